@@ -1,0 +1,140 @@
+//! The one error type: a kind, a message, the place it speaks of, and what to do about it.
+//!
+//! Messages are lowercase, have no final period, and give what was expected and what was found.
+
+use std::fmt;
+use std::path::Path;
+
+/// Result of every fallible function in this library.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What sort of thing went wrong; stable, for programs that react to errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The model file is damaged, hostile, or violates the ONNX specification.
+    Model,
+    /// The model is valid, but asks for something that cannot be done here.
+    Unsupported,
+    /// Samples, labels or images are missing, damaged, or of the wrong shape.
+    Data,
+    /// A recipe or an option has a bad value or an unknown key.
+    Recipe,
+    /// The operating system refused to read or write.
+    Io,
+    /// NaN or infinity where a finite number was needed.
+    Numeric,
+    /// The user asked to stop.
+    Interrupted,
+    /// A rule of this library was broken by the library itself.
+    Internal,
+}
+
+/// An error: what happened, where, and what to do.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    places: Vec<String>,
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` that says `message`.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner { kind, places: Vec::new(), message: message.into(), hint: None, source: None }))
+    }
+
+    /// An error about the model file's content.
+    pub fn model(message: impl Into<String>) -> Self {
+        Self::new(Kind::Model, message)
+    }
+
+    /// An error about something valid that is not supported.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unsupported, message)
+    }
+
+    /// An error about samples or labels.
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::new(Kind::Data, message)
+    }
+
+    /// An error about an option of the recipe.
+    pub fn recipe(message: impl Into<String>) -> Self {
+        Self::new(Kind::Recipe, message)
+    }
+
+    /// A broken invariant of this library.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+
+    /// An operating-system error on `path`.
+    pub fn io(path: &Path, source: std::io::Error) -> Self {
+        let mut error = Self::new(Kind::Io, source.to_string()).at(path.display());
+        error.0.source = Some(Box::new(source));
+        error
+    }
+
+    /// Adds the place this error speaks of (`file x`, ``node `a` (Conv)``, ``unit `layer1` ``); outer places come last.
+    #[must_use]
+    pub fn at(mut self, place: impl fmt::Display) -> Self {
+        self.0.places.push(place.to_string());
+        self
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// The kind of this error.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The message without place and hint.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What the user can do about it, if anything was said.
+    pub fn advice(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The places, innermost first.
+    pub fn places(&self) -> &[String] {
+        &self.0.places
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for place in self.0.places.iter().rev() {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.0.message)?;
+        match &self.0.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} error: {self}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|s| s.as_ref() as _)
+    }
+}
