@@ -1,0 +1,145 @@
+//! ONNX files to [`Graph`] and back, faithfully.
+//!
+//! What the IR does not model (operators it only carries, metadata, functions, documentation, types other than tensors)
+//! is kept in [`Origin`](crate::graph::Origin)s and comes out again. Models of opset 7 to 12 are raised to 13 on
+//! reading; newer ones keep their opset. Whatever the file's opset, operands stand as of opset 18 in the graph (axes of
+//! reductions are operands); the writer gives each node the form of [`Graph::opset`].
+//!
+//! Three things look different after a round trip: Constant nodes become initializers, Dropout at inference becomes
+//! Identity, and tensors are stored as raw bytes. External data is loaded, and written again only where the model is
+//! too large for one message.
+//!
+//! A node whose [`Node::op`](crate::graph::Node::op) was changed must lose its origin; a node without one is written
+//! from its operator. Constants that became unused are not written.
+
+mod attrs;
+mod emit;
+mod external;
+mod facts;
+mod order;
+mod parse;
+mod proto;
+mod raise;
+mod reader;
+mod schema;
+mod tensor;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Op};
+use prost::Message as _;
+use std::path::{Path, PathBuf};
+
+/// The newest version of the default operator set that can be read and written.
+pub const NEWEST_OPSET: u64 = schema::NEWEST;
+
+/// Reads the model at `path` with its external data.
+///
+/// Errors name the file and the node, tensor or value at fault.
+pub fn read(path: &Path) -> Result<Graph> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e).hint("give the path of an ONNX model"))?;
+    reader::read(&bytes, &directories(path)).map_err(|e| e.at(format!("file {}", path.display())))
+}
+
+/// Bytes that the model at `path` takes: the file and the files with external data that it names.
+pub fn size_on_disk(path: &Path) -> Result<u64> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e).hint("give the path of an ONNX model"))?;
+    let place = |e: Error| e.at(format!("file {}", path.display()));
+    let mut model = reader::decode(&bytes).map_err(place)?;
+    let mut size = bytes.len() as u64;
+    for file in external::files(&mut model, &directories(path)).map_err(place)? {
+        size += std::fs::metadata(&file).map_err(|e| Error::io(&file, e))?.len();
+    }
+    Ok(size)
+}
+
+/// Where external data of the model at `path` may lie.
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let parent = |p: &Path| match p.parent() {
+        Some(d) if !d.as_os_str().is_empty() => d.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let mut dirs = vec![parent(path)];
+    // A model reached through a link may have its data beside the real file.
+    dirs.extend(path.canonicalize().ok().map(|p| parent(&p)));
+    dirs
+}
+
+/// Reads an encoded model; external data is looked for in `dir` and refused without one.
+pub fn read_bytes(bytes: &[u8], dir: Option<&Path>) -> Result<Graph> {
+    reader::read(bytes, &dir.map(Path::to_path_buf).into_iter().collect::<Vec<_>>())
+}
+
+/// Writes `graph` to `path`: to a temporary file beside it that is then renamed, so that no partial file is ever seen.
+/// A model too large for one message (2 GiB) gets its data in `<name>.data` beside it.
+pub fn write(graph: &Graph, path: &Path) -> Result<()> {
+    write_with_threshold(graph, path, writer::THRESHOLD)
+}
+
+/// As [`write`], with external data when all constants together take more than `threshold` bytes.
+pub fn write_with_threshold(graph: &Graph, path: &Path, threshold: u64) -> Result<()> {
+    writer::write(graph, path, threshold)
+}
+
+/// The encoded model with all data inside; an error when it would be larger than 2 GiB.
+pub fn to_bytes(graph: &Graph) -> Result<Vec<u8>> {
+    writer::to_bytes(graph)
+}
+
+/// Raises the default operator set of `graph` to `target` (13 to [`NEWEST_OPSET`]); nothing happens when it is there
+/// already. An error names the carried node that cannot be raised, and leaves the graph as it was.
+pub fn raise_opset(graph: &mut Graph, target: u64) -> Result<()> {
+    if !(13..=NEWEST_OPSET).contains(&target) {
+        return Err(Error::unsupported(format!("opset {target}, expected 13 to {NEWEST_OPSET}")));
+    }
+    if target <= graph.opset {
+        return Ok(());
+    }
+    let mut raiser = raise::Raiser::new(graph.opset, target);
+    for value in &graph.values {
+        raiser.note_value(&value.name, value.fact.dtype, None);
+    }
+    let mut model: proto::ModelProto = facts::kept(&graph.origin)?;
+    raiser.model(&mut model)?;
+    let mut raised = Vec::new();
+    for id in graph.node_ids() {
+        let node = graph.node(id);
+        // Operators that the IR models stand in the newest form already.
+        if !matches!(&node.op, Op::Opaque { domain, .. } if attrs::is_default(domain)) {
+            continue;
+        }
+        let mut proto: proto::NodeProto =
+            if node.origin.is_some() { facts::kept(&node.origin)? } else { emit::node(&node.op) };
+        let name = |v: &Option<_>| v.map_or(String::new(), |v| graph.value(v).name.clone());
+        proto.name = Some(node.name.clone());
+        proto.input = node.inputs.iter().map(name).collect();
+        proto.output = node.outputs.iter().map(name).collect();
+        let mut list = vec![proto];
+        raiser.nodes(&mut list)?;
+        raised.push((id, list));
+    }
+    for (id, list) in raised {
+        for mut proto in list {
+            if proto.op_type() == "Constant" {
+                let value = proto.attribute.pop().and_then(|a| a.t).unwrap_or_default();
+                graph.add_constant(&proto.output.concat(), tensor::decode(value)?);
+                continue;
+            }
+            let find = |n: &String| graph.value_ids().find(|&v| graph.value(v).name == *n);
+            let inputs = proto.input.iter().map(find).collect();
+            proto.name = None;
+            proto.input.clear();
+            proto.output.clear();
+            let op = Op::Opaque { domain: proto.domain().to_string(), kind: proto.op_type().to_string() };
+            let node = &mut graph.nodes[id.0 as usize];
+            (node.op, node.inputs, node.origin) = (op, inputs, Some(facts::keep(&proto)));
+        }
+    }
+    if graph.origin.is_some() {
+        graph.origin = Some(crate::graph::Origin(model.encode_to_vec().into()));
+    }
+    graph.opset = target;
+    Ok(())
+}
