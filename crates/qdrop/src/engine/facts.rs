@@ -1,0 +1,242 @@
+//! Concrete types, shapes and known contents of every value of a graph, for given input shapes.
+
+use super::ops::{self, Known, View};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Node, Op, ValueId};
+use crate::tensor::{DType, Tensor};
+use std::sync::Arc;
+
+/// Most elements a result may have to be evaluated when all its operands are known.
+const FOLD_LIMIT: usize = 1 << 28;
+
+/// What is known about one value once the input shapes are fixed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueFact {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Content when it follows from constants and shapes alone.
+    pub constant: Option<Arc<Tensor>>,
+}
+
+impl ValueFact {
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn of(tensor: Arc<Tensor>) -> Self {
+        ValueFact { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), constant: Some(tensor) }
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known { dtype: self.dtype, shape: &self.shape, constant: self.constant.as_deref() }
+    }
+}
+
+/// Facts of a whole graph; `None` where a value depends on an operator that cannot be run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    values: Vec<Option<ValueFact>>,
+}
+
+impl Facts {
+    /// The fact of `value`, if known.
+    pub fn get(&self, value: ValueId) -> Option<&ValueFact> {
+        self.values.get(value.0 as usize).and_then(|f| f.as_ref())
+    }
+
+    /// The fact of `value`, or an error that names it.
+    pub fn require(&self, graph: &Graph, value: ValueId) -> Result<&ValueFact> {
+        self.get(value).ok_or_else(|| {
+            let name = graph.values.get(value.0 as usize).map_or("?", |v| v.name.as_str());
+            Error::unsupported(format!("the shape of value `{name}` is unknown"))
+                .hint("it depends on an operator that cannot be run here")
+        })
+    }
+
+    /// Sets the fact of `value`, for values added to the graph later.
+    pub fn set(&mut self, value: ValueId, fact: ValueFact) {
+        let i = value.0 as usize;
+        if i >= self.values.len() {
+            self.values.resize(i + 1, None);
+        }
+        self.values[i] = Some(fact);
+    }
+
+    /// All known facts in the order of value ids.
+    pub fn iter(&self) -> impl Iterator<Item = (ValueId, &ValueFact)> {
+        self.values.iter().enumerate().filter_map(|(i, f)| f.as_ref().map(|f| (ValueId(i as u32), f)))
+    }
+}
+
+/// Derives facts of every value from the shapes of the graph's inputs (in `graph.inputs` order, batch axis included).
+/// Constants and shape arithmetic are evaluated. Values behind opaque operators have no fact.
+pub fn infer(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
+    if input_shapes.len() != graph.inputs.len() {
+        return Err(Error::internal(format!(
+            "the graph has {} inputs, {} shapes are given",
+            graph.inputs.len(),
+            input_shapes.len()
+        )));
+    }
+    let mut facts = Facts { values: vec![None; graph.values.len()] };
+    for (i, value) in graph.values.iter().enumerate() {
+        facts.values[i] = value.constant.clone().map(ValueFact::of);
+    }
+    for (&id, shape) in graph.inputs.iter().zip(input_shapes) {
+        let value = graph.value(id);
+        let place = || format!("input `{}`", value.name);
+        let dtype = value.fact.dtype.ok_or_else(|| Error::model("no element type is declared").at(place()))?;
+        if let Some(declared) = value.fact.shape.as_ref().filter(|d| d.len() != shape.len()) {
+            let message = format!("declared with {} dimensions, the shape given is {shape:?}", declared.len());
+            return Err(Error::data(message).at(place()));
+        }
+        facts.set(id, ValueFact { dtype, shape: shape.clone(), constant: None });
+    }
+    for id in graph.node_ids() {
+        let node = graph.node(id);
+        if let Some(results) = node_facts(&facts, node).map_err(|e| e.at(graph.describe(id)))? {
+            for (k, fact) in results.into_iter().enumerate() {
+                if let Some(v) = node.output(k) {
+                    facts.set(v, fact);
+                }
+            }
+        }
+    }
+    Ok(facts)
+}
+
+/// Facts of a node's results; `None` where it cannot be run or an operand has no fact.
+fn node_facts(facts: &Facts, node: &Node) -> Result<Option<Vec<ValueFact>>> {
+    if matches!(node.op, Op::Opaque { .. }) {
+        return Ok(None);
+    }
+    let mut operands = Vec::with_capacity(node.inputs.len());
+    for input in &node.inputs {
+        match input.map(|v| facts.get(v)) {
+            None => operands.push(None),
+            Some(Some(fact)) => operands.push(Some(fact)),
+            Some(None) => return Ok(None),
+        }
+    }
+    let known: Vec<Option<Known>> = operands.iter().map(|o| o.map(ValueFact::known)).collect();
+    // A Split's part sizes follow from how many results it has; elsewhere trailing results nobody names do not count.
+    let results = match node.op {
+        Op::Split { .. } => node.outputs.len(),
+        _ => node.outputs.iter().rposition(|o| o.is_some()).map_or(0, |k| k + 1),
+    };
+    let shapes = ops::infer(&node.op, &known, results)?;
+    let constants = evaluate(&node.op, &operands, &shapes)?;
+    let mut list: Vec<ValueFact> =
+        shapes.into_iter().map(|(dtype, shape)| ValueFact { dtype, shape, constant: None }).collect();
+    for (fact, constant) in list.iter_mut().zip(constants.into_iter().flatten()) {
+        fact.constant = Some(constant);
+    }
+    Ok(Some(list))
+}
+
+/// Contents of all results, if they follow from what is known.
+fn evaluate(
+    op: &Op,
+    operands: &[Option<&ValueFact>],
+    shapes: &[(DType, Vec<usize>)],
+) -> Result<Option<Vec<Arc<Tensor>>>> {
+    let sizes = |dims: &[usize]| Tensor::i64s(dims.iter().map(|&d| d as i64).collect());
+    match (op, operands.first().copied().flatten()) {
+        (Op::Shape { start, end }, Some(x)) => {
+            return Ok(Some(vec![Arc::new(sizes(ops::shape_dims(&x.shape, *start, *end)))]));
+        }
+        (Op::Size, Some(x)) => {
+            return Ok(Some(vec![Arc::new(sizes(&[x.numel()]).reshaped(&[])?)]));
+        }
+        (Op::Identity, Some(x)) => return Ok(x.constant.clone().map(|c| vec![c])),
+        _ => {}
+    }
+    let fits =
+        |(dtype, shape): &(DType, Vec<usize>)| computable(*dtype) && shape.iter().product::<usize>() <= FOLD_LIMIT;
+    if !shapes.iter().all(fits) {
+        return Ok(None);
+    }
+    let mut data = Vec::with_capacity(operands.len());
+    for operand in operands {
+        data.push(match operand {
+            None => None,
+            Some(fact) => match &fact.constant {
+                Some(t) if computable(fact.dtype) => Some((*fact, t.to_f64()?)),
+                _ => return Ok(None),
+            },
+        });
+    }
+    let views: Vec<Option<View<f64>>> = data
+        .iter()
+        .map(|d| d.as_ref().map(|(fact, data)| View { dtype: fact.dtype, shape: &fact.shape, data }))
+        .collect();
+    let arrays = ops::forward::<f64>(op, &views, shapes.len())?;
+    let tensor = |a: ops::Array<f64>| Tensor::from_f64(a.dtype, &a.shape, &a.data).map(Arc::new);
+    arrays.into_iter().map(tensor).collect::<Result<_>>().map(Some)
+}
+
+/// Whether elements of this type can be computed with.
+fn computable(dtype: DType) -> bool {
+    use DType::*;
+    dtype.is_int() || matches!(dtype, F64 | F32 | F16 | BF16 | Bool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Binary, Dim, Fact};
+
+    fn declared(dtype: DType, dims: &[usize]) -> Fact {
+        Fact { dtype: Some(dtype), shape: Some(dims.iter().map(|&d| Dim::Known(d)).collect()) }
+    }
+
+    /// x [N, 6] -> Shape -> Slice -> Concat(.., -1) -> Reshape of x, as exporters write a flatten.
+    #[test]
+    fn shape_arithmetic_is_evaluated() {
+        let mut g = Graph::default();
+        let x = g.add_value("x", declared(DType::F32, &[1, 2, 3]));
+        g.inputs.push(x);
+        let [zero, one, minus] = [0, 1, -1].map(|v| g.add_constant("c", Tensor::i64s(vec![v])));
+        let [shape, batch, target, y] = ["shape", "batch", "target", "y"].map(|n| g.add_value(n, Fact::default()));
+        g.nodes.push(Node::new("", Op::Shape { start: 0, end: None }, &[x], &[shape]));
+        g.nodes.push(Node::new("", Op::Slice, &[shape, zero, one], &[batch]));
+        g.nodes.push(Node::new("", Op::Concat { axis: 0 }, &[batch, minus], &[target]));
+        g.nodes.push(Node::new("", Op::Reshape { allowzero: false }, &[x, target], &[y]));
+        let facts = infer(&g, &[vec![5, 2, 3]]).unwrap();
+        assert_eq!(facts.require(&g, y).unwrap().shape, [5, 6]);
+        assert_eq!(facts.get(target).unwrap().constant.as_deref(), Some(&Tensor::i64s(vec![5, -1])));
+        assert!(facts.get(y).unwrap().constant.is_none());
+    }
+
+    #[test]
+    fn weights_behind_dequantize_are_folded() {
+        let mut g = Graph::default();
+        let w = g.add_constant("w", Tensor::from_f64(DType::I8, &[3], &[-1.0, 0.0, 5.0]).unwrap());
+        let scale = g.add_constant("s", Tensor::scalar(0.1));
+        let y = g.add_value("y", Fact::default());
+        g.nodes.push(Node::new("", Op::DequantizeLinear { axis: 0 }, &[w, scale], &[y]));
+        let facts = infer(&g, &[]).unwrap();
+        let folded = facts.get(y).unwrap().constant.clone().unwrap();
+        assert_eq!(folded.as_f32(), Some(&[-0.1f32, 0.0, 0.5][..]));
+    }
+
+    #[test]
+    fn opaque_operators_hide_what_follows_and_bad_nodes_are_named() {
+        let mut g = Graph::default();
+        let x = g.add_value("x", declared(DType::F32, &[2]));
+        g.inputs.push(x);
+        let [a, b, c] = ["a", "b", "c"].map(|n| g.add_value(n, Fact::default()));
+        let opaque = Op::Opaque { domain: "".into(), kind: "Loop".into() };
+        g.nodes.push(Node::new("", opaque, &[x], &[a]));
+        g.nodes.push(Node::new("", Op::Binary(Binary::Add), &[a, x], &[b]));
+        let facts = infer(&g, &[vec![2]]).unwrap();
+        assert!(facts.get(a).is_none() && facts.get(b).is_none());
+        assert!(facts.require(&g, b).unwrap_err().to_string().contains("`b`"));
+        g.nodes.push(Node::new("bad", Op::Transpose { perm: vec![0, 1] }, &[x], &[c]));
+        let error = infer(&g, &[vec![2]]).unwrap_err().to_string();
+        assert!(error.starts_with("node `bad` (Transpose): "), "{error}");
+    }
+}

@@ -1,0 +1,10 @@
+//! Compiles a graph or a unit into a device-neutral program and runs it: `naive` (f64 loops, the specification) and
+//! `cpu` (fast). Only this room holds `unsafe` or imports a matrix library.
+//!
+//! Every program describes one sample: leading batch dimension 1. Batches are stacked around it by the device.
+
+pub mod facts;
+pub mod naive;
+pub mod ops;
+pub mod philox;
+pub mod program;

@@ -1,0 +1,180 @@
+//! A region of a graph as a device-neutral program of one sample: plain data, compiled once, run many times.
+
+use super::facts::Facts;
+use crate::error::Result;
+use crate::graph::{Graph, NodeId, Op, ValueId};
+use crate::tensor::DType;
+use std::collections::BTreeMap;
+
+/// A value of the program.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slot {
+    /// Element type the values stand for.
+    pub dtype: DType,
+    /// Dimensions, leading batch dimension 1.
+    pub shape: Vec<usize>,
+    /// Content when constant.
+    pub constant: Option<Vec<f32>>,
+    /// Whether a gradient must reach it: a learned weight or site lies before it.
+    pub learned: bool,
+}
+
+/// One step of the forward pass; the backward pass takes the steps in reverse.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// An operator.
+    Node {
+        /// The operator.
+        op: Op,
+        /// Slots it reads.
+        operands: Vec<Option<usize>>,
+        /// Slots it writes.
+        results: Vec<Option<usize>>,
+        /// How errors name it.
+        place: String,
+    },
+    /// An activation quantizer: slot `y` is slot `x`, fake-quantized and dropped.
+    Site {
+        /// Index into the region's sites.
+        site: usize,
+        /// Slot read.
+        x: usize,
+        /// Slot written.
+        y: usize,
+    },
+}
+
+/// What to compile: nodes in topological order, what enters and leaves, what is learned, where quantizers sit.
+#[derive(Debug, Clone, Default)]
+pub struct Region {
+    /// Nodes in topological order.
+    pub nodes: Vec<NodeId>,
+    /// Values fed.
+    pub inputs: Vec<ValueId>,
+    /// Values handed out.
+    pub outputs: Vec<ValueId>,
+    /// Weights fed at every run instead of their constant content.
+    pub weights: Vec<ValueId>,
+    /// Quantized values with the readers that see the quantized form (`None`: all, and the region's outputs).
+    pub sites: Vec<(ValueId, Option<Vec<(NodeId, usize)>>)>,
+}
+
+/// A compiled [`Region`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    /// Values.
+    pub slots: Vec<Slot>,
+    /// Forward steps.
+    pub steps: Vec<Step>,
+    /// Slots fed, in the region's order.
+    pub inputs: Vec<usize>,
+    /// Slots handed out, in the region's order.
+    pub outputs: Vec<usize>,
+    /// Slots of the weights, in the region's order.
+    pub weights: Vec<usize>,
+    /// Slot each site reads, in the region's order.
+    pub sites: Vec<usize>,
+}
+
+/// Compiles `region` with the facts of its graph at batch 1.
+pub fn compile(graph: &Graph, facts: &Facts, region: &Region) -> Result<Program> {
+    let mut b = Builder { graph, facts, region, map: BTreeMap::new(), seen: BTreeMap::new(), program: empty() };
+    for &w in &region.weights {
+        let slot = b.slot(w, true)?;
+        b.program.slots[slot].constant = None;
+        b.program.weights.push(slot);
+    }
+    b.program.sites = vec![usize::MAX; region.sites.len()];
+    for &v in &region.inputs {
+        let slot = b.slot(v, false)?;
+        b.program.inputs.push(slot);
+        b.quantize(v, slot)?;
+    }
+    for &id in &region.nodes {
+        b.node(id)?;
+    }
+    for &v in &region.outputs {
+        let whole = b.seen.get(&v).copied().filter(|&(site, _)| region.sites[site].1.is_none());
+        let slot = match whole {
+            Some((_, y)) => y,
+            None => b.slot(v, false)?,
+        };
+        b.program.outputs.push(slot);
+    }
+    Ok(b.program)
+}
+
+fn empty() -> Program {
+    Program { slots: vec![], steps: vec![], inputs: vec![], outputs: vec![], weights: vec![], sites: vec![] }
+}
+
+struct Builder<'a> {
+    graph: &'a Graph,
+    facts: &'a Facts,
+    region: &'a Region,
+    /// Slot of each value before quantization.
+    map: BTreeMap<ValueId, usize>,
+    /// Site and quantized slot of each value that has one.
+    seen: BTreeMap<ValueId, (usize, usize)>,
+    program: Program,
+}
+
+impl Builder<'_> {
+    fn slot(&mut self, v: ValueId, learned: bool) -> Result<usize> {
+        if let Some(&slot) = self.map.get(&v) {
+            return Ok(slot);
+        }
+        let fact = self.facts.require(self.graph, v)?;
+        let constant = fact.constant.as_ref().map(|t| t.to_f32()).transpose()?;
+        self.program.slots.push(Slot { dtype: fact.dtype, shape: fact.shape.clone(), constant, learned });
+        let slot = self.program.slots.len() - 1;
+        self.map.insert(v, slot);
+        Ok(slot)
+    }
+
+    fn quantize(&mut self, v: ValueId, x: usize) -> Result<()> {
+        let Some(site) = self.region.sites.iter().position(|s| s.0 == v) else { return Ok(()) };
+        let mut slot = self.program.slots[x].clone();
+        slot.learned = true;
+        self.program.slots.push(slot);
+        let y = self.program.slots.len() - 1;
+        self.program.sites[site] = x;
+        self.program.steps.push(Step::Site { site, x, y });
+        self.seen.insert(v, (site, y));
+        Ok(())
+    }
+
+    fn node(&mut self, id: NodeId) -> Result<()> {
+        let node = self.graph.node(id);
+        let mut operands = Vec::with_capacity(node.inputs.len());
+        for (i, v) in node.inputs.iter().enumerate() {
+            let slot = match *v {
+                None => None,
+                Some(v) => {
+                    let plain = self.slot(v, false)?;
+                    let quantized = self.seen.get(&v).filter(|&&(site, _)| {
+                        self.region.sites[site].1.as_ref().is_none_or(|readers| readers.contains(&(id, i)))
+                    });
+                    Some(quantized.map_or(plain, |&(_, y)| y))
+                }
+            };
+            operands.push(slot);
+        }
+        let learned = operands.iter().flatten().any(|&s| self.program.slots[s].learned);
+        let mut results = Vec::with_capacity(node.outputs.len());
+        for v in &node.outputs {
+            results.push(v.map(|v| self.slot(v, learned)).transpose()?);
+        }
+        let constant = results.iter().flatten().all(|&s| self.program.slots[s].constant.is_some());
+        if !constant {
+            let (op, place) = (node.op.clone(), self.graph.describe(id));
+            self.program.steps.push(Step::Node { op, operands, results: results.clone(), place });
+        }
+        for (v, slot) in node.outputs.iter().zip(results) {
+            if let (Some(v), Some(slot)) = (*v, slot) {
+                self.quantize(v, slot)?;
+            }
+        }
+        Ok(())
+    }
+}
