@@ -1,0 +1,91 @@
+//! Meaning-preserving clean-up of a graph: one visible ordered list of passes, the graph checked after each.
+
+mod affine;
+mod constants;
+mod edit;
+mod noops;
+mod pads;
+
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Dim, Graph};
+
+/// Shapes of the network inputs for one sample, as far as known.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InputShapes {
+    samples: Vec<Option<Vec<usize>>>,
+}
+
+impl InputShapes {
+    /// Nothing is known but what the model declares.
+    pub fn declared() -> Self {
+        Self::default()
+    }
+
+    /// Shapes of one sample, without the batch axis, in the order of the graph's inputs; `None` where unknown.
+    pub fn of_samples(samples: Vec<Option<Vec<usize>>>) -> Self {
+        InputShapes { samples }
+    }
+
+    /// Shapes of all inputs of `graph`, batch axis included, for `batch` samples where the model leaves the batch open.
+    /// `None` when a dimension is neither declared nor known from a sample.
+    pub fn concrete(&self, graph: &Graph, batch: usize) -> Option<Vec<Vec<usize>>> {
+        let one = |i: usize, v| {
+            let sample = self.samples.get(i).and_then(|s| s.as_ref());
+            let declared = graph.value(v).fact.shape.as_ref();
+            let Some(declared) = declared else {
+                return sample.map(|s| std::iter::once(batch).chain(s.iter().copied()).collect());
+            };
+            let dim = |(axis, dim): (usize, &Dim)| match dim {
+                Dim::Known(n) => Some(*n),
+                _ if axis == 0 => Some(batch),
+                _ => sample?.get(axis - 1).copied(),
+            };
+            declared.iter().enumerate().map(dim).collect()
+        };
+        graph.inputs.iter().enumerate().map(|(i, &v)| one(i, v)).collect()
+    }
+
+    /// Whether `graph` leaves the batch size open at one of its inputs.
+    pub fn open_batch(graph: &Graph) -> bool {
+        graph.inputs.iter().any(|&v| match &graph.value(v).fact.shape {
+            Some(shape) => shape.first().is_some_and(|d| !matches!(d, Dim::Known(_))),
+            None => true,
+        })
+    }
+}
+
+/// What passes may know besides the graph.
+pub struct Context {
+    /// Input shapes.
+    pub shapes: InputShapes,
+}
+
+/// A pass: changes the graph without changing what it computes, and says whether it changed anything.
+pub type Pass = fn(&mut Graph, &Context) -> Result<bool>;
+
+/// All passes in the order of running.
+pub const PASSES: &[(&str, Pass)] = &[
+    ("fold constants", constants::fold),
+    ("make reshapes constant", constants::fix_reshapes),
+    ("remove dead code", edit::remove_dead_code),
+    ("remove no-ops", noops::remove),
+    ("fold padding into convolutions", pads::fold),
+    ("split normalisation of joined branches", affine::split_over_concat),
+    ("fold scales and shifts into layers", affine::fold),
+    ("remove dead code again", edit::remove_dead_code),
+];
+
+/// Runs all passes over `graph`. What cannot be derived because input shapes are unknown is left as it is.
+pub fn simplify(graph: &mut Graph, shapes: &InputShapes) -> Result<()> {
+    let context = Context { shapes: shapes.clone() };
+    for (name, pass) in PASSES {
+        pass(graph, &context).map_err(|e| e.at(format!("pass `{name}`")))?;
+        graph.check().map_err(|e| {
+            Error::new(Kind::Internal, format!("the graph is broken after it: {e}")).at(format!("pass `{name}`"))
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
