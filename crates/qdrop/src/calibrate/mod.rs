@@ -1,0 +1,148 @@
+//! First grids: activations of the float network are watched site by site, weights are read from the graph.
+//!
+//! ```
+//! use qdrop::calibrate::Watch;
+//! use qdrop::plan::{GridSpec, Observer, Plan, Site, SiteId};
+//!
+//! let grid = GridSpec { bits: 4, symmetric: false, observer: Observer::Mse, percentile: 99.99 };
+//! let site = Site { name: "relu".into(), value: qdrop::graph::ValueId(0), readers: None, grid };
+//! let plan = Plan { layers: vec![], sites: vec![site], units: vec![], float: vec![] };
+//! let mut watch = Watch::new(&plan);
+//! watch.observe(SiteId(0), &[0.0, 0.5, 1.5]);
+//! let grids = watch.fit(&plan)?;
+//! assert!((grids[0].scale[0] - 0.1).abs() < 1e-6);
+//! # Ok::<(), qdrop::Error>(())
+//! ```
+
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::plan::{GridSpec, LayerId, Observer, Plan, SiteId};
+use crate::quant::{Grid, Observation, QuantizedWeight, RangeSpec, Search, fit, fit_weight, rounding};
+use rayon::prelude::*;
+use std::borrow::Cow;
+
+/// What was seen at each site of a plan; at most 1 MiB a site, however many samples pass.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    sites: Vec<Observation>,
+}
+
+impl Watch {
+    /// Nothing seen yet.
+    pub fn new(plan: &Plan) -> Self {
+        Watch { sites: vec![Observation::new(); plan.sites.len()] }
+    }
+
+    /// Takes in float values of `site`, in the plan's range of sites (others are ignored).
+    pub fn observe(&mut self, site: SiteId, values: &[f32]) {
+        if let Some(seen) = self.sites.get_mut(site.0 as usize) {
+            seen.observe(values);
+        }
+    }
+
+    /// Takes in values of all sites at once, in the plan's order, sites in parallel. The result does not depend on
+    /// the number of threads.
+    pub fn observe_all(&mut self, values: &[&[f32]]) {
+        self.sites.par_iter_mut().zip(values.par_iter()).for_each(|(seen, v)| seen.observe(v));
+    }
+
+    /// Takes in everything `other` has seen. Equal calls in equal order give equal bits.
+    pub fn merge(&mut self, other: &Watch) {
+        self.sites.par_iter_mut().zip(&other.sites).for_each(|(seen, o)| seen.merge(o));
+    }
+
+    /// The grid of every site, in the plan's order; an error names the site that saw nothing or NaN or infinities.
+    pub fn fit(&self, plan: &Plan) -> Result<Vec<Grid>> {
+        let fit_site = |(seen, site): (&Observation, &crate::plan::Site)| {
+            fit(seen, &range_spec(&site.grid)).map_err(|e| e.at(format!("activation `{}`", site.name)))
+        };
+        self.sites.par_iter().zip(&plan.sites).map(fit_site).collect()
+    }
+}
+
+/// How `quant` is asked for the grid that a plan wants.
+pub fn range_spec(spec: &GridSpec) -> RangeSpec {
+    let search = match spec.observer {
+        Observer::Mse => Search::Mse,
+        Observer::MinMax => Search::MinMax,
+        Observer::Percentile => Search::Percentile(spec.percentile),
+    };
+    RangeSpec { bits: spec.bits, symmetric: spec.symmetric, search }
+}
+
+/// The grid of every weight, in the plan's order; an error names the layer.
+pub fn fit_weights(graph: &Graph, plan: &Plan) -> Result<Vec<Grid>> {
+    let fit_layer = |i: usize| {
+        let layer = &plan.layers[i];
+        let weight = weight_of(graph, plan, LayerId(i as u32))?;
+        fit_weight(&weight, &layer.shape, layer.axis, &range_spec(&layer.grid))
+            .map_err(|e| e.at(format!("weight of `{}`", layer.name)))
+    };
+    (0..plan.layers.len()).map(fit_layer).collect()
+}
+
+/// Every weight rounded to nearest on `grids` (in the plan's order).
+pub fn round_to_nearest(graph: &Graph, plan: &Plan, grids: &[Grid]) -> Result<Vec<QuantizedWeight>> {
+    let round = |(i, grid): (usize, &Grid)| {
+        let weight = weight_of(graph, plan, LayerId(i as u32))?;
+        rounding::nearest(i, &weight, &plan.layers[i].shape, grid)
+    };
+    grids.iter().enumerate().take(plan.layers.len()).map(round).collect()
+}
+
+/// The elements of a layer's weight.
+fn weight_of<'a>(graph: &'a Graph, plan: &Plan, layer: LayerId) -> Result<Cow<'a, [f32]>> {
+    let layer = &plan.layers[layer.0 as usize];
+    let tensor = graph
+        .constant(layer.weight)
+        .ok_or_else(|| Error::internal("the weight is not constant").at(format!("layer `{}`", layer.name)))?;
+    match tensor.as_f32() {
+        Some(values) => Ok(Cow::Borrowed(values)),
+        None => Ok(Cow::Owned(tensor.to_f32()?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::ValueId;
+    use crate::plan::{Layer, Site};
+    use crate::tensor::Tensor;
+
+    fn plan() -> (Graph, Plan) {
+        let mut graph = Graph { opset: 13, ..Graph::default() };
+        let weight = graph.add_constant("w", Tensor::f32(&[2, 3], vec![0.1, -0.2, 0.3, 4.0, 5.0, -6.0]));
+        let grid = GridSpec { bits: 8, symmetric: false, observer: Observer::MinMax, percentile: 99.99 };
+        let layers = vec![Layer { name: "fc".into(), weight, nodes: vec![], grid, axis: Some(0), shape: vec![2, 3] }];
+        let site = |name: &str| Site { name: name.into(), value: ValueId(0), readers: None, grid };
+        (graph, Plan { layers, sites: vec![site("a"), site("b")], units: vec![], float: vec![] })
+    }
+
+    #[test]
+    fn sites_are_fitted_in_order_and_errors_name_them() {
+        let (_, plan) = plan();
+        let mut watch = Watch::new(&plan);
+        watch.observe_all(&[&[0.0, 2.55], &[-1.0, 1.55]]);
+        let mut more = Watch::new(&plan);
+        more.observe_all(&[&[5.1], &[0.0]]);
+        watch.merge(&more);
+        let grids = watch.fit(&plan).unwrap();
+        assert!((grids[0].scale[0] - 0.02).abs() < 1e-7 && (grids[1].scale[0] - 0.01).abs() < 1e-7);
+        assert_eq!((grids[0].zero_point[0], grids[1].zero_point[0]), (0, 100));
+        watch.observe(SiteId(1), &[f32::NAN]);
+        let message = watch.fit(&plan).unwrap_err().to_string();
+        assert!(message.starts_with("activation `b`: expected finite numbers, got 1 NaN"), "{message}");
+    }
+
+    #[test]
+    fn weights_are_fitted_and_rounded() {
+        let (graph, plan) = plan();
+        let grids = fit_weights(&graph, &plan).unwrap();
+        let rounded = round_to_nearest(&graph, &plan, &grids).unwrap();
+        assert_eq!((rounded[0].layer, rounded[0].integers.len()), (0, 6));
+        let real = rounded[0].grid.dequantize_u8(&[2, 3], &rounded[0].integers).unwrap();
+        for (a, b) in real.iter().zip([0.1, -0.2, 0.3, 4.0, 5.0, -6.0]) {
+            assert!((a - b).abs() <= grids[0].scale[1]);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Learned steps (LSQ) on one tensor: the specification that faster engines are compared with.
+
+use super::Grid;
+
+/// Smallest step during learning: after each update a step is max(|s|, this).
+pub const LEARNED_STEP_FLOOR: f32 = f32::EPSILON;
+
+/// Gradients of [`forward`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradients {
+    /// To x, one per element: the upstream gradient inside the clip range, else 0.
+    pub x: Vec<f32>,
+    /// To the step, times [`gradient_factor`].
+    pub scale: f32,
+}
+
+/// 1 / sqrt(numel · qmax), by which the gradient of a step is multiplied.
+pub fn gradient_factor(numel: usize, qmax: i32) -> f64 {
+    1.0 / (numel as f64 * f64::from(qmax)).sqrt()
+}
+
+/// y = s·(clip(round(x/s) + z, qmin, qmax) - z) with the grid's first entry (activation grids have one).
+pub fn forward(x: &[f32], grid: &Grid) -> Vec<f32> {
+    let (s, z, low, high) = parts(grid);
+    x.iter().map(|&v| (((v / s).round_ties_even() + z).clamp(low, high) - z) * s).collect()
+}
+
+/// Gradients of [`forward`] for the gradient `upstream` of y: straight through rounding, so inside the clip range
+/// (its ends included) ∂y/∂x = 1 and ∂y/∂s = round(x/s) - x/s; outside ∂y/∂x = 0 and ∂y/∂s = qmin - z or qmax - z.
+pub fn backward(x: &[f32], upstream: &[f32], grid: &Grid) -> Gradients {
+    let (s, z, low, high) = parts(grid);
+    let mut sum = 0f64;
+    let gradients = x.iter().zip(upstream).map(|(&v, &g)| {
+        let t = v / s;
+        let q = t.round_ties_even() + z;
+        let inside = (low..=high).contains(&q);
+        let slope = if inside { q - z - t } else { q.clamp(low, high) - z };
+        sum += f64::from(slope) * f64::from(g);
+        if inside { g } else { 0.0 }
+    });
+    let x_gradients = gradients.collect();
+    Gradients { x: x_gradients, scale: (sum * gradient_factor(x.len(), grid.qmax)) as f32 }
+}
+
+fn parts(grid: &Grid) -> (f32, f32, f32, f32) {
+    (grid.scale[0], grid.zero_point[0] as f32, grid.qmin as f32, grid.qmax as f32)
+}
