@@ -1,0 +1,121 @@
+//! The network in steps that no unit may split: a node with the function of one tensor that follows it.
+
+use super::view::{Role, View, bends, is_function};
+use crate::graph::{NodeId, ValueId};
+use std::collections::BTreeSet;
+
+/// A step.
+pub(super) struct Atom {
+    /// Nodes in topological order; the first one leads.
+    pub nodes: Vec<NodeId>,
+    /// The leading node's role.
+    pub role: Role,
+    /// Live values it reads from outside, each once.
+    pub inputs: Vec<ValueId>,
+    /// The value its function ends in, if it has a single one.
+    pub tail: Option<ValueId>,
+    /// Atoms that compute `inputs`.
+    pub before: BTreeSet<usize>,
+    /// Whether a function other than scaling follows a layer.
+    pub bends: bool,
+    /// Whether the leading node works element by element (or normalises).
+    pub pointwise: bool,
+}
+
+/// All steps in topological order.
+pub(super) struct Atoms {
+    pub list: Vec<Atom>,
+    /// Per value: the steps that read it from outside, in order.
+    pub readers: Vec<Vec<usize>>,
+}
+
+impl Atoms {
+    /// Groups the active nodes of `view`.
+    pub fn new(view: &View) -> Self {
+        let graph = view.graph;
+        let mut taken = vec![false; graph.nodes.len()];
+        let mut of_value: Vec<Option<usize>> = vec![None; graph.values.len()];
+        let mut atoms = Atoms { list: Vec::new(), readers: vec![Vec::new(); graph.values.len()] };
+        for id in graph.node_ids().filter(|id| view.active[id.0 as usize]) {
+            if std::mem::replace(&mut taken[id.0 as usize], true) {
+                continue;
+            }
+            let lead = graph.node(id);
+            let mut nodes = vec![id];
+            let mut tail = view.single_output(lead);
+            // What follows a movement belongs to the layer behind it (normalisation before a layer), not to the movement.
+            if let Some(out) = tail.filter(|_| view.role(id) != Role::Movement) {
+                let (function, end) = view.function(out);
+                nodes.extend(function);
+                tail = Some(end);
+            }
+            nodes.sort();
+            let index = atoms.list.len();
+            for n in &nodes {
+                taken[n.0 as usize] = true;
+                for v in graph.node(*n).outputs.iter().flatten() {
+                    of_value[v.0 as usize] = Some(index);
+                }
+            }
+            let mut inputs: Vec<ValueId> = view.operands(id).collect();
+            inputs.sort();
+            inputs.dedup();
+            for v in &inputs {
+                atoms.readers[v.0 as usize].push(index);
+            }
+            let before = inputs.iter().filter_map(|v| of_value[v.0 as usize]).collect();
+            let bends = nodes[1..].iter().any(|&n| bends(&graph.node(n).op));
+            atoms.list.push(Atom {
+                role: view.role(id),
+                inputs,
+                tail,
+                before,
+                bends,
+                pointwise: is_function(&lead.op),
+                nodes,
+            });
+        }
+        atoms
+    }
+
+    /// The steps outside `done` that must run for step `index`, itself included.
+    pub fn needed(&self, index: usize, done: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let mut needed = BTreeSet::from([index]);
+        let mut open = vec![index];
+        while let Some(i) = open.pop() {
+            for &b in &self.list[i].before {
+                if !done.contains(&b) && needed.insert(b) {
+                    open.push(b);
+                }
+            }
+        }
+        needed
+    }
+
+    /// The first step at which two of the ways that leave `value` through steps outside `done` meet.
+    pub fn join(&self, value: ValueId, done: &BTreeSet<usize>) -> Option<usize> {
+        let ways: Vec<usize> = self.open_readers(value, done);
+        if ways.len() < 2 {
+            return None;
+        }
+        // For each later step the first way that leads to it; meeting a second way ends the search.
+        let mut way: Vec<Option<usize>> = vec![None; self.list.len()];
+        for i in ways[0]..self.list.len() {
+            let mut from: BTreeSet<usize> = self.list[i].before.iter().filter_map(|&b| way[b]).collect();
+            if ways.contains(&i) {
+                from.insert(i);
+            }
+            match from.len() {
+                0 => {}
+                1 => way[i] = from.pop_first(),
+                _ => return Some(i),
+            }
+        }
+        None
+    }
+
+    /// Steps outside `done` that read `value`.
+    pub fn open_readers(&self, value: ValueId, done: &BTreeSet<usize>) -> Vec<usize> {
+        self.readers[value.0 as usize].iter().copied().filter(|i| !done.contains(i)).collect()
+    }
+}

@@ -1,0 +1,122 @@
+//! Which weights are quantized, and with how many bits.
+
+use super::names::{matches, names_of};
+use super::view::{Role, View};
+use super::{GridSpec, Layer, LayerId, Reason, Recipe};
+use crate::error::{Error, Result};
+use crate::graph::{NodeId, Op, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Every weight-carrying node, quantized or not, and its place in the network.
+pub(super) struct Layers {
+    /// All weight-carrying nodes that can be run, in network order.
+    pub nodes: Vec<NodeId>,
+    /// Nodes that the network input reaches without passing another weight.
+    pub first: BTreeSet<NodeId>,
+    /// Nodes behind which there is no weight and no product.
+    pub last: BTreeSet<NodeId>,
+    /// Layers to quantize.
+    pub list: Vec<Layer>,
+    /// The layer of a node.
+    pub of: BTreeMap<NodeId, LayerId>,
+    /// Nodes that stay float.
+    pub float: Vec<(NodeId, Reason)>,
+}
+
+impl Layers {
+    /// Finds layers in `view` and gives them grids by `recipe`.
+    pub fn new(view: &View, recipe: &Recipe) -> Result<Self> {
+        let graph = view.graph;
+        let active = |id: &NodeId| view.active[id.0 as usize];
+        let nodes: Vec<NodeId> = graph.node_ids().filter(active).filter(|&id| view.role(id) == Role::Layer).collect();
+        let results = |id: NodeId| graph.node(id).outputs.iter().flatten();
+        let first: BTreeSet<NodeId> =
+            nodes.iter().copied().filter(|&id| view.operands(id).all(|v| !view.after_layer[v.0 as usize])).collect();
+        let last: BTreeSet<NodeId> =
+            nodes.iter().copied().filter(|&id| results(id).all(|v| !view.before_layer[v.0 as usize])).collect();
+        let mut layers = Layers { nodes, first, last, list: Vec::new(), of: BTreeMap::new(), float: Vec::new() };
+        for id in graph.node_ids().filter(active) {
+            match view.role(id) {
+                Role::Product => layers.float.push((id, Reason::Product)),
+                Role::Layer => {}
+                _ if graph.node(id).op.weight_index().is_some() => layers.float.push((id, Reason::NoConstantWeight)),
+                _ => {}
+            }
+        }
+        layers.assign(view, recipe)?;
+        layers.float.sort_by_key(|&(id, _)| id);
+        Ok(layers)
+    }
+
+    fn assign(&mut self, view: &View, recipe: &Recipe) -> Result<()> {
+        let w = &recipe.weights;
+        let mut readers: BTreeMap<ValueId, Vec<NodeId>> = BTreeMap::new();
+        for &id in &self.nodes {
+            if let Some(weight) = view.weight(id) {
+                readers.entry(weight).or_default().push(id);
+            }
+        }
+        let mut order: Vec<(ValueId, Vec<NodeId>)> = readers.into_iter().collect();
+        order.sort_by_key(|(_, nodes)| nodes[0]);
+        for (weight, nodes) in order {
+            let edge = nodes.iter().any(|id| self.first.contains(id) || self.last.contains(id));
+            let mut bits = if w.bits == 32 || !edge { w.bits } else { w.first_last_bits };
+            let mut symmetric = w.symmetric;
+            for o in matching(view, recipe, &nodes) {
+                bits = o.weight_bits.unwrap_or(bits);
+                symmetric = o.weight_symmetric.unwrap_or(symmetric);
+            }
+            if bits == 32 {
+                self.float.extend(nodes.iter().map(|&id| (id, Reason::FloatWeight)));
+                continue;
+            }
+            let Some(tensor) = view.graph.constant(weight) else { continue };
+            let shape = tensor.shape().to_vec();
+            if shape.contains(&0) {
+                return Err(Error::model(format!("weight of shape {shape:?} has no elements"))
+                    .at(view.graph.describe(nodes[0])));
+            }
+            let axes: BTreeSet<Option<usize>> =
+                nodes.iter().map(|&id| channel_axis(&view.graph.node(id).op, &shape)).collect();
+            // Nodes that disagree on the output channels of a shared weight get one step for the whole tensor.
+            let axis = match axes.into_iter().collect::<Vec<_>>()[..] {
+                [axis] if w.per_channel => axis,
+                _ => None,
+            };
+            for &id in &nodes {
+                self.of.insert(id, LayerId(self.list.len() as u32));
+            }
+            let grid = GridSpec { bits, symmetric, observer: w.observer, percentile: w.percentile };
+            let name = view.graph.node_name(nodes[0]).to_string();
+            self.list.push(Layer { name, weight, nodes, grid, axis, shape });
+        }
+        Ok(())
+    }
+}
+
+/// Exceptions of the recipe that apply to any of `nodes`, in order.
+pub(super) fn matching<'a>(
+    view: &'a View,
+    recipe: &'a Recipe,
+    nodes: &'a [NodeId],
+) -> impl Iterator<Item = &'a super::Override> {
+    recipe
+        .overrides
+        .iter()
+        .filter(move |o| nodes.iter().any(|&id| names_of(view, id).any(|name| matches(&o.layer, name))))
+}
+
+/// Axis of a weight of `shape` along which `op` has its output channels.
+fn channel_axis(op: &Op, shape: &[usize]) -> Option<usize> {
+    let rank = shape.len();
+    match op {
+        Op::Conv { .. } => Some(0),
+        // [in, out / group, ...]: with one output channel a group the groups are the channels.
+        Op::ConvTranspose { group, .. } if *group > 1 && shape.get(1) == Some(&1) => Some(0),
+        Op::ConvTranspose { .. } => Some(1),
+        Op::Gemm { trans_b, .. } => Some(if *trans_b { 0 } else { 1 }),
+        Op::MatMul if rank >= 2 => Some(rank - 1),
+        _ => None,
+    }
+    .filter(|&a| a < rank)
+}

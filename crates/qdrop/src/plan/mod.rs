@@ -1,0 +1,251 @@
+//! From a wish (a [`Recipe`], partial) and a graph to decisions (a [`Plan`], total). Every refusal happens here,
+//! before any data is read.
+
+mod atoms;
+mod check;
+mod layers;
+mod names;
+mod recipe;
+mod sites;
+mod text;
+mod units;
+mod view;
+
+pub use names::matches;
+pub use recipe::*;
+
+use crate::engine::facts::Facts;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeId, Op, ValueId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use view::View;
+
+/// Everything decided about one graph. Node and value ids are those of the simplified graph it was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Weights to quantize, in network order.
+    pub layers: Vec<Layer>,
+    /// Activation quantizers, in network order.
+    pub sites: Vec<Site>,
+    /// Units in network order; every node that depends on an input is in exactly one.
+    pub units: Vec<Unit>,
+    /// Nodes that stay float although they carry a weight or a product, with the reason.
+    pub float: Vec<(String, String)>,
+}
+
+/// Index into [`Plan::layers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LayerId(pub u32);
+
+/// Index into [`Plan::sites`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SiteId(pub u32);
+
+/// How a grid is fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GridSpec {
+    /// 2 to 8.
+    pub bits: u32,
+    /// Zero point in the middle of the grid (2^(bits-1)); the grid is 0..2^bits-1 all the same.
+    pub symmetric: bool,
+    /// How the range is found.
+    pub observer: Observer,
+    /// For the percentile observer, in percent.
+    pub percentile: f64,
+}
+
+/// A weight to quantize.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The layer's name (of its first node).
+    pub name: String,
+    /// The constant.
+    pub weight: ValueId,
+    /// Nodes that read it (more than one when the weight is shared).
+    pub nodes: Vec<NodeId>,
+    /// Grid to fit.
+    pub grid: GridSpec,
+    /// Axis of the output channels for a per-channel grid, `None` for one step for the whole weight.
+    pub axis: Option<usize>,
+    /// Shape of the weight.
+    pub shape: Vec<usize>,
+}
+
+/// An activation quantizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// Name of the quantized value.
+    pub name: String,
+    /// The quantized value.
+    pub value: ValueId,
+    /// The readers (node, operand index) that see the quantized value; `None`: all of them, graph outputs included.
+    pub readers: Option<Vec<(NodeId, usize)>>,
+    /// Grid to fit.
+    pub grid: GridSpec,
+}
+
+/// A piece of the network that is reconstructed at once (or only run, when it holds no layer).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Name for people: common prefix of its nodes' names, or the first node's name.
+    pub name: String,
+    /// Its nodes in topological order.
+    pub nodes: Vec<NodeId>,
+    /// Values it reads from outside (constants excluded).
+    pub inputs: Vec<ValueId>,
+    /// Values it computes that are read outside or leave the graph.
+    pub outputs: Vec<ValueId>,
+    /// Layers whose rounding is learned here (a shared weight belongs to its first unit).
+    pub layers: Vec<LayerId>,
+    /// Sites whose step is learned here: on values computed here, or, where only some readers see a site, the unit of its first reader.
+    pub sites: Vec<SiteId>,
+    /// Weights and biases, in elements.
+    pub parameters: u64,
+    /// Multiply-adds per sample.
+    pub multiply_adds: u64,
+    /// Bytes one calibration sample takes in the caches while this unit is solved (input twice, output once).
+    pub cache_bytes: u64,
+}
+
+/// Why a node stays float.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    Opaque,
+    BehindOpaque,
+    Product,
+    NoConstantWeight,
+    FloatWeight,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Opaque => "the operator cannot be run here and is carried unchanged",
+            Reason::BehindOpaque => "it depends on an operator that cannot be run here",
+            Reason::Product => "product of two activations, there is no weight",
+            Reason::NoConstantWeight => "its weight is not a constant float tensor",
+            Reason::FloatWeight => "32 bits by the recipe",
+        })
+    }
+}
+
+/// Decides everything about `graph` (simplified), given the facts of one sample (batch 1) and the user's wish.
+pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
+    recipe.validate()?;
+    let (view, carried) = View::new(graph, facts);
+    for &(id, reason) in &carried {
+        let needed = graph.node(id).outputs.iter().flatten().any(|v| view.before_layer[v.0 as usize]);
+        if needed && reason == Reason::Opaque {
+            return Err(Error::unsupported("this operator cannot be run, and layers to quantize depend on it")
+                .at(graph.describe(id))
+                .hint("replace it in the model, or cut the model before it"));
+        }
+    }
+    let layers = layers::Layers::new(&view, recipe)?;
+    if layers.nodes.is_empty() {
+        return Err(Error::unsupported(
+            "the network has no Conv, ConvTranspose, Gemm or MatMul with a constant float weight",
+        )
+        .hint("a network that is quantized already cannot be quantized again"));
+    }
+    check::overrides(&view, &layers, recipe)?;
+    let sites = sites::sites(&view, &layers, recipe);
+    let pieces = units::units(&view, &layers, recipe)?;
+    let mut float: Vec<(NodeId, Reason)> = layers.float.clone();
+    float.extend(carried);
+    float.sort_by_key(|&(id, _)| id);
+    let float = float.into_iter().map(|(id, r)| (graph.node_name(id).to_string(), r.to_string())).collect();
+    let units = assemble(&view, &layers, &sites, pieces);
+    Ok(Plan { layers: layers.list, sites, units, float })
+}
+
+/// Fills units with what they read, write and hold.
+fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(String, Vec<NodeId>)>) -> Vec<Unit> {
+    let graph = view.graph;
+    let mut unit_of: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for (i, (_, nodes)) in pieces.iter().enumerate() {
+        unit_of.extend(nodes.iter().map(|&id| (id, i)));
+    }
+    let mut known_layers = BTreeSet::new();
+    let mut units = Vec::new();
+    for (name, nodes) in pieces {
+        let inside: BTreeSet<ValueId> =
+            nodes.iter().flat_map(|&id| graph.node(id).outputs.iter().flatten().copied()).collect();
+        let mine: BTreeSet<NodeId> = nodes.iter().copied().collect();
+        let mut inputs: Vec<ValueId> = Vec::new();
+        let mut outputs = Vec::new();
+        let mut unit_layers = Vec::new();
+        for &id in &nodes {
+            for v in view.operands(id) {
+                if !inside.contains(&v) && !inputs.contains(&v) {
+                    inputs.push(v);
+                }
+            }
+            for &v in graph.node(id).outputs.iter().flatten().filter(|&&v| view.is_live(v)) {
+                let outside = view.consumers[v.0 as usize].iter().any(|(n, _)| !mine.contains(n));
+                if outside || view.leaves[v.0 as usize] {
+                    outputs.push(v);
+                }
+            }
+            unit_layers.extend(layers.of.get(&id).copied().filter(|&l| known_layers.insert(l)));
+        }
+        let bytes = |v: &ValueId| view.facts.get(*v).map_or(0, |f| f.shape.iter().product::<usize>() as u64 * 4);
+        let cache_bytes = 2 * inputs.iter().map(bytes).sum::<u64>() + outputs.iter().map(bytes).sum::<u64>();
+        let multiply_adds = nodes.iter().map(|&id| multiply_adds(view, id)).sum();
+        let parameters = parameters(view, &nodes);
+        let layers = unit_layers;
+        units.push(Unit {
+            name,
+            nodes,
+            inputs,
+            outputs,
+            layers,
+            sites: Vec::new(),
+            parameters,
+            multiply_adds,
+            cache_bytes,
+        });
+    }
+    for (i, site) in sites.iter().enumerate() {
+        let first_reader = || {
+            let listed = site.readers.as_ref().unwrap_or(&view.consumers[site.value.0 as usize]);
+            listed.iter().filter_map(|(id, _)| unit_of.get(id)).min().copied()
+        };
+        let producer = view.producers[site.value.0 as usize].and_then(|id| unit_of.get(&id)).copied();
+        let unit = if site.readers.is_some() { first_reader() } else { producer.or_else(first_reader) };
+        if let Some(unit) = unit {
+            units[unit].sites.push(SiteId(i as u32));
+        }
+    }
+    units
+}
+
+/// Elements of the float constants that `nodes` read, each constant once, single numbers excluded.
+fn parameters(view: &View, nodes: &[NodeId]) -> u64 {
+    let read: BTreeSet<ValueId> =
+        nodes.iter().flat_map(|&id| view.graph.node(id).inputs.iter().flatten().copied()).collect();
+    let constants = read.into_iter().filter_map(|v| view.graph.constant(v));
+    constants.filter(|t| t.dtype().is_float() && t.rank() > 0).map(|t| t.len() as u64).sum()
+}
+
+/// Multiply-adds of one node for one sample; 0 for nodes without weight or product, and where shapes are unknown.
+fn multiply_adds(view: &View, id: NodeId) -> u64 {
+    let node = view.graph.node(id);
+    let shape = |v: Option<ValueId>| v.and_then(|v| view.facts.get(v)).map(|f| f.shape.as_slice());
+    let (Some(x), Some(w), Some(y)) = (shape(node.input(0)), shape(node.input(1)), shape(node.output(0))) else {
+        return 0;
+    };
+    let product = |s: &[usize]| s.iter().map(|&d| d as u64).product::<u64>();
+    match &node.op {
+        Op::Conv { .. } => product(y) * product(w.get(1..).unwrap_or(&[])),
+        Op::ConvTranspose { .. } => product(x) * product(w.get(1..).unwrap_or(&[])),
+        Op::Gemm { trans_a, .. } => product(y) * x.get(if *trans_a { 0 } else { 1 }).map_or(0, |&k| k as u64),
+        Op::MatMul => product(y) * x.last().map_or(0, |&k| k as u64),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

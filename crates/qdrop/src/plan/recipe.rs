@@ -1,0 +1,339 @@
+//! The user's wish: every option with its default, unit and meaning. Unknown keys are refused.
+
+use serde::{Deserialize, Serialize};
+
+/// A whole recipe; every part may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// Weights.
+    pub weights: Weights,
+    /// Activations.
+    pub activations: Activations,
+    /// The method and its schedule.
+    pub method: Method,
+    /// How the network is cut into units.
+    pub units: Units,
+    /// How samples become network input.
+    pub input: Input,
+    /// The written file.
+    pub output: Output,
+    /// Exceptions by layer name; later entries win.
+    #[serde(rename = "override")]
+    pub overrides: Vec<Override>,
+}
+
+/// How a range is found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Observer {
+    /// Smallest mean |x̂ - x|^2.4 over 100 ranges (times every zero point for two-sided data).
+    #[default]
+    Mse,
+    /// From the smallest to the largest value seen.
+    MinMax,
+    /// From the `percentile` to its mirror image.
+    Percentile,
+}
+
+/// Options for weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Weights {
+    /// 2 to 8, or 32 for float.
+    pub bits: u32,
+    /// Zero point fixed in the middle of the grid.
+    pub symmetric: bool,
+    /// One step per output channel, else one per tensor.
+    pub per_channel: bool,
+    /// How the range is found.
+    pub observer: Observer,
+    /// Share of values inside the range for the percentile observer, in percent.
+    pub percentile: f64,
+    /// Bits of the first and of the last weight layer.
+    pub first_last_bits: u32,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Weights {
+            bits: 4,
+            symmetric: false,
+            per_channel: true,
+            observer: Observer::Mse,
+            percentile: 99.99,
+            first_last_bits: 8,
+        }
+    }
+}
+
+/// Where activation quantizers sit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// On the tensor a layer produces, after its activation function; residual sums once, after the addition. The paper's.
+    #[default]
+    Producer,
+    /// On each activation operand of Conv, Gemm, MatMul and Add, as integer runtimes want it.
+    Consumer,
+}
+
+/// Options for activations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Activations {
+    /// 2 to 8, or 32 for float.
+    pub bits: u32,
+    /// Zero point fixed in the middle of the grid.
+    pub symmetric: bool,
+    /// How the range is found.
+    pub observer: Observer,
+    /// Share of values inside the range for the percentile observer, in percent.
+    pub percentile: f64,
+    /// Where quantizers sit.
+    pub placement: Placement,
+    /// Bits of the tensor that reaches the last weight layer; with placement `consumer` of the network input too.
+    pub last_bits: u32,
+    /// The first layer's output at 8 bit too (the BRECQ setting).
+    pub first_output_8bit: bool,
+    /// Calibration samples from which the first grids are fitted.
+    pub samples: usize,
+}
+
+impl Default for Activations {
+    fn default() -> Self {
+        Activations {
+            bits: 4,
+            symmetric: false,
+            observer: Observer::Mse,
+            percentile: 99.99,
+            placement: Placement::Producer,
+            last_bits: 8,
+            first_output_8bit: false,
+            samples: 256,
+        }
+    }
+}
+
+/// A published method; each is a set of defaults for [`Method`] and [`Units`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MethodName {
+    /// Round to nearest on the first grids; nothing is learned.
+    Rtn,
+    /// Learned rounding layer by layer on the float network's inputs.
+    Adaround,
+    /// Learned rounding block by block, activations float while learning.
+    Brecq,
+    /// Learned rounding and steps block by block, activation quantization dropped at random.
+    #[default]
+    Qdrop,
+}
+
+/// Options of the method; a missing option takes the named method's value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Method {
+    /// Which method.
+    pub name: MethodName,
+    /// Iterations per unit.
+    pub iterations: usize,
+    /// Samples per iteration, drawn with replacement.
+    pub batch: usize,
+    /// Learning rate of the rounding variables (Adam).
+    pub rounding_lr: f64,
+    /// First learning rate of the activation steps (Adam, cosine to 0).
+    pub scale_lr: f64,
+    /// Weight of the rounding regulariser: 0.01 for ResNet and RegNet, 0.1 for MobileNetV2, 0.2 for MNASNet.
+    pub lambda: f64,
+    /// Share of the iterations before the regulariser starts, 0 to 1.
+    pub warmup: f64,
+    /// Exponent of the regulariser when it starts.
+    pub beta_start: f64,
+    /// Exponent of the regulariser at the end.
+    pub beta_end: f64,
+    /// Probability that an element of a unit's input is taken from the quantized network, 0 to 1. Default: 0.5 for QDrop, 0 for AdaRound and BRECQ.
+    pub input_keep: Option<f64>,
+    /// Probability that an activation inside the unit keeps its quantized value, 0 to 1. Default: 0.5 for QDrop, 0 for AdaRound and BRECQ.
+    pub activation_keep: Option<f64>,
+    /// Whether activation steps are learned. Default: for QDrop.
+    pub learn_scales: Option<bool>,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Threads; 0 takes all cores. Changes speed, never the result.
+    pub threads: usize,
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Method {
+            name: MethodName::Qdrop,
+            iterations: 20_000,
+            batch: 32,
+            rounding_lr: 1e-3,
+            scale_lr: 4e-5,
+            lambda: 0.01,
+            warmup: 0.2,
+            beta_start: 20.0,
+            beta_end: 2.0,
+            input_keep: None,
+            activation_keep: None,
+            learn_scales: None,
+            seed: 1005,
+            threads: 0,
+        }
+    }
+}
+
+/// What a [`Method`] comes to when its own options and the named method's defaults are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Effective {
+    /// Probability that an element of a unit's input is taken from the quantized network, 0 to 1.
+    pub input_keep: f64,
+    /// Probability that an activation inside the unit keeps its quantized value, 0 to 1.
+    pub activation_keep: f64,
+    /// Whether activation steps are learned.
+    pub learn_scales: bool,
+    /// Whether anything is learned at all.
+    pub learns: bool,
+    /// The method's own granularity, which [`Units::granularity`] overrides.
+    pub granularity: Granularity,
+}
+
+impl Method {
+    /// The options in effect.
+    pub fn resolved(&self) -> Effective {
+        let (keep, learn_scales, granularity) = match self.name {
+            MethodName::Rtn | MethodName::Brecq => (0.0, false, Granularity::Block),
+            MethodName::Adaround => (0.0, false, Granularity::Layer),
+            MethodName::Qdrop => (0.5, true, Granularity::Block),
+        };
+        Effective {
+            input_keep: self.input_keep.unwrap_or(keep),
+            activation_keep: self.activation_keep.unwrap_or(keep),
+            learn_scales: self.learn_scales.unwrap_or(learn_scales),
+            learns: self.name != MethodName::Rtn,
+            granularity,
+        }
+    }
+}
+
+impl Recipe {
+    /// The size of units in effect.
+    pub fn resolved_granularity(&self) -> Granularity {
+        self.units.granularity.unwrap_or(self.method.resolved().granularity)
+    }
+}
+
+/// Size of units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Granularity {
+    /// Residual or branching regions, and chains of up to three weight layers.
+    Block,
+    /// Every weight layer alone.
+    Layer,
+}
+
+/// How the network is cut into units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Units {
+    /// Block or layer. Default: layer for AdaRound, block for the others.
+    pub granularity: Option<Granularity>,
+    /// Most weight layers in a block.
+    pub max_layers: usize,
+    /// Name patterns of nodes (`*` matches anything) after which a unit must end.
+    pub cut_after: Vec<String>,
+}
+
+impl Default for Units {
+    fn default() -> Self {
+        Units { granularity: None, max_layers: 12, cut_after: Vec::new() }
+    }
+}
+
+/// Order of colour channels the network expects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Color {
+    /// Red, green, blue.
+    #[default]
+    Rgb,
+    /// Blue, green, red.
+    Bgr,
+    /// One channel.
+    Gray,
+}
+
+/// Order of axes the network expects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// `[N, C, H, W]`.
+    #[default]
+    Nchw,
+    /// `[N, H, W, C]`.
+    Nhwc,
+}
+
+/// How images become network input: resize, crop, divide by `divisor`, subtract `mean`, divide by `std`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Input {
+    /// `imagenet`, `imagenet-norm`, or `none`; the options below change it one by one.
+    pub preset: Option<String>,
+    /// Length of the shorter side after resizing, in pixels; 0 for no resize.
+    pub resize: Option<usize>,
+    /// Side of the square cut from the centre, in pixels; 0 for no crop.
+    pub crop: Option<usize>,
+    /// Divisor of the 0 to 255 pixel values.
+    pub divisor: Option<f32>,
+    /// Mean per channel, after the division.
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation per channel, after the division.
+    pub std: Option<Vec<f32>>,
+    /// Order of axes.
+    pub layout: Option<Layout>,
+    /// Order of colour channels.
+    pub color: Option<Color>,
+    /// Most calibration samples to use, spread evenly over the set. Default: all.
+    pub samples: Option<usize>,
+    /// Leave out images that cannot be read, counting them, instead of stopping.
+    pub skip_bad: bool,
+}
+
+/// How the result is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// 8-bit QuantizeLinear, Clip, DequantizeLinear: runs in every ONNX Runtime.
+    #[default]
+    Qcdq,
+    /// Native 4-bit (opset 21) and 2-bit (opset 25) types.
+    Qdq,
+}
+
+/// Options of the written file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Output {
+    /// How quantization is expressed.
+    pub format: Format,
+}
+
+/// An exception for the layers whose node name matches.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Override {
+    /// Pattern of node names; `*` matches anything.
+    pub layer: String,
+    /// Bits of its weight.
+    pub weight_bits: Option<u32>,
+    /// Bits of the activation it produces (placement `producer`) or reads (`consumer`).
+    pub activation_bits: Option<u32>,
+    /// Symmetric weight grid.
+    pub weight_symmetric: Option<bool>,
+    /// Symmetric activation grid.
+    pub activation_symmetric: Option<bool>,
+}

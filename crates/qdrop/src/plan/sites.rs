@@ -1,0 +1,202 @@
+//! Which activations are quantized.
+//!
+//! Placement `producer`: the tensor that a layer, a product of activations or a junction (residual sum, gating
+//! product) makes, after its activation function; what only feeds a junction is left to the junction. Where other
+//! arithmetic (normalisation, softmax) stands before a layer, its result is quantized too. Only tensors behind a
+//! layer and before another one count, so neither the network input nor the last layer's output has a site.
+//!
+//! Placement `consumer`: every activation operand of a layer, a product or a residual sum.
+
+use super::layers::{Layers, matching};
+use super::view::{Role, View, rectifies};
+use super::{GridSpec, Placement, Recipe, Site};
+use crate::graph::{Binary, NodeId, Op, ValueId, Variadic};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A site before its grid is decided.
+#[derive(Default)]
+struct Draft {
+    /// Layers (and other nodes) whose exceptions apply: producers, or readers with placement `consumer`.
+    owners: Vec<NodeId>,
+    readers: Option<Vec<(NodeId, usize)>>,
+    last: bool,
+    first: bool,
+}
+
+/// All sites by the recipe, in network order.
+pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Vec<Site> {
+    let a = &recipe.activations;
+    if a.bits == 32 {
+        return Vec::new();
+    }
+    let drafts = match a.placement {
+        Placement::Producer => by_producer(view, layers),
+        Placement::Consumer => by_consumer(view, layers),
+    };
+    let position = |v: ValueId| (view.producers[v.0 as usize].map_or(0, |id| id.0 + 1), v);
+    let mut drafts: Vec<(ValueId, Draft)> = drafts.into_iter().collect();
+    drafts.sort_by_key(|&(v, _)| position(v));
+    let mut sites = Vec::new();
+    for (value, draft) in drafts {
+        let mut bits = match () {
+            () if draft.last => a.last_bits,
+            () if draft.first && a.first_output_8bit => 8,
+            () => a.bits,
+        };
+        let mut symmetric = a.symmetric;
+        for o in matching(view, recipe, &draft.owners) {
+            bits = o.activation_bits.unwrap_or(bits);
+            symmetric = o.activation_symmetric.unwrap_or(symmetric);
+        }
+        if bits == 32 {
+            continue;
+        }
+        let grid = GridSpec { bits, symmetric, observer: a.observer, percentile: a.percentile };
+        let name = view.graph.value(value).name.clone();
+        sites.push(Site { name, value, readers: draft.readers, grid });
+    }
+    sites
+}
+
+/// The value on which what `value` holds is quantized: after the function that follows it, and after the junctions
+/// that alone read it.
+fn tail(view: &View, value: ValueId) -> ValueId {
+    let mut value = view.function(value).1;
+    while let Some(id) = view.only_reader(value) {
+        let junction = view.role(id) == Role::Junction && view.active[id.0 as usize];
+        match view.single_output(view.graph.node(id)) {
+            Some(out) if junction => value = view.function(out).1,
+            _ => break,
+        }
+    }
+    value
+}
+
+fn by_producer(view: &View, layers: &Layers) -> BTreeMap<ValueId, Draft> {
+    let mut drafts: BTreeMap<ValueId, Draft> = BTreeMap::new();
+    let graph = view.graph;
+    for id in graph.node_ids().filter(|id| view.active[id.0 as usize]) {
+        if !matches!(view.role(id), Role::Layer | Role::Product | Role::Junction) {
+            continue;
+        }
+        let Some(out) = view.single_output(graph.node(id)) else { continue };
+        let tail = tail(view, out);
+        let i = tail.0 as usize;
+        if view.after_layer[i] && view.before_layer[i] && view.is_float(tail) {
+            let draft = drafts.entry(tail).or_default();
+            draft.owners.push(id);
+            draft.first |= layers.first.contains(&id);
+        }
+    }
+    for (id, value) in layer_operands(view) {
+        cover(view, value, &mut drafts, &mut BTreeSet::new());
+        if layers.last.contains(&id) {
+            let mut seen = BTreeSet::new();
+            mark_last(view, value, &mut drafts, &mut seen);
+        }
+    }
+    drafts
+}
+
+/// Nodes with a weight or a product, each with an activation operand.
+fn layer_operands<'v>(view: &'v View) -> impl Iterator<Item = (NodeId, ValueId)> + 'v {
+    view.graph
+        .node_ids()
+        .filter(|id| view.active[id.0 as usize])
+        .filter(|&id| matches!(view.role(id), Role::Layer | Role::Product))
+        .flat_map(|id| {
+            let node = view.graph.node(id);
+            node.inputs.iter().take(2).flatten().map(move |&v| (id, v))
+        })
+        .filter(|&(_, v)| view.is_live(v))
+}
+
+/// Adds sites until `value` is made of quantized elements only.
+fn cover(view: &View, value: ValueId, drafts: &mut BTreeMap<ValueId, Draft>, seen: &mut BTreeSet<ValueId>) {
+    if drafts.contains_key(&value) || !view.after_layer[value.0 as usize] || !seen.insert(value) {
+        return;
+    }
+    let Some(id) = view.producers[value.0 as usize] else { return };
+    let operands: Vec<ValueId> = view.operands(id).collect();
+    if view.role(id) == Role::Movement {
+        for v in operands {
+            cover(view, v, drafts, seen);
+        }
+    } else if view.is_float(value) && !(rectifies(&view.graph.node(id).op) && covered(view, operands[0], drafts)) {
+        drafts.entry(value).or_default().owners.push(id);
+    }
+}
+
+/// Whether `value` consists of quantized elements already.
+fn covered(view: &View, value: ValueId, drafts: &BTreeMap<ValueId, Draft>) -> bool {
+    let mut open = vec![value];
+    let mut seen = BTreeSet::new();
+    while let Some(v) = open.pop() {
+        if drafts.contains_key(&v) || !seen.insert(v) {
+            continue;
+        }
+        match view.producers[v.0 as usize] {
+            Some(id) if view.role(id) == Role::Movement || rectifies(&view.graph.node(id).op) => {
+                open.extend(view.operands(id));
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Marks the sites that `value` is made of as those of the tensor that reaches the last layer.
+fn mark_last(view: &View, value: ValueId, drafts: &mut BTreeMap<ValueId, Draft>, seen: &mut BTreeSet<ValueId>) {
+    if !seen.insert(value) {
+        return;
+    }
+    if let Some(draft) = drafts.get_mut(&value) {
+        draft.last = true;
+        return;
+    }
+    let Some(id) = view.producers[value.0 as usize] else { return };
+    if view.role(id) == Role::Movement || rectifies(&view.graph.node(id).op) {
+        let operands: Vec<ValueId> = view.operands(id).collect();
+        for v in operands {
+            mark_last(view, v, drafts, seen);
+        }
+    }
+}
+
+fn by_consumer(view: &View, layers: &Layers) -> BTreeMap<ValueId, Draft> {
+    let mut drafts: BTreeMap<ValueId, Draft> = BTreeMap::new();
+    let sum = |op: &Op| matches!(op, Op::Binary(Binary::Add) | Op::Variadic(Variadic::Sum));
+    for v in view.graph.value_ids().filter(|&v| view.is_live(v) && view.is_float(v)) {
+        let all = &view.consumers[v.0 as usize];
+        let mut draft = Draft::default();
+        let mut readers = Vec::new();
+        for &(id, i) in all {
+            let node = view.graph.node(id);
+            let wanted = view.active[id.0 as usize]
+                && match view.role(id) {
+                    Role::Layer | Role::Product => i < 2,
+                    Role::Junction => {
+                        let inner = |v: &ValueId| view.before_layer[v.0 as usize] && view.after_layer[v.0 as usize];
+                        sum(&node.op) && node.outputs.iter().flatten().any(inner)
+                    }
+                    _ => false,
+                };
+            if wanted {
+                readers.push((id, i));
+                draft.owners.push(id);
+                // The network input is held as finely as what reaches the last layer.
+                draft.last |= layers.last.contains(&id) || view.graph.inputs.contains(&v);
+            }
+        }
+        if let Some(id) = view.producers[v.0 as usize] {
+            draft.first = layers.first.iter().any(|&f| {
+                f == id || view.single_output(view.graph.node(f)).is_some_and(|out| view.function(out).0.contains(&id))
+            });
+        }
+        if !readers.is_empty() {
+            draft.readers = (readers.len() < all.len() || view.leaves[v.0 as usize]).then_some(readers);
+            drafts.insert(v, draft);
+        }
+    }
+    drafts
+}

@@ -1,0 +1,392 @@
+//! Plans of small networks of every kind, and rules that hold for any graph.
+
+use super::*;
+use crate::engine::facts::infer;
+use crate::graph::testing::{Builder, window};
+use crate::graph::{Binary, Unary};
+
+fn planned(graph: &Graph, recipe: &Recipe) -> Plan {
+    let shapes = crate::passes::InputShapes::declared().concrete(graph, 1).unwrap();
+    let facts = infer(graph, &shapes).unwrap();
+    let plan = plan(graph, &facts, recipe).unwrap();
+    check(graph, &plan);
+    plan
+}
+
+/// Units can run in order, hold each node once, and every layer and site has its unit.
+fn check(graph: &Graph, plan: &Plan) {
+    let mut ready: BTreeSet<ValueId> = graph.inputs.iter().copied().collect();
+    let mut nodes = BTreeSet::new();
+    for unit in &plan.units {
+        assert!(unit.inputs.iter().all(|v| ready.contains(v)), "unit {} reads what is not there yet", unit.name);
+        assert!(unit.nodes.is_sorted() && !unit.nodes.is_empty());
+        assert!(unit.nodes.iter().all(|&n| nodes.insert(n)), "a node in two units");
+        ready.extend(&unit.outputs);
+    }
+    assert!(graph.outputs.iter().all(|v| ready.contains(v)));
+    let names: BTreeSet<&str> = plan.units.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(names.len(), plan.units.len());
+    let layers: Vec<LayerId> = plan.units.iter().flat_map(|u| u.layers.iter().copied()).collect();
+    assert_eq!(layers.iter().collect::<BTreeSet<_>>().len(), plan.layers.len());
+    assert_eq!(layers.len(), plan.layers.len());
+    let sites: BTreeSet<SiteId> = plan.units.iter().flat_map(|u| u.sites.iter().copied()).collect();
+    assert_eq!(sites.len(), plan.sites.len());
+}
+
+/// Units as lists of operators.
+fn units(graph: &Graph, plan: &Plan) -> Vec<String> {
+    let kinds = |u: &Unit| u.nodes.iter().map(|&n| graph.node(n).op.kind()).collect::<Vec<_>>().join(" ");
+    plan.units.iter().map(kinds).collect()
+}
+
+fn sites(plan: &Plan) -> Vec<(&str, u32)> {
+    plan.sites.iter().map(|s| (s.name.as_str(), s.grid.bits)).collect()
+}
+
+fn max_pool(b: &mut Builder, x: ValueId) -> ValueId {
+    let mut window = window(vec![]);
+    window.kernel = vec![1, 1];
+    b.node(Op::MaxPool { window, ceil_mode: false }, &[x])
+}
+
+/// Stem, pooling, a block with projection and one without, classifier.
+fn residual() -> Graph {
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let x = b.conv_relu("conv1", x, 3, 4, 3); // v0, v1
+    let x = max_pool(&mut b, x); // v2
+    let y = b.conv_relu("layer1.0.conv1", x, 4, 6, 3); // v3, v4
+    let y = b.conv("layer1.0.conv2", y, 6, 6, 3); // v5
+    let d = b.conv("layer1.0.down", x, 4, 6, 1); // v6
+    let y = b.binary(Binary::Add, y, d); // v7
+    let x = b.relu(y); // v8
+    let y = b.conv_relu("layer1.1.conv1", x, 6, 6, 3); // v9, v10
+    let y = b.conv("layer1.1.conv2", y, 6, 6, 3); // v11
+    let y = b.binary(Binary::Add, y, x); // v12
+    let y = b.relu(y); // v13
+    let y = b.head(y, 6); // v14, v15, v16
+    b.finish(&[y])
+}
+
+#[test]
+fn residual_blocks_by_producer() {
+    let graph = residual();
+    let plan = planned(&graph, &Recipe::default());
+    assert_eq!(
+        units(&graph, &plan),
+        [
+            "Conv Relu",
+            "MaxPool",
+            "Conv Relu Conv Conv Add Relu",
+            "Conv Relu Conv Add Relu",
+            "GlobalAveragePool Flatten",
+            "Gemm"
+        ]
+    );
+    let names: Vec<_> = plan.units.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(names, ["conv1", "n2", "layer1.0", "layer1.1", "n14", "fc"]);
+    assert_eq!(sites(&plan), [("v1", 4), ("v4", 4), ("v8", 4), ("v10", 4), ("v13", 8)]);
+    let bits: Vec<u32> = plan.layers.iter().map(|l| l.grid.bits).collect();
+    assert_eq!(bits, [8, 4, 4, 4, 4, 4, 8]);
+    assert!(plan.layers.iter().all(|l| l.axis == Some(0)));
+    assert!(plan.sites.iter().all(|s| s.readers.is_none()));
+    let block = &plan.units[2];
+    assert_eq!(block.multiply_adds, 16 * (4 * 6 * 9 + 6 * 6 * 9 + 4 * 6));
+    assert_eq!(block.parameters, 4 * 6 * 9 + 6 * 6 * 9 + 4 * 6);
+    assert_eq!(block.cache_bytes, 4 * 16 * (2 * 4 + 6));
+}
+
+#[test]
+fn residual_blocks_by_consumer() {
+    let graph = residual();
+    let mut recipe = Recipe::default();
+    recipe.activations.placement = Placement::Consumer;
+    let plan = planned(&graph, &recipe);
+    let want = [("x", 8), ("v2", 4), ("v4", 4), ("v5", 4), ("v6", 4), ("v8", 4), ("v10", 4), ("v11", 4), ("v15", 8)];
+    assert_eq!(sites(&plan), want);
+    assert!(plan.sites.iter().all(|s| s.readers.is_none()));
+    assert_eq!(plan.units[0].sites, [SiteId(0)]);
+}
+
+#[test]
+fn the_first_output_at_eight_bits_and_float_networks() {
+    let graph = residual();
+    let mut recipe = Recipe::default();
+    recipe.activations.first_output_8bit = true;
+    assert_eq!(sites(&planned(&graph, &recipe))[0], ("v1", 8));
+    recipe.activations.bits = 32;
+    assert_eq!(planned(&graph, &recipe).sites, []);
+    recipe.weights.bits = 32;
+    let plan = planned(&graph, &recipe);
+    assert_eq!(plan.layers, []);
+    assert_eq!(plan.float.len(), 7);
+    assert_eq!(plan.float[0], ("n0".to_string(), "32 bits by the recipe".to_string()));
+}
+
+#[test]
+fn layer_by_layer_the_sum_goes_with_the_last_layer() {
+    let graph = residual();
+    let mut recipe = Recipe::default();
+    recipe.method.name = MethodName::Adaround;
+    let plan = planned(&graph, &recipe);
+    let want = [
+        "Conv Relu",
+        "MaxPool",
+        "Conv Relu",
+        "Conv",
+        "Conv Add Relu",
+        "Conv Relu",
+        "Conv Add Relu",
+        "GlobalAveragePool Flatten",
+        "Gemm",
+    ];
+    assert_eq!(units(&graph, &plan), want);
+}
+
+#[test]
+fn exceptions_by_name_and_forced_boundaries() {
+    let graph = residual();
+    let text = "[units]\ncut_after = [\"n3\"]\n[[override]]\nlayer = \"layer1.1*\"\nweight_bits = 6\nactivation_bits = 5\n\
+                [[override]]\nlayer = \"n11\"\nweight_bits = 32\nweight_symmetric = true\n";
+    let plan = planned(&graph, &Recipe::from_toml(text).unwrap());
+    assert_eq!(units(&graph, &plan)[2..5], ["Conv Relu", "Conv", "Conv Add Relu"]);
+    let bits: Vec<u32> = plan.layers.iter().map(|l| l.grid.bits).collect();
+    assert_eq!(bits, [8, 4, 4, 4, 6, 8]);
+    assert_eq!(sites(&plan)[3..], [("v10", 5), ("v13", 5)]);
+    assert_eq!(plan.float, [("n11".to_string(), "32 bits by the recipe".to_string())]);
+
+    let refused = |text: &str| {
+        let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
+        super::plan(&graph, &facts, &Recipe::from_toml(text).unwrap()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused("[units]\ncut_after = [\"n3\", \"conv9*\"]"),
+        "units.cut_after: no node matches `conv9*`; `qdrop inspect` lists the node names"
+    );
+    let message = refused("[[override]]\nlayer = \"n99\"\nweight_bits = 4");
+    assert!(message.starts_with("override[0].layer: no layer matches `n99`; "), "{message}");
+}
+
+/// expand, depthwise (here dense), project, with or without shortcut.
+fn inverted(b: &mut Builder, name: &str, x: ValueId, residual: bool) -> ValueId {
+    let y = b.conv_relu(&format!("{name}expand"), x, 4, 4, 1);
+    let y = b.conv_relu(&format!("{name}depthwise"), y, 4, 4, 3);
+    let y = b.conv(&format!("{name}project"), y, 4, 4, 1);
+    if residual { b.binary(Binary::Add, x, y) } else { y }
+}
+
+fn mobile(names: [&str; 7]) -> Graph {
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let x = b.conv_relu(names[0], x, 3, 4, 3);
+    let x = b.conv_relu(names[1], x, 4, 4, 3);
+    let x = b.conv(names[2], x, 4, 4, 1);
+    let x = inverted(&mut b, names[3], x, false);
+    let x = inverted(&mut b, names[4], x, true);
+    let x = inverted(&mut b, names[6], x, false);
+    let x = b.conv_relu(names[5], x, 4, 4, 1);
+    let y = b.head(x, 4);
+    b.finish(&[y])
+}
+
+const INVERTED: &str = "Conv Relu Conv Relu Conv";
+
+#[test]
+fn inverted_residuals_by_structure_alone() {
+    let graph = mobile(["a", "b", "c", "d", "e", "f", "g"]);
+    let plan = planned(&graph, &Recipe::default());
+    let add = format!("{INVERTED} Add");
+    let want =
+        ["Conv Relu", "Conv Relu Conv", INVERTED, &add, INVERTED, "Conv Relu", "GlobalAveragePool Flatten", "Gemm"];
+    assert_eq!(units(&graph, &plan), want);
+    // A linear layer has a site of its own, one that only feeds a sum leaves it to the sum.
+    let names: Vec<_> = plan.sites.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["v1", "v3", "v4", "v6", "v8", "v9", "v11", "v13", "v15", "v17", "v19", "v20", "v22"]);
+}
+
+#[test]
+fn module_names_tell_a_stem_from_a_block() {
+    let graph = mobile(["layers.0", "layers.3", "layers.6", "layers.8.0.", "layers.8.1.", "layers.14", "layers.9.0."]);
+    let plan = planned(&graph, &Recipe::default());
+    let add = format!("{INVERTED} Add");
+    let want =
+        ["Conv Relu", "Conv Relu", "Conv", INVERTED, &add, INVERTED, "Conv Relu", "GlobalAveragePool Flatten", "Gemm"];
+    assert_eq!(units(&graph, &plan), want);
+    let names: Vec<_> = plan.units.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(names[1..6], ["layers.3", "layers.6", "layers.8.0", "layers.8.1", "layers.9"]);
+}
+
+#[test]
+fn gates_functions_of_several_nodes_and_joined_branches() {
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let x = b.conv_relu("a", x, 3, 4, 3); // v0, v1
+    // Squeeze and excitation behind a SiLU written as a product.
+    let y = b.conv("b", x, 4, 4, 3); // v2
+    let s = b.node(Op::Unary(Unary::Sigmoid), &[y]); // v3
+    let y = b.binary(Binary::Mul, y, s); // v4
+    let g = b.node(Op::GlobalAveragePool, &[y]); // v5
+    let g = b.conv_relu("c", g, 4, 2, 1); // v6, v7
+    let g = b.conv("d", g, 2, 4, 1); // v8
+    let g = b.node(Op::Unary(Unary::Sigmoid), &[g]); // v9
+    let y = b.binary(Binary::Mul, y, g); // v10
+    let x = b.conv("e", y, 4, 4, 1); // v11
+    // Branches that are joined.
+    let p = b.conv_relu("p", x, 4, 2, 1); // v12, v13
+    let q = max_pool(&mut b, x); // v14
+    let q = b.conv_relu("q", q, 4, 2, 1); // v15, v16
+    let j = b.node(Op::Concat { axis: 1 }, &[p, q]); // v17
+    let y = b.head(j, 4);
+    let graph = b.finish(&[y]);
+    let plan = planned(&graph, &Recipe::default());
+    let want = [
+        "Conv Relu",
+        "Conv Sigmoid Mul GlobalAveragePool Conv Relu Conv Sigmoid Mul Conv",
+        "Conv Relu MaxPool Conv Relu Concat",
+        "GlobalAveragePool Flatten",
+        "Gemm",
+    ];
+    assert_eq!(units(&graph, &plan), want);
+    let want = [("v1", 4), ("v4", 4), ("v7", 4), ("v10", 4), ("v11", 4), ("v13", 8), ("v16", 8)];
+    assert_eq!(sites(&plan), want);
+}
+
+#[test]
+fn a_normalisation_before_a_layer_is_quantized_and_belongs_to_that_layer() {
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let f0 = b.conv_relu("stem", x, 3, 4, 3); // v0, v1
+    let y = b.norm("n1", f0, 4); // v2
+    let y = b.relu(y); // v3
+    let f1 = b.conv("d1", y, 4, 4, 3); // v4
+    let j1 = b.node(Op::Concat { axis: 1 }, &[f0, f1]); // v5
+    let y = b.norm("n2", j1, 8); // v6
+    let y = b.relu(y); // v7
+    let f2 = b.conv("d2", y, 8, 4, 3); // v8
+    let j2 = b.node(Op::Concat { axis: 1 }, &[f0, f1, f2]); // v9
+    let y = b.head(j2, 12);
+    let graph = b.finish(&[y]);
+    let plan = planned(&graph, &Recipe::default());
+    let block = "BatchNormalization Relu Conv";
+    let joined = format!("Concat {block}");
+    let want = ["Conv Relu", block, &joined, "Concat GlobalAveragePool Flatten", "Gemm"];
+    assert_eq!(units(&graph, &plan), want);
+    assert_eq!(sites(&plan), [("v1", 8), ("v3", 4), ("v4", 8), ("v7", 4), ("v8", 8)]);
+}
+
+#[test]
+fn long_skips_are_extra_inputs_and_outputs() {
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let mut x = b.conv_relu("in", x, 3, 4, 3);
+    let mut skips = Vec::new();
+    for level in 0..5 {
+        let y = b.conv_relu(&format!("down{level}a"), x, 4, 4, 3);
+        let y = b.conv_relu(&format!("down{level}b"), y, 4, 4, 3);
+        skips.push(y);
+        x = max_pool(&mut b, y);
+    }
+    for (level, skip) in skips.into_iter().enumerate().rev() {
+        let j = b.node(Op::Concat { axis: 1 }, &[x, skip]);
+        let y = b.conv_relu(&format!("up{level}a"), j, 8, 4, 3);
+        x = b.conv_relu(&format!("up{level}b"), y, 4, 4, 3);
+    }
+    let y = b.conv("out", x, 4, 2, 1);
+    let graph = b.finish(&[y]);
+    let plan = planned(&graph, &Recipe::default());
+    assert!(plan.units.iter().all(|u| u.layers.len() <= 12));
+    assert!(plan.units.iter().any(|u| u.inputs.len() > 1));
+    // The innermost levels close within 12 layers; around them units follow each other down and up again.
+    assert!(plan.units.len() >= 9, "{:?}", units(&graph, &plan));
+}
+
+#[test]
+fn a_shared_weight_is_one_layer() {
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let x = b.conv_relu("a", x, 3, 4, 3);
+    let w = b.constant("w", &[4, 4, 3, 3]);
+    let y = b.conv_with(x, w, 3);
+    let y = b.relu(y);
+    let y = b.conv_with(y, w, 3);
+    let y = b.head(y, 4);
+    let graph = b.finish(&[y]);
+    let plan = planned(&graph, &Recipe::default());
+    assert_eq!(plan.layers.len(), 3);
+    assert_eq!(plan.layers[1].nodes.len(), 2);
+}
+
+#[test]
+fn what_cannot_run_is_refused_before_a_layer_and_carried_behind_the_last() {
+    let opaque = || Op::Opaque { domain: "com.example".into(), kind: "Strange".into() };
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let y = b.conv_relu("a", x, 3, 4, 3);
+    let y = b.node(opaque(), &[y]);
+    let y = b.head(y, 4);
+    let graph = b.finish(&[y]);
+    let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
+    let error = super::plan(&graph, &facts, &Recipe::default()).unwrap_err();
+    assert_eq!(error.kind(), crate::Kind::Unsupported);
+    assert!(error.to_string().starts_with("node `n2` (Strange): this operator cannot be run"), "{error}");
+
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let y = b.conv_relu("a", x, 3, 4, 3);
+    let y = b.head(y, 4);
+    let z = b.node(opaque(), &[y]);
+    let z = b.relu(z);
+    let graph = b.finish(&[z]);
+    let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
+    let plan = super::plan(&graph, &facts, &Recipe::default()).unwrap();
+    assert_eq!(plan.units.iter().map(|u| u.nodes.len()).sum::<usize>(), graph.nodes.len() - 2);
+    let float: Vec<_> = plan.float.iter().map(|(n, _)| n.as_str()).collect();
+    assert_eq!(float, ["n5", "n6"]);
+
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let y = b.relu(x);
+    let graph = b.finish(&[y]);
+    let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
+    assert!(super::plan(&graph, &facts, &Recipe::default()).is_err());
+}
+
+#[test]
+fn any_graph_is_cut_into_units_that_run_in_order() {
+    for seed in 0..300u64 {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
+        let mut next = |n: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % n
+        };
+        let mut b = Builder::new();
+        let x = b.images(2, 2);
+        let mut values = vec![x];
+        for i in 0..5 + next(40) {
+            let recent = values.len().saturating_sub(4);
+            let mut pick =
+                || if next(4) == 0 { values[next(values.len())] } else { values[recent + next(values.len() - recent)] };
+            let (p, q) = (pick(), pick());
+            values.push(match next(8) {
+                0..4 => b.conv(&format!("m{}.c{i}", i / 3), p, 2, 2, 1),
+                4 => b.relu(p),
+                5 => b.binary(Binary::Add, p, q),
+                6 => b.binary(Binary::Mul, p, q),
+                _ => max_pool(&mut b, p),
+            });
+        }
+        let y = *values.last().unwrap();
+        let y = b.conv("last", y, 2, 2, 1);
+        let mut graph = b.finish(&[y]);
+        crate::passes::simplify(&mut graph, &crate::passes::InputShapes::declared()).unwrap();
+        for placement in [Placement::Producer, Placement::Consumer] {
+            for granularity in [Granularity::Block, Granularity::Layer] {
+                let mut recipe = Recipe::default();
+                recipe.activations.placement = placement;
+                recipe.units.granularity = Some(granularity);
+                recipe.units.max_layers = 1 + next(12);
+                planned(&graph, &recipe);
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The recipe as TOML text: reading with helpful refusals, and the documented default.
+
+use super::Recipe;
+use crate::error::{Error, Result};
+use std::fmt::Write;
+
+/// One option: section, key, example where the default is to leave it out, meaning.
+type Key = (&'static str, &'static str, &'static str, &'static str);
+
+/// Every option, in the order of the documented default.
+const KEYS: &[Key] = &[
+    ("weights", "bits", "", "2 to 8, or 32 for float"),
+    ("weights", "symmetric", "", "zero point fixed in the middle of the grid"),
+    ("weights", "per_channel", "", "one step per output channel, else one per tensor"),
+    ("weights", "observer", "", "how the first range is found: mse, min-max or percentile"),
+    ("weights", "percentile", "", "for the percentile observer: share of values inside the range, in percent"),
+    ("weights", "first_last_bits", "", "bits of the first and of the last weight layer"),
+    ("activations", "bits", "", "2 to 8, or 32 for float"),
+    ("activations", "symmetric", "", "zero point fixed in the middle of the grid"),
+    ("activations", "observer", "", "how the first range is found: mse, min-max or percentile"),
+    ("activations", "percentile", "", "for the percentile observer: share of values inside the range, in percent"),
+    (
+        "activations",
+        "placement",
+        "",
+        "producer: on what a layer produces, residual sums once (the paper's);\nconsumer: on each activation operand of Conv, Gemm, MatMul and Add, as integer runtimes want it",
+    ),
+    (
+        "activations",
+        "last_bits",
+        "",
+        "bits of the tensor that reaches the last weight layer (consumer: of the network input too)",
+    ),
+    ("activations", "first_output_8bit", "", "the first layer's output at 8 bit too (the BRECQ setting)"),
+    ("activations", "samples", "", "calibration samples from which the first grids are fitted"),
+    ("method", "name", "", "rtn, adaround, brecq or qdrop"),
+    ("method", "iterations", "", "iterations per unit"),
+    ("method", "batch", "", "samples per iteration, drawn with replacement"),
+    ("method", "rounding_lr", "", "learning rate of the rounding variables (Adam)"),
+    ("method", "scale_lr", "", "first learning rate of the activation steps (Adam, cosine to 0)"),
+    (
+        "method",
+        "lambda",
+        "",
+        "weight of the rounding regulariser: 0.01 for ResNet and RegNet, 0.1 for MobileNetV2, 0.2 for MNASNet",
+    ),
+    ("method", "warmup", "", "share of the iterations before the regulariser starts, 0 to 1"),
+    ("method", "beta_start", "", "exponent of the regulariser when it starts"),
+    ("method", "beta_end", "", "exponent of the regulariser at the end"),
+    (
+        "method",
+        "input_keep",
+        "0.5",
+        "probability that an element of a unit's input is taken from the quantized network, 0 to 1;\ndefault 0.5 for qdrop, 0 for adaround and brecq",
+    ),
+    (
+        "method",
+        "activation_keep",
+        "0.5",
+        "probability that an activation inside the unit keeps its quantized value, 0 to 1;\ndefault 0.5 for qdrop, 0 for adaround and brecq",
+    ),
+    ("method", "learn_scales", "true", "learn activation steps; default true for qdrop, false for the others"),
+    ("method", "seed", "", "seed of every random choice"),
+    ("method", "threads", "", "0 takes all cores; changes speed, never the result"),
+    ("units", "granularity", "\"block\"", "block or layer; default layer for adaround, block for the others"),
+    ("units", "max_layers", "", "most weight layers in a block"),
+    ("units", "cut_after", "", "name patterns of nodes (`*` matches anything) after which a unit must end"),
+    (
+        "input",
+        "preset",
+        "\"imagenet\"",
+        "imagenet, imagenet-norm (no resize and crop) or none; the options below change it one by one",
+    ),
+    ("input", "resize", "256", "length of the shorter side after resizing, in pixels; 0 for no resize"),
+    ("input", "crop", "224", "side of the square cut from the centre, in pixels; 0 for no crop"),
+    ("input", "divisor", "255.0", "divisor of the 0 to 255 pixel values"),
+    ("input", "mean", "[0.485, 0.456, 0.406]", "mean per channel, after the division"),
+    ("input", "std", "[0.229, 0.224, 0.225]", "standard deviation per channel, after the division"),
+    ("input", "layout", "\"nchw\"", "order of axes: nchw or nhwc"),
+    ("input", "color", "\"rgb\"", "order of colour channels: rgb, bgr or gray"),
+    ("input", "samples", "1024", "most calibration samples to use, spread evenly over the set; default all"),
+    ("input", "skip_bad", "", "leave out images that cannot be read, counting them, instead of stopping"),
+    ("output", "format", "", "qcdq: 8-bit QuantizeLinear, Clip, DequantizeLinear; qdq: native 4- and 2-bit types"),
+    ("override", "layer", "\"*conv1*\"", "pattern of layer names (node or weight; `*` matches anything)"),
+    ("override", "weight_bits", "8", "bits of its weight"),
+    ("override", "activation_bits", "8", "bits of the activation it produces (placement producer) or reads (consumer)"),
+    ("override", "weight_symmetric", "true", "symmetric weight grid"),
+    ("override", "activation_symmetric", "true", "symmetric activation grid"),
+];
+
+/// What each section is about.
+const SECTIONS: &[(&str, &str)] = &[
+    ("weights", "Weights."),
+    ("activations", "Activations."),
+    ("method", "The method and its schedule."),
+    ("units", "How the network is cut into units."),
+    ("input", "How images become network input."),
+    ("output", "The written file."),
+    ("override", "Exceptions by layer name, as many as wanted; later ones win."),
+];
+
+impl Recipe {
+    /// Reads a recipe from TOML text. Unknown keys, values of the wrong type and values out of range are refused,
+    /// with the line or the key and, for unknown keys, the nearest known one.
+    pub fn from_toml(text: &str) -> Result<Recipe> {
+        let recipe: Recipe = toml::from_str(text).map_err(|e| explain(text, &e))?;
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    /// The default recipe as TOML text with the meaning of every option.
+    pub fn default_toml() -> Result<String> {
+        let default =
+            toml::Table::try_from(Recipe::default()).map_err(|e| Error::internal(format!("default recipe: {e}")))?;
+        let mut text =
+            String::from("# Every option with its default; lines that start with `#` are left out by default.\n");
+        for (section, about) in SECTIONS {
+            // Writing to a string cannot fail.
+            let _ = match *section {
+                "override" => write!(text, "\n# {about}\n# [[{section}]]\n"),
+                _ => write!(text, "\n# {about}\n[{section}]\n"),
+            };
+            for (_, key, example, about) in KEYS.iter().filter(|k| k.0 == *section) {
+                for line in about.lines() {
+                    let _ = writeln!(text, "# {line}");
+                }
+                let _ = match default.get(*section).and_then(|s| s.get(key)) {
+                    Some(value) => writeln!(text, "{key} = {value}"),
+                    None => writeln!(text, "# {key} = {example}"),
+                };
+            }
+        }
+        Ok(text)
+    }
+}
+
+fn explain(text: &str, error: &toml::de::Error) -> Error {
+    let message = error.message();
+    let Some(span) = error.span() else { return Error::recipe(message.to_lowercase()) };
+    let before = text.get(..span.start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    let Some(unknown) = unknown else {
+        let first = message.lines().next().unwrap_or_default();
+        let mut chars = first.chars();
+        let lower: String = chars.next().map(|c| c.to_ascii_lowercase()).into_iter().chain(chars).collect();
+        return Error::recipe(lower).at(format!("line {line}"));
+    };
+    let section = before.lines().rev().find_map(|l| {
+        let l = l.trim();
+        l.starts_with('[').then(|| l.trim_matches(['[', ']', ' ']).to_string())
+    });
+    let section = section.filter(|s| SECTIONS.iter().any(|(name, _)| name == s));
+    let place = format!("line {line}");
+    let is_section = section.is_none() || before.lines().last().is_some_and(|l| l.trim_start().starts_with('['));
+    let sections = SECTIONS.iter().map(|(s, _)| (s.to_string(), *s, "")).filter(|_| is_section);
+    let keys = KEYS.iter().map(|&(s, k, ..)| (format!("{s}.{k}"), k, s));
+    // The nearest name; among equally near ones the same section's.
+    let near =
+        sections.chain(keys).min_by_key(|(_, k, s)| (strsim::osa_distance(unknown, k), section.as_deref() != Some(*s)));
+    let shown = section.map_or_else(|| unknown.to_string(), |s| format!("{s}.{unknown}"));
+    let error = Error::recipe(format!("unknown key `{shown}`")).at(place);
+    match near {
+        Some((full, ..)) => error.hint(format!("did you mean `{full}`?")),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+    use super::*;
+
+    #[test]
+    fn the_documented_default_reads_back_as_the_default() {
+        let text = Recipe::default_toml().unwrap();
+        assert_eq!(Recipe::from_toml(&text).unwrap(), Recipe::default(), "{text}");
+    }
+
+    #[test]
+    fn the_documented_default_with_every_line_active_is_a_recipe_and_names_every_option() {
+        let text = Recipe::default_toml().unwrap();
+        let active: String = text
+            .lines()
+            .map(|l| l.strip_prefix("# ").filter(|r| r.starts_with("[[") || is_assignment(r)).unwrap_or(l))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let recipe = Recipe::from_toml(&active).unwrap();
+        let table = toml::Table::try_from(&recipe).unwrap();
+        let mut fields = Vec::new();
+        for (section, value) in &table {
+            let value = value.as_array().map_or(value, |a| &a[0]);
+            fields.extend(value.as_table().unwrap().keys().map(|k| (section.clone(), k.clone())));
+        }
+        let mut keys: Vec<_> = KEYS.iter().map(|k| (k.0.to_string(), k.1.to_string())).collect();
+        keys.sort();
+        fields.sort();
+        assert_eq!(fields, keys);
+        // An option that `Recipe` has and the table does not would be missing from both lists but for this count.
+        let full = Recipe { input: recipe.input.clone(), overrides: recipe.overrides.clone(), ..recipe };
+        assert!(full.input.layout.is_some() && full.method.learn_scales.is_some() && full.units.granularity.is_some());
+    }
+
+    fn is_assignment(line: &str) -> bool {
+        line.split_once(" = ").is_some_and(|(k, _)| KEYS.iter().any(|key| key.1 == k))
+    }
+
+    #[test]
+    fn refusals_name_key_line_and_nearest() {
+        for (text, want) in [
+            (
+                "[weights]\nbits = 4\nobservr = \"mse\"\n",
+                "line 3: unknown key `weights.observr`; did you mean `weights.observer`?",
+            ),
+            ("[activations]\nbit = 4\n", "line 2: unknown key `activations.bit`; did you mean `activations.bits`?"),
+            ("[wieghts]\nbits = 4\n", "line 1: unknown key `wieghts`; did you mean `weights`?"),
+            ("[weights]\nbits = 9\n", "weights.bits: expected 2 to 8, or 32 for float, got 9"),
+            ("[weights]\nbits = 1\n", "weights.bits: expected 2 to 8, or 32 for float, got 1"),
+            ("[method]\ninput_keep = 1.5\n", "method.input_keep: expected 0 to 1, got 1.5"),
+            ("[method]\nbatch = 0\n", "method.batch: expected at least 1, got 0"),
+            ("[method]\nlambda = nan\n", "method.lambda: expected 0 to 1000000, got NaN"),
+            (
+                "[[override]]\nlayer = \"a\"\nweight_bits = 33\n",
+                "override[0].weight_bits: expected 2 to 8, or 32 for float, got 33",
+            ),
+        ] {
+            assert_eq!(Recipe::from_toml(text).unwrap_err().to_string(), want);
+        }
+        let wrong = Recipe::from_toml("[weights]\nbits = \"four\"\n").unwrap_err().to_string();
+        assert!(wrong.starts_with("line 2: invalid type"), "{wrong}");
+        let broken = Recipe::from_toml("[weights\n").unwrap_err().to_string();
+        assert!(broken.starts_with("line 1: "), "{broken}");
+    }
+}

@@ -1,0 +1,301 @@
+//! Cutting the network into units.
+//!
+//! Units are taken one after another from what is left of the network, each with everything it needs that has not
+//! run yet, so that they are convex and can run in the order found. In this order of preference:
+//! a branching region from a value with several readers to the first step where two ways meet; a chain of layers;
+//! a step alone. The first and the last layers stand alone. Steps without weight between units form units of their own.
+
+use super::atoms::{Atom, Atoms};
+use super::layers::Layers;
+use super::names::{CHAIN, Scopes, matches, names_of};
+use super::view::{Role, View};
+use super::{Granularity, Recipe};
+use crate::error::{Error, Result};
+use crate::graph::{Binary, NodeId, Op, ValueId};
+use std::collections::BTreeSet;
+
+/// Nodes of each unit, in the order of running, with the unit's name.
+pub(super) fn units(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec<(String, Vec<NodeId>)>> {
+    let atoms = Atoms::new(view);
+    let gates = gate_layers(view, &atoms, recipe.units.max_layers);
+    let scopes = Scopes::new(view, &layers.nodes, |id| !gates.contains(&id));
+    let cuts = cuts(view, &atoms, recipe)?;
+    let cutter = Cutter { view, layers, atoms: &atoms, scopes: &scopes, gates: &gates, cuts, recipe };
+    let pieces = cutter.run();
+    let mut names = BTreeSet::new();
+    Ok(pieces
+        .into_iter()
+        .map(|piece| {
+            let mut nodes: Vec<NodeId> = piece.iter().flat_map(|&i| atoms.list[i].nodes.iter().copied()).collect();
+            nodes.sort();
+            let name = cutter.name(&nodes, &mut names);
+            (name, nodes)
+        })
+        .collect())
+}
+
+/// Steps after which a unit must end.
+fn cuts(view: &View, atoms: &Atoms, recipe: &Recipe) -> Result<BTreeSet<usize>> {
+    let mut cuts = BTreeSet::new();
+    for pattern in &recipe.units.cut_after {
+        let hit = |atom: &Atom| atom.nodes.iter().any(|&id| names_of(view, id).any(|name| matches(pattern, name)));
+        let before = cuts.len();
+        let found: Vec<usize> = (0..atoms.list.len()).filter(|&i| hit(&atoms.list[i])).collect();
+        cuts.extend(found.iter().copied());
+        if found.is_empty() && before == cuts.len() {
+            return Err(Error::recipe(format!("units.cut_after: no node matches `{pattern}`"))
+                .hint("`qdrop inspect` lists the node names"));
+        }
+    }
+    Ok(cuts)
+}
+
+/// Layers inside gates (squeeze and excitation): they do not count towards the length of a chain.
+fn gate_layers(view: &View, atoms: &Atoms, most: usize) -> BTreeSet<NodeId> {
+    let mut layers = BTreeSet::new();
+    for (i, atom) in atoms.list.iter().enumerate() {
+        let Some(tail) = atom.tail else { continue };
+        // Everything up to this step counts as done, so that a gate contains only what follows it.
+        let done: BTreeSet<usize> = (0..=i).collect();
+        if let Some(gate) = gate(view, atoms, tail, &done, most) {
+            let inner = gate.into_iter().filter(|&g| atoms.list[g].role == Role::Layer);
+            layers.extend(inner.map(|g| atoms.list[g].nodes[0]));
+        }
+    }
+    layers
+}
+
+/// The steps from `value` to a product of `value` with a function of it, when they read nothing else.
+fn gate(view: &View, atoms: &Atoms, value: ValueId, done: &BTreeSet<usize>, most: usize) -> Option<BTreeSet<usize>> {
+    let join = atoms.join(value, done)?;
+    let atom = &atoms.list[join];
+    let product = matches!(view.graph.node(atom.nodes[0]).op, Op::Binary(Binary::Mul));
+    if !product || !atom.inputs.contains(&value) {
+        return None;
+    }
+    let needed = atoms.needed(join, done);
+    let inner: BTreeSet<ValueId> = needed.iter().filter_map(|&i| atoms.list[i].tail).collect();
+    let closed = needed.iter().all(|&i| atoms.list[i].inputs.iter().all(|v| *v == value || inner.contains(v)));
+    let layers = needed.iter().filter(|&&i| atoms.list[i].role == Role::Layer).count();
+    (closed && layers <= most).then_some(needed)
+}
+
+struct Cutter<'a> {
+    view: &'a View<'a>,
+    layers: &'a Layers,
+    atoms: &'a Atoms,
+    scopes: &'a Scopes,
+    /// Layers inside gates.
+    gates: &'a BTreeSet<NodeId>,
+    cuts: BTreeSet<usize>,
+    recipe: &'a Recipe,
+}
+
+type Piece = BTreeSet<usize>;
+
+impl Cutter<'_> {
+    /// All units in order.
+    fn run(&self) -> Vec<Piece> {
+        let by_layer = self.recipe.resolved_granularity() == Granularity::Layer;
+        let mut done = Piece::new();
+        let mut pieces: Vec<Piece> = Vec::new();
+        for start in 0..self.atoms.list.len() {
+            if done.contains(&start) {
+                continue;
+            }
+            let mut piece = None;
+            if !by_layer && !self.alone(start) {
+                piece = self.region_at(start, &done).or_else(|| self.chain(start, &done));
+            }
+            let mut piece = piece.unwrap_or_else(|| Piece::from([start]));
+            if !self.alone(start) {
+                self.attach_junction(&mut piece, &done);
+            }
+            done.extend(&piece);
+            let empty = |p: &Piece| self.count(p) == 0;
+            let ended = |p: &Piece| p.iter().any(|i| self.cuts.contains(i));
+            match pieces.last_mut() {
+                Some(last) if empty(&piece) && empty(last) && !ended(last) => last.extend(piece),
+                _ => pieces.push(piece),
+            }
+        }
+        pieces
+    }
+
+    fn atom(&self, i: usize) -> &Atom {
+        &self.atoms.list[i]
+    }
+
+    /// Whether step `i` holds a first or last layer, which is a unit of its own.
+    fn alone(&self, i: usize) -> bool {
+        let lead = self.atom(i).nodes[0];
+        self.layers.first.contains(&lead) || self.layers.last.contains(&lead)
+    }
+
+    /// Number of layers and products in `piece`.
+    fn count(&self, piece: &Piece) -> usize {
+        piece.iter().filter(|&&i| matches!(self.atom(i).role, Role::Layer | Role::Product)).count()
+    }
+
+    /// Whether `piece` can be one unit: small enough, without layers that stand alone, and without a forced boundary
+    /// before its end.
+    fn fits(&self, piece: &Piece, end: usize) -> bool {
+        let layers = piece.iter().filter(|&&i| self.atom(i).role == Role::Layer).count();
+        layers <= self.recipe.units.max_layers
+            && piece.iter().all(|&i| !self.alone(i) && (i == end || !self.cuts.contains(&i)))
+    }
+
+    /// The branching region that step `start` opens: from a value it reads to where the ways from there meet.
+    fn region_at(&self, start: usize, done: &Piece) -> Option<Piece> {
+        self.atom(start)
+            .inputs
+            .iter()
+            .filter_map(|&v| self.region(v, done))
+            .filter(|(piece, _)| piece.contains(&start))
+            .map(|(piece, _)| piece)
+            .max_by_key(|piece| piece.len())
+    }
+
+    /// The region from `value` to the first meeting of its ways, and the step where it ends.
+    fn region(&self, value: ValueId, done: &Piece) -> Option<(Piece, usize)> {
+        let mut end = self.atoms.join(value, done)?;
+        let mut piece = self.atoms.needed(end, done);
+        if !self.fits(&piece, end) {
+            return None;
+        }
+        // A sum of sums is one meeting.
+        while let Some(next) = self.next_junction(end, done) {
+            let wider = self.atoms.needed(next, done);
+            if wider.len() <= piece.len() + 1 || !self.fits(&wider, next) {
+                break;
+            }
+            (piece, end) = (wider, next);
+        }
+        // Where tensors from elsewhere are joined (dense connections, long skips) the joining is not part of the block.
+        let inner: BTreeSet<ValueId> = piece.iter().filter_map(|&i| self.atom(i).tail).collect();
+        if self.atom(end).role == Role::Movement && !self.atom(end).inputs.iter().all(|v| inner.contains(v)) {
+            piece.remove(&end);
+            end = *piece.last()?;
+        }
+        Some((piece, end))
+    }
+
+    /// The junction that alone reads the result of step `i`.
+    fn next_junction(&self, i: usize, done: &Piece) -> Option<usize> {
+        let tail = self.atom(i).tail.filter(|v| !self.view.leaves[v.0 as usize])?;
+        match self.atoms.open_readers(tail, done)[..] {
+            [next] if self.atom(next).role == Role::Junction && self.atoms.readers[tail.0 as usize].len() == 1 => {
+                Some(next)
+            }
+            _ => None,
+        }
+    }
+
+    /// A chain of layers from `start` on.
+    fn chain(&self, start: usize, done: &Piece) -> Option<Piece> {
+        let first = self.atom(start);
+        if first.role != Role::Layer && !(first.pointwise && first.role == Role::Other) {
+            return None;
+        }
+        let mut piece = Piece::from([start]);
+        let mut end = start;
+        let mut layers = (first.role == Role::Layer) as usize;
+        let mut all = done.clone();
+        all.insert(start);
+        while let Some((more, last)) = self.extension(&piece, end, layers, &all) {
+            layers += more.iter().filter(|&&i| self.atom(i).role == Role::Layer).count();
+            all.extend(&more);
+            piece.extend(more);
+            end = last;
+        }
+        (layers > 0).then_some(piece)
+    }
+
+    /// What a chain that ends in step `end` takes in next, with its new end.
+    fn extension(&self, piece: &Piece, end: usize, layers: usize, all: &Piece) -> Option<(Piece, usize)> {
+        let tail = self.atom(end).tail.filter(|v| !self.view.leaves[v.0 as usize])?;
+        if self.cuts.contains(&end) {
+            return None;
+        }
+        let gate = if layers > 0 { gate(self.view, self.atoms, tail, all, CHAIN) } else { None };
+        if let Some(gate) = gate {
+            let last = *gate.last()?;
+            return self.fits(&gate, last).then_some((gate, last));
+        }
+        let (more, last) = match self.atoms.open_readers(tail, all)[..] {
+            [next] => self.forward(next, all)?,
+            _ => self.region(tail, all)?,
+        };
+        let ready = more.iter().flat_map(|&i| &self.atom(i).before).all(|b| all.contains(b) || more.contains(b));
+        let whole: Piece = piece.union(&more).copied().collect();
+        (ready && self.fits(&whole, last) && self.belongs(piece, &more, end)).then_some((more, last))
+    }
+
+    /// Steps from `next` up to the layer that follows it without branching.
+    fn forward(&self, next: usize, all: &Piece) -> Option<(Piece, usize)> {
+        let mut piece = Piece::new();
+        let mut step = next;
+        loop {
+            piece.insert(step);
+            match self.atom(step).role {
+                Role::Layer => return Some((piece, step)),
+                Role::Movement | Role::Other => {}
+                Role::Product | Role::Junction => return None,
+            }
+            let tail = self.atom(step).tail.filter(|v| !self.view.leaves[v.0 as usize])?;
+            match self.atoms.open_readers(tail, all)[..] {
+                [reader] if !self.cuts.contains(&step) => step = reader,
+                _ => return None,
+            }
+        }
+    }
+
+    /// Whether `more` continues the chain `piece` that ends in step `end`: by module names where they mark blocks,
+    /// else up to three layers, ending at a linear layer, at pooling and at branches.
+    fn belongs(&self, piece: &Piece, more: &Piece, end: usize) -> bool {
+        let layers = |p: &Piece| -> Vec<NodeId> {
+            p.iter().filter(|&&i| self.atom(i).role == Role::Layer).map(|&i| self.atom(i).nodes[0]).collect()
+        };
+        let (mine, theirs) = (layers(piece), layers(more));
+        if mine.is_empty() {
+            return theirs.len() == 1 && more.len() == 1;
+        }
+        if self.scopes.informative {
+            let group = self.scopes.group(mine[0]);
+            return mine.iter().chain(&theirs).all(|&id| self.scopes.group(id) == group);
+        }
+        let gated = !matches!(self.atom(end).role, Role::Layer);
+        theirs.len() == 1
+            && more.len() == 1
+            && mine.iter().filter(|id| !self.gates.contains(id)).count() < CHAIN
+            && (self.atom(end).bends || gated)
+    }
+
+    /// Takes in the junction that alone reads the end of `piece`, when everything else it reads is there.
+    fn attach_junction(&self, piece: &mut Piece, done: &Piece) {
+        let Some(&end) = piece.last() else { return };
+        if self.count(piece) == 0 || self.cuts.contains(&end) {
+            return;
+        }
+        let Some(next) = self.next_junction(end, done) else { return };
+        if self.atom(next).before.iter().all(|b| done.contains(b) || piece.contains(b)) {
+            piece.insert(next);
+        }
+    }
+
+    /// A name that no unit has yet: the module of its layers, or the name of its first node.
+    fn name(&self, nodes: &[NodeId], taken: &mut BTreeSet<String>) -> String {
+        let layers: Vec<NodeId> = nodes.iter().copied().filter(|id| self.view.role(*id) == Role::Layer).collect();
+        let mut wish = self.scopes.name(&layers);
+        if wish.is_empty() || taken.contains(&wish) {
+            wish = self.view.graph.node_name(*layers.first().unwrap_or(&nodes[0])).to_string();
+        }
+        let mut name = wish.clone();
+        let mut n = 1;
+        while !taken.insert(name.clone()) {
+            n += 1;
+            name = format!("{wish}#{n}");
+        }
+        name
+    }
+}

@@ -1,0 +1,248 @@
+//! A graph as planning sees it: which nodes compute with data, which of them form one step, who reads what.
+
+use super::Reason;
+use crate::engine::facts::Facts;
+use crate::graph::{Binary, Graph, Node, NodeId, Op, Reduction, Unary, ValueId, Variadic};
+use std::collections::BTreeSet;
+
+/// Longest activation function followed behind a value, in nodes.
+const MAX_REGION: usize = 16;
+
+/// A graph with the questions planning asks of it answered once.
+pub(super) struct View<'a> {
+    pub graph: &'a Graph,
+    pub facts: &'a Facts,
+    pub producers: Vec<Option<NodeId>>,
+    pub consumers: Vec<Vec<(NodeId, usize)>>,
+    /// Per value: depends on a graph input for a given batch size.
+    pub live: Vec<bool>,
+    /// Per value: leaves the graph.
+    pub leaves: Vec<bool>,
+    /// Per node: computes a live value and can be run.
+    pub active: Vec<bool>,
+    /// Per value: computed by way of a weight layer or product.
+    pub after_layer: Vec<bool>,
+    /// Per value: a weight layer or product depends on it.
+    pub before_layer: Vec<bool>,
+}
+
+/// How a node enters the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Carries a constant float weight.
+    Layer,
+    /// Multiplies two activations (attention).
+    Product,
+    /// Combines two or more activations element by element.
+    Junction,
+    /// Moves or pools elements of one tensor, or joins tensors: nothing leaves the range of its operands.
+    Movement,
+    /// Anything else.
+    Other,
+}
+
+impl<'a> View<'a> {
+    /// Reads `graph`; the second result lists the nodes that cannot be run and what depends on them.
+    pub fn new(graph: &'a Graph, facts: &'a Facts) -> (Self, Vec<(NodeId, Reason)>) {
+        let n = graph.values.len();
+        let mut view = View {
+            graph,
+            facts,
+            producers: graph.producers(),
+            consumers: graph.consumers(),
+            live: vec![false; n],
+            leaves: vec![false; n],
+            active: vec![false; graph.nodes.len()],
+            after_layer: vec![false; n],
+            before_layer: vec![false; n],
+        };
+        let mut carried = Vec::new();
+        let mut unknown = vec![false; n];
+        for &v in &graph.inputs {
+            view.live[v.0 as usize] = true;
+        }
+        for &v in &graph.outputs {
+            view.leaves[v.0 as usize] = true;
+        }
+        for id in graph.node_ids() {
+            let node = graph.node(id);
+            let reads = |set: &[bool]| node.inputs.iter().flatten().chain(&node.captures).any(|v| set[v.0 as usize]);
+            let opaque = matches!(node.op, Op::Opaque { .. });
+            let behind = reads(&unknown);
+            let fed = reads(&view.live);
+            let mut any = false;
+            for &v in node.outputs.iter().flatten() {
+                let known = facts.get(v).is_some_and(|f| f.constant.is_some());
+                view.live[v.0 as usize] = (fed || opaque) && !known;
+                unknown[v.0 as usize] = (opaque || behind) && !known;
+                any |= view.live[v.0 as usize];
+            }
+            if any && (opaque || behind) {
+                carried.push((id, if opaque { Reason::Opaque } else { Reason::BehindOpaque }));
+            }
+            view.active[id.0 as usize] = any && !opaque && !behind;
+        }
+        view.mark_layers(&carried);
+        (view, carried)
+    }
+
+    fn mark_layers(&mut self, carried: &[(NodeId, Reason)]) {
+        let graph = self.graph;
+        let carried: BTreeSet<NodeId> = carried.iter().map(|&(id, _)| id).collect();
+        let counts = |id: NodeId| matches!(self.role(id), Role::Layer | Role::Product) && !carried.contains(&id);
+        let layers: Vec<bool> = graph.node_ids().map(counts).collect();
+        for id in graph.node_ids().filter(|&id| self.active[id.0 as usize]) {
+            let fed = self.operands(id).any(|v| self.after_layer[v.0 as usize]) || layers[id.0 as usize];
+            for v in graph.node(id).outputs.iter().flatten() {
+                self.after_layer[v.0 as usize] = fed && self.live[v.0 as usize];
+            }
+        }
+        // Nodes that cannot be run count here: a layer behind one is refused by way of this mark.
+        for id in graph.node_ids().rev() {
+            let node = graph.node(id);
+            let layer = matches!(self.role(id), Role::Layer | Role::Product);
+            if layer || node.outputs.iter().flatten().any(|v| self.before_layer[v.0 as usize]) {
+                for v in node.inputs.iter().flatten().chain(&node.captures) {
+                    self.before_layer[v.0 as usize] = self.live[v.0 as usize];
+                }
+            }
+        }
+    }
+
+    /// Whether `v` depends on a graph input.
+    pub fn is_live(&self, v: ValueId) -> bool {
+        self.live[v.0 as usize]
+    }
+
+    /// Live operands of a node, captures included.
+    pub fn operands(&self, id: NodeId) -> impl Iterator<Item = ValueId> + '_ {
+        let node = self.graph.node(id);
+        node.inputs.iter().flatten().chain(&node.captures).copied().filter(|&v| self.is_live(v))
+    }
+
+    /// The constant weight of a node, with float elements.
+    pub fn weight(&self, id: NodeId) -> Option<ValueId> {
+        let node = self.graph.node(id);
+        let weight = node.input(node.op.weight_index()?)?;
+        let first = node.input(0)?;
+        let float = self.graph.constant(weight).is_some_and(|t| t.dtype().is_float());
+        (float && self.is_live(first)).then_some(weight)
+    }
+
+    /// The role of a node.
+    pub fn role(&self, id: NodeId) -> Role {
+        let node = self.graph.node(id);
+        if self.weight(id).is_some() {
+            return Role::Layer;
+        }
+        let mut operands: Vec<ValueId> = self.operands(id).collect();
+        operands.dedup();
+        match &node.op {
+            Op::MatMul | Op::Gemm { .. } if operands.len() > 1 => Role::Product,
+            Op::Binary(Binary::Add | Binary::Sub | Binary::Mul | Binary::Div) if operands.len() > 1 => Role::Junction,
+            Op::Variadic(Variadic::Sum | Variadic::Mean | Variadic::Max | Variadic::Min) if operands.len() > 1 => {
+                Role::Junction
+            }
+            op if moves(op) => Role::Movement,
+            _ => Role::Other,
+        }
+    }
+
+    /// Whether the elements of `v` are floating point as far as known.
+    pub fn is_float(&self, v: ValueId) -> bool {
+        let declared = self.graph.value(v).fact.dtype;
+        self.facts.get(v).map(|f| f.dtype).or(declared).is_none_or(|t| t.is_float())
+    }
+
+    /// The function of one tensor that follows `value`: the longest run of element-wise and normalising nodes that
+    /// read nothing but `value`, constants and each other and end in the only value anyone else reads (`x·sigmoid(x)`
+    /// counts). Returns the nodes and that value (`value` itself when there are none).
+    pub fn function(&self, value: ValueId) -> (Vec<NodeId>, ValueId) {
+        let mut nodes: Vec<NodeId> = Vec::new();
+        let mut inside: BTreeSet<ValueId> = BTreeSet::from([value]);
+        let mut frontier: BTreeSet<NodeId> = self.readers(value).collect();
+        let mut best = (0, value);
+        while let Some(id) = frontier.pop_first() {
+            let node = self.graph.node(id);
+            let Some(out) = self.single_output(node) else { continue };
+            if !is_function(&node.op) || !self.active[id.0 as usize] || !node.captures.is_empty() {
+                continue;
+            }
+            if !self.operands(id).all(|v| inside.contains(&v)) {
+                continue;
+            }
+            nodes.push(id);
+            inside.insert(out);
+            frontier.extend(self.readers(out));
+            let seen = |v: &ValueId| {
+                self.leaves[v.0 as usize] || self.consumers[v.0 as usize].iter().any(|(n, _)| !nodes.contains(n))
+            };
+            let open: Vec<ValueId> = inside.iter().copied().filter(|v| seen(v)).collect();
+            if open == [out] {
+                best = (nodes.len(), out);
+            }
+            if nodes.len() == MAX_REGION {
+                break;
+            }
+        }
+        nodes.truncate(best.0);
+        (nodes, best.1)
+    }
+
+    fn readers(&self, v: ValueId) -> impl Iterator<Item = NodeId> + '_ {
+        self.consumers[v.0 as usize].iter().map(|&(id, _)| id)
+    }
+
+    /// The only result of a node, if it has one and it is live.
+    pub fn single_output(&self, node: &Node) -> Option<ValueId> {
+        let mut outputs = node.outputs.iter().flatten();
+        match (outputs.next(), outputs.next()) {
+            (Some(&v), None) if self.is_live(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The only node that reads `v`, if there is one and `v` does not leave the graph.
+    pub fn only_reader(&self, v: ValueId) -> Option<NodeId> {
+        match self.consumers[v.0 as usize].as_slice() {
+            [(id, i)] if *i != usize::MAX && !self.leaves[v.0 as usize] => Some(*id),
+            _ => None,
+        }
+    }
+}
+
+/// Element-wise and normalising operators that can belong to the layer before them.
+pub(super) fn is_function(op: &Op) -> bool {
+    match op {
+        Op::Unary(u) => !matches!(u, Unary::Not),
+        Op::Binary(b) => {
+            matches!(b, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Pow | Binary::PRelu)
+        }
+        Op::Variadic(_) | Op::Clip | Op::Identity => true,
+        Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::LayerNorm { .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether a node of this operator makes a linear layer non-linear.
+pub(super) fn bends(op: &Op) -> bool {
+    matches!(op, Op::Unary(_) | Op::Clip | Op::Binary(Binary::PRelu | Binary::Pow) | Op::Variadic(_))
+}
+
+/// Operators whose result stays on the grid of a quantized operand when it is one-sided or clipped.
+pub(super) fn rectifies(op: &Op) -> bool {
+    matches!(op, Op::Unary(Unary::Relu) | Op::Clip)
+}
+
+/// Operators that move, select, repeat or average elements.
+fn moves(op: &Op) -> bool {
+    match op {
+        Op::Reduce { kind, .. } => matches!(kind, Reduction::Mean | Reduction::Max | Reduction::Min),
+        Op::MaxPool { .. } | Op::AveragePool { .. } | Op::GlobalAveragePool | Op::GlobalMaxPool => true,
+        Op::Concat { .. } | Op::Split { .. } | Op::Slice | Op::Gather { .. } | Op::Pad { .. } => true,
+        Op::Reshape { .. } | Op::Flatten { .. } | Op::Transpose { .. } | Op::Squeeze | Op::Unsqueeze => true,
+        Op::Expand | Op::Tile | Op::Identity | Op::Cast { .. } | Op::Resize { .. } => true,
+        Op::DepthToSpace { .. } | Op::SpaceToDepth { .. } => true,
+        _ => false,
+    }
+}
