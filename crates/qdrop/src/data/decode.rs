@@ -1,0 +1,205 @@
+//! One image file to 8-bit pixels, converted as Pillow's `convert("RGB")` and `convert("L")` do.
+
+use crate::error::{Error, Result};
+use image::{DynamicImage, ImageFormat, ImageReader, Limits};
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+/// File name extensions that are taken for images, in lower case.
+pub const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
+
+/// Longest side of an image that is read, in pixels.
+const MAX_SIDE: u32 = 32_768;
+/// Most pixels of an image that is read.
+pub(super) const MAX_PIXELS: u64 = 1 << 28;
+/// Largest image file that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 30;
+/// Bytes in which the size of an image is looked for first.
+const HEADER_BYTES: u64 = 32 << 10;
+
+/// An 8-bit image: rows from the top, pixels from the left, channels interleaved (`[height, width, channels]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pixels {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// 1 (gray) or 3 (red, green, blue).
+    pub channels: usize,
+    /// `height * width * channels` values.
+    pub data: Vec<u8>,
+}
+
+impl Pixels {
+    /// As one channel by the weights of ITU-R 601 (red .299, green .587, blue .114), rounded to nearest.
+    pub(super) fn into_gray(self) -> Pixels {
+        if self.channels == 1 {
+            return self;
+        }
+        let luma = |p: &[u8]| ((p[0] as u32 * 19595 + p[1] as u32 * 38470 + p[2] as u32 * 7471 + 0x8000) >> 16) as u8;
+        Pixels { channels: 1, data: self.data.chunks_exact(3).map(luma).collect(), ..self }
+    }
+
+    /// As three equal channels if it is gray.
+    pub(super) fn into_rgb(self) -> Pixels {
+        if self.channels == 3 {
+            return self;
+        }
+        Pixels { channels: 3, data: self.data.iter().flat_map(|&v| [v; 3]).collect(), ..self }
+    }
+}
+
+fn corrupt(why: impl std::fmt::Display) -> Error {
+    let why = why.to_string();
+    let why = why.trim_end_matches('.');
+    Error::data(format!("cannot decode the image: {why}"))
+        .hint("remove it, or leave out unreadable images (--skip-bad)")
+}
+
+/// The first bytes of the file at `path`, at most `limit`; and whether that is all of it.
+fn read_file(path: &Path, limit: u64) -> Result<(Vec<u8>, bool)> {
+    let os = |e| Error::io(path, e);
+    let file = File::open(path).map_err(os)?;
+    let size = file.metadata().map_err(os)?.len();
+    if size > MAX_BYTES {
+        let message = format!("the file has {size} bytes, images up to {MAX_BYTES} are read");
+        return Err(Error::data(message).at(path.display()));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(os)?;
+    let whole = (bytes.len() as u64) < limit;
+    Ok((bytes, whole))
+}
+
+fn check_size(width: u64, height: u64) -> Result<()> {
+    let side = MAX_SIDE as u64;
+    if width == 0 || height == 0 || width > side || height > side || width * height > MAX_PIXELS {
+        return Err(Error::data(format!(
+            "the image is {width} x {height} pixels, expected 1 to {MAX_SIDE} a side and at most {MAX_PIXELS} in all"
+        )));
+    }
+    Ok(())
+}
+
+/// Runs a decoder; one that panics on hostile bytes has found a corrupt image.
+fn guarded<T>(bytes: &[u8], decode: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(|| decode(bytes))).unwrap_or_else(|_| Err(corrupt("the decoder gave up")))
+}
+
+fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
+    if bytes.is_empty() {
+        return Err(corrupt("the file is empty"));
+    }
+    let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::WebP];
+    match image::guess_format(bytes) {
+        Ok(format) if known.contains(&format) => Ok(format),
+        _ => Err(corrupt("its content is no PNG, JPEG, BMP or WebP")),
+    }
+}
+
+fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    // 16-bit RGBA is the widest pixel; decoders may need a copy.
+    limits.max_alloc = Some(MAX_PIXELS * 8 * 2);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    reader
+}
+
+fn jpeg(bytes: &[u8]) -> Result<JpegDecoder<ZCursor<&[u8]>>> {
+    let options = DecoderOptions::default()
+        .set_strict_mode(true)
+        .set_max_width(MAX_SIDE as usize)
+        .set_max_height(MAX_SIDE as usize);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(corrupt)?;
+    Ok(decoder)
+}
+
+fn jpeg_size(decoder: &JpegDecoder<ZCursor<&[u8]>>) -> Result<(u32, u32)> {
+    let (w, h) = decoder.dimensions().ok_or_else(|| corrupt("it has no size"))?;
+    check_size(w as u64, h as u64)?;
+    Ok((w as u32, h as u32))
+}
+
+/// Width and height from the header of the image at `path`, checked against the limits.
+pub(super) fn size(path: &Path) -> Result<(usize, usize)> {
+    let header = |bytes: &[u8]| {
+        let (w, h) = match format_of(bytes)? {
+            ImageFormat::Jpeg => jpeg_size(&jpeg(bytes)?)?,
+            format => reader(bytes, format).into_dimensions().map_err(corrupt)?,
+        };
+        check_size(w as u64, h as u64)?;
+        Ok((w as usize, h as usize))
+    };
+    // Colour profiles and previews can make a header longer than this: then the whole file is read.
+    let (bytes, whole) = read_file(path, HEADER_BYTES)?;
+    let found = match guarded(&bytes, header) {
+        Err(_) if !whole => guarded(&read_file(path, MAX_BYTES + 1)?.0, header),
+        found => found,
+    };
+    found.map_err(|e| e.at(path.display()))
+}
+
+/// The pixels of the image at `path`, gray or RGB as the file has them; transparency is dropped, palettes are looked up.
+pub(super) fn pixels(path: &Path) -> Result<Pixels> {
+    let decode = |bytes: &[u8]| match format_of(bytes)? {
+        ImageFormat::Jpeg => decode_jpeg(bytes),
+        format => {
+            let (w, h) = reader(bytes, format).into_dimensions().map_err(corrupt)?;
+            check_size(w as u64, h as u64)?;
+            from_dynamic(reader(bytes, format).decode().map_err(corrupt)?)
+        }
+    };
+    guarded(&read_file(path, MAX_BYTES + 1)?.0, decode).map_err(|e| e.at(path.display()))
+}
+
+fn decode_jpeg(bytes: &[u8]) -> Result<Pixels> {
+    let mut decoder = jpeg(bytes)?;
+    let (width, height) = jpeg_size(&decoder)?;
+    let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let options = decoder.options().jpeg_set_out_colorspace(if gray { ColorSpace::Luma } else { ColorSpace::RGB });
+    decoder.set_options(options);
+    let data = decoder.decode().map_err(corrupt)?;
+    let channels = if gray { 1 } else { 3 };
+    finish(width, height, channels, data)
+}
+
+fn finish(width: u32, height: u32, channels: usize, data: Vec<u8>) -> Result<Pixels> {
+    let (height, width) = (height as usize, width as usize);
+    if data.len() != height * width * channels {
+        return Err(corrupt(format!("expected {height} x {width} x {channels} values, got {}", data.len())));
+    }
+    Ok(Pixels { height, width, channels, data })
+}
+
+/// Keeps the channels at `keep` of every pixel of `n` channels, after `narrow`.
+fn pick<T: Copy>(data: &[T], n: usize, keep: usize, narrow: impl Fn(T) -> u8) -> Vec<u8> {
+    data.chunks_exact(n).flat_map(|p| &p[..keep]).map(|&v| narrow(v)).collect()
+}
+
+fn from_dynamic(image: DynamicImage) -> Result<Pixels> {
+    let (w, h) = (image.width(), image.height());
+    let high = |v: u16| (v >> 8) as u8;
+    // Pillow keeps 16-bit gray as integers and saturates them; of 16-bit colours it reads the high byte.
+    let (channels, data) = match image {
+        DynamicImage::ImageLuma8(i) => (1, i.into_raw()),
+        DynamicImage::ImageLumaA8(i) => (1, pick(i.as_raw(), 2, 1, |v| v)),
+        DynamicImage::ImageRgb8(i) => (3, i.into_raw()),
+        DynamicImage::ImageRgba8(i) => (3, pick(i.as_raw(), 4, 3, |v| v)),
+        DynamicImage::ImageLuma16(i) => (1, pick(i.as_raw(), 1, 1, |v| v.min(255) as u8)),
+        DynamicImage::ImageLumaA16(i) => (1, pick(i.as_raw(), 2, 1, high)),
+        DynamicImage::ImageRgb16(i) => (3, pick(i.as_raw(), 3, 3, high)),
+        DynamicImage::ImageRgba16(i) => (3, pick(i.as_raw(), 4, 3, high)),
+        other => return Err(corrupt(format!("pixels of type {:?} are not read", other.color()))),
+    };
+    finish(w, h, channels, data)
+}

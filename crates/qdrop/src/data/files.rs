@@ -1,0 +1,206 @@
+//! Image files as samples: folders and CSV lists.
+
+use super::{EXTENSIONS, Prepare, Samples, decode};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+/// Deepest nesting of folders that is searched for images.
+const MAX_DEPTH: usize = 16;
+
+/// The extension of `path` in lower case, without the dot.
+pub(super) fn extension(path: &Path) -> String {
+    path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+struct Entry {
+    path: PathBuf,
+    label: Option<usize>,
+    /// How a list names this entry (`row 3`); empty in folders.
+    place: String,
+}
+
+/// Images that are decoded when they are asked for.
+pub(super) struct ImageFiles {
+    entries: Vec<Entry>,
+    prepare: Prepare,
+    skipped: usize,
+}
+
+/// Sorted content of a folder without hidden entries: sub-folders and image files.
+fn list(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (mut folders, mut images) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(path).map_err(|e| Error::io(path, e))? {
+        let entry = entry.map_err(|e| Error::io(path, e))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        if path.is_dir() {
+            folders.push(path);
+        } else if EXTENSIONS.contains(&extension(&path).as_str()) {
+            images.push(path);
+        }
+    }
+    folders.sort();
+    images.sort();
+    Ok((folders, images))
+}
+
+/// All images in and below `path`: those of the folder first, then those of each sub-folder.
+fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Error::data(format!("folders are nested more than {MAX_DEPTH} deep")).at(path.display()));
+    }
+    let (folders, images) = list(path)?;
+    found.extend(images);
+    folders.iter().try_for_each(|folder| collect(folder, depth + 1, found))
+}
+
+/// A flat folder of images, or one sub-folder per class in sorted order.
+pub(super) fn folder(path: &Path, prepare: &Prepare) -> Result<ImageFiles> {
+    let reads = || format!("images are files ending in .{}", EXTENSIONS.join(", ."));
+    let (folders, images) = list(path)?;
+    let mut entries: Vec<Entry> =
+        images.into_iter().map(|path| Entry { path, label: None, place: String::new() }).collect();
+    let mut empty = None;
+    let mut in_classes = 0;
+    for (class, folder) in folders.iter().enumerate() {
+        let mut found = Vec::new();
+        collect(folder, 1, &mut found)?;
+        if found.is_empty() {
+            empty = empty.or(Some(folder));
+        }
+        in_classes += found.len();
+        if entries.first().is_none_or(|e| e.label.is_some()) {
+            entries.extend(found.into_iter().map(|path| Entry { path, label: Some(class), place: String::new() }));
+        }
+    }
+    if entries.is_empty() {
+        return Err(Error::data("no images found").at(path.display()).hint(reads()));
+    }
+    if entries[0].label.is_none() && in_classes > 0 {
+        return Err(Error::data("images lie both in the folder and in its sub-folders")
+            .at(path.display())
+            .hint("use either a flat folder, or one sub-folder per class"));
+    }
+    if let Some(folder) = empty.filter(|_| in_classes > 0) {
+        return Err(Error::data("no images found in this class folder")
+            .at(folder.display())
+            .hint(format!("remove it, since every sub-folder is a class; {}", reads())));
+    }
+    ImageFiles::new(entries, prepare)
+}
+
+/// The images listed in a CSV file with the columns `file` (relative to the list's folder) and, optionally, `label`.
+pub(super) fn csv(path: &Path, prepare: &Prepare) -> Result<ImageFiles> {
+    let bad = |e: csv::Error| Error::data(format!("cannot read the list: {e}")).at(path.display());
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(bad)?;
+    let header: Vec<String> =
+        reader.headers().map_err(bad)?.iter().map(|h| h.trim_start_matches('\u{feff}').to_string()).collect();
+    let column = |name: &str| header.iter().position(|h| h == name);
+    let Some(file) = column("file") else {
+        return Err(Error::data(format!("expected a column `file` in the header, got `{}`", header.join(",")))
+            .at(path.display())
+            .hint("start the list with the line `file,label`"));
+    };
+    let label = column("label");
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let mut entries = Vec::new();
+    for (i, record) in reader.records().enumerate() {
+        let place = format!("row {}", i + 1);
+        let at = |e: Error| e.at(&place).at(path.display());
+        let record = record.map_err(bad)?;
+        let field = |i: usize| record.get(i).unwrap_or_default();
+        let name = field(file);
+        let target = parent.join(name);
+        if name.is_empty() || !target.is_file() {
+            return Err(at(Error::data(format!("no such file `{name}`")))
+                .hint("rows count from 1 below the header; files are relative to the list's folder"));
+        }
+        let label = label.map(|l| parse_label(field(l))).transpose().map_err(at)?;
+        entries.push(Entry { path: target, label, place });
+    }
+    if entries.is_empty() {
+        return Err(Error::data("the list has no rows").at(path.display()));
+    }
+    ImageFiles::new(entries, prepare)
+}
+
+fn parse_label(text: &str) -> Result<usize> {
+    match text.parse::<i64>() {
+        Ok(label) if label < 0 => Err(Error::data(format!("label {label} is negative, expected a class from 0"))),
+        Ok(label) => Ok(label as usize),
+        Err(_) => Err(Error::data(format!("label `{text}` is no integer, expected a class from 0"))),
+    }
+}
+
+impl ImageFiles {
+    fn new(entries: Vec<Entry>, prepare: &Prepare) -> Result<Self> {
+        let check = |e: &Entry| match prepare.skip_bad {
+            false => decode::size(&e.path).map(|(w, h)| (h, w)),
+            true => decode::pixels(&e.path).map(|p| (p.height, p.width)),
+        };
+        let sizes: Vec<Result<(usize, usize)>> = entries.par_iter().map(check).collect();
+        let all = entries.len();
+        let (mut kept, mut first) = (Vec::with_capacity(all), None);
+        let mut last_error = None;
+        for (entry, size) in entries.into_iter().zip(sizes) {
+            let at = |e: Error| if entry.place.is_empty() { e } else { e.at(&entry.place) };
+            let (height, width) = match size {
+                Ok(size) => size,
+                Err(e) if prepare.skip_bad => {
+                    last_error = Some(at(e));
+                    continue;
+                }
+                Err(e) => return Err(at(e)),
+            };
+            let out = prepare.output_size(height, width).map_err(|e| at(e.at(entry.path.display())))?;
+            let (first, path) = first.get_or_insert_with(|| (out, entry.path.clone()));
+            if *first != out {
+                return Err(at(Error::data(format!(
+                    "the image has {} x {} pixels as network input, expected {} x {} as in `{}`",
+                    out.0,
+                    out.1,
+                    first.0,
+                    first.1,
+                    path.display()
+                ))
+                .at(entry.path.display()))
+                .hint("give all images one size (--resize, --crop, or --input imagenet)"));
+            }
+            kept.push(entry);
+        }
+        match last_error {
+            Some(e) if kept.is_empty() => {
+                Err(Error::data(format!("none of {all} images can be read, the last one: {e}")))
+            }
+            _ => Ok(ImageFiles { skipped: all - kept.len(), entries: kept, prepare: prepare.clone() }),
+        }
+    }
+}
+
+impl Samples for ImageFiles {
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        let path = &self.entries[index].path;
+        let image = decode::pixels(path)?;
+        Ok(vec![self.prepare.apply(image).map_err(|e| e.at(path.display()))?])
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.entries.get(index)?.label
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.entries[index].path.display().to_string()
+    }
+
+    fn skipped(&self) -> usize {
+        self.skipped
+    }
+}

@@ -1,0 +1,144 @@
+//! Samples from the outside world: image folders, lists of image files, arrays.
+//!
+//! [`open`] looks at a path and answers with [`Samples`]: a folder of images (flat, or one sub-folder per class in
+//! sorted order), a `.csv` with the columns `file` and, optionally, `label`, or arrays `[N, ...]` in a `.npy`,
+//! `.npz` or `.safetensors` file. [`fit`] then maps what was found to the inputs of a network. Images are decoded when
+//! they are asked for; arrays are held in memory.
+//!
+//! How images become network input is a [`Prepare`]: convert to RGB (or one gray channel), resize the shorter side,
+//! cut the centre, divide, subtract the mean, divide by the deviation. Decoding, resizing and cropping follow Pillow
+//! and torchvision; resizing equals Pillow's antialiased bilinear filter bit for bit. The orientation tag of
+//! photographs is not applied, as in Pillow.
+//!
+//! Not for text: token arrays can be given as `.npz`. Samples of differing sizes are refused.
+//!
+//! ```
+//! use qdrop::data::{self, InputSpec, Prepare, Samples, Subset};
+//! use qdrop::tensor::DType;
+//!
+//! // Two images, one per class: classes are sub-folders in sorted order.
+//! let folder = tempfile::tempdir()?;
+//! for (class, value) in [("cat", 255u8), ("dog", 0)] {
+//!     std::fs::create_dir(folder.path().join(class))?;
+//!     let image = image::RgbImage::from_pixel(40, 30, image::Rgb([value; 3]));
+//!     image.save(folder.path().join(class).join("0.png"))?;
+//! }
+//!
+//! let prepare = Prepare { resize: Some(24), crop: Some(20), divisor: 255.0, ..Prepare::default() };
+//! let samples = data::open(folder.path(), &prepare)?;
+//! assert_eq!(samples.len(), 2);
+//! assert_eq!((samples.label(0), samples.label(1)), (Some(0), Some(1)));
+//!
+//! let input = InputSpec::new("input", DType::F32, [Some(3), Some(20), Some(20)]);
+//! let samples = data::fit(samples, &[input])?;
+//! let first = Subset::first(&samples, 1);
+//! assert_eq!(first.get(0)?[0].as_f32(), Some(&[1.0; 3 * 20 * 20][..]));
+//!
+//! // A network that wants another size says so by name.
+//! let other = InputSpec::new("input", DType::F32, [Some(3), Some(32), Some(32)]);
+//! let error = data::check_against(&samples, &[other]).unwrap_err();
+//! assert_eq!(error.message(), "samples have shape [3, 20, 20], network input `input` wants [3, 32, 32]");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod arrays;
+mod decode;
+mod files;
+mod npy;
+mod prepare;
+mod resample;
+#[cfg(test)]
+mod tests;
+mod views;
+
+pub use arrays::Arrays;
+pub use decode::{EXTENSIONS, Pixels};
+pub use prepare::{PRESETS, Prepare};
+pub use views::{InputSpec, Subset, check_against, fit};
+
+use crate::error::{Error, Kind, Result};
+use crate::tensor::Tensor;
+use std::path::Path;
+
+/// A finite, indexable set of samples, each a list of one tensor per network input, without batch axis.
+///
+/// Methods that take an index panic or answer `None` when it is not below [`Samples::len`], as slices do.
+pub trait Samples: Sync {
+    /// Number of samples.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sample `index`: one tensor per network input, shapes without the batch axis.
+    fn get(&self, index: usize) -> Result<Vec<Tensor>>;
+
+    /// Class label of sample `index` if there is one.
+    fn label(&self, index: usize) -> Option<usize>;
+
+    /// How errors and reports name sample `index` (a file name or `row 3`).
+    fn name(&self, index: usize) -> String;
+
+    /// How many samples were left out because they could not be read.
+    fn skipped(&self) -> usize {
+        0
+    }
+
+    /// Names of the tensors of a sample, where the source names them (`.npz`, `.safetensors`).
+    fn input_names(&self) -> Option<Vec<String>> {
+        None
+    }
+}
+
+macro_rules! forward_samples {
+    ($($head:tt)*) => {
+        $($head)* {
+            fn len(&self) -> usize {
+                (**self).len()
+            }
+            fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+                (**self).get(index)
+            }
+            fn label(&self, index: usize) -> Option<usize> {
+                (**self).label(index)
+            }
+            fn name(&self, index: usize) -> String {
+                (**self).name(index)
+            }
+            fn skipped(&self) -> usize {
+                (**self).skipped()
+            }
+            fn input_names(&self) -> Option<Vec<String>> {
+                (**self).input_names()
+            }
+        }
+    };
+}
+forward_samples!(impl<S: Samples + ?Sized> Samples for &S);
+forward_samples!(impl<S: Samples + ?Sized> Samples for Box<S>);
+
+/// Opens the samples at `path`: a folder of images, a `.csv` list, or a `.npy`, `.npz` or `.safetensors` file.
+///
+/// Images and `uint8` image arrays (`[N, H, W, C]` or `[N, C, H, W]` with 1 or 3 channels) go through `prepare`.
+/// Other arrays are network input already and stay as they are, as do `uint8` arrays when `prepare` does nothing.
+/// Headers of all images are read here; with [`Prepare::skip_bad`] every image is decoded once, and those that fail are
+/// left out and counted by [`Samples::skipped`].
+pub fn open(path: &Path, prepare: &Prepare) -> Result<Box<dyn Samples + Send + Sync>> {
+    prepare.check()?;
+    let kind = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::new(Kind::Io, "no such file or folder").at(path.display()),
+        _ => Error::io(path, e),
+    })?;
+    if kind.is_dir() {
+        return Ok(Box::new(files::folder(path, prepare)?));
+    }
+    match files::extension(path).as_str() {
+        "csv" => Ok(Box::new(files::csv(path, prepare)?)),
+        "npy" | "npz" | "safetensors" => Ok(Box::new(npy::open(path)?.prepared(prepare)?)),
+        other => Err(Error::data(format!("cannot read samples from a file of type `{other}`"))
+            .at(path.display())
+            .hint("give a folder of images, or a .csv, .npy, .npz or .safetensors file")),
+    }
+}

@@ -1,0 +1,138 @@
+//! Pillow's antialiased bilinear resizing of 8-bit images, bit for bit: a triangle filter as wide as the reduction,
+//! weights rounded to 22 fractional bits, first along rows, then along columns, rounded to 8 bits in between.
+
+use super::Pixels;
+
+/// Fractional bits of the integer weights: 8 bits of pixel and 2 bits of headroom out of 32.
+const PRECISION: u32 = 32 - 8 - 2;
+
+/// The weights of one axis: for output `i`, `weights[i * width..]` apply from input `first[i]` on.
+struct Taps {
+    first: Vec<usize>,
+    count: Vec<usize>,
+    width: usize,
+    weights: Vec<i32>,
+}
+
+/// Triangle filter taps for resizing an axis from `from` to `to` elements, both above 0.
+fn taps(from: usize, to: usize) -> Taps {
+    let scale = from as f64 / to as f64;
+    let support = scale.max(1.0);
+    let step = 1.0 / support;
+    let width = support.ceil() as usize * 2 + 1;
+    let mut t =
+        Taps { first: Vec::with_capacity(to), count: Vec::with_capacity(to), width, weights: vec![0; to * width] };
+    for i in 0..to {
+        let center = (i as f64 + 0.5) * scale;
+        let first = (center - support + 0.5).max(0.0) as usize;
+        let count = ((center + support + 0.5) as usize).min(from) - first;
+        let triangle = |k: usize| (1.0 - (((k + first) as f64 - center + 0.5) * step).abs()).max(0.0);
+        let sum: f64 = (0..count).map(triangle).sum();
+        for k in 0..count {
+            let w = if sum == 0.0 { 0.0 } else { triangle(k) / sum };
+            t.weights[i * width + k] = (0.5 + w * (1u32 << PRECISION) as f64) as i32;
+        }
+        t.first.push(first);
+        t.count.push(count);
+    }
+    t
+}
+
+fn to_u8(sum: i32) -> u8 {
+    (sum >> PRECISION).clamp(0, 255) as u8
+}
+
+/// `image` resized to `height` x `width` pixels, both above 0.
+pub(super) fn resize(image: Pixels, height: usize, width: usize) -> Pixels {
+    const HALF: i32 = 1 << (PRECISION - 1);
+    let c = image.channels;
+    let mut image = image;
+    if width != image.width {
+        let t = taps(image.width, width);
+        let mut out = vec![0u8; image.height * width * c];
+        for (row, out_row) in image.data.chunks_exact(image.width * c).zip(out.chunks_exact_mut(width * c)) {
+            for (i, pixel) in out_row.chunks_exact_mut(c).enumerate() {
+                let weights = &t.weights[i * t.width..][..t.count[i]];
+                let source = &row[t.first[i] * c..][..t.count[i] * c];
+                let mut sums = [HALF; 3];
+                for (from, &w) in source.chunks_exact(c).zip(weights) {
+                    for (sum, &x) in sums.iter_mut().zip(from) {
+                        *sum += x as i32 * w;
+                    }
+                }
+                pixel.iter_mut().zip(sums).for_each(|(p, s)| *p = to_u8(s));
+            }
+        }
+        image = Pixels { width, data: out, ..image };
+    }
+    if height != image.height {
+        let t = taps(image.height, height);
+        let row = image.width * c;
+        let mut out = vec![0u8; height * row];
+        let mut sums = vec![HALF; row];
+        for (i, out_row) in out.chunks_exact_mut(row).enumerate() {
+            sums.fill(HALF);
+            for k in 0..t.count[i] {
+                let w = t.weights[i * t.width + k];
+                let source = &image.data[(t.first[i] + k) * row..][..row];
+                sums.iter_mut().zip(source).for_each(|(sum, &x)| *sum += x as i32 * w);
+            }
+            out_row.iter_mut().zip(&sums).for_each(|(p, &s)| *p = to_u8(s));
+        }
+        image = Pixels { height, data: out, ..image };
+    }
+    image
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn synthetic(height: usize, width: usize, channels: usize) -> Pixels {
+        let mut data = Vec::new();
+        for y in 0..height {
+            for x in 0..width {
+                data.extend((0..channels).map(|k| (x * 37 + y * 91 + k * 53 + x * y * 7) as u8));
+            }
+        }
+        Pixels { height, width, channels, data }
+    }
+
+    fn fnv(bytes: &[u8]) -> u64 {
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3))
+    }
+
+    #[test]
+    fn small_images_equal_pillow() {
+        let down = resize(synthetic(5, 7, 1), 3, 4);
+        assert_eq!(down.data, [60, 122, 117, 149, 145, 117, 130, 151, 101, 157, 144, 158]);
+        let rgb = resize(synthetic(3, 5, 3), 2, 2);
+        assert_eq!(rgb.data, [74, 122, 154, 123, 136, 168, 153, 135, 116, 110, 116, 148]);
+        let up = [
+            [0, 19, 43, 68, 93, 111],
+            [46, 66, 93, 120, 147, 167],
+            [106, 129, 152, 154, 176, 199],
+            [167, 192, 189, 80, 79, 103],
+            [100, 127, 142, 93, 108, 135],
+            [17, 46, 85, 123, 162, 191],
+        ];
+        assert_eq!(resize(synthetic(4, 4, 1), 6, 6).data, up.concat());
+    }
+
+    #[test]
+    fn larger_images_equal_pillow() {
+        // Height, width, channels, new height, new width, FNV-1a of Pillow 13's result.
+        let cases: [(usize, usize, usize, usize, usize, u64); 7] = [
+            (375, 500, 3, 256, 341, 0x74f959f0ab40829),
+            (97, 33, 3, 256, 87, 0x6c6b71f9e75d96af),
+            (301, 200, 1, 48, 32, 0x77a13c0894a39e4a),
+            (64, 64, 3, 64, 31, 0xce28242009c8bc76),
+            (50, 64, 3, 201, 64, 0x530ef3bff169d556),
+            (1, 300, 3, 8, 2400, 0x720211a5daba1255),
+            (600, 800, 3, 1, 1, 0x2d34371adf582fad),
+        ];
+        for (h, w, c, to_h, to_w, hash) in cases {
+            assert_eq!(fnv(&resize(synthetic(h, w, c), to_h, to_w).data), hash, "{h} x {w} to {to_h} x {to_w}");
+        }
+    }
+}

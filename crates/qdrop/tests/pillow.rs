@@ -1,0 +1,161 @@
+//! Images as Pillow and torchvision read them, judged by a Python interpreter with Pillow and numpy.
+//!
+//! `QDROP_PYTHON` names the interpreter; without it these tests are skipped, or fail when `QDROP_REQUIRE_PYTHON=1`.
+//! Photographs come from the shared data (`QDROP_SHARED`, else `../shared`), demanded by `QDROP_REQUIRE_SHARED=1`.
+
+use qdrop::data::{self, Prepare, Samples, Subset};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// JPEG decoders differ in the last bits of the inverse transform and of the chroma filter: largest mean and largest
+/// single difference to libjpeg-turbo, in pixel levels, after resizing.
+const JPEG_MEAN: f64 = 0.4;
+const JPEG_MAX: f64 = 6.0;
+
+fn demanded(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|v| v == "1")
+}
+
+fn python() -> Option<PathBuf> {
+    let found = std::env::var_os("QDROP_PYTHON").map(PathBuf::from);
+    if found.is_none() {
+        assert!(!demanded("QDROP_REQUIRE_PYTHON"), "QDROP_PYTHON is not set");
+        println!("skipped: QDROP_PYTHON names no Python interpreter with Pillow and numpy");
+    }
+    found
+}
+
+fn shared(part: &str) -> Option<PathBuf> {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let path = std::env::var_os("QDROP_SHARED").map_or_else(default, PathBuf::from).join(part);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(!demanded("QDROP_REQUIRE_SHARED"), "{} does not exist", path.display());
+    println!("skipped: {} does not exist", path.display());
+    None
+}
+
+fn run(python: &Path, script: &str, arguments: &[&Path]) {
+    let out = Command::new(python).arg("-c").arg(script).args(arguments).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+fn values(samples: &dyn Samples, index: usize) -> Vec<f32> {
+    samples.get(index).unwrap()[0].to_f32().unwrap()
+}
+
+/// Writes images of every mode, and what Pillow makes of them.
+const MODES: &str = r#"
+import sys, pathlib, numpy as np
+from PIL import Image
+out = pathlib.Path(sys.argv[1]); images = out / "images"; images.mkdir()
+rng = np.random.default_rng(0)
+h, w = 61, 47
+rgb = Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
+a = Image.fromarray(rng.integers(0, 256, (h, w), dtype=np.uint8))
+rgba = rgb.copy(); rgba.putalpha(a)
+la = rgb.convert("L"); la.putalpha(a)
+wide = Image.fromarray(rng.integers(0, 700, (h, w), dtype=np.uint16))
+palette = rgb.quantize(17)
+for name, image, options in [
+    ("bmp_l.bmp", a, {}), ("bmp_p.bmp", palette, {}), ("bmp_rgb.bmp", rgb, {}),
+    ("png_1.png", a.convert("1"), {}), ("png_i16.png", wide, {}), ("png_l.png", a, {}), ("png_la.png", la, {}),
+    ("png_p.png", palette, {}), ("png_p2.png", rgb.quantize(3), {}), ("png_pt.png", palette, {"transparency": 3}),
+    ("png_rgb.png", rgb, {}), ("png_rgba.png", rgba, {}), ("png_rgbt.png", rgb, {"transparency": (1, 2, 3)}),
+    ("webp_rgb.webp", rgb, {"lossless": True}), ("webp_rgba.webp", rgba, {"lossless": True, "exact": True}),
+]:
+    image.save(images / name, **options)
+def crop(image, side):
+    w, h = image.size
+    return image.crop((round((w - side) / 2), round((h - side) / 2), round((w - side) / 2) + side, round((h - side) / 2) + side))
+mean = np.array([.485, .456, .406], np.float32); std = np.array([.229, .224, .225], np.float32)
+raw, gray, net = [], [], []
+for path in sorted(images.iterdir()):
+    image = Image.open(path)
+    raw.append(np.array(image.convert("RGB")).transpose(2, 0, 1))
+    gray.append(np.array(image.convert("L"))[None])
+    small = crop(image.convert("RGB").resize((38, 38 * h // w), Image.BILINEAR), 32)
+    net.append(((np.array(small).astype(np.float32) / np.float32(255) - mean) / std).transpose(2, 0, 1))
+for name, rows in [("raw", raw), ("gray", gray), ("net", net)]:
+    np.save(out / f"{name}.npy", np.stack(rows))
+"#;
+
+#[test]
+fn every_mode_equals_pillow() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    run(&python, MODES, &[dir.path()]);
+    let raw = Prepare::default();
+    let gray = Prepare { color: qdrop::plan::Color::Gray, ..raw.clone() };
+    let net = Prepare { resize: Some(38), crop: Some(32), ..Prepare::preset("imagenet").unwrap() };
+    for (name, prepare) in [("raw", &raw), ("gray", &gray), ("net", &net)] {
+        let ours = data::open(&dir.path().join("images"), prepare).unwrap();
+        let theirs = data::open(&dir.path().join(format!("{name}.npy")), &raw).unwrap();
+        assert_eq!(ours.len(), theirs.len());
+        for i in 0..ours.len() {
+            let (a, b) = (values(&ours, i), values(&theirs, i));
+            assert_eq!(a.len(), b.len(), "{name}: {}", ours.name(i));
+            let differ = a.iter().zip(&b).filter(|(a, b)| a != b).count();
+            assert_eq!(differ, 0, "{name}: {} of {} elements of {} differ", differ, a.len(), ours.name(i));
+        }
+    }
+}
+
+/// Photographs as Pillow decodes, resizes and cuts them.
+const PHOTOS: &str = r#"
+import sys, pathlib, numpy as np
+from PIL import Image
+out, folder = map(pathlib.Path, sys.argv[1:3])
+net = []
+for path in sorted(folder.iterdir())[:64]:
+    image = Image.open(path).convert("RGB")
+    w, h = image.size
+    size = (128, 128 * h // w) if w <= h else (128 * w // h, 128)
+    small = image.resize(size, Image.BILINEAR)
+    left, top = round((size[0] - 112) / 2), round((size[1] - 112) / 2)
+    net.append(np.array(small.crop((left, top, left + 112, top + 112))).transpose(2, 0, 1))
+np.save(out / "net.npy", np.stack(net))
+"#;
+
+#[test]
+fn photographs_are_close_to_pillow() {
+    let (Some(python), Some(folder)) = (python(), shared("data/imagenet/calib")) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    run(&python, PHOTOS, &[dir.path(), &folder]);
+    let net = Prepare { resize: Some(128), crop: Some(112), ..Prepare::default() };
+    let ours = Subset::first(data::open(&folder, &net).unwrap(), 64);
+    let theirs = data::open(&dir.path().join("net.npy"), &Prepare::default()).unwrap();
+    let (mut sum, mut max, mut n) = (0.0, 0.0f64, 0usize);
+    for i in 0..theirs.len() {
+        let (a, b) = (values(&ours, i), values(&theirs, i));
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.iter().zip(&b) {
+            let d = (a - b).abs() as f64;
+            (sum, max, n) = (sum + d, max.max(d), n + 1);
+        }
+    }
+    println!("difference to Pillow on {} photographs: mean {:.4}, largest {max} levels", theirs.len(), sum / n as f64);
+    assert!(sum / (n as f64) < JPEG_MEAN && max <= JPEG_MAX, "mean {}, largest {max}", sum / n as f64);
+}
+
+#[test]
+fn shared_sets_load() {
+    let Some(folder) = shared("data/cifar10/test") else { return };
+    let cifar = data::open(&folder, &Prepare::preset("imagenet-norm").unwrap()).unwrap();
+    assert_eq!((cifar.len(), cifar.label(0), cifar.label(1016)), (1017, Some(0), Some(9)));
+    assert_eq!(cifar.get(1016).unwrap()[0].shape(), [3, 32, 32]);
+    for list in ["calib", "eval"] {
+        let Some(path) = shared(&format!("data/imagenet/{list}.csv")) else { return };
+        let start = std::time::Instant::now();
+        let images = data::open(&path, &Prepare::preset("imagenet").unwrap()).unwrap();
+        let headers = start.elapsed();
+        assert_eq!(images.len(), 1000);
+        assert!((0..1000).all(|i| images.label(i).is_some_and(|l| l < 1000)));
+        let start = std::time::Instant::now();
+        for i in 0..100 {
+            assert_eq!(images.get(i).unwrap()[0].shape(), [3, 224, 224]);
+        }
+        println!("{list}: headers {headers:.2?}, 100 images on one thread {:.2?}", start.elapsed());
+    }
+}
