@@ -1,0 +1,264 @@
+//! Decisions written into the graph: integer initializers, QuantizeLinear, Clip and DequantizeLinear.
+//!
+//! A weight becomes an integer initializer and one DequantizeLinear, whoever reads it. A site becomes QuantizeLinear,
+//! for grids smaller than the integer type a Clip, and DequantizeLinear, right after its value is computed. Grids stay
+//! unsigned, the symmetric ones too: ONNX Runtime drops the Relu before a signed 4-bit quantizer and answers wrongly.
+//!
+//! With [`Format::Qcdq`] all integers are uint8. With [`Format::Qdq`] 2 and 4 bits have their own types, 3-bit weights
+//! lie in uint4, and every other width is written as with `Qcdq` (Clip knows no 4-bit type, so 3-bit activations are).
+//! ONNX Runtime 1.32 at its default optimisation level refuses to load some native graphs: 2-bit weights beside
+//! quantized activations, 2-bit activations, 4-bit activations before MaxPool or with 8-bit weights.
+
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Node, Op, ValueId};
+use crate::plan::{Format, Layer, Plan, Site};
+use crate::quant::{Grid, QuantizedWeight};
+use crate::tensor::{DType, Tensor};
+use std::sync::Arc;
+use write::Insertions;
+
+/// Which part of the network an integer stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Weight,
+    Activation,
+}
+
+/// The integer type that holds a grid of `bits`.
+fn container(format: Format, role: Role, bits: u32) -> DType {
+    match (format, role, bits) {
+        (Format::Qdq, _, 4) | (Format::Qdq, Role::Weight, 3) => DType::U4,
+        (Format::Qdq, _, 2) => DType::U2,
+        _ => DType::U8,
+    }
+}
+
+/// The lowest opset in which `format` can express `plan`: 13, or 21 with 4-bit and 25 with 2-bit types.
+pub fn required_opset(format: Format, plan: &Plan) -> u64 {
+    let weights = plan.layers.iter().map(|l| container(format, Role::Weight, l.grid.bits));
+    let sites = plan.sites.iter().map(|s| container(format, Role::Activation, s.grid.bits));
+    let opset = |t: DType| match t {
+        DType::U4 => 21,
+        DType::U2 => 25,
+        _ => 13,
+    };
+    weights.chain(sites).map(opset).max().unwrap_or(13)
+}
+
+/// The graph with `plan` carried out: `weights` holds one entry per layer of the plan in any order, `sites` one grid
+/// per site in the plan's order. `graph` must be the one the plan was made from, at [`required_opset`] or later.
+///
+/// A site that all readers see also stands for the graph output of its value, which keeps its name; the float value
+/// gets a new one, and subgraphs, which read by name, see it quantized too. Where only some readers see it, graph outputs and subgraphs keep the float. The float weights
+/// that nothing reads any more lose their content.
+pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[Grid], format: Format) -> Result<Graph> {
+    let needed = required_opset(format, plan);
+    if graph.opset < needed {
+        return Err(Error::internal(format!("expected a graph of opset {needed} or later, got {}", graph.opset)));
+    }
+    if sites.len() != plan.sites.len() {
+        return Err(Error::internal(format!("{} grids for {} sites", sites.len(), plan.sites.len())));
+    }
+    let mut by_layer: Vec<Option<&QuantizedWeight>> = vec![None; plan.layers.len()];
+    for weight in weights {
+        match by_layer.get_mut(weight.layer) {
+            Some(slot @ None) => *slot = Some(weight),
+            _ => return Err(Error::internal(format!("layer {} is unknown or has two weights", weight.layer))),
+        }
+    }
+    let mut out = graph.clone();
+    let mut insertions = Insertions::new(&out);
+    for (layer, weight) in plan.layers.iter().zip(by_layer) {
+        let weight = weight.ok_or_else(|| Error::internal("no integers").at(place("layer", &layer.name)))?;
+        lower_weight(&mut out, &mut insertions, layer, weight, format)
+            .map_err(|e| e.at(place("layer", &layer.name)))?;
+    }
+    for (i, (site, grid)) in plan.sites.iter().zip(sites).enumerate() {
+        let alone = |s: &Site| s.value != site.value || (s.readers.is_some() && site.readers.is_some());
+        if !plan.sites[..i].iter().all(alone) {
+            return Err(
+                Error::internal("a value that all readers see quantized has two sites").at(place("site", &site.name))
+            );
+        }
+        lower_site(&mut out, &mut insertions, site, grid, format).map_err(|e| e.at(place("site", &site.name)))?;
+    }
+    out.nodes = insertions.apply(std::mem::take(&mut out.nodes));
+    drop_unread(&mut out, plan);
+    out.check()?;
+    Ok(out)
+}
+
+fn place(what: &str, name: &str) -> String {
+    format!("{what} `{name}`")
+}
+
+fn lower_weight(
+    graph: &mut Graph,
+    insertions: &mut Insertions,
+    layer: &Layer,
+    weight: &QuantizedWeight,
+    format: Format,
+) -> Result<()> {
+    let grid = check_grid(&weight.grid)?;
+    let float = graph.constant(layer.weight).ok_or_else(|| Error::internal("the weight is not constant"))?.clone();
+    if float.dtype() != DType::F32 {
+        return Err(Error::unsupported(format!("expected float32 weights, got {:?}", float.dtype())));
+    }
+    if weight.integers.len() != float.len() {
+        return Err(Error::internal(format!("{} integers for {} weights", weight.integers.len(), float.len())));
+    }
+    if grid.axis.is_some_and(|a| float.shape().get(a) != Some(&grid.scale.len())) {
+        let (n, shape) = (grid.scale.len(), float.shape());
+        return Err(Error::internal(format!("{n} steps along axis {:?} of shape {shape:?}", grid.axis)));
+    }
+    if let Some(q) = weight.integers.iter().find(|&&q| i32::from(q) > grid.qmax) {
+        return Err(Error::internal(format!("integer {q} is outside 0..={}", grid.qmax)));
+    }
+    let dtype = container(format, Role::Weight, grid.bits());
+    let values: Vec<f64> = weight.integers.iter().map(|&q| f64::from(q)).collect();
+    let integers = Tensor::from_f64(dtype, float.shape(), &values)?;
+
+    let name = graph.value(layer.weight).name.clone();
+    let fact = graph.value(layer.weight).fact.clone();
+    let quantized = graph.add_constant(&format!("{name}_quantized"), integers);
+    let (scale, zero_point) = grid_constants(graph, &name, grid, dtype)?;
+    let real = graph.add_value(&format!("{name}_dequantized"), fact);
+    let op = Op::DequantizeLinear { axis: grid.axis.map_or(1, |a| a as i64) };
+    let node = write::node(graph, op, &[quantized, scale, zero_point], real);
+
+    let mut first = None;
+    for &id in &layer.nodes {
+        let Some(reader) = graph.nodes.get_mut(id.0 as usize) else {
+            return Err(Error::internal(format!("node {} does not exist", id.0)));
+        };
+        let mut read = false;
+        for operand in reader.inputs.iter_mut().filter(|v| **v == Some(layer.weight)) {
+            *operand = Some(real);
+            read = true;
+        }
+        if !read {
+            return Err(Error::internal("does not read the weight").at(graph.describe(id)));
+        }
+        first = Some(first.map_or(id, |f: crate::graph::NodeId| f.min(id)));
+    }
+    let first = first.ok_or_else(|| Error::internal("no node reads the weight"))?;
+    insertions.before(first, node);
+    Ok(())
+}
+
+fn lower_site(graph: &mut Graph, insertions: &mut Insertions, site: &Site, grid: &Grid, format: Format) -> Result<()> {
+    let grid = check_grid(grid)?;
+    if grid.axis.is_some() {
+        return Err(Error::internal("activation grids have one step"));
+    }
+    let fact = match graph.values.get(site.value.0 as usize) {
+        Some(value) => value.fact.clone(),
+        None => return Err(Error::internal(format!("value {} does not exist", site.value.0))),
+    };
+    if let Some(dtype) = fact.dtype.filter(|&t| t != DType::F32) {
+        return Err(Error::unsupported(format!("expected a float32 value, got {dtype:?}")));
+    }
+    let name = graph.value(site.value).name.clone();
+    let leaves = site.readers.is_none() && graph.outputs.contains(&site.value);
+    let producer = insertions.producer(site.value);
+    let (float, real) = if leaves {
+        let Some((id, index)) = producer else {
+            return Err(Error::unsupported("the value is a graph output that no node computes"));
+        };
+        // The output keeps its value, name and readers; the producer writes a new one.
+        let float = graph.add_value(&format!("{name}_float"), fact);
+        graph.nodes[id.0 as usize].outputs[index] = Some(float);
+        (float, site.value)
+    } else {
+        let real = graph.add_value(&format!("{name}_dequantized"), fact);
+        redirect(graph, site, real)?;
+        (site.value, real)
+    };
+    let chain = quantizer(graph, &name, float, real, grid, format)?;
+    match producer {
+        Some((id, _)) => insertions.after(id, chain),
+        None => insertions.first(chain),
+    }
+    Ok(())
+}
+
+/// Makes the readers of `site` read `real`.
+fn redirect(graph: &mut Graph, site: &Site, real: ValueId) -> Result<()> {
+    let Some(readers) = &site.readers else {
+        graph.replace_uses(site.value, real);
+        return Ok(());
+    };
+    for &(id, index) in readers {
+        match graph.nodes.get_mut(id.0 as usize).and_then(|n| n.inputs.get_mut(index)) {
+            Some(operand) if *operand == Some(site.value) => *operand = Some(real),
+            _ => return Err(Error::internal(format!("operand {index} of node {} does not read the value", id.0))),
+        }
+    }
+    Ok(())
+}
+
+/// The nodes that quantize `float` into `real`.
+fn quantizer(
+    graph: &mut Graph,
+    name: &str,
+    float: ValueId,
+    real: ValueId,
+    grid: &Grid,
+    format: Format,
+) -> Result<Vec<Node>> {
+    let dtype = container(format, Role::Activation, grid.bits());
+    let (scale, zero_point) = grid_constants(graph, name, grid, dtype)?;
+    let shape = graph.value(float).fact.shape.clone();
+    let fact = crate::graph::Fact { dtype: Some(dtype), shape };
+    let quantized = graph.add_value(&format!("{name}_quantized"), fact.clone());
+    let op = Op::QuantizeLinear { axis: 1 };
+    let mut chain = vec![write::node(graph, op, &[float, scale, zero_point], quantized)];
+    let mut integers = quantized;
+    let largest = dtype.int_range().map_or(0, |r| r.1);
+    if i128::from(grid.qmax) < largest {
+        let low = Tensor::from_f64(dtype, &[], &[0.0])?;
+        let high = Tensor::from_f64(dtype, &[], &[f64::from(grid.qmax)])?;
+        let low = graph.add_constant(&format!("{name}_clip_min"), low);
+        let high = graph.add_constant(&format!("{name}_clip_max"), high);
+        integers = graph.add_value(&format!("{name}_clipped"), fact);
+        chain.push(write::node(graph, Op::Clip, &[quantized, low, high], integers));
+    }
+    let op = Op::DequantizeLinear { axis: 1 };
+    chain.push(write::node(graph, op, &[integers, scale, zero_point], real));
+    Ok(chain)
+}
+
+/// Scale and zero point as constants: scalars, or one entry per channel.
+fn grid_constants(graph: &mut Graph, name: &str, grid: &Grid, dtype: DType) -> Result<(ValueId, ValueId)> {
+    let shape: &[usize] = if grid.axis.is_some() { &[grid.scale.len()] } else { &[] };
+    let zero_points: Vec<f64> = grid.zero_point.iter().map(|&z| f64::from(z)).collect();
+    let zero_point = Tensor::from_f64(dtype, shape, &zero_points)?;
+    let scale = graph.add_constant(&format!("{name}_scale"), Tensor::f32(shape, grid.scale.clone()));
+    Ok((scale, graph.add_constant(&format!("{name}_zero_point"), zero_point)))
+}
+
+/// A valid grid on 0..=2^b - 1 for some b up to 8.
+fn check_grid(grid: &Grid) -> Result<&Grid> {
+    grid.check()?;
+    if grid.qmin != 0 || grid.qmax > 255 || grid.levels() != 1 << grid.bits() {
+        return Err(Error::internal(format!("expected a grid 0..=2^b - 1, got {}..={}", grid.qmin, grid.qmax)));
+    }
+    Ok(grid)
+}
+
+/// Takes the content from float weights that nothing reads.
+fn drop_unread(graph: &mut Graph, plan: &Plan) {
+    let readers = graph.consumers();
+    for layer in &plan.layers {
+        if readers[layer.weight.0 as usize].is_empty() && !graph.outputs.contains(&layer.weight) {
+            let value = graph.value_mut(layer.weight);
+            value.constant = None::<Arc<Tensor>>;
+            value.origin = None;
+        }
+    }
+}

@@ -1,0 +1,145 @@
+use super::*;
+use crate::graph::{Binary, Fact, NodeId, Unary};
+use crate::plan::{GridSpec, Observer};
+use crate::tensor::Data;
+
+fn spec(bits: u32) -> GridSpec {
+    GridSpec { bits, symmetric: false, observer: Observer::Mse, percentile: 99.99 }
+}
+
+/// m1 = x·w; r = relu(m1); m2 = r·w; y = m2 + r, with y the output and w shared. Nodes 0 to 3.
+fn network(opset: u64) -> (Graph, Plan) {
+    let mut g = Graph { opset, ..Graph::default() };
+    let float = || Fact { dtype: Some(DType::F32), shape: None };
+    let x = g.add_value("x", float());
+    let w = g.add_constant("w", Tensor::f32(&[2, 2], vec![1.0, -1.0, 0.5, 0.0]));
+    let [m1, r, m2, y] = ["m1", "r", "m2", "y"].map(|n| g.add_value(n, float()));
+    g.nodes = vec![
+        Node::new("n0", Op::MatMul, &[x, w], &[m1]),
+        Node::new("n1", Op::Unary(Unary::Relu), &[m1], &[r]),
+        Node::new("n2", Op::MatMul, &[r, w], &[m2]),
+        Node::new("n3", Op::Binary(Binary::Add), &[m2, r], &[y]),
+    ];
+    (g.inputs, g.outputs) = (vec![x], vec![y]);
+    let layer = Layer {
+        name: "n0".into(),
+        weight: w,
+        nodes: vec![NodeId(0), NodeId(2)],
+        grid: spec(3),
+        axis: Some(1),
+        shape: vec![2, 2],
+    };
+    let site = |name: &str, value, readers, bits| Site { name: name.into(), value, readers, grid: spec(bits) };
+    let sites = vec![site("r", r, Some(vec![(NodeId(2), 0)]), 4), site("y", y, None, 2)];
+    (g, Plan { layers: vec![layer], sites, units: vec![], float: vec![] })
+}
+
+fn weight() -> QuantizedWeight {
+    let grid = Grid::per_channel(3, vec![0.25, 0.5], vec![0, 4], 1).unwrap();
+    QuantizedWeight { layer: 0, grid, integers: vec![4, 2, 2, 4] }
+}
+
+fn grids() -> [Grid; 2] {
+    [Grid::per_tensor(4, 0.1, 0).unwrap(), Grid::per_tensor(2, 0.5, 1).unwrap()]
+}
+
+fn kinds(g: &Graph) -> Vec<&str> {
+    g.nodes.iter().map(|n| n.op.kind()).collect()
+}
+
+fn content<'a>(g: &'a Graph, name: &str) -> Option<&'a Tensor> {
+    g.values.iter().find(|v| v.name == name).and_then(|v| v.constant.as_deref())
+}
+
+#[test]
+fn qcdq_has_one_weight_and_a_clip_per_small_grid() {
+    let (g, plan) = network(13);
+    assert_eq!(required_opset(Format::Qcdq, &plan), 13);
+    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    let chain = ["QuantizeLinear", "Clip", "DequantizeLinear"];
+    let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
+    want.extend(chain);
+    want.extend(["MatMul", "Add"]);
+    want.extend(chain);
+    assert_eq!(kinds(&out), want);
+
+    assert_eq!(content(&out, "w"), None);
+    assert_eq!(content(&out, "w_quantized").unwrap().data(), &Data::U8(vec![4, 2, 2, 4]));
+    assert_eq!(content(&out, "w_zero_point").unwrap().data(), &Data::U8(vec![0, 4]));
+    assert_eq!(content(&out, "w_scale").unwrap().as_f32().unwrap(), [0.25, 0.5]);
+    assert_eq!(content(&out, "r_clip_max").unwrap().data(), &Data::U8(vec![15]));
+    assert_eq!(out.nodes[0].op, Op::DequantizeLinear { axis: 1 });
+    assert_eq!(out.nodes[1].input(1), out.nodes[6].input(1));
+    assert_eq!(out.nodes[1].input(1), out.nodes[0].output(0));
+
+    // Only the listed reader of r sees it quantized.
+    assert_eq!(out.nodes[6].input(0), out.nodes[5].output(0));
+    assert_eq!(out.nodes[7].input(1), out.nodes[2].output(0));
+
+    // The graph output keeps its name and is the quantized value.
+    assert_eq!(out.value(out.outputs[0]).name, "y");
+    assert_eq!(out.nodes[10].output(0), Some(out.outputs[0]));
+    assert_eq!(out.value(out.nodes[7].output(0).unwrap()).name, "y_float");
+    assert_eq!(out.inputs, g.inputs);
+}
+
+#[test]
+fn native_types_need_no_clip_where_they_fit() {
+    let (g, plan) = network(25);
+    assert_eq!(required_opset(Format::Qdq, &plan), 25);
+    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qdq).unwrap();
+    let chain = ["QuantizeLinear", "DequantizeLinear"];
+    let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
+    want.extend(chain);
+    want.extend(["MatMul", "Add"]);
+    want.extend(chain);
+    assert_eq!(kinds(&out), want);
+    assert_eq!(content(&out, "w_quantized").unwrap().dtype(), DType::U4);
+    assert_eq!(content(&out, "w_quantized").unwrap().to_i64().unwrap(), [4, 2, 2, 4]);
+    assert_eq!(content(&out, "y_zero_point").unwrap().dtype(), DType::U2);
+}
+
+#[test]
+fn a_site_on_the_input_and_names_already_taken() {
+    let (mut g, mut plan) = network(13);
+    g.add_value("x_scale", Fact::default());
+    let x = g.inputs[0];
+    plan.sites = vec![Site { name: "x".into(), value: x, readers: None, grid: spec(8) }];
+    let out = lower(&g, &plan, &[weight()], &[Grid::per_tensor(8, 0.1, 128).unwrap()], Format::Qcdq).unwrap();
+    assert_eq!(kinds(&out)[..4], ["QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "MatMul"]);
+    assert!(content(&out, "x_scale_1").is_some());
+}
+
+#[test]
+fn a_weight_with_other_readers_stays_beside_its_integers() {
+    let (g, mut plan) = network(13);
+    plan.layers[0].nodes = vec![NodeId(2)];
+    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    assert!(content(&out, "w").is_some() && content(&out, "w_quantized").is_some());
+}
+
+#[test]
+fn subgraphs_keep_the_float() {
+    let (mut g, mut plan) = network(13);
+    let r = plan.sites[0].value;
+    g.nodes[3].captures = vec![r];
+    plan.sites[0].readers = None;
+    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    assert_eq!(out.nodes[7].captures, [r]);
+    assert_ne!(out.nodes[7].input(1), Some(r));
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    let (g, plan) = network(13);
+    let run = |g: &Graph, plan: &Plan, w: &[QuantizedWeight], s: &[Grid]| lower(g, plan, w, s, Format::Qcdq).is_err();
+    assert!(run(&g, &plan, &[], &grids()));
+    assert!(run(&g, &plan, &[weight(), weight()], &grids()));
+    assert!(run(&g, &plan, &[weight()], &grids()[..1]));
+    assert!(run(&g, &plan, &[QuantizedWeight { integers: vec![8; 4], ..weight() }], &grids()));
+    assert!(run(&g, &plan, &[QuantizedWeight { integers: vec![1; 3], ..weight() }], &grids()));
+    assert!(lower(&g, &plan, &[weight()], &grids(), Format::Qdq).is_err());
+    let mut twice = plan.clone();
+    twice.sites[0] = twice.sites[1].clone();
+    assert!(run(&g, &twice, &[weight()], &grids()));
+}

@@ -1,0 +1,159 @@
+//! Accuracy of a network, and the distance between two of them.
+
+use super::run::{Network, each, is_real, shapes_of};
+use crate::data::Samples;
+use crate::engine::facts;
+use crate::error::{Error, Result};
+use crate::eval::{Classification, Comparison, Difference, Metrics};
+use crate::graph::{Graph, ValueId};
+use crate::report::{Sink, Stage};
+use std::collections::HashMap;
+
+/// Accuracy of `graph` (simplified) on `samples`, which must have labels; the scores are the graph's first output.
+/// `threads` 0 takes all cores.
+pub fn evaluate(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut dyn Sink) -> Result<Metrics> {
+    let shapes = shapes_of(samples)?;
+    let Some(&scores) = graph.outputs.first() else {
+        return Err(Error::model("the network has no output"));
+    };
+    let network = Network::new(graph, &shapes, vec![scores])?;
+    let mut counts = Classification::default();
+    each(
+        samples,
+        threads,
+        Stage::Evaluate,
+        sink,
+        |_, inputs| network.run(&inputs),
+        |i, values| {
+            let name = samples.name(i);
+            let Some(label) = samples.label(i) else {
+                return Err(Error::data(format!("sample `{name}` has no label")));
+            };
+            counts.add(&name, values.first().map(Vec::as_slice).unwrap_or_default(), label)
+        },
+    )?;
+    counts.metrics().ok_or_else(|| Error::data("expected samples, got none"))
+}
+
+/// Distance of every float value that `a` (the reference) and `b` both compute under one name, in the order in which
+/// `a` computes them. Values of different sizes are left out. Both graphs simplified; `threads` 0 takes all cores.
+pub fn compare(
+    a: &Graph,
+    b: &Graph,
+    samples: &dyn Samples,
+    threads: usize,
+    sink: &mut dyn Sink,
+) -> Result<Vec<Difference>> {
+    let shapes = shapes_of(samples)?;
+    let (in_a, in_b) = shared(a, b, &shapes)?;
+    let names: Vec<&str> = in_a.iter().map(|&v| a.value(v).name.as_str()).collect();
+    let mut distances: Vec<Comparison> = names.iter().map(|&n| Comparison::new(n)).collect();
+    let (a, b) = (Network::new(a, &shapes, in_a)?, Network::new(b, &shapes, in_b)?);
+    each(
+        samples,
+        threads,
+        Stage::Compare,
+        sink,
+        |_, inputs| Ok((a.run(&inputs)?, b.run(&inputs)?)),
+        |i, (x, y)| {
+            let mut all = distances.iter_mut().zip(x.iter().zip(&y));
+            all.try_for_each(|(d, (x, y))| d.add(x, y)).map_err(|e| e.at(format!("sample `{}`", samples.name(i))))
+        },
+    )?;
+    Ok(distances.iter().map(Comparison::finish).collect())
+}
+
+/// Values that both graphs compute under one name with one size.
+fn shared(a: &Graph, b: &Graph, shapes: &[Vec<usize>]) -> Result<(Vec<ValueId>, Vec<ValueId>)> {
+    let infer = |g: &Graph| facts::infer(g, &super::input_shapes(g, Some(shapes))?);
+    let (facts_a, facts_b) = (infer(a)?, infer(b)?);
+    let computed =
+        |g: &Graph| -> Vec<ValueId> { g.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect() };
+    let by_name: HashMap<&str, ValueId> = computed(b).into_iter().map(|v| (b.value(v).name.as_str(), v)).collect();
+    let pair = |v: ValueId| {
+        let other = *by_name.get(a.value(v).name.as_str())?;
+        let (x, y) = (facts_a.get(v)?, facts_b.get(other)?);
+        let comparable = x.shape == y.shape && is_real(x.dtype) && is_real(y.dtype) && x.constant.is_none();
+        comparable.then_some((v, other))
+    };
+    Ok(computed(a).into_iter().filter_map(pair).unzip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::graph::{Dim, Fact, Node, Op, Unary};
+    use crate::report::{Event, Silent};
+    use crate::tensor::{DType, Tensor};
+
+    /// Samples are pairs of scores; the label is in the last column.
+    struct Pairs(Vec<[f32; 3]>);
+
+    impl Samples for Pairs {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+            Ok(vec![Tensor::f32(&[2], self.0[index][..2].to_vec())])
+        }
+        fn label(&self, index: usize) -> Option<usize> {
+            Some(self.0[index][2] as usize)
+        }
+        fn name(&self, index: usize) -> String {
+            format!("row {index}")
+        }
+    }
+
+    /// relu(x · w).
+    fn graph(w: [f32; 4]) -> Graph {
+        let mut g = Graph { opset: 13, ..Graph::default() };
+        let shape = vec![Dim::Symbol("n".into()), Dim::Known(2)];
+        let x = g.add_value("x", Fact { dtype: Some(DType::F32), shape: Some(shape) });
+        let w = g.add_constant("w", Tensor::f32(&[2, 2], w.to_vec()));
+        let (y, z) = (g.add_value("y", Fact::default()), g.add_value("z", Fact::default()));
+        g.nodes.push(Node::new("product", Op::MatMul, &[x, w], &[y]));
+        g.nodes.push(Node::new("relu", Op::Unary(Unary::Relu), &[y], &[z]));
+        (g.inputs, g.outputs) = (vec![x], vec![z]);
+        g
+    }
+
+    fn pairs() -> Pairs {
+        Pairs((0..40).map(|i| if i % 4 == 0 { [1.0, 2.0, 0.0] } else { [1.0, 2.0, 1.0] }).collect())
+    }
+
+    #[test]
+    fn accuracy_counts_every_sample_on_any_number_of_threads() {
+        let g = graph([1.0, 0.0, 0.0, 1.0]);
+        for threads in [1, 2] {
+            let metrics = evaluate(&g, &pairs(), threads, &mut Silent).unwrap();
+            assert_eq!((metrics.samples, metrics.top1, metrics.top5), (40, 75.0, 100.0));
+        }
+        let error = evaluate(&g, &Pairs(vec![[0.0, 0.0, 9.0]]), 1, &mut Silent).unwrap_err();
+        assert_eq!(error.kind(), Kind::Data);
+        assert!(evaluate(&g, &Pairs(vec![]), 1, &mut Silent).is_err());
+    }
+
+    #[test]
+    fn shared_values_are_compared_by_name() {
+        let (a, b) = (graph([1.0, 0.0, 0.0, 1.0]), graph([1.0, 0.0, 0.0, -1.0]));
+        let same = compare(&a, &a, &pairs(), 1, &mut Silent).unwrap();
+        assert_eq!(same.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["y", "z"]);
+        assert!(same.iter().all(|d| d.max_abs == 0.0));
+        let other = compare(&a, &b, &pairs(), 2, &mut Silent).unwrap();
+        assert_eq!((other[0].max_abs, other[1].max_abs), (4.0, 2.0));
+    }
+
+    #[test]
+    fn a_sink_can_stop_it() {
+        struct Stop;
+        impl Sink for Stop {
+            fn event(&mut self, _: &Event) {}
+            fn cancelled(&self) -> bool {
+                true
+            }
+        }
+        let error = evaluate(&graph([1.0; 4]), &pairs(), 1, &mut Stop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted);
+    }
+}

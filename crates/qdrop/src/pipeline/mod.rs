@@ -1,0 +1,16 @@
+//! The corridor: calls the rooms in order, owns the seed and the progress events.
+
+mod evaluate;
+mod memory;
+mod model;
+mod quantize;
+mod run;
+mod samples;
+mod shapes;
+
+pub use evaluate::{compare, evaluate};
+pub use memory::{Memory, memory};
+pub use model::{load, model_bytes, plan, prepare, save};
+pub use quantize::{Quantized, quantize};
+pub use samples::{Checked, check_labels, spread};
+pub use shapes::{declared_shapes, input_shapes};

@@ -1,0 +1,58 @@
+//! Reading, cleaning, planning and writing: thin doors to the rooms that do it.
+
+use super::shapes::input_shapes;
+use crate::engine::facts;
+use crate::error::{Error, Kind, Result};
+use crate::graph::Graph;
+use crate::onnx;
+use crate::passes::{self, InputShapes};
+use crate::plan::{self, Plan, Recipe};
+use std::path::Path;
+
+/// Reads the ONNX file at `path` with its external data.
+pub fn load(path: &Path) -> Result<Graph> {
+    onnx::read(path)
+}
+
+/// Writes `graph` to `path` as an ONNX file: first under another name beside it, then renamed.
+pub fn save(graph: &Graph, path: &Path) -> Result<()> {
+    onnx::write(graph, path)
+}
+
+/// Size in bytes of the model at `path` and of the files its external data lies in.
+pub fn model_bytes(path: &Path) -> Result<u64> {
+    onnx::size_on_disk(path)
+}
+
+/// A cleaned copy of `graph`: constants and shape arithmetic folded, BatchNorm folded, identities and dead code
+/// removed. `sample_shapes` are the shapes of one sample, one per graph input, without the batch axis; `None` takes
+/// what the file declares.
+pub fn prepare(graph: &Graph, sample_shapes: Option<&[Vec<usize>]>) -> Result<Graph> {
+    let shapes = match sample_shapes {
+        None => InputShapes::declared(),
+        Some(shapes) => {
+            input_shapes(graph, sample_shapes)?;
+            InputShapes::of_samples(shapes.iter().cloned().map(Some).collect())
+        }
+    };
+    let mut graph = graph.clone();
+    passes::simplify(&mut graph, &shapes)?;
+    Ok(graph)
+}
+
+/// Plans `graph` (simplified) by `recipe`; `sample_shapes` as in [`prepare`]. An error when a layer to quantize has a
+/// weight or bias that is not finite.
+pub fn plan(graph: &Graph, recipe: &Recipe, sample_shapes: Option<&[Vec<usize>]>) -> Result<Plan> {
+    let facts = facts::infer(graph, &input_shapes(graph, sample_shapes)?)?;
+    let plan = plan::plan(graph, &facts, recipe)?;
+    for &id in plan.layers.iter().flat_map(|l| &l.nodes) {
+        for &v in graph.node(id).inputs.iter().flatten() {
+            let Some(tensor) = graph.constant(v) else { continue };
+            if let Some(i) = tensor.to_f32()?.iter().position(|x| !x.is_finite()) {
+                let message = format!("element {i} of `{}` is NaN or infinite", graph.value(v).name);
+                return Err(Error::new(Kind::Numeric, message).at(graph.describe(id)).hint("repair the model"));
+            }
+        }
+    }
+    Ok(plan)
+}

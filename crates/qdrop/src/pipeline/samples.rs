@@ -1,0 +1,198 @@
+//! Views of a sample set: a part of it spread evenly, and one that distrusts it.
+
+use super::shapes::input_shapes;
+use crate::data::{Samples, Subset};
+use crate::engine::facts;
+use crate::error::{Error, Kind, Result};
+use crate::graph::Graph;
+use crate::tensor::{DType, Tensor};
+
+/// At most `limit` samples of `samples`, spread evenly over it, so that sets sorted by class keep every class; all of
+/// them without a limit.
+pub fn spread<S: Samples>(samples: S, limit: Option<usize>) -> Result<Subset<S>> {
+    let all = samples.len();
+    let len = limit.unwrap_or(all).min(all);
+    // 128 bits hold the product of any two lengths.
+    let indices = (0..len).map(|i| (i as u128 * all as u128 / len as u128) as usize).collect();
+    Subset::new(samples, indices)
+}
+
+/// That every sample has a label within the classes of `graph` (simplified), counted in its first output; `shapes` are
+/// those of one sample, without the batch axis. No sample is decoded for it.
+pub fn check_labels(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples) -> Result<()> {
+    let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
+    let Some(&scores) = graph.outputs.first() else {
+        return Err(Error::model("the network has no output"));
+    };
+    let classes = facts.require(graph, scores)?.numel();
+    for i in 0..samples.len() {
+        let place = || format!("sample `{}`", samples.name(i));
+        match samples.label(i) {
+            None => {
+                let hint = "give one sub-folder per class, or a CSV with lines file,label";
+                return Err(Error::data("expected a label, got none").at(place()).hint(hint));
+            }
+            Some(label) if label >= classes => {
+                let last = classes.saturating_sub(1);
+                let message = format!("label {label} is out of range, the network has {classes} classes (0 to {last})");
+                return Err(Error::data(message).at(place()));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A sample set whose every sample is checked when it is read: shapes and types as the network wants them, no NaN,
+/// no infinity.
+pub struct Checked<'a> {
+    inner: &'a dyn Samples,
+    shapes: Vec<Vec<usize>>,
+    dtypes: Vec<Option<DType>>,
+    inputs: Vec<String>,
+}
+
+impl<'a> Checked<'a> {
+    /// Checks `inner` against the inputs of `graph` and `shapes` (of one sample, no batch axis). An error when the
+    /// set is empty or `shapes` do not fit the graph.
+    pub fn new(graph: &Graph, shapes: &[Vec<usize>], inner: &'a dyn Samples) -> Result<Self> {
+        if inner.is_empty() {
+            return Err(Error::data("expected samples, got none"));
+        }
+        input_shapes(graph, Some(shapes))?;
+        Ok(Checked {
+            inner,
+            shapes: shapes.to_vec(),
+            dtypes: graph.inputs.iter().map(|&v| graph.value(v).fact.dtype).collect(),
+            inputs: graph.inputs.iter().map(|&v| graph.value(v).name.clone()).collect(),
+        })
+    }
+
+    fn check(&self, tensors: &[Tensor]) -> Result<()> {
+        if tensors.len() != self.inputs.len() {
+            let message = format!("the network has {} inputs, the sample has {}", self.inputs.len(), tensors.len());
+            return Err(Error::data(message));
+        }
+        for (i, tensor) in tensors.iter().enumerate() {
+            let place = || format!("input `{}`", self.inputs[i]);
+            if tensor.shape() != self.shapes[i] {
+                let message = format!("expected shape {:?}, got {:?}", self.shapes[i], tensor.shape());
+                return Err(Error::data(message).at(place()));
+            }
+            if let Some(want) = self.dtypes[i]
+                && want != tensor.dtype()
+            {
+                let message = format!("expected elements of type {want:?}, got {:?}", tensor.dtype());
+                return Err(Error::data(message).at(place()));
+            }
+            if tensor.dtype().is_float() {
+                let values = tensor.as_f32().map(|v| v.iter().position(|x| !x.is_finite()));
+                let bad = match values {
+                    Some(bad) => bad,
+                    None => tensor.to_f64()?.iter().position(|x| !x.is_finite()),
+                };
+                if let Some(at) = bad {
+                    let message = format!("expected finite numbers, element {at} is NaN or infinite");
+                    return Err(Error::new(Kind::Numeric, message).at(place()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Samples for Checked<'_> {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        let tensors = self.inner.get(index)?;
+        self.check(&tensors).map_err(|e| e.at(format!("sample `{}`", self.inner.name(index))))?;
+        Ok(tensors)
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.inner.label(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.inner.name(index)
+    }
+
+    fn skipped(&self) -> usize {
+        self.inner.skipped()
+    }
+
+    fn input_names(&self) -> Option<Vec<String>> {
+        self.inner.input_names()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Dim, Fact};
+
+    struct Rows(Vec<f32>);
+
+    impl Samples for Rows {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+            Ok(vec![Tensor::f32(&[1], vec![self.0[index]])])
+        }
+        fn label(&self, index: usize) -> Option<usize> {
+            (self.0[index] >= 0.0).then_some(self.0[index] as usize)
+        }
+        fn name(&self, index: usize) -> String {
+            format!("row {index}")
+        }
+    }
+
+    #[test]
+    fn a_part_is_spread_evenly() {
+        let rows = || Rows((0..10).map(|i| i as f32).collect());
+        let part = spread(rows(), Some(4)).unwrap();
+        let picked: Vec<f32> = (0..part.len()).map(|i| part.get(i).unwrap()[0].as_f32().unwrap()[0]).collect();
+        assert_eq!(picked, [0.0, 2.0, 5.0, 7.0]);
+        assert_eq!(spread(rows(), None).unwrap().len(), 10);
+        assert_eq!(spread(rows(), Some(99)).unwrap().len(), 10);
+        assert_eq!(spread(rows(), Some(0)).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn bad_samples_are_named() {
+        let (graph, rows) = (graph(), Rows(vec![1.0, f32::NAN]));
+        let checked = Checked::new(&graph, &[vec![1]], &rows).unwrap();
+        assert!(checked.get(0).is_ok());
+        let error = checked.get(1).unwrap_err();
+        assert_eq!(error.kind(), Kind::Numeric);
+        assert_eq!(
+            error.to_string(),
+            "sample `row 1`: input `x`: expected finite numbers, element 0 is NaN or infinite"
+        );
+        assert!(Checked::new(&graph, &[vec![2]], &rows).is_err());
+        assert!(Checked::new(&graph, &[vec![1]], &Rows(vec![])).is_err());
+    }
+
+    #[test]
+    fn labels_must_be_classes() {
+        // The label of a row is its value; the network hands its one input out as its one class.
+        let check = |rows: Vec<f32>| check_labels(&graph(), &[vec![1]], &Rows(rows));
+        assert!(check(vec![0.0, 0.0]).is_ok());
+        let error = check(vec![0.0, 1.0]).unwrap_err();
+        assert_eq!(error.to_string(), "sample `row 1`: label 1 is out of range, the network has 1 classes (0 to 0)");
+        assert_eq!(check(vec![-1.0]).unwrap_err().message(), "expected a label, got none");
+    }
+
+    fn graph() -> Graph {
+        let mut graph = Graph::default();
+        let fact = Fact { dtype: Some(DType::F32), shape: Some(vec![Dim::Symbol("n".into()), Dim::Known(1)]) };
+        let x = graph.add_value("x", fact);
+        graph.inputs.push(x);
+        graph.outputs.push(x);
+        graph
+    }
+}

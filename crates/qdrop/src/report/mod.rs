@@ -1,0 +1,319 @@
+//! What a run tells while it works ([`Event`], [`Sink`]) and what it leaves behind ([`Report`]).
+//!
+//! Everything here is data: who prints it, and how, is the caller's choice.
+
+mod table;
+
+pub use table::{Table, bytes, count, duration, figure};
+
+use crate::plan::MethodName;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A step of the corridor, in the order in which a run passes through them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Stage {
+    /// Reading the model file.
+    Read,
+    /// Folding and cleaning the graph.
+    Simplify,
+    /// Deciding sites, bits and units.
+    Plan,
+    /// Decoding samples.
+    Load,
+    /// Watching activations and fitting the first grids.
+    Calibrate,
+    /// Solving the units one after the other.
+    Reconstruct,
+    /// Writing the decisions into the graph.
+    Lower,
+    /// Writing the model file.
+    Write,
+    /// Running a network over labelled samples.
+    Evaluate,
+    /// Comparing two networks value by value.
+    Compare,
+}
+
+impl Stage {
+    /// The name people read (`calibrate`).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Read => "read",
+            Stage::Simplify => "simplify",
+            Stage::Plan => "plan",
+            Stage::Load => "load samples",
+            Stage::Calibrate => "calibrate",
+            Stage::Reconstruct => "reconstruct",
+            Stage::Lower => "lower",
+            Stage::Write => "write",
+            Stage::Evaluate => "evaluate",
+            Stage::Compare => "compare",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Something that happened during a run. Times are in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A stage begins.
+    StageStarted {
+        /// Which.
+        stage: Stage,
+        /// Steps it will take (samples, units), when known.
+        total: Option<usize>,
+    },
+    /// A stage advanced; also how calibration and evaluation count their samples.
+    StageProgress {
+        /// Which.
+        stage: Stage,
+        /// Steps done, at most `total`.
+        done: usize,
+        /// Steps in all.
+        total: usize,
+    },
+    /// A stage ended.
+    StageFinished {
+        /// Which.
+        stage: Stage,
+        /// Wall-clock time it took.
+        seconds: f64,
+    },
+    /// Reconstruction of a unit begins.
+    UnitStarted {
+        /// Position among the units to solve, from 0.
+        index: usize,
+        /// Units to solve.
+        total: usize,
+        /// The unit's name.
+        name: String,
+        /// Weight layers in it.
+        layers: usize,
+        /// Iterations it will take.
+        iterations: usize,
+    },
+    /// Reconstruction of a unit advanced.
+    UnitProgress {
+        /// Position among the units to solve, from 0.
+        index: usize,
+        /// Iterations done.
+        iteration: usize,
+        /// Iterations in all.
+        iterations: usize,
+        /// Reconstruction loss of the last batch, in squared units of the unit's output.
+        loss: f64,
+        /// Speed in this unit.
+        iterations_per_second: f64,
+        /// Estimated time until this unit is done.
+        unit_seconds_left: f64,
+        /// Estimated time until the whole run is done.
+        run_seconds_left: f64,
+    },
+    /// Reconstruction of a unit ended.
+    UnitFinished {
+        /// Position among the units to solve, from 0.
+        index: usize,
+        /// What came of it.
+        unit: UnitReport,
+    },
+    /// Something the user should know and that is no error.
+    Note {
+        /// One line, lowercase, no final period.
+        message: String,
+    },
+}
+
+/// Receives the events of a run and may ask it to stop.
+pub trait Sink {
+    /// Called for every event, on the thread that drives the run.
+    fn event(&mut self, event: &Event);
+
+    /// Whether the run should stop as soon as it can, with [`crate::Kind::Interrupted`]. Asked between batches.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// A sink that ignores every event and never cancels.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Sink for Silent {
+    fn event(&mut self, _: &Event) {}
+}
+
+/// Runs `work` as `stage`: tells `sink` of its begin and end and returns the result with the time it took.
+pub fn timed<T, E>(
+    sink: &mut dyn Sink,
+    stage: Stage,
+    total: Option<usize>,
+    work: impl FnOnce(&mut dyn Sink) -> Result<T, E>,
+) -> Result<(T, Timing), E> {
+    let start = std::time::Instant::now();
+    sink.event(&Event::StageStarted { stage, total });
+    let result = work(sink)?;
+    let seconds = start.elapsed().as_secs_f64();
+    sink.event(&Event::StageFinished { stage, seconds });
+    Ok((result, Timing { stage, seconds }))
+}
+
+/// What became of one unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnitReport {
+    /// The unit's name.
+    pub name: String,
+    /// Names of its weight layers.
+    pub layers: Vec<String>,
+    /// Reconstruction loss over all calibration samples with nearest rounding on the first grids, in squared units
+    /// of the unit's output.
+    pub loss_before: f64,
+    /// The same after learning, everything quantized.
+    pub loss_after: f64,
+    /// Iterations done; 0 when nothing was learned.
+    pub iterations: usize,
+    /// Time it took.
+    pub seconds: f64,
+}
+
+/// Time spent in a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Which.
+    pub stage: Stage,
+    /// Wall-clock time.
+    pub seconds: f64,
+}
+
+/// Accuracy of one network.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Labelled samples measured.
+    pub samples: usize,
+    /// Share whose label has the highest score, in percent.
+    pub top1: f64,
+    /// Share whose label is among the five highest scores, in percent.
+    pub top5: f64,
+}
+
+/// Accuracy before and after.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// The float network.
+    pub float: Score,
+    /// Nearest rounding on the first grids.
+    pub nearest: Score,
+    /// The written file.
+    pub result: Score,
+}
+
+/// What a run did, complete enough to be repeated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of this layout: [`Report::SCHEMA`].
+    pub schema: u32,
+    /// The model read, as the user named it.
+    pub model: String,
+    /// The file written, if any.
+    pub output: Option<String>,
+    /// The method.
+    pub method: MethodName,
+    /// Bits of weights (2 to 8, or 32 for float) without exceptions.
+    pub weight_bits: u32,
+    /// Bits of activations (2 to 8, or 32 for float) without exceptions.
+    pub activation_bits: u32,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Iterations asked for per unit.
+    pub iterations: usize,
+    /// Calibration samples used.
+    pub samples: usize,
+    /// Units in network order, those without a weight layer left out.
+    pub units: Vec<UnitReport>,
+    /// Size of the file read, in bytes, external data included.
+    pub bytes_before: Option<u64>,
+    /// Size of the file written, in bytes, external data included.
+    pub bytes_after: Option<u64>,
+    /// Accuracy, when labelled samples were given.
+    pub accuracy: Option<Accuracy>,
+    /// Time per stage, in the order of the run.
+    pub timings: Vec<Timing>,
+    /// Samples left out because they could not be read.
+    pub skipped: usize,
+}
+
+impl Report {
+    /// Version of the layout this library writes.
+    pub const SCHEMA: u32 = 1;
+
+    /// A report that knows only its method: no model, units or timings yet.
+    pub fn new(method: MethodName) -> Self {
+        Report {
+            schema: Self::SCHEMA,
+            model: String::new(),
+            output: None,
+            method,
+            weight_bits: 32,
+            activation_bits: 32,
+            seed: 0,
+            iterations: 0,
+            samples: 0,
+            units: Vec::new(),
+            bytes_before: None,
+            bytes_after: None,
+            accuracy: None,
+            timings: Vec::new(),
+            skipped: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_and_events_survive_json() {
+        let unit = UnitReport {
+            name: "layer1".into(),
+            layers: vec!["conv1".into()],
+            loss_before: 2.0,
+            loss_after: 0.5,
+            iterations: 10,
+            seconds: 0.25,
+        };
+        let mut report = Report::new(MethodName::Qdrop);
+        report.units.push(unit.clone());
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        let event = Event::UnitFinished { index: 0, unit };
+        let text = serde_json::to_string(&event).unwrap();
+        assert!(text.starts_with(r#"{"event":"unit_finished""#), "{text}");
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    }
+
+    #[test]
+    fn timed_tells_begin_and_end() {
+        struct Log(Vec<Event>);
+        impl Sink for Log {
+            fn event(&mut self, event: &Event) {
+                self.0.push(event.clone());
+            }
+        }
+        let mut log = Log(Vec::new());
+        let (value, timing) = timed(&mut log, Stage::Plan, None, |_| Ok::<_, ()>(7)).unwrap();
+        assert_eq!((value, timing.stage), (7, Stage::Plan));
+        assert_eq!(log.0.len(), 2);
+        assert!(timed(&mut log, Stage::Plan, None, |_| Err::<(), _>("no")).is_err());
+        assert_eq!(log.0.len(), 3, "a failed stage never finishes");
+    }
+}

@@ -1,0 +1,174 @@
+//! A report as tables of text, for whoever draws them.
+
+use super::{Report, Score};
+
+/// Rows of text under a header; every row has as many cells as the header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// What the table shows; may be empty.
+    pub title: String,
+    /// Column names.
+    pub header: Vec<String>,
+    /// Rows of cells.
+    pub rows: Vec<Vec<String>>,
+    /// Columns that hold numbers and read better aligned right.
+    pub right: Vec<usize>,
+}
+
+impl Table {
+    /// An empty table; `header` separates columns with `|`, and `>` in front of a name aligns the column right.
+    pub fn new(title: impl Into<String>, header: &str) -> Self {
+        let columns: Vec<&str> = header.split('|').collect();
+        Table {
+            title: title.into(),
+            header: columns.iter().map(|c| c.trim_start_matches('>').to_string()).collect(),
+            rows: Vec::new(),
+            right: (0..columns.len()).filter(|&i| columns[i].starts_with('>')).collect(),
+        }
+    }
+
+    /// Adds a row, cut or filled with empty cells to the header's length.
+    pub fn row<T: ToString>(&mut self, cells: impl IntoIterator<Item = T>) -> &mut Self {
+        let mut row: Vec<String> = cells.into_iter().map(|c| c.to_string()).collect();
+        row.resize(self.header.len(), String::new());
+        self.rows.push(row);
+        self
+    }
+}
+
+/// A size in bytes for people: `512 B`, `1.5 KiB`, `26.7 MiB`.
+pub fn bytes(n: u64) -> String {
+    let (mut value, mut unit) = (n as f64, "B");
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, next);
+    }
+    if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// A duration in seconds for people: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`.
+pub fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "?".into();
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..=9 => format!("{seconds:.1} s"),
+        10..=59 => format!("{whole} s"),
+        60..=3599 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// A large count for people: `512`, `1.50 k`, `40.8 M`, `1.81 G`.
+pub fn count(n: u64) -> String {
+    let (mut value, mut unit) = (n as f64, "");
+    for next in [" k", " M", " G", " T"] {
+        if value < 1000.0 {
+            break;
+        }
+        (value, unit) = (value / 1000.0, next);
+    }
+    match unit {
+        "" => n.to_string(),
+        _ if value < 10.0 => format!("{value:.2}{unit}"),
+        _ => format!("{value:.1}{unit}"),
+    }
+}
+
+/// A loss or distance with four significant digits: `0.01234`, `1.234e-6`.
+pub fn figure(x: f64) -> String {
+    let size = x.abs();
+    if x == 0.0 || !x.is_finite() {
+        format!("{x}")
+    } else if !(1e-4..1e6).contains(&size) {
+        format!("{x:.3e}")
+    } else {
+        let decimals = (3 - size.log10().floor() as i32).max(0) as usize;
+        format!("{x:.decimals$}")
+    }
+}
+
+impl Report {
+    /// The report as tables: units, file sizes, accuracy (where measured), times.
+    pub fn tables(&self) -> Vec<Table> {
+        let mut tables = Vec::new();
+        if !self.units.is_empty() {
+            let mut t = Table::new("Units", "unit|>layers|>loss before|>loss after|>iterations|>time");
+            for u in &self.units {
+                t.row([
+                    u.name.clone(),
+                    u.layers.len().to_string(),
+                    figure(u.loss_before),
+                    figure(u.loss_after),
+                    u.iterations.to_string(),
+                    duration(u.seconds),
+                ]);
+            }
+            tables.push(t);
+        }
+        if let (Some(before), Some(after)) = (self.bytes_before, self.bytes_after) {
+            let mut t = Table::new("File", "file|>size|>of float");
+            let share = if before > 0 { format!("{:.1} %", after as f64 / before as f64 * 100.0) } else { "".into() };
+            t.row([self.model.clone(), bytes(before), "".into()]);
+            t.row([self.output.clone().unwrap_or_default(), bytes(after), share]);
+            tables.push(t);
+        }
+        if let Some(a) = &self.accuracy {
+            let title = format!("Accuracy on {} samples", a.result.samples);
+            let mut t = Table::new(title, "network|>top-1 %|>top-5 %");
+            for (name, s) in [("float", a.float), ("nearest rounding", a.nearest), ("result", a.result)] {
+                let Score { top1, top5, .. } = s;
+                t.row([name.into(), format!("{top1:.2}"), format!("{top5:.2}")]);
+            }
+            tables.push(t);
+        }
+        if !self.timings.is_empty() {
+            let mut t = Table::new("Time", "stage|>time");
+            for timing in &self.timings {
+                t.row([timing.stage.to_string(), duration(timing.seconds)]);
+            }
+            t.row(["all".into(), duration(self.timings.iter().map(|t| t.seconds).sum())]);
+            tables.push(t);
+        }
+        tables
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Accuracy;
+    use super::*;
+    use crate::plan::MethodName;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!((bytes(512), bytes(1536), bytes(28_000_000)), ("512 B".into(), "1.5 KiB".into(), "26.7 MiB".into()));
+        assert_eq!(
+            (duration(0.42), duration(65.0), duration(7800.0)),
+            ("0.4 s".into(), "1 min 5 s".into(), "2 h 10 min".into())
+        );
+        assert_eq!(duration(f64::NAN), "?");
+        assert_eq!((count(999), count(1500), count(40_810_000)), ("999".into(), "1.50 k".into(), "40.8 M".into()));
+        assert_eq!(
+            (figure(0.012341), figure(123.456), figure(1.2e-9)),
+            ("0.01234".into(), "123.5".into(), "1.200e-9".into())
+        );
+    }
+
+    #[test]
+    fn tables_hold_what_is_known() {
+        let mut report = Report::new(MethodName::Rtn);
+        assert!(report.tables().is_empty());
+        let score = Score { samples: 4, top1: 75.0, top5: 100.0 };
+        report.accuracy = Some(Accuracy { float: score, nearest: score, result: score });
+        (report.bytes_before, report.bytes_after) = (Some(1000), Some(250));
+        let tables = report.tables();
+        assert_eq!(tables.len(), 2);
+        assert_eq!(tables[0].rows[1][2], "25.0 %");
+        assert_eq!(tables[1].rows[2], ["result", "75.00", "100.00"]);
+        assert_eq!(tables[1].right, [1, 2]);
+    }
+}

@@ -1,0 +1,364 @@
+//! The house rules of `ARCHITECTURE.md`, read off the source: who may import whom, where `unsafe`, matrix libraries and
+//! printing may stand, how long a file may be. Test code is free to import what it needs.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Room, and the rooms it may import. `error` may be imported everywhere; crate root and corridor know all rooms.
+/// `ARCHITECTURE.md` shows the same table.
+const TABLE: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("tensor", &[]),
+    ("graph", &["tensor"]),
+    ("onnx", &["graph", "tensor"]),
+    ("quant", &["tensor"]),
+    ("engine", &["graph", "quant", "tensor"]),
+    ("passes", &["engine", "graph", "tensor"]),
+    ("plan", &["engine", "graph", "tensor"]),
+    ("data", &["plan", "tensor"]),
+    ("eval", &["engine", "graph", "tensor"]),
+    ("calibrate", &["engine", "graph", "plan", "quant", "tensor"]),
+    ("recon", &["engine", "plan", "quant", "tensor"]),
+    ("lower", &["graph", "plan", "quant", "tensor"]),
+    ("report", &["plan"]),
+    (
+        "pipeline",
+        &[
+            "calibrate",
+            "data",
+            "engine",
+            "eval",
+            "graph",
+            "lower",
+            "onnx",
+            "passes",
+            "plan",
+            "quant",
+            "recon",
+            "report",
+            "tensor",
+        ],
+    ),
+];
+
+/// Crates that multiply matrices or address vector units; only `engine` may use them.
+const KERNEL_CRATES: &[&str] = &["gemm", "pulp"];
+
+/// Longest file, in lines.
+const LONGEST: usize = 600;
+
+/// A source file with comments, strings and test modules blanked out; line breaks stay.
+struct Source {
+    path: PathBuf,
+    room: String,
+    code: String,
+    lines: usize,
+}
+
+fn library() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn rust_files(folder: &Path, out: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            rust_files(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+/// Blanks comments, string and character literals.
+fn blanked(text: &str) -> String {
+    let t: Vec<char> = text.chars().collect();
+    let mut out = String::with_capacity(text.len());
+    let (mut i, n) = (0, t.len());
+    let keep = |c: char| if c == '\n' { '\n' } else { ' ' };
+    let at = |i: usize, s: &str| s.chars().enumerate().all(|(k, c)| t.get(i + k) == Some(&c));
+    while i < n {
+        let start = i;
+        let word_before = i > 0 && (t[i - 1].is_alphanumeric() || t[i - 1] == '_');
+        if at(i, "//") {
+            while i < n && t[i] != '\n' {
+                i += 1;
+            }
+        } else if at(i, "/*") {
+            let mut depth = 0;
+            while i < n {
+                if at(i, "/*") {
+                    (depth, i) = (depth + 1, i + 2);
+                } else if at(i, "*/") {
+                    (depth, i) = (depth - 1, i + 2);
+                    if depth == 0 {
+                        break;
+                    }
+                } else {
+                    i += 1;
+                }
+            }
+        } else if t[i] == 'r' && !word_before && (at(i + 1, "\"") || at(i + 1, "#")) {
+            let hashes = t[i + 1..].iter().take_while(|&&c| c == '#').count();
+            if t.get(i + 1 + hashes) != Some(&'"') {
+                out.push(t[i]);
+                i += 1;
+                continue;
+            }
+            let end = format!("\"{}", "#".repeat(hashes));
+            i += 2 + hashes;
+            while i < n && !at(i, &end) {
+                i += 1;
+            }
+            i += end.len();
+        } else if t[i] == '"' {
+            i += 1;
+            while i < n && t[i] != '"' {
+                i += if t[i] == '\\' { 2 } else { 1 };
+            }
+            i += 1;
+        } else if t[i] == '\'' && (at(i + 1, "\\") || t.get(i + 2) == Some(&'\'')) {
+            // A character, not a lifetime.
+            i += if t.get(i + 1) == Some(&'\\') { 3 } else { 2 };
+            while i < n && t[i] != '\'' {
+                i += 1;
+            }
+            i += 1;
+        } else {
+            out.push(t[i]);
+            i += 1;
+            continue;
+        }
+        out.extend(t[start..i.min(n)].iter().map(|&c| keep(c)));
+    }
+    out
+}
+
+/// End of the item that starts at `start`: behind its `;`, or behind the brace that closes it.
+fn item_end(code: &str, start: usize) -> usize {
+    let mut depth = 0;
+    for (k, c) in code[start..].char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 1 => return start + k + 1,
+            '}' => depth -= 1,
+            ';' if depth == 0 => return start + k + 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+/// Blanks items under `#[cfg(test)]`; names of modules among them that have their own file go to `modules`.
+fn without_tests(code: &str, text: &str, modules: &mut Vec<String>) -> String {
+    const MARK: &str = "#[cfg(test)]";
+    let mut out = code.to_string();
+    while let Some(start) = out.find(MARK) {
+        let end = item_end(&out, start);
+        let item = &out[start + MARK.len()..end];
+        let words: Vec<&str> =
+            item.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !w.is_empty()).collect();
+        if item.ends_with(';')
+            && let Some(k) = words.iter().position(|&w| w == "mod")
+        {
+            modules.push(words[k + 1].to_string());
+            // `#[path = "file.rs"]`: the literal is blanked in the code, so it is read from the text.
+            if let Some(literal) = text[start..end].split('"').nth(1) {
+                modules.push(literal.trim_end_matches(".rs").to_string());
+            }
+        }
+        let blank: String = out[start..end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
+        out.replace_range(start..end, &blank);
+    }
+    out
+}
+
+fn sources() -> Vec<Source> {
+    let root = library();
+    let mut paths = Vec::new();
+    rust_files(&root, &mut paths);
+    let mut tests = BTreeSet::new();
+    let mut all = Vec::new();
+    for path in &paths {
+        let text = std::fs::read_to_string(path).unwrap();
+        // Offsets of text and code agree only where every character is one byte.
+        let text: String = text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+        let mut modules = Vec::new();
+        let code = without_tests(&blanked(&text), &text, &mut modules);
+        let parent = match path.file_stem().unwrap().to_str() {
+            Some("mod" | "lib") => path.parent().unwrap().to_path_buf(),
+            _ => path.with_extension(""),
+        };
+        for module in modules {
+            tests.insert(parent.join(&module));
+            tests.insert(path.parent().unwrap().join(module));
+        }
+        let first = path.strip_prefix(&root).unwrap().components().next().unwrap();
+        let room = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_string();
+        all.push(Source { path: path.clone(), room, code, lines: text.lines().count() });
+    }
+    let is_test = |p: &Path| p.with_extension("").ancestors().any(|a| tests.contains(a));
+    all.retain(|s| !is_test(&s.path));
+    assert!(all.len() > 30, "the source is not where this test looks");
+    all
+}
+
+/// Names that follow `crate::` in code, groups in braces included: `crate::{a::B, c}` names `a` and `c`.
+fn crate_names(code: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (start, found) in code.match_indices("crate::") {
+        if code[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let rest = code[start + found.len()..].trim_start();
+        let mut push = |s: &str| {
+            let name: String = s.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                names.insert(name);
+            }
+        };
+        let Some(group) = rest.strip_prefix('{') else {
+            push(rest);
+            continue;
+        };
+        let (mut depth, mut part) = (0, 0);
+        for (k, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => {
+                    push(&group[part..k]);
+                    break;
+                }
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    push(&group[part..k]);
+                    part = k + 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+fn has_word(code: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(word).any(|(k, _)| !code[..k].ends_with(part) && !code[k + word.len()..].starts_with(part))
+}
+
+/// Prints all broken rules at once.
+fn none(rule: &str, broken: Vec<String>) {
+    assert!(broken.is_empty(), "{rule}:\n  {}\n", broken.join("\n  "));
+}
+
+#[test]
+fn imports_follow_the_table() {
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|s| s.room != "lib") {
+        let Some((_, allowed)) = TABLE.iter().find(|(room, _)| *room == source.room) else {
+            broken.push(format!("room `{}` is not in the table", source.room));
+            continue;
+        };
+        for name in crate_names(&source.code) {
+            let room = TABLE.iter().any(|(room, _)| *room == name);
+            if room && name != source.room && name != "error" && !allowed.contains(&name.as_str()) {
+                broken.push(format!("{}: `{}` may not import `{name}`", source.path.display(), source.room));
+            }
+        }
+    }
+    none("imports that the table forbids", broken);
+}
+
+#[test]
+fn arrows_never_turn_back() {
+    // Each row may name only rooms of earlier rows.
+    for (i, (room, allowed)) in TABLE.iter().enumerate() {
+        for other in *allowed {
+            assert!(TABLE[..i].iter().any(|(r, _)| r == other), "`{room}` imports `{other}`, which stands behind it");
+        }
+    }
+}
+
+#[test]
+fn the_table_is_the_one_in_the_architecture() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for (room, allowed) in TABLE {
+        let names: Vec<String> = allowed.iter().map(|r| format!("`{r}`")).collect();
+        let want = if *room == "pipeline" { "all of them".to_string() } else { names.join(", ") };
+        let want = if want.is_empty() { "-".to_string() } else { want };
+        let row = page.lines().find(|l| l.starts_with(&format!("| `{room}` |")));
+        let row = row.unwrap_or_else(|| panic!("ARCHITECTURE.md has no row for `{room}`"));
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+        assert_eq!(cell, want, "imports of `{room}` in ARCHITECTURE.md");
+    }
+}
+
+#[test]
+fn unsafe_and_matrix_libraries_stay_in_the_engine() {
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|s| s.room != "engine") {
+        if has_word(&source.code, "unsafe") {
+            broken.push(format!("{}: unsafe", source.path.display()));
+        }
+        for name in KERNEL_CRATES {
+            let path = format!("{name}::");
+            let inside = |k: usize| source.code[..k].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+            if source.code.match_indices(&path).any(|(k, _)| !inside(k)) {
+                broken.push(format!("{}: uses {name}", source.path.display()));
+            }
+        }
+    }
+    none("only `engine` may do this", broken);
+}
+
+#[test]
+fn the_library_does_not_print() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        for name in ["println!", "print!", "eprintln!", "eprint!", "dbg!"] {
+            if has_word(&source.code, name) {
+                broken.push(format!("{}: {name}", source.path.display()));
+            }
+        }
+    }
+    none("printing belongs to the command line", broken);
+}
+
+#[test]
+fn files_are_short() {
+    let mut paths = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["src", "tests", "../qdrop-cli/src", "../qdrop-cli/tests"] {
+        if root.join(folder).is_dir() {
+            rust_files(&root.join(folder), &mut paths);
+        }
+    }
+    let lines = |p: &PathBuf| std::fs::read_to_string(p).unwrap().lines().count();
+    let long = paths.iter().filter(|p| lines(p) > LONGEST).map(|p| format!("{}: {} lines", p.display(), lines(p)));
+    none("files longer than 600 lines", long.collect());
+    // The count of the scanner is the file's.
+    assert!(sources().iter().all(|s| s.lines <= LONGEST));
+}
+
+#[test]
+fn the_reader_of_source_reads_well() {
+    let code = r##"
+        use crate::{tensor::Tensor, graph::{Op, self}, Result};
+        // use crate::onnx;
+        let s = "crate::plan"; let r = r#"crate::eval "quoted" "#; let c = '"'; let l: &'static str = "x";
+        fn f() { crate::quant::round(1.0); $crate::report::x(); }
+        #[cfg(test)]
+        mod tests { use crate::passes; fn g() { if true { unsafe {} } } }
+        #[cfg(test)]
+        mod elsewhere;
+    "##;
+    let mut modules = Vec::new();
+    let seen = without_tests(&blanked(code), code, &mut modules);
+    let names: Vec<String> = crate_names(&seen).into_iter().collect();
+    assert_eq!(names, ["Result", "graph", "quant", "tensor"]);
+    assert_eq!(modules, ["elsewhere"]);
+    assert!(!has_word(&seen, "unsafe") && has_word("unsafe {", "unsafe") && !has_word("unsafe_code", "unsafe"));
+    assert_eq!(seen.len(), code.len());
+}
