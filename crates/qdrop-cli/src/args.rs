@@ -1,0 +1,378 @@
+//! The command line as typed: what may be written, what each word means, and examples.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use qdrop::plan::{Color, Format, Granularity, Layout, MethodName, Observer, Placement};
+use std::path::PathBuf;
+
+const ABOUT: &str = "Quantize a trained ONNX network to 2-8 bit weights and activations, without training data labels";
+
+const EXAMPLES: &str = "\
+Examples:
+  qdrop demo                                                   see the whole job on a built-in network
+  qdrop plan model.onnx -w 4 -a 4                              what would be done, before any data is read
+  qdrop quantize model.onnx --calib images/ --input imagenet -w 4 -a 4 -o model.w4a4.onnx
+  qdrop eval model.w4a4.onnx --data test/ --input imagenet     measure the written file
+  qdrop compare model.onnx model.w4a4.onnx --data images/ --input imagenet
+
+Results go to stdout, progress to stderr.
+Exit status: 0 done, 1 a stated threshold was missed, 2 error, 130 interrupted.";
+
+/// Whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "qdrop", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// No progress on stderr
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show a network's inputs, outputs, operators and size
+    Inspect(Inspect),
+    /// Show what quantize would do: units, layers, sites, bits, memory, and what stays float and why
+    Plan(Plan),
+    /// Quantize a network
+    Quantize(Box<Quantize>),
+    /// Measure a network's accuracy on labelled samples
+    Eval(Eval),
+    /// Show how far the intermediate values of two networks lie apart
+    Compare(Compare),
+    /// Print a recipe with every option, its meaning and its default
+    Recipe,
+    /// Quantize a small built-in network by four methods and show the accuracies
+    Demo(Demo),
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Print {
+    /// Tables for people
+    #[default]
+    Text,
+    /// One JSON document for programs
+    Json,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  qdrop inspect model.onnx\n  qdrop inspect model.onnx --shape 1,3,224,224")]
+pub struct Inspect {
+    /// The ONNX file
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub shape: Shape,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Print,
+}
+
+/// The shape of the network's inputs where the file leaves it open.
+#[derive(Debug, Args)]
+pub struct Shape {
+    /// Shape of an input where the file leaves it open, batch first (1,3,224,224); once per input, in order
+    #[arg(long = "shape", value_name = "N,C,H,W", value_parser = shape)]
+    pub shapes: Vec<Vec<usize>>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop plan resnet20.onnx -w 4 -a 4
+  qdrop plan resnet20.onnx -w 4 -a 4 --format json
+  qdrop plan model.onnx --shape 1,3,224,224 --granularity layer
+
+The predicted memory is for --samples calibration samples (1024 unless told).")]
+pub struct Plan {
+    /// The ONNX file
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub shape: Shape,
+    #[command(flatten)]
+    pub wish: Wish,
+    #[command(flatten)]
+    pub input: Input,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Print,
+}
+
+/// Arguments of `quantize`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop quantize resnet20.onnx --calib calib/ --input imagenet-norm -w 2 -a 4 --method qdrop --iters 2000 \\
+      --seed 0 -o out.onnx
+  qdrop quantize mobilenetv2.onnx --calib calib.csv --input imagenet -w 4 -a 4 --lambda 0.1 -o out.onnx \\
+      --eval eval.csv
+  qdrop quantize model.onnx --calib samples.npy --recipe w2a4.toml
+
+Samples: a folder of images (flat, or one sub-folder per class), a CSV with lines file,label, or arrays in a
+.npy, .npz or .safetensors file, used as they are. Every option can also stand in a recipe (`qdrop recipe`);
+what is typed here overrides it.")]
+pub struct Quantize {
+    /// The float ONNX file
+    pub model: PathBuf,
+    /// Calibration samples, a few hundred without labels: image folder, CSV, .npy, .npz or .safetensors
+    #[arg(long, value_name = "PATH")]
+    pub calib: PathBuf,
+    /// File to write [default: MODEL's name with the bits, in the current directory: model.w4a4.onnx]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Labelled samples on which float, nearest rounding and the written file are measured
+    #[arg(long, value_name = "PATH")]
+    pub eval: Option<PathBuf>,
+    #[command(flatten)]
+    pub wish: Wish,
+    #[command(flatten)]
+    pub input: Input,
+    /// How to print the report (the format of the written file is --file-format)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Print,
+}
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop eval out.onnx --data test/ --input imagenet-norm --format json
+  qdrop eval out.onnx --data eval.csv --input imagenet --min-top1 70     exit status 1 below 70 %")]
+pub struct Eval {
+    /// The ONNX file, float or quantized
+    pub model: PathBuf,
+    /// Labelled samples: one sub-folder per class, CSV with lines file,label, .npz or .safetensors with labels
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub input: Input,
+    #[command(flatten)]
+    pub run: Run,
+    /// Exit with status 1 when top-1 is below this percentage
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub min_top1: Option<f64>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Print,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop compare model.onnx model.w4a4.onnx --data calib/ --input imagenet --samples 64
+
+Values of the same name are compared, so both files should come from one export.")]
+pub struct Compare {
+    /// The reference, usually the float network
+    pub a: PathBuf,
+    /// The other network
+    pub b: PathBuf,
+    /// Samples; labels are not needed
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub input: Input,
+    #[command(flatten)]
+    pub run: Run,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Print,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  qdrop demo\n  qdrop demo --iters 2000 --output-dir /tmp/demo")]
+pub struct Demo {
+    /// Where the quantized files go; made if missing
+    #[arg(long, value_name = "DIR", default_value = "qdrop-demo")]
+    pub output_dir: PathBuf,
+    /// Iterations per unit; the default fits two cores and two minutes
+    #[arg(long, value_name = "N")]
+    pub iters: Option<usize>,
+    /// Seed of every random choice
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Threads; 0 takes all cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Print,
+}
+
+/// Options of commands that only run a network.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Use at most this many samples, spread evenly over the set
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Threads; 0 takes all cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// Recipe whose [input] part says how images are prepared
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+}
+
+/// How the network is quantized; each overrides the recipe.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Quantization")]
+pub struct Wish {
+    /// Recipe with options; the ones typed here override it
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// Bits of weights: 2 to 8, or 32 for float [default: 4]
+    #[arg(short, long = "weight-bits", value_name = "BITS")]
+    pub weights: Option<u32>,
+    /// Bits of activations: 2 to 8, or 32 for float [default: 4]
+    #[arg(short, long = "activation-bits", value_name = "BITS")]
+    pub activations: Option<u32>,
+    /// Method: nearest rounding, or learned rounding by one of three papers [default: qdrop]
+    #[arg(long, value_parser = names::<MethodName>(&["rtn", "adaround", "brecq", "qdrop"]))]
+    pub method: Option<MethodName>,
+    /// Iterations per unit [default: 20000]
+    #[arg(long, value_name = "N")]
+    pub iters: Option<usize>,
+    /// Samples per iteration [default: 32]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Weight of the rounding regulariser; 0.1 for MobileNetV2, 0.2 for MNASNet [default: 0.01]
+    #[arg(long, value_name = "X")]
+    pub lambda: Option<f64>,
+    /// Probability that an element stays quantized while learning, 0 to 1 [default: 0.5 for qdrop]
+    #[arg(long, value_name = "P")]
+    pub keep_probability: Option<f64>,
+    /// Seed of every random choice [default: 1005]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Threads; 0 takes all cores; never changes the result [default: 0]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Use at most this many calibration samples, spread evenly over the set [default: all]
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Bits of the first and the last weight layer and of the tensor that reaches the last [default: 8]
+    #[arg(long, value_name = "BITS")]
+    pub first_last_bits: Option<u32>,
+    /// Output of the first layer at 8 bit too
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub first_output_8bit: Option<bool>,
+    /// Which grids have their zero point in the middle [default: none]
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "both")]
+    pub symmetric: Option<Symmetric>,
+    /// One step per output channel of a weight (true) or one per weight (false) [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub per_channel: Option<bool>,
+    /// How ranges are found, of weights and activations [default: mse]
+    #[arg(long, value_parser = names::<Observer>(&["mse", "min-max", "percentile"]))]
+    pub observer: Option<Observer>,
+    /// Where activation quantizers sit: on what layers produce, or on what they read [default: producer]
+    #[arg(long, value_parser = names::<Placement>(&["producer", "consumer"]))]
+    pub placement: Option<Placement>,
+    /// Size of the pieces solved at once [default: block; layer for adaround]
+    #[arg(long, value_parser = names::<Granularity>(&["block", "layer"]))]
+    pub granularity: Option<Granularity>,
+    /// Form of the written file: 8-bit operators that run everywhere, or native 4- and 2-bit types [default: qcdq]
+    #[arg(long, value_parser = names::<Format>(&["qcdq", "qdq"]))]
+    pub file_format: Option<Format>,
+}
+
+/// Grids with the zero point in the middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Symmetric {
+    /// Weights
+    Weights,
+    /// Activations
+    Activations,
+    /// Weights and activations
+    Both,
+    /// Neither
+    None,
+}
+
+/// How images become network input; each overrides the recipe.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Images")]
+pub struct Input {
+    /// Preset: imagenet (resize 256, crop 224, mean and std), imagenet-norm (mean and std only), none
+    #[arg(long, value_name = "PRESET")]
+    pub input: Option<String>,
+    /// Resize the shorter side to this many pixels; 0 for no resize
+    #[arg(long, value_name = "PIXELS")]
+    pub resize: Option<usize>,
+    /// Cut a square of this many pixels from the centre; 0 for no crop
+    #[arg(long, value_name = "PIXELS")]
+    pub crop: Option<usize>,
+    /// Divide the 0 to 255 pixel values by this
+    #[arg(long, value_name = "X")]
+    pub divisor: Option<f32>,
+    /// Mean per channel, after the division
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', allow_hyphen_values = true)]
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation per channel, after the division
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
+    pub std: Option<Vec<f32>>,
+    /// Order of axes
+    #[arg(long, value_parser = names::<Layout>(&["nchw", "nhwc"]))]
+    pub layout: Option<Layout>,
+    /// Order of colour channels
+    #[arg(long, value_parser = names::<Color>(&["rgb", "bgr", "gray"]))]
+    pub color: Option<Color>,
+    /// Leave out images that cannot be read, counting them, instead of stopping
+    #[arg(long)]
+    pub skip_bad: bool,
+}
+
+/// Parses one of `names`, the names that `T` has in recipes.
+fn names<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: serde::de::DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|s| serde_json::from_value::<T>(serde_json::Value::String(s)))
+}
+
+fn shape(text: &str) -> Result<Vec<usize>, String> {
+    let parsed: Result<Vec<usize>, _> = text.split(',').map(|d| d.trim().parse::<usize>()).collect();
+    match parsed {
+        Ok(shape) if shape.iter().all(|&d| d > 0) => Ok(shape),
+        _ => Err("expected sizes above 0 separated by commas, such as 1,3,224,224".into()),
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(p) if (0.0..=100.0).contains(&p) => Ok(p),
+        _ => Err("expected a percentage from 0 to 100".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_forms_parse() {
+        for line in [
+            "quantize resnet20.onnx --calib calib/ --input imagenet-norm -w 2 -a 4 --method qdrop --iters 2000 --seed 0 -o out.onnx",
+            "quantize mobilenetv2.onnx --calib calib.csv --input imagenet -w 4 -a 4 --lambda 0.1 -o out.onnx --eval eval.csv",
+            "eval out.onnx --data test/ --input imagenet-norm --format json",
+            "plan resnet20.onnx -w 4 -a 4 --format json",
+            "quantize m.onnx --calib c --symmetric --first-output-8bit --mean -0.5,0,0.5 --color bgr --file-format qdq",
+            "quantize m.onnx --calib c --symmetric=weights --first-output-8bit=false --observer min-max -q",
+        ] {
+            let words = std::iter::once("qdrop").chain(line.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What must hold about files before any work begins.
+
+use qdrop::error::Kind;
+use qdrop::plan::Recipe;
+use qdrop::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// That `path` is a file that can be opened.
+pub fn readable_file(path: &Path) -> Result<()> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let kind = file.metadata().map_err(|e| Error::io(path, e))?;
+    if kind.is_dir() {
+        return Err(Error::new(Kind::Io, "expected a file, got a directory").at(path.display()));
+    }
+    Ok(())
+}
+
+/// That there is something at `path`.
+pub fn exists(path: &Path) -> Result<()> {
+    std::fs::metadata(path).map(drop).map_err(|e| Error::io(path, e))
+}
+
+/// That `output` can be written and is none of the files `read`.
+pub fn writable(output: &Path, read: &[&Path]) -> Result<()> {
+    if output.is_dir() {
+        let error = Error::new(Kind::Io, "expected a file name for the output, got a directory");
+        return Err(error.at(output.display()).hint("give a file name with -o"));
+    }
+    for input in read {
+        if same_file(output, input) {
+            let error = Error::new(Kind::Io, format!("output and input `{}` are the same file", input.display()));
+            return Err(error.at(output.display()).hint("give another name with -o"));
+        }
+    }
+    let directory = match output.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !directory.is_dir() {
+        let error = Error::new(Kind::Io, format!("the directory `{}` does not exist", directory.display()));
+        return Err(error.at(output.display()).hint("create it, or give another name with -o"));
+    }
+    let probe = tempfile::Builder::new().prefix(".qdrop-").tempfile_in(directory).map(drop);
+    probe.map_err(|e| {
+        Error::new(Kind::Io, format!("the directory `{}` cannot be written: {e}", directory.display()))
+            .at(output.display())
+            .hint("give another place with -o")
+    })
+}
+
+/// Whether both paths lead to one existing file, through links too.
+fn same_file(a: &Path, b: &Path) -> bool {
+    if let (Ok(a), Ok(b)) = (a.canonicalize(), b.canonicalize())
+        && a == b
+    {
+        return true;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if let (Ok(a), Ok(b)) = (a.metadata(), b.metadata()) {
+            return (a.dev(), a.ino()) == (b.dev(), b.ino());
+        }
+    }
+    false
+}
+
+/// Where the result goes when the user names no file: the model's name with the bits, in the current directory.
+pub fn default_output(model: &Path, recipe: &Recipe) -> PathBuf {
+    let stem = model.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy());
+    PathBuf::from(format!("{stem}.w{}a{}.onnx", recipe.weights.bits, recipe.activations.bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_checked_before_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("m.onnx");
+        std::fs::write(&model, b"x").unwrap();
+        assert!(writable(&dir.path().join("out.onnx"), &[&model]).is_ok());
+        assert!(writable(&model, &[&model]).unwrap_err().message().contains("same file"));
+        assert!(writable(dir.path(), &[&model]).unwrap_err().message().contains("directory"));
+        let missing = dir.path().join("none").join("out.onnx");
+        assert!(writable(&missing, &[&model]).unwrap_err().message().contains("does not exist"));
+        let link = dir.path().join("link.onnx");
+        std::fs::hard_link(&model, &link).unwrap();
+        assert!(writable(&link, &[&model]).unwrap_err().message().contains("same file"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "the probe is gone");
+    }
+
+    #[test]
+    fn default_output_is_predictable() {
+        let recipe = Recipe::default();
+        assert_eq!(default_output(Path::new("a/b/net.onnx"), &recipe), Path::new("net.w4a4.onnx"));
+    }
+}

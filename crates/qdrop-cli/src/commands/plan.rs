@@ -1,0 +1,208 @@
+//! `qdrop plan`: what quantizing would do, before any data is read.
+
+use crate::args::{self, Print};
+use crate::{Outcome, checks, out, wish};
+use qdrop::Result;
+use qdrop::graph::{Graph, ValueId};
+use qdrop::pipeline::{self, Memory};
+use qdrop::plan::{Plan, Recipe};
+use qdrop::report::{Table, bytes, count};
+use serde::Serialize;
+
+/// Calibration samples that the predicted memory is for, unless told.
+const SAMPLES: usize = 1024;
+
+/// The printed result; also its JSON.
+#[derive(Debug, Serialize)]
+struct View {
+    model: String,
+    bits: Bits,
+    units: Vec<UnitView>,
+    layers: Vec<LayerView>,
+    sites: Vec<SiteView>,
+    float: Vec<FloatView>,
+    predicted_memory: Memory,
+}
+
+/// Bits without exceptions.
+#[derive(Debug, Serialize)]
+struct Bits {
+    weights: u32,
+    activations: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct UnitView {
+    name: String,
+    layers: Vec<String>,
+    sites: Vec<String>,
+    weight_bits: Vec<u32>,
+    activation_bits: Vec<u32>,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    nodes: usize,
+    parameters: u64,
+    multiply_adds: u64,
+    cache_bytes_per_sample: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LayerView {
+    name: String,
+    weight: String,
+    shape: Vec<usize>,
+    bits: u32,
+    symmetric: bool,
+    per_channel: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct SiteView {
+    name: String,
+    bits: u32,
+    symmetric: bool,
+    /// Nodes that see the quantized value; null: all of them.
+    readers: Option<Vec<String>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FloatView {
+    node: String,
+    reason: String,
+}
+
+/// Runs the command.
+pub fn run(args: &args::Plan) -> Result<Outcome> {
+    checks::readable_file(&args.model)?;
+    let mut recipe = wish::read(args.wish.recipe.as_deref())?;
+    wish::apply(&mut recipe, &args.wish);
+    wish::apply_input(&mut recipe, &args.input);
+    let graph = pipeline::load(&args.model)?;
+    let shapes = (!args.shape.shapes.is_empty()).then(|| without_batch(&args.shape.shapes));
+    let at_model = |e: qdrop::Error| e.at(args.model.display());
+    let graph = pipeline::prepare(&graph, shapes.as_deref()).map_err(at_model)?;
+    let plan = pipeline::plan(&graph, &recipe, shapes.as_deref()).map_err(at_model)?;
+    let samples = recipe.input.samples.unwrap_or(SAMPLES);
+    let view = view(args.model.display().to_string(), &graph, &plan, &recipe, samples);
+    match args.format {
+        Print::Json => out::json(&view)?,
+        Print::Text => out::print(&text(&view))?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// Shapes typed batch first, as shapes of one sample.
+pub fn without_batch(shapes: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    shapes.iter().map(|s| s.get(1..).unwrap_or_default().to_vec()).collect()
+}
+
+fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, samples: usize) -> View {
+    let name = |&v: &ValueId| graph.value(v).name.clone();
+    let layer = |id: &qdrop::plan::LayerId| &plan.layers[id.0 as usize];
+    let site = |id: &qdrop::plan::SiteId| &plan.sites[id.0 as usize];
+    let units = plan.units.iter().map(|u| UnitView {
+        name: u.name.clone(),
+        layers: u.layers.iter().map(|l| layer(l).name.clone()).collect(),
+        sites: u.sites.iter().map(|s| site(s).name.clone()).collect(),
+        weight_bits: u.layers.iter().map(|l| layer(l).grid.bits).collect(),
+        activation_bits: u.sites.iter().map(|s| site(s).grid.bits).collect(),
+        inputs: u.inputs.iter().map(name).collect(),
+        outputs: u.outputs.iter().map(name).collect(),
+        nodes: u.nodes.len(),
+        parameters: u.parameters,
+        multiply_adds: u.multiply_adds,
+        cache_bytes_per_sample: u.cache_bytes,
+    });
+    let layers = plan.layers.iter().map(|l| LayerView {
+        name: l.name.clone(),
+        weight: name(&l.weight),
+        shape: l.shape.clone(),
+        bits: l.grid.bits,
+        symmetric: l.grid.symmetric,
+        per_channel: l.axis.is_some(),
+    });
+    let sites = plan.sites.iter().map(|s| SiteView {
+        name: s.name.clone(),
+        bits: s.grid.bits,
+        symmetric: s.grid.symmetric,
+        readers: s.readers.as_ref().map(|r| r.iter().map(|&(n, _)| graph.node_name(n).to_string()).collect()),
+    });
+    View {
+        model,
+        bits: Bits { weights: recipe.weights.bits, activations: recipe.activations.bits },
+        units: units.collect(),
+        layers: layers.collect(),
+        sites: sites.collect(),
+        float: plan
+            .float
+            .iter()
+            .map(|(node, reason)| FloatView { node: node.clone(), reason: reason.clone() })
+            .collect(),
+        predicted_memory: pipeline::memory(graph, plan, recipe, samples),
+    }
+}
+
+/// `8`, or `4 4 8` where they differ.
+fn bits(list: &[u32]) -> String {
+    match list {
+        [] => "-".into(),
+        [first, rest @ ..] if rest.iter().all(|b| b == first) => first.to_string(),
+        _ => list.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn text(v: &View) -> String {
+    let title =
+        format!("{}: {} units, {} layers, {} activation sites", v.model, v.units.len(), v.layers.len(), v.sites.len());
+    let mut units =
+        Table::new(title, ">#|unit|>layers|w bits|a bits|inputs|outputs|>parameters|>multiply-adds|>cache/sample");
+    for (i, u) in v.units.iter().enumerate() {
+        units.row([
+            (i + 1).to_string(),
+            u.name.clone(),
+            u.layers.len().to_string(),
+            bits(&u.weight_bits),
+            bits(&u.activation_bits),
+            u.inputs.join(" "),
+            u.outputs.join(" "),
+            count(u.parameters),
+            count(u.multiply_adds),
+            bytes(u.cache_bytes_per_sample),
+        ]);
+    }
+    let mut layers = Table::new("Layers", "unit|layer|shape|>bits|grid");
+    for u in &v.units {
+        for name in &u.layers {
+            for l in v.layers.iter().filter(|l| l.name == *name) {
+                let grid = format!(
+                    "{}, {}",
+                    if l.per_channel { "per channel" } else { "per tensor" },
+                    if l.symmetric { "symmetric" } else { "asymmetric" }
+                );
+                let shape = l.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+                layers.row([u.name.clone(), l.name.clone(), shape, l.bits.to_string(), grid]);
+            }
+        }
+    }
+    let mut sites = Table::new("Activation sites", "value|>bits|grid|read quantized by");
+    for s in &v.sites {
+        let grid = if s.symmetric { "symmetric" } else { "asymmetric" };
+        let readers = s.readers.as_ref().map_or_else(|| "all".into(), |r| r.join(" "));
+        sites.row([s.name.clone(), s.bits.to_string(), grid.into(), readers]);
+    }
+    let mut tables = vec![units, layers, sites];
+    if !v.float.is_empty() {
+        let mut float = Table::new("Left float", "node|reason");
+        for f in &v.float {
+            float.row([f.node.clone(), f.reason.clone()]);
+        }
+        tables.push(float);
+    }
+    let m = &v.predicted_memory;
+    let mut memory = Table::new(format!("Predicted memory for {} samples", m.samples), "what|>size");
+    for (what, n) in [("network", m.network), ("caches", m.caches), ("learning state", m.state), ("in all", m.total)] {
+        memory.row([what.to_string(), bytes(n)]);
+    }
+    tables.push(memory);
+    out::draw(&tables)
+}

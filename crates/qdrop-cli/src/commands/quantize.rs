@@ -1,0 +1,119 @@
+//! `qdrop quantize`: the main job.
+
+use crate::args::{Print, Quantize};
+use crate::{Outcome, checks, out, progress, samples, wish};
+use qdrop::data::Samples;
+use qdrop::graph::Graph;
+use qdrop::pipeline::{self, Checked};
+use qdrop::plan::{MethodName, Recipe};
+use qdrop::report::{Accuracy, Report, Score, Sink, Stage, timed};
+use qdrop::{Error, Result};
+use std::path::Path;
+
+/// Runs the command.
+pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
+    let mut recipe = wish::read(args.wish.recipe.as_deref())?;
+    wish::apply(&mut recipe, &args.wish);
+    wish::apply_input(&mut recipe, &args.input);
+    recipe.validate()?;
+    let output = args.output.clone().unwrap_or_else(|| checks::default_output(&args.model, &recipe));
+    checks::readable_file(&args.model)?;
+    checks::exists(&args.calib)?;
+    let mut reads: Vec<&Path> = vec![&args.model, &args.calib];
+    if let Some(path) = &args.eval {
+        checks::exists(path)?;
+        reads.push(path);
+    }
+    reads.extend(args.wish.recipe.as_deref());
+    checks::writable(&output, &reads)?;
+
+    let mut sink = progress::sink(quiet);
+    let sink = sink.as_mut();
+    let mut timings = Vec::new();
+    let (read, t) = timed(sink, Stage::Read, None, |_| pipeline::load(&args.model))?;
+    timings.push(t);
+    // Refusals come before data where the file says how large its inputs are.
+    if pipeline::declared_shapes(&read).is_some() {
+        let ((), t) =
+            timed(sink, Stage::Plan, None, |_| refuse(&read, &recipe).map_err(|e| e.at(args.model.display())))?;
+        timings.push(t);
+    }
+    let limit = recipe.input.samples;
+    let (calib, t) = timed(sink, Stage::Load, None, |_| samples::open(&args.calib, &recipe, &read, limit))?;
+    timings.push(t);
+    enough(calib.len(), &recipe, &args.calib)?;
+    let shapes = samples::shapes(&calib)?;
+    let (graph, t) = timed(sink, Stage::Simplify, None, |_| pipeline::prepare(&read, Some(&shapes)))?;
+    timings.push(t);
+    let eval = match &args.eval {
+        Some(path) => {
+            let labelled = samples::open(path, &recipe, &read, None)?;
+            pipeline::check_labels(&graph, &shapes, &labelled).map_err(|e| e.at(path.display()))?;
+            Some(labelled)
+        }
+        None => None,
+    };
+
+    let checked = Checked::new(&graph, &shapes, &calib)?;
+    let done = pipeline::quantize(&graph, &recipe, &checked, sink)?;
+    let mut report = done.report;
+    let ((), t) = timed(sink, Stage::Write, None, |_| pipeline::save(&done.graph, &output))?;
+    timings.append(&mut report.timings);
+    timings.push(t);
+    if let Some(eval) = &eval {
+        let threads = recipe.method.threads;
+        let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
+            // What is measured is what was written.
+            let written = pipeline::prepare(&pipeline::load(&output)?, Some(&shapes))?;
+            Ok(Accuracy {
+                float: score(&graph, eval, threads, sink)?,
+                nearest: score(&done.nearest, eval, threads, sink)?,
+                result: score(&written, eval, threads, sink)?,
+            })
+        })?;
+        report.accuracy = Some(accuracy.0);
+        timings.push(accuracy.1);
+    }
+    report.model = args.model.display().to_string();
+    report.output = Some(output.display().to_string());
+    report.bytes_before = Some(pipeline::model_bytes(&args.model)?);
+    report.bytes_after = Some(pipeline::model_bytes(&output)?);
+    report.timings = timings;
+    report.skipped = calib.skipped() + eval.as_ref().map_or(0, Samples::skipped);
+    print(&report, args.format)?;
+    Ok(Outcome::Done)
+}
+
+/// Plans `read` for its errors only.
+fn refuse(read: &Graph, recipe: &Recipe) -> Result<()> {
+    pipeline::plan(&pipeline::prepare(read, None)?, recipe, None).map(drop)
+}
+
+/// That there are samples, and as many as an iteration draws.
+fn enough(samples: usize, recipe: &Recipe, path: &Path) -> Result<()> {
+    let batch = recipe.method.batch;
+    if recipe.method.name != MethodName::Rtn && samples < batch {
+        let message = format!("expected at least as many calibration samples as a batch, {batch}, got {samples}");
+        return Err(Error::data(message).at(path.display()).hint("add samples, or lower --batch"));
+    }
+    Ok(())
+}
+
+/// Accuracy of `graph` on `samples`.
+pub fn score(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut dyn Sink) -> Result<Score> {
+    let metrics = pipeline::evaluate(graph, samples, threads, sink)?;
+    Ok(Score { samples: metrics.samples, top1: metrics.top1, top5: metrics.top5 })
+}
+
+fn print(report: &Report, format: Print) -> Result<()> {
+    match format {
+        Print::Json => out::json(report),
+        Print::Text => {
+            let mut text = out::draw(&report.tables());
+            if report.skipped > 0 {
+                text.push_str(&format!("\n{} samples left out because they could not be read\n", report.skipped));
+            }
+            out::print(&text)
+        }
+    }
+}

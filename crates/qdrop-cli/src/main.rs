@@ -1,0 +1,63 @@
+//! The `qdrop` command line: arguments in, tables or JSON out, an exit status that says how it went.
+
+mod args;
+mod checks;
+mod commands;
+mod out;
+mod progress;
+mod samples;
+mod wish;
+
+use args::{Cli, Command};
+use clap::Parser;
+use qdrop::plan::Recipe;
+use qdrop::{Error, Kind, Result};
+use std::process::ExitCode;
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// All is well.
+    Done,
+    /// The result is there, but misses a threshold the user stated.
+    Missed,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Missed) => ExitCode::from(1),
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(if error.kind() == Kind::Interrupted { 130 } else { 2 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Outcome> {
+    let quiet = cli.quiet;
+    match cli.command {
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Plan(args) => commands::plan::run(&args),
+        Command::Quantize(args) => commands::quantize::run(&args, quiet),
+        Command::Eval(args) => commands::eval::run(&args, quiet),
+        Command::Compare(args) => commands::compare::run(&args, quiet),
+        Command::Demo(_) => Err(Error::unsupported("this build has no built-in network")),
+        Command::Recipe => out::print(&Recipe::default_toml()?).map(|()| Outcome::Done),
+    }
+}
+
+/// Prints `error` on stderr: one line with the places, and a line with what to do.
+fn complain(error: &Error) {
+    let mut line = String::from("error: ");
+    for place in error.places().iter().rev() {
+        line.push_str(place);
+        line.push_str(": ");
+    }
+    line.push_str(error.message());
+    out::tell(&line.replace('\n', " "));
+    if let Some(advice) = error.advice() {
+        out::tell(&format!("hint: {}", advice.replace('\n', " ")));
+    }
+}

@@ -1,0 +1,70 @@
+//! Results on stdout: tables or JSON. A reader that went away is no error.
+
+use comfy_table::{CellAlignment, ContentArrangement, presets};
+use qdrop::report::Table;
+use qdrop::{Error, Result};
+use std::io::Write;
+use std::path::Path;
+
+/// Writes `text` and a line end to stdout.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io(Path::new("stdout"), e)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to stderr. When stderr is closed nobody is there to be told, and the result does not depend on it.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Writes `value` as indented JSON.
+pub fn json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::internal(format!("no JSON: {e}")))?;
+    print(&text)
+}
+
+/// Draws `tables` one below the other, each under its title.
+pub fn draw(tables: &[Table]) -> String {
+    let mut text = String::new();
+    for table in tables {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        if !table.title.is_empty() {
+            text.push_str(&table.title);
+            text.push('\n');
+        }
+        let mut drawn = comfy_table::Table::new();
+        drawn.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        drawn.set_header(table.header.iter());
+        for row in &table.rows {
+            drawn.add_row(row.iter());
+        }
+        for &i in &table.right {
+            if let Some(column) = drawn.column_mut(i) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        for line in drawn.to_string().lines() {
+            text.push(' ');
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_plain_text() {
+        let mut table = Table::new("Units", "unit|>loss");
+        table.row(["a", "0.5"]).row(["longer", "12"]);
+        assert_eq!(draw(&[table]), "Units\n  unit    loss\n  a        0.5\n  longer    12\n");
+    }
+}

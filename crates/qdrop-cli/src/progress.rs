@@ -1,0 +1,163 @@
+//! Progress on stderr: bars on a terminal, else plain lines, at most one a second besides each unit's result.
+
+use crate::out;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use qdrop::report::{Event, Silent, Sink, UnitReport, duration, figure};
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The flag that Ctrl-C sets. The second Ctrl-C ends the program at once.
+pub fn interrupt_flag() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&flag);
+    // Without a handler Ctrl-C ends the program at once, which is a fair answer too.
+    let _ = ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    flag
+}
+
+/// The sink that fits stderr and `quiet`.
+pub fn sink(quiet: bool) -> Box<dyn Sink> {
+    let inner: Box<dyn Sink> = match (quiet, std::io::stderr().is_terminal()) {
+        (true, _) => Box::new(Silent),
+        (false, true) => Box::new(Bars { bar: ProgressBar::hidden() }),
+        (false, false) => Box::new(Lines { last: None, unit: String::new() }),
+    };
+    Box::new(Cancellable { inner, cancelled: interrupt_flag() })
+}
+
+/// Passes events on and answers for Ctrl-C.
+struct Cancellable {
+    inner: Box<dyn Sink>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Sink for Cancellable {
+    fn event(&mut self, event: &Event) {
+        self.inner.event(event);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// `unit 3/12 layer1.0 (2 layers): loss 0.01 -> 0.002, 2000 iterations in 12 s`
+fn unit_line(index: usize, unit: &UnitReport) -> String {
+    let UnitReport { name, layers, loss_before, loss_after, iterations, seconds } = unit;
+    let layers = match layers.len() {
+        1 => "1 layer".to_string(),
+        n => format!("{n} layers"),
+    };
+    format!(
+        "unit {} {name} ({layers}): loss {} -> {}, {iterations} iterations in {}",
+        index + 1,
+        figure(*loss_before),
+        figure(*loss_after),
+        duration(*seconds)
+    )
+}
+
+/// Plain lines.
+struct Lines {
+    last: Option<Instant>,
+    unit: String,
+}
+
+impl Lines {
+    /// Prints `line` unless another was printed within the last second.
+    fn seldom(&mut self, line: impl FnOnce(&Self) -> String) {
+        if self.last.is_none_or(|t| t.elapsed() >= Duration::from_secs(1)) {
+            let line = line(self);
+            self.always(&line);
+        }
+    }
+
+    fn always(&mut self, line: &str) {
+        self.last = Some(Instant::now());
+        out::tell(line);
+    }
+}
+
+impl Sink for Lines {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::StageStarted { stage, .. } => self.seldom(|_| format!("{stage}")),
+            Event::StageProgress { stage, done, total } => self.seldom(|_| format!("{stage}: {done}/{total}")),
+            Event::UnitStarted { index, total, name, .. } => {
+                self.unit = format!("unit {}/{total} {name}", index + 1);
+            }
+            Event::UnitProgress { iteration, iterations, loss, iterations_per_second, run_seconds_left, .. } => {
+                self.seldom(|this| {
+                    format!(
+                        "{}: iteration {iteration}/{iterations}, loss {}, {iterations_per_second:.1} it/s, {} left",
+                        this.unit,
+                        figure(*loss),
+                        duration(*run_seconds_left)
+                    )
+                });
+            }
+            Event::UnitFinished { index, unit } => self.always(&unit_line(*index, unit)),
+            Event::Note { message } => self.always(&format!("note: {message}")),
+            _ => {}
+        }
+    }
+}
+
+/// One bar that belongs to the current stage or unit.
+struct Bars {
+    bar: ProgressBar,
+}
+
+impl Bars {
+    fn start(&mut self, total: Option<usize>, template: &str, prefix: String) {
+        self.bar.finish_and_clear();
+        let bar = match total {
+            Some(n) => ProgressBar::new(n as u64),
+            None => ProgressBar::new_spinner(),
+        };
+        bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        // A template that does not parse would only cost the bar its looks.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(prefix);
+        self.bar = bar;
+    }
+}
+
+impl Sink for Bars {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::StageStarted { stage, total } => {
+                let template = match total {
+                    Some(_) => "{prefix:20} [{bar:30}] {pos}/{len} {eta} left",
+                    None => "{prefix:20} {spinner} {elapsed}",
+                };
+                self.start(*total, template, stage.to_string());
+            }
+            Event::StageProgress { done, total, .. } => {
+                self.bar.set_length(*total as u64);
+                self.bar.set_position(*done as u64);
+            }
+            Event::UnitStarted { index, total, name, iterations, .. } => {
+                let prefix = format!("unit {}/{total} {name}", index + 1);
+                self.start(Some(*iterations), "{prefix:30} [{bar:20}] {pos}/{len} {msg}", prefix);
+            }
+            Event::UnitProgress { iteration, loss, iterations_per_second, run_seconds_left, .. } => {
+                self.bar.set_position(*iteration as u64);
+                let left = duration(*run_seconds_left);
+                self.bar.set_message(format!("loss {} {iterations_per_second:.1} it/s {left} left", figure(*loss)));
+            }
+            Event::UnitFinished { index, unit } => self.bar.suspend(|| out::tell(&unit_line(*index, unit))),
+            Event::Note { message } => self.bar.suspend(|| out::tell(&format!("note: {message}"))),
+            Event::StageFinished { .. } => self.bar.finish_and_clear(),
+            _ => {}
+        }
+    }
+}

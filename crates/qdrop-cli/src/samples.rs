@@ -1,0 +1,48 @@
+//! Samples as commands need them: opened, fitted to the network's inputs, cut to a number.
+
+use qdrop::data::{self, InputSpec, Prepare, Samples, Subset};
+use qdrop::graph::{Dim, Graph};
+use qdrop::pipeline;
+use qdrop::plan::Recipe;
+use qdrop::tensor::DType;
+use qdrop::{Error, Result};
+use std::path::Path;
+
+/// A sample set from the outside world.
+pub type Source = Subset<Box<dyn Samples + Send + Sync>>;
+
+/// Opens `path` for the inputs of `graph`, prepared as `recipe` says; at most `limit` samples.
+pub fn open(path: &Path, recipe: &Recipe, graph: &Graph, limit: Option<usize>) -> Result<Source> {
+    let found = data::open(path, &Prepare::resolve(&recipe.input)?)?;
+    if found.is_empty() {
+        return Err(Error::data("expected samples, found none").at(path.display()));
+    }
+    let fitted = data::fit(found, &inputs(graph)).map_err(|e| e.at(path.display()))?;
+    pipeline::spread(fitted, limit)
+}
+
+/// Shapes of one sample, without batch axis.
+pub fn shapes(samples: &dyn Samples) -> Result<Vec<Vec<usize>>> {
+    if samples.is_empty() {
+        return Err(Error::data("expected samples, got none"));
+    }
+    Ok(samples.get(0)?.iter().map(|t| t.shape().to_vec()).collect())
+}
+
+/// What the network declares about its inputs, batch axis left out.
+fn inputs(graph: &Graph) -> Vec<InputSpec> {
+    let size = |dim: &Dim| match dim {
+        Dim::Known(n) => Some(*n),
+        _ => None,
+    };
+    let spec = |&id| {
+        let value = graph.value(id);
+        let dims = value.fact.shape.as_deref().unwrap_or_default();
+        InputSpec::new(
+            &value.name,
+            value.fact.dtype.unwrap_or(DType::F32),
+            dims.iter().skip(1).map(size).collect::<Vec<_>>(),
+        )
+    };
+    graph.inputs.iter().map(spec).collect()
+}

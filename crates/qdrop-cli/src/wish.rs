@@ -1,0 +1,111 @@
+//! From a recipe file and the flags typed over it to one [`Recipe`].
+
+use crate::args::{Input, Symmetric, Wish};
+use qdrop::plan::Recipe;
+use qdrop::{Error, Result};
+use std::path::Path;
+
+/// Most bytes a recipe may have; a longer file is not a recipe.
+const LONGEST: u64 = 1 << 20;
+
+/// The recipe in `path`, or the default one.
+pub fn read(path: Option<&Path>) -> Result<Recipe> {
+    let Some(path) = path else { return Ok(Recipe::default()) };
+    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+    if size > LONGEST {
+        let message = format!("expected a recipe of at most {LONGEST} bytes, got a file of {size}");
+        return Err(Error::recipe(message).at(path.display()));
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Error::recipe("expected TOML, got bytes that are not UTF-8")
+            .at(path.display())
+            .hint("print a recipe to start from with `qdrop recipe`")
+    })?;
+    Recipe::from_toml(&text).map_err(|e| e.at(path.display()))
+}
+
+/// Writes `value` over `slot` when the flag was typed.
+fn set<T: Clone>(slot: &mut T, value: &Option<T>) {
+    if let Some(value) = value {
+        *slot = value.clone();
+    }
+}
+
+/// Writes `value` over the optional `slot` when the flag was typed.
+fn set_some<T: Clone>(slot: &mut Option<T>, value: &Option<T>) {
+    if value.is_some() {
+        slot.clone_from(value);
+    }
+}
+
+/// Writes the quantization flags over `recipe`.
+pub fn apply(recipe: &mut Recipe, wish: &Wish) {
+    set(&mut recipe.weights.bits, &wish.weights);
+    set(&mut recipe.weights.per_channel, &wish.per_channel);
+    set(&mut recipe.weights.observer, &wish.observer);
+    set(&mut recipe.weights.first_last_bits, &wish.first_last_bits);
+    set(&mut recipe.activations.bits, &wish.activations);
+    set(&mut recipe.activations.observer, &wish.observer);
+    set(&mut recipe.activations.placement, &wish.placement);
+    set(&mut recipe.activations.last_bits, &wish.first_last_bits);
+    set(&mut recipe.activations.first_output_8bit, &wish.first_output_8bit);
+    if let Some(symmetric) = wish.symmetric {
+        recipe.weights.symmetric = matches!(symmetric, Symmetric::Weights | Symmetric::Both);
+        recipe.activations.symmetric = matches!(symmetric, Symmetric::Activations | Symmetric::Both);
+    }
+    set(&mut recipe.method.name, &wish.method);
+    set(&mut recipe.method.iterations, &wish.iters);
+    set(&mut recipe.method.batch, &wish.batch);
+    set(&mut recipe.method.lambda, &wish.lambda);
+    set(&mut recipe.method.seed, &wish.seed);
+    set(&mut recipe.method.threads, &wish.threads);
+    set_some(&mut recipe.method.input_keep, &wish.keep_probability);
+    set_some(&mut recipe.method.activation_keep, &wish.keep_probability);
+    set_some(&mut recipe.units.granularity, &wish.granularity);
+    set_some(&mut recipe.input.samples, &wish.samples);
+    set(&mut recipe.output.format, &wish.file_format);
+}
+
+/// Writes the image flags over `recipe`.
+pub fn apply_input(recipe: &mut Recipe, input: &Input) {
+    let slot = &mut recipe.input;
+    set_some(&mut slot.preset, &input.input);
+    set_some(&mut slot.resize, &input.resize);
+    set_some(&mut slot.crop, &input.crop);
+    set_some(&mut slot.divisor, &input.divisor);
+    set_some(&mut slot.mean, &input.mean);
+    set_some(&mut slot.std, &input.std);
+    set_some(&mut slot.layout, &input.layout);
+    set_some(&mut slot.color, &input.color);
+    slot.skip_bad |= input.skip_bad;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qdrop::plan::{MethodName, Observer};
+
+    #[test]
+    fn flags_override_and_silence_keeps() {
+        let mut recipe = Recipe::default();
+        recipe.weights.bits = 3;
+        recipe.method.iterations = 7;
+        recipe.input.preset = Some("imagenet".into());
+        let wish = Wish {
+            iters: Some(9),
+            method: Some(MethodName::Rtn),
+            observer: Some(Observer::MinMax),
+            symmetric: Some(Symmetric::Weights),
+            keep_probability: Some(0.25),
+            ..Wish::default()
+        };
+        apply(&mut recipe, &wish);
+        apply_input(&mut recipe, &Input { crop: Some(32), ..Input::default() });
+        assert_eq!((recipe.weights.bits, recipe.method.iterations), (3, 9));
+        assert_eq!((recipe.weights.symmetric, recipe.activations.symmetric), (true, false));
+        assert_eq!(recipe.activations.observer, Observer::MinMax);
+        assert_eq!((recipe.method.input_keep, recipe.method.activation_keep), (Some(0.25), Some(0.25)));
+        assert_eq!((recipe.input.preset.as_deref(), recipe.input.crop), (Some("imagenet"), Some(32)));
+    }
+}

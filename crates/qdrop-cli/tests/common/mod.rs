@@ -1,0 +1,179 @@
+//! Files the command-line tests work on, made afresh in a temporary directory.
+
+use qdrop::graph::{Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
+use qdrop::tensor::{DType, Tensor};
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Side of the test images and of the network's input, in pixels.
+pub const SIDE: usize = 8;
+/// Classes the test network tells apart.
+pub const CLASSES: usize = 4;
+
+/// Runs the program in `directory` with `arguments`.
+pub fn qdrop(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_qdrop"))
+        .current_dir(directory)
+        .args(arguments)
+        .env("NO_COLOR", "1")
+        .env_remove("CLICOLOR_FORCE")
+        .output()
+        .expect("the program starts")
+}
+
+/// Numbers between -0.5 and 0.5 that look random.
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..n).map(next).collect()
+}
+
+fn float(shape: &[Dim]) -> Fact {
+    Fact { dtype: Some(DType::F32), shape: Some(shape.to_vec()) }
+}
+
+fn conv(graph: &mut Graph, name: &str, x: ValueId, from: usize, to: usize, relu: bool) -> ValueId {
+    let window =
+        Window { kernel: vec![3, 3], strides: vec![], dilations: vec![], padding: Padding::Explicit(vec![1; 4]) };
+    let seed = graph.values.len() as u64;
+    let weight =
+        graph.add_constant(&format!("{name}.weight"), Tensor::f32(&[to, from, 3, 3], noise(seed, to * from * 9)));
+    let bias = graph.add_constant(&format!("{name}.bias"), Tensor::f32(&[to], noise(seed + 1, to)));
+    let y = graph.add_value(&format!("{name}.out"), Fact::default());
+    graph.nodes.push(Node::new(name, Op::Conv { window, group: 1 }, &[x, weight, bias], &[y]));
+    if !relu {
+        return y;
+    }
+    let z = graph.add_value(&format!("{name}.relu"), Fact::default());
+    graph.nodes.push(Node::new(format!("{name}/relu"), Op::Unary(Unary::Relu), &[y], &[z]));
+    z
+}
+
+/// A stem, one residual block and a classifier.
+pub fn network() -> Graph {
+    let mut g = Graph { name: "tiny".into(), opset: 17, ..Graph::default() };
+    let batch = Dim::Symbol("N".into());
+    let x = g.add_value("input", float(&[batch.clone(), Dim::Known(3), Dim::Known(SIDE), Dim::Known(SIDE)]));
+    g.inputs.push(x);
+    let stem = conv(&mut g, "stem", x, 3, 8, true);
+    let a = conv(&mut g, "block/conv1", stem, 8, 8, true);
+    let b = conv(&mut g, "block/conv2", a, 8, 8, false);
+    let sum = g.add_value("block.sum", Fact::default());
+    g.nodes.push(Node::new("block/add", Op::Binary(qdrop::graph::Binary::Add), &[b, stem], &[sum]));
+    let relu = g.add_value("block.relu", Fact::default());
+    g.nodes.push(Node::new("block/relu", Op::Unary(Unary::Relu), &[sum], &[relu]));
+    let pooled = g.add_value("pooled", Fact::default());
+    g.nodes.push(Node::new("pool", Op::GlobalAveragePool, &[relu], &[pooled]));
+    let flat = g.add_value("flat", Fact::default());
+    g.nodes.push(Node::new("flatten", Op::Flatten { axis: 1 }, &[pooled], &[flat]));
+    let weight = g.add_constant("head.weight", Tensor::f32(&[CLASSES, 8], noise(99, CLASSES * 8)));
+    let bias = g.add_constant("head.bias", Tensor::f32(&[CLASSES], vec![0.0; CLASSES]));
+    let y = g.add_value("logits", float(&[batch, Dim::Known(CLASSES)]));
+    let gemm = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+    g.nodes.push(Node::new("head", gemm, &[flat, weight, bias], &[y]));
+    g.outputs.push(y);
+    g.check().expect("the test network is sound");
+    g
+}
+
+/// Writes a 24-bit BMP of noise.
+pub fn image(path: &Path, seed: u64, side: usize) {
+    let row = (side * 3).next_multiple_of(4);
+    let mut bytes = vec![b'B', b'M'];
+    bytes.extend(((54 + row * side) as u32).to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(54u32.to_le_bytes());
+    bytes.extend(40u32.to_le_bytes());
+    bytes.extend((side as u32).to_le_bytes());
+    bytes.extend((side as u32).to_le_bytes());
+    bytes.extend([1, 0, 24, 0]);
+    bytes.extend([0; 24]);
+    let pixels = noise(seed, row * side);
+    bytes.extend(pixels.iter().map(|x| ((x + 0.5) * 255.0) as u8));
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Writes a version 1 `.npy` file.
+pub fn npy(path: &Path, dtype: &str, shape: &[usize], bytes: &[u8]) {
+    let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();
+    let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({dims}), }}");
+    while (header.len() + 11) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.as_bytes());
+    file.extend(bytes);
+    std::fs::write(path, file).unwrap();
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Fills `dir` with every file the tests name.
+pub fn world(dir: &Path) {
+    let at = |name: &str| dir.join(name);
+    let write = |name: &str, bytes: &[u8]| std::fs::write(at(name), bytes).unwrap();
+
+    let graph = network();
+    qdrop::onnx::write(&graph, &at("model.onnx")).unwrap();
+    let bytes = std::fs::read(at("model.onnx")).unwrap();
+    write("empty.onnx", b"");
+    write("truncated.onnx", &bytes[..bytes.len() / 2]);
+    write("text.onnx", b"this is no model\n");
+    // Field 7 (the graph) claims 2^60 bytes.
+    write("absurd.onnx", &[0x08, 0x08, 0x3a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
+    let mut unknown = bytes.clone();
+    while let Some(i) = unknown.windows(4).position(|w| w == b"Relu") {
+        unknown[i..i + 4].copy_from_slice(b"Rexu");
+    }
+    write("unknown.onnx", &unknown);
+    let mut bad = graph.clone();
+    let weight = bad.value_ids().find(|&v| bad.value(v).name == "block/conv1.weight").unwrap();
+    let mut values = noise(1, 8 * 8 * 9);
+    values[5] = f32::NAN;
+    bad.value_mut(weight).constant = Some(std::sync::Arc::new(Tensor::f32(&[8, 8, 3, 3], values)));
+    qdrop::onnx::write(&bad, &at("nan.onnx")).unwrap();
+
+    for class in 0..CLASSES {
+        let folder = at("images").join(format!("class{class}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for i in 0..10 {
+            image(&folder.join(format!("{i}.bmp")), (class * 10 + i) as u64, SIDE);
+        }
+    }
+    for (folder, n, side) in [("few", 3, SIDE), ("corrupt", 40, SIDE), ("large", 40, SIDE + 2), ("none", 0, SIDE)] {
+        std::fs::create_dir_all(at(folder)).unwrap();
+        for i in 0..n {
+            image(&at(folder).join(format!("{i:02}.bmp")), i, side);
+        }
+    }
+    write("corrupt/07.bmp", b"BM no image");
+    let lines = |label: &dyn Fn(usize) -> usize| -> String {
+        let line = |i| format!("images/class{}/{}.bmp,{}\n", i / 10, i % 10, label(i));
+        format!("file,label\n{}", (0..40).map(line).collect::<String>())
+    };
+    write("list.csv", lines(&|i| i / 10).as_bytes());
+    write("bare.csv", b"images/class0/0.bmp,0\n");
+    write("labels.csv", lines(&|i| if i == 12 { 400 } else { i / 10 }).as_bytes());
+    write("missing.csv", format!("{}images/class9/0.bmp,1\n", lines(&|i| i / 10)).as_bytes());
+
+    let pixels = 3 * SIDE * SIDE;
+    let mut values = noise(3, 40 * pixels);
+    npy(&at("good.npy"), "<f4", &[40, 3, SIDE, SIDE], &floats(&values));
+    npy(&at("shape.npy"), "<f4", &[40, 3, SIDE, SIDE / 2], &floats(&values[..20 * pixels]));
+    npy(&at("dtype.npy"), "<i8", &[40, 3, SIDE, SIDE], &vec![0; 40 * pixels * 8]);
+    npy(&at("short.npy"), "<f4", &[40, 3, SIDE, SIDE], &floats(&values[..7]));
+    values[5 * pixels + 17] = f32::INFINITY;
+    npy(&at("infinite.npy"), "<f4", &[40, 3, SIDE, SIDE], &floats(&values));
+
+    write("unknown.toml", b"[method]\niteration = 10\n");
+    write("bits.toml", b"[weights]\nbits = 1\n");
+    write("type.toml", b"[weights]\nbits = \"four\"\n");
+    write("short.toml", b"[method]\niterations = 20\nbatch = 8\n");
+}
