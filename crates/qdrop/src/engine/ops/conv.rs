@@ -107,7 +107,7 @@ fn geometry(op: &Op, x: &[usize], w: &[usize]) -> Result<(Vec<Axis>, usize, usiz
         )));
     }
     let groups = |group: i64| match usize::try_from(group) {
-        Ok(g) if g > 0 && x[1] % g == 0 && w[0] % g == 0 => Ok(g),
+        Ok(g) if g > 0 && x[1].is_multiple_of(g) && w[0].is_multiple_of(g) => Ok(g),
         _ => Err(Error::model(format!(
             "group must be positive and divide {} input channels and {} rows of the weight, got {group}",
             x[1], w[0]

@@ -343,7 +343,7 @@ fn kinks_follow_the_stated_conventions() {
         backward(&op, &views(&operands), &[view(&y[0])], &[Some(&g)], &vec![true; inputs.len()]).unwrap()
     };
     let kink = In::Floats(&[3], &[-1.0, 0.0, 6.0]);
-    assert_eq!(gradient(Op::Unary(Unary::Relu), &[kink.clone()])[0], Some(vec![0.0, 0.0, 1.0]));
+    assert_eq!(gradient(Op::Unary(Unary::Relu), std::slice::from_ref(&kink))[0], Some(vec![0.0, 0.0, 1.0]));
     let clip = gradient(Op::Clip, &[kink, In::Floats(&[], &[0.0]), In::Floats(&[], &[6.0])]);
     assert_eq!(clip[0], Some(vec![0.0, 1.0, 1.0]));
     let equal = In::Floats(&[2], &[2.0, 2.0]);

@@ -19,13 +19,16 @@ fn conv(kernel: &[i64], strides: &[i64], padding: Padding, group: i64) -> Op {
     Op::Conv { window: window(kernel, strides, &[], padding), group }
 }
 
+/// An operator, the shapes of its float operands, the values of its integer operands.
+type Case<'a> = (Op, Vec<&'a [usize]>, Vec<&'a [i64]>);
+
 #[test]
 fn nonsense_is_refused() {
     let max = |kernel: &[i64], p: &[i64]| Op::MaxPool { window: window(kernel, &[], &[], pads(p)), ceil_mode: false };
     let none = || pads(&[]);
     let x4: &[usize] = &[1, 4, 5, 5];
     let w4: &[usize] = &[4, 4, 3, 3];
-    let cases: Vec<(Op, Vec<&[usize]>, Vec<&[i64]>)> = vec![
+    let cases: Vec<Case> = vec![
         (conv(&[], &[], none(), 0), vec![x4, w4], vec![]),
         (conv(&[], &[], none(), -1), vec![x4, w4], vec![]),
         (conv(&[], &[], none(), 3), vec![x4, w4], vec![]),
