@@ -1,17 +1,21 @@
 //! Whole reconstructions of one block against arrays recorded from the official code: every batch and mask is replayed.
 
+use qdrop::engine::cpu::CpuTrainer;
 use qdrop::engine::facts;
+use qdrop::engine::naive::NaiveTrainer;
 use qdrop::engine::program::{Region, compile};
+use qdrop::engine::train::{Draws, Keep, Purpose, Trainer};
 use qdrop::graph::{Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::quant::Grid;
-use qdrop::recon::{Draw, Problem, Settings, Solution, Weight, solve};
-use qdrop::tensor::{DType, Tensor};
+use qdrop::recon::{Problem, Settings, Weight, solve};
+use qdrop::tensor::{DType, Rows, Tensor};
 use safetensors::SafeTensors;
 use std::path::PathBuf;
 
 fn golden() -> Option<PathBuf> {
     let shared = std::env::var_os("QDROP_SHARED").map(PathBuf::from);
-    let dir = shared.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared")).join("golden");
+    let dir =
+        shared.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared")).join("golden");
     if dir.is_dir() {
         return Some(dir);
     }
@@ -38,15 +42,39 @@ impl Recorded {
         let zero_point = zero_point.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect();
         Grid { scale, zero_point, qmin: 0, qmax: (1 << bits) - 1, axis }
     }
-    fn rows(&self, name: &str) -> Vec<Vec<Vec<f32>>> {
+    fn rows(&self, name: &str) -> Vec<Rows> {
         let (shape, data) = self.f32(name);
-        data.chunks_exact(shape[1..].iter().product()).map(|row| vec![row.to_vec()]).collect()
+        vec![Rows::new(shape[0], data)]
     }
     fn metadata(&self) -> std::collections::HashMap<String, String> {
         SafeTensors::read_metadata(&self.0).unwrap().1.metadata().clone().unwrap()
     }
 }
 
+/// The recorded batches and masks.
+struct Replayed {
+    batch: usize,
+    samples: Vec<usize>,
+    /// Mask of the input, then of the sites; none when nothing was dropped.
+    masks: Vec<(usize, Vec<u8>)>,
+}
+
+impl Draws for Replayed {
+    fn batch(&self, iteration: usize) -> Vec<usize> {
+        self.samples[(iteration - 1) * self.batch..iteration * self.batch].to_vec()
+    }
+
+    fn keep(&self, iteration: usize, purpose: Purpose, position: usize, mask: &mut [u8]) -> Keep {
+        let number = match purpose {
+            Purpose::Input(_) => 0,
+            Purpose::Site(i) => i + 1,
+        };
+        let Some((width, data)) = self.masks.get(number) else { return Keep::All };
+        assert_eq!(mask.len() * self.batch, *width);
+        mask.copy_from_slice(&data[(iteration - 1) * width + position * mask.len()..][..mask.len()]);
+        Keep::Masked
+    }
+}
 
 /// One convolution: its float arrays, its site in the recorded file, stride, padding, groups.
 struct Conv {
@@ -149,42 +177,50 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
     };
     let settings = Settings {
         iterations: number("iters") as usize,
-        batch: number("batch_size") as usize,
         rounding_lr: number("weight_lr"),
         scale_lr: number("scale_lr"),
         lambda: number("reg_weight"),
         warmup: number("warm_up"),
         beta_start: 20.0,
         beta_end: 2.0,
-        input_keep: number("drop_prob"),
-        activation_keep: number("drop_prob"),
-        learn_scales: true,
-        seed: 0,
-        unit: 0,
     };
     let index = r.raw("batch_index_i64").1;
-    let batch = settings.batch;
-    let masks: Vec<Option<(Vec<usize>, Vec<u8>)>> = (0..=names.len())
-        .map(|j| (settings.input_keep < 1.0).then(|| r.raw(&format!("keep_mask{j}_u8"))))
-        .collect();
-    let cut = |j: usize, iteration: usize, p: usize| match &masks[j] {
-        None => Vec::new(),
-        Some((shape, data)) => {
-            let n = shape[1] / batch;
-            let start = (iteration - 1) * shape[1] + p * n;
-            data[start..start + n].iter().map(|&b| b == 1).collect::<Vec<bool>>()
-        }
+    let mask = |j: usize| {
+        let (shape, data) = r.raw(&format!("keep_mask{j}_u8"));
+        (shape[1], data)
     };
-    let draw = |iteration: usize| Draw {
-        samples: (0..batch)
-            .map(|p| i64::from_le_bytes(index[((iteration - 1) * batch + p) * 8..][..8].try_into().unwrap()) as usize)
-            .collect(),
-        inputs: (0..batch).map(|p| vec![cut(0, iteration, p)]).collect(),
-        sites: (0..batch).map(|p| (1..=names.len()).map(|j| Some(cut(j, iteration, p))).collect()).collect(),
+    let dropped = number("drop_prob") < 1.0;
+    let draws = Replayed {
+        batch: number("batch_size") as usize,
+        samples: index.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize).collect(),
+        masks: if dropped { (0..=names.len()).map(mask).collect() } else { vec![] },
     };
-    let solution: Solution = solve(&problem, &settings, draw, |_, _| true).unwrap();
+    let naive = &mut NaiveTrainer::<f32>::new(&problem).unwrap() as &mut dyn Trainer;
+    let cpu = &mut CpuTrainer::new(&problem).unwrap() as &mut dyn Trainer;
+    for (device, trainer) in [("naive", naive), ("cpu", cpu)] {
+        compare(&format!("{name} on {device}"), &r, block, &names, &problem, &settings, trainer, &draws);
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn compare(
+    name: &str,
+    r: &Recorded,
+    block: &Block,
+    names: &[String],
+    problem: &Problem,
+    settings: &Settings,
+    trainer: &mut dyn Trainer,
+    draws: &Replayed,
+) {
+    let solution = solve(problem, settings, trainer, draws, &mut |_, _| true).unwrap();
     let losses = r.f32("losses").1;
-    let worst = solution.losses.iter().flatten().zip(&losses).map(|(&a, &b)| (a / f64::from(b) - 1.0).abs());
+    let worst = solution
+        .losses
+        .iter()
+        .flat_map(|l| [l.reconstruction, l.total])
+        .zip(&losses)
+        .map(|(a, &b)| (a / f64::from(b) - 1.0).abs());
     let worst = worst.fold(0.0, f64::max);
     let (mut same, mut all) = (0, 0);
     for (alpha, c) in solution.alpha.iter().zip(&block.convs) {
@@ -195,7 +231,7 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
     println!("{name}: worst loss deviation {worst:.2e}, rounding equal on {same} of {all}");
     assert!(worst < 1e-3, "{name}: loss deviates by {worst:.2e}");
     assert!(same as f64 >= 0.999 * all as f64, "{name}: rounding equal on {same} of {all}");
-    for (grid, site) in solution.grids.iter().zip(&names) {
+    for (grid, site) in solution.grids.iter().zip(names) {
         let want = r.f32(&format!("final.{site}.scale")).1[0];
         assert!((grid.scale[0] / want - 1.0).abs() < 1e-4, "{name}: {site}: {} instead of {want}", grid.scale[0]);
     }
@@ -238,4 +274,20 @@ fn inverted_block_at_three_bits_with_dropping() {
         relu_at_end: false,
     };
     replay("block_inverted_w3a3_drop", (3, 3), &block);
+}
+
+#[test]
+fn block_with_downsample_at_two_and_four_bits_with_dropping() {
+    let block = Block {
+        convs: vec![
+            Conv { float: "conv1", site: "conv1_relu", input: 0, stride: 2, pad: 1, group: 1 },
+            Conv { float: "conv2", site: "conv2", input: 1, stride: 1, pad: 1, group: 1 },
+            Conv { float: "downsample.0", site: "downsample", input: 0, stride: 2, pad: 0, group: 1 },
+        ],
+        inner: vec![(0, "conv1_relu")],
+        shortcut: Some(2),
+        clip: false,
+        relu_at_end: true,
+    };
+    replay("block_downsample_w2a4_drop", (2, 4), &block);
 }

@@ -3,8 +3,10 @@
 //!
 //! Every program describes one sample: leading batch dimension 1. Batches are stacked around it by the device.
 
+pub mod cpu;
 pub mod facts;
 pub mod naive;
 pub mod ops;
 pub mod philox;
 pub mod program;
+pub mod train;

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Classification, Comparison, Difference, Metrics};
 use crate::graph::{Graph, ValueId};
 use crate::report::{Sink, Stage};
+use crate::tensor::Rows;
 use std::collections::HashMap;
 
 /// Accuracy of `graph` (simplified) on `samples`, which must have labels; the scores are the graph's first output.
@@ -20,16 +21,20 @@ pub fn evaluate(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut
     let mut counts = Classification::default();
     each(
         samples,
+        network.chunk,
         threads,
         Stage::Evaluate,
         sink,
-        |_, inputs| network.run(&inputs),
-        |i, values| {
-            let name = samples.name(i);
-            let Some(label) = samples.label(i) else {
-                return Err(Error::data(format!("sample `{name}` has no label")));
-            };
-            counts.add(&name, values.first().map(Vec::as_slice).unwrap_or_default(), label)
+        |inputs| network.run(inputs),
+        |first, values| {
+            for (i, scores) in values.iter().flat_map(Rows::iter).enumerate() {
+                let name = samples.name(first + i);
+                let Some(label) = samples.label(first + i) else {
+                    return Err(Error::data(format!("sample `{name}` has no label")));
+                };
+                counts.add(&name, scores, label)?;
+            }
+            Ok(())
         },
     )?;
     counts.metrics().ok_or_else(|| Error::data("expected samples, got none"))
@@ -51,13 +56,18 @@ pub fn compare(
     let (a, b) = (Network::new(a, &shapes, in_a)?, Network::new(b, &shapes, in_b)?);
     each(
         samples,
+        a.chunk.min(b.chunk),
         threads,
         Stage::Compare,
         sink,
-        |_, inputs| Ok((a.run(&inputs)?, b.run(&inputs)?)),
-        |i, (x, y)| {
-            let mut all = distances.iter_mut().zip(x.iter().zip(&y));
-            all.try_for_each(|(d, (x, y))| d.add(x, y)).map_err(|e| e.at(format!("sample `{}`", samples.name(i))))
+        |inputs| Ok((a.run(inputs)?, b.run(inputs)?)),
+        |first, (x, y)| {
+            for (d, (x, y)) in distances.iter_mut().zip(x.iter().zip(&y)) {
+                for (i, (x, y)) in x.iter().zip(y.iter()).enumerate() {
+                    d.add(x, y).map_err(|e| e.at(format!("sample `{}`", samples.name(first + i))))?;
+                }
+            }
+            Ok(())
         },
     )?;
     Ok(distances.iter().map(Comparison::finish).collect())

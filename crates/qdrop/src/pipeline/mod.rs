@@ -7,6 +7,7 @@ mod quantize;
 mod run;
 mod samples;
 mod shapes;
+mod unit;
 
 pub use evaluate::{compare, evaluate};
 pub use memory::{Memory, memory};

@@ -1,144 +1,114 @@
-//! Runs a whole network over samples, a few samples at a time on each thread.
+//! Runs a whole network over samples.
 
 use super::shapes::input_shapes;
 use crate::data::Samples;
-use crate::engine::facts::{self, Facts};
-use crate::engine::ops::{self, View};
+use crate::engine::cpu::Runner;
+use crate::engine::facts;
+use crate::engine::program::{Region, compile};
 use crate::error::{Error, Kind, Result};
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, NodeId, ValueId};
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Rows, Tensor};
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 
-/// Samples each thread takes between two looks at the sink.
-const CHUNK: usize = 8;
+/// Elements handed out between two looks at the sink, about.
+const CHUNK: usize = 1 << 24;
+/// Samples between two looks at the sink at most.
+const SAMPLES: usize = 64;
 
-/// A network ready to be run on one sample.
-pub(super) struct Network<'a> {
-    graph: &'a Graph,
-    facts: Facts,
-    /// Per value: its content as f32 when constant.
-    constants: Vec<Option<Vec<f32>>>,
-    /// Per node: values that nothing after it reads.
-    dead: Vec<Vec<ValueId>>,
-    /// Values to hand out.
-    wanted: Vec<ValueId>,
+/// A network ready to be run.
+pub(super) struct Network {
+    runner: Runner,
+    /// Samples to run at a time.
+    pub chunk: usize,
 }
 
-impl<'a> Network<'a> {
+impl Network {
     /// Prepares `graph` for samples of `shapes` (no batch axis); running it yields the values `wanted`.
-    pub fn new(graph: &'a Graph, shapes: &[Vec<usize>], wanted: Vec<ValueId>) -> Result<Self> {
+    pub fn new(graph: &Graph, shapes: &[Vec<usize>], wanted: Vec<ValueId>) -> Result<Self> {
         let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
-        let mut constants = vec![None; graph.values.len()];
-        let read = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten()).chain(&wanted);
-        for &v in read {
-            let constant = facts.get(v).and_then(|f| f.constant.as_deref());
-            if let (Some(tensor), None) = (constant, &constants[v.0 as usize]) {
-                constants[v.0 as usize] = Some(tensor.to_f32()?);
+        for &v in &wanted {
+            if facts.get(v).is_none() {
+                let error = Error::unsupported(format!("value `{}` cannot be computed", graph.value(v).name));
+                return Err(error.hint("it depends on an operator that cannot be run here"));
             }
         }
-        let mut last = vec![None; graph.values.len()];
-        for id in graph.node_ids() {
-            for v in graph.node(id).inputs.iter().chain(&graph.node(id).outputs).flatten() {
-                last[v.0 as usize] = Some(id);
-            }
-        }
-        let mut dead = vec![Vec::new(); graph.nodes.len()];
-        for v in graph.value_ids().filter(|v| !wanted.contains(v)) {
-            if let Some(id) = last[v.0 as usize] {
-                dead[id.0 as usize].push(v);
-            }
-        }
-        Ok(Network { graph, facts, constants, dead, wanted })
+        let elements: usize = wanted.iter().filter_map(|&v| facts.get(v)).map(facts::ValueFact::numel).sum();
+        let nodes = behind(graph, &wanted);
+        let region = Region { nodes, inputs: graph.inputs.clone(), outputs: wanted, ..Region::default() };
+        let runner = Runner::new(&compile(graph, &facts, &region)?)?;
+        Ok(Network { chunk: (CHUNK / elements.max(1)).clamp(1, SAMPLES), runner })
     }
 
-    /// The wanted values of one sample.
-    pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Vec<f32>>> {
-        let mut values: Vec<Option<Vec<f32>>> = vec![None; self.graph.values.len()];
-        for (&v, tensor) in self.graph.inputs.iter().zip(inputs) {
-            values[v.0 as usize] = Some(tensor.to_f32()?);
-        }
-        for id in self.graph.node_ids() {
-            let node = self.graph.node(id);
-            let computed = node.outputs.iter().flatten().any(|&v| self.constant(v).is_none());
-            if computed {
-                let results = self.step(node, &values).map_err(|e| e.at(self.graph.describe(id)))?;
-                for (slot, result) in node.outputs.iter().zip(results) {
-                    if let Some(v) = slot {
-                        values[v.0 as usize] = Some(result);
-                    }
-                }
-            }
-            for v in &self.dead[id.0 as usize] {
-                values[v.0 as usize] = None;
-            }
-        }
-        let hand_out = |&v: &ValueId| match (values[v.0 as usize].take(), self.constant(v)) {
-            (Some(value), _) => Ok(value),
-            (None, Some(constant)) => Ok(constant.to_vec()),
-            _ => Err(self.missing(v)),
-        };
-        self.wanted.iter().map(hand_out).collect()
-    }
-
-    fn constant(&self, v: ValueId) -> Option<&[f32]> {
-        self.constants[v.0 as usize].as_deref()
-    }
-
-    fn missing(&self, v: ValueId) -> Error {
-        let error = Error::unsupported(format!("value `{}` cannot be computed", self.graph.value(v).name));
-        error.hint("it depends on an operator that cannot be run here")
-    }
-
-    fn step(&self, node: &Node, values: &[Option<Vec<f32>>]) -> Result<Vec<Vec<f32>>> {
-        let view = |operand: &Option<ValueId>| match *operand {
-            None => Ok(None),
-            Some(v) => {
-                let data = values[v.0 as usize].as_deref().or_else(|| self.constant(v));
-                let fact = self.facts.get(v);
-                match (data, fact) {
-                    (Some(data), Some(fact)) => Ok(Some(View { dtype: fact.dtype, shape: &fact.shape, data })),
-                    _ => Err(self.missing(v)),
-                }
-            }
-        };
-        let operands = node.inputs.iter().map(view).collect::<Result<Vec<_>>>()?;
-        let results = node.outputs.iter().rposition(Option::is_some).map_or(0, |i| i + 1);
-        Ok(ops::forward::<f32>(&node.op, &operands, results)?.into_iter().map(|a| a.data).collect())
+    /// The wanted values of `samples`.
+    pub fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
+        self.runner.run(&[], &[], &rows(samples)?)
     }
 }
 
-/// Calls `job` for every sample on `threads` threads (0: all cores) and `take` with the results in sample order on the
-/// calling thread. Tells `sink` how far it is and stops when it asks to.
+/// The nodes that `wanted` depend on, in order.
+fn behind(graph: &Graph, wanted: &[ValueId]) -> Vec<NodeId> {
+    let mut needed: BTreeSet<ValueId> = wanted.iter().copied().collect();
+    let mut nodes: Vec<NodeId> = Vec::new();
+    for id in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
+        let node = graph.node(id);
+        if node.outputs.iter().flatten().any(|v| needed.contains(v)) {
+            needed.extend(node.inputs.iter().flatten());
+            nodes.push(id);
+        }
+    }
+    nodes.reverse();
+    nodes
+}
+
+/// Samples as rows, per input.
+pub(super) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
+    let inputs = samples.first().map_or(0, Vec::len);
+    let input = |i: usize| {
+        let mut data = Vec::new();
+        for sample in samples {
+            data.extend_from_slice(&sample[i].to_f32()?);
+        }
+        Ok(Rows::new(samples.len(), data))
+    };
+    (0..inputs).map(input).collect()
+}
+
+/// Calls `job` for `chunk` samples after the other on `threads` threads (0: all cores), each chunk with its first
+/// index, and `take` with the result on the calling thread. Tells `sink` how far it is and stops when it asks to.
 pub(super) fn each<T: Send>(
     samples: &dyn Samples,
+    chunk: usize,
     threads: usize,
     stage: Stage,
     sink: &mut dyn Sink,
-    job: impl Fn(usize, Vec<Tensor>) -> Result<T> + Sync,
+    job: impl Fn(&[Vec<Tensor>]) -> Result<T> + Sync,
     mut take: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Error::new(Kind::Io, format!("cannot start threads: {e}")))?;
+    let pool = pool(threads)?;
     let total = samples.len();
-    let chunk = CHUNK * pool.current_num_threads();
     let mut done = 0;
     while done < total {
         if sink.cancelled() {
             return Err(Error::new(Kind::Interrupted, "stopped on request"));
         }
         let next = (done + chunk).min(total);
-        let results: Vec<Result<T>> =
-            pool.install(|| (done..next).into_par_iter().map(|i| job(i, samples.get(i)?)).collect());
-        for (i, result) in (done..next).zip(results) {
-            take(i, result?)?;
-        }
+        let result = pool.install(|| {
+            let loaded = (done..next).into_par_iter().map(|i| samples.get(i)).collect::<Result<Vec<_>>>()?;
+            job(&loaded)
+        })?;
+        take(done, result)?;
         done = next;
         sink.event(&Event::StageProgress { stage, done, total });
     }
     Ok(())
+}
+
+/// A pool of `threads` threads (0: one for each core).
+pub(super) fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|e| Error::new(Kind::Io, format!("cannot start threads: {e}")))
 }
 
 /// Shapes of the first sample, without batch axis.

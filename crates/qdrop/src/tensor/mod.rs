@@ -3,6 +3,10 @@
 //! Types this library computes with are stored as Rust numbers; the others (float8, 4- and 2-bit integers,
 //! complex, strings) are carried as the bytes ONNX packs them into.
 
+mod rows;
+
+pub use rows::Rows;
+
 use crate::error::{Error, Result};
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};

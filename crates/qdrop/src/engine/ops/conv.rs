@@ -99,7 +99,7 @@ impl Shape {
 }
 
 /// Geometry of a Conv or ConvTranspose, and the channel counts of x and of the result.
-fn geometry(op: &Op, x: &[usize], w: &[usize]) -> Result<(Vec<Axis>, usize, usize)> {
+pub(in crate::engine) fn geometry(op: &Op, x: &[usize], w: &[usize]) -> Result<(Vec<Axis>, usize, usize)> {
     let rank = x.len();
     if rank < 3 || w.len() != rank {
         return Err(Error::model(format!(

@@ -2,7 +2,7 @@
 //! Generic over the number type: the naive device runs them in f64, fast devices run the rare ones in f32.
 
 mod call;
-mod conv;
+pub(super) mod conv;
 mod elementwise;
 mod generate;
 mod index;
@@ -15,7 +15,7 @@ mod reduce;
 mod reshape;
 mod resize;
 mod unary;
-mod window;
+pub(super) mod window;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ const LIMIT: i64 = 1 << 24;
 
 /// One spatial axis of a sliding window: output o and kernel element k meet input o·stride + k·dilation - begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Axis {
+pub(in crate::engine) struct Axis {
     pub input: usize,
     pub output: usize,
     pub kernel: usize,
@@ -25,7 +25,7 @@ impl Axis {
     }
 
     /// The outputs for which kernel element `k` meets the input: `low..high`.
-    fn valid(&self, k: usize) -> (usize, usize) {
+    pub fn valid(&self, k: usize) -> (usize, usize) {
         let shift = k * self.dilation;
         let low = self.begin.saturating_sub(shift).div_ceil(self.stride);
         let high = match (self.input + self.begin).checked_sub(shift + 1) {
@@ -105,7 +105,7 @@ fn split_pad(total: usize, upper: bool) -> (usize, usize) {
 
 /// Windows over `spatial`. With `ceil_mode` a last, partly covered window counts if it starts inside the input or
 /// its begin padding.
-pub(super) fn resolve(
+pub(in crate::engine) fn resolve(
     window: &Window,
     spatial: &[usize],
     weight: Option<&[usize]>,

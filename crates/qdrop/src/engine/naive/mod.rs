@@ -1,9 +1,13 @@
 //! The specification device: runs a program on one sample, step by step, in any number type.
 
+mod train;
+
+pub use train::NaiveTrainer;
+
 use super::ops::{self, Real, View};
 use super::program::{Program, Step};
 use crate::error::{Error, Result};
-use crate::quant::{Grid, lsq};
+use crate::quant::Grid;
 
 /// What one forward pass reads besides the inputs.
 #[derive(Debug, Clone, Copy)]
@@ -182,9 +186,4 @@ fn unquantize<R: Real>(x: &[R], g: &[R], grid: &Grid, mask: &[bool]) -> (Vec<R>,
     });
     let gx = gx.collect();
     (gx, sum)
-}
-
-/// The factor of a learned step's gradient for a batch tensor of `numel` elements.
-pub fn step_factor(numel: usize, grid: &Grid) -> f64 {
-    lsq::gradient_factor(numel, grid.qmax)
 }

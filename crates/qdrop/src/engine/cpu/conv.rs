@@ -1,0 +1,227 @@
+//! Convolution of a group of samples as matrix products over tiles of output lines.
+//!
+//! x: [channels, samples, H, W], y: [channels, samples, OH, OW], w: [OC, IC / groups, KH, KW]: with samples inside
+//! channels, one product serves the whole group.
+
+use super::matrix::{View, product};
+use crate::engine::ops::window::Axis;
+
+/// Columns that a tile has at least.
+const COLUMNS: usize = 256;
+/// Elements of a column matrix that a tile may have beyond that.
+const TILE: usize = 1 << 18;
+
+/// A grouped two-dimensional convolution.
+#[derive(Debug, Clone)]
+pub(super) struct Conv {
+    /// Rows and columns.
+    pub axes: [Axis; 2],
+    pub groups: usize,
+    /// Input channels of a group.
+    pub ic: usize,
+    /// Output channels of a group.
+    pub oc: usize,
+}
+
+/// What one backward pass is asked for.
+pub(super) struct Wanted<'a> {
+    /// Gradient of the weight, added to.
+    pub w: Option<&'a mut [f32]>,
+    /// Gradient of x; added to if the flag says so, else written.
+    pub x: Option<(&'a mut [f32], bool)>,
+}
+
+impl Conv {
+    fn taps(&self) -> usize {
+        self.axes[0].kernel * self.axes[1].kernel
+    }
+
+    /// Elements of one channel of one sample: input, output.
+    fn planes(&self) -> (usize, usize) {
+        let [h, w] = &self.axes;
+        (h.input * w.input, h.output * w.output)
+    }
+
+    /// Whether the column matrix would be x itself.
+    fn pointwise(&self) -> bool {
+        self.axes.iter().all(|a| a.kernel == 1 && a.stride == 1 && a.begin == 0 && a.end == 0)
+    }
+
+    /// Output lines in a tile, of `samples` · OH.
+    fn tile(&self, samples: usize) -> usize {
+        let [h, w] = &self.axes;
+        let (lines, width) = (samples * h.output, w.output.max(1));
+        let depth = (self.ic * self.taps()).max(1);
+        (TILE / (depth * width)).max(COLUMNS.div_ceil(width)).clamp(1, lines.max(1))
+    }
+
+    /// y = conv(x, w) + bias for `samples` samples; `scratch` is working memory.
+    pub fn forward(
+        &self,
+        samples: usize,
+        x: &[f32],
+        w: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+        scratch: &mut Vec<f32>,
+    ) {
+        let (plane_in, plane_out) = self.planes();
+        let (n_in, n) = (samples * plane_in, samples * plane_out);
+        let depth = self.ic * self.taps();
+        if let Some(bias) = bias {
+            for (line, &b) in y.chunks_exact_mut(n.max(1)).zip(bias) {
+                line.fill(b);
+            }
+        }
+        for group in 0..self.groups {
+            let weight = (w, View::rows(group * self.oc * depth, self.oc, depth, depth));
+            let out = group * self.oc * n;
+            let x = &x[group * self.ic * n_in..][..self.ic * n_in];
+            if self.pointwise() {
+                product((y, View::rows(out, self.oc, n, n)), bias.is_some(), weight, (x, View::rows(0, depth, n, n)));
+                continue;
+            }
+            let (tile, width) = (self.tile(samples), self.axes[1].output);
+            let lines = samples * self.axes[0].output;
+            for start in (0..lines).step_by(tile) {
+                let end = (start + tile).min(lines);
+                let columns = (end - start) * width;
+                grow(scratch, depth * columns);
+                self.gather(samples, x, start..end, scratch);
+                product(
+                    (y, View::rows(out + start * width, self.oc, columns, n)),
+                    bias.is_some(),
+                    weight,
+                    (scratch, View::rows(0, depth, columns, columns)),
+                );
+            }
+        }
+    }
+
+    /// Gradients for the gradient `dy` of y.
+    pub fn backward(&self, samples: usize, x: &[f32], w: &[f32], dy: &[f32], wanted: Wanted, scratch: &mut Vec<f32>) {
+        let (plane_in, plane_out) = self.planes();
+        let (n_in, n) = (samples * plane_in, samples * plane_out);
+        let depth = self.ic * self.taps();
+        let Wanted { w: mut dw, x: mut dx } = wanted;
+        if let (Some((dx, false)), false) = (&mut dx, self.pointwise()) {
+            dx.fill(0.0);
+        }
+        for group in 0..self.groups {
+            let view = View::rows(group * self.oc * depth, self.oc, depth, depth);
+            let out = group * self.oc * n;
+            let block = group * self.ic * n_in..(group + 1) * self.ic * n_in;
+            if self.pointwise() {
+                let up = (dy, View::rows(out, self.oc, n, n));
+                if let Some(dw) = &mut dw {
+                    product((dw, view), true, up, (&x[block.clone()], View::rows(0, depth, n, n).t()));
+                }
+                if let Some((dx, add)) = &mut dx {
+                    product((&mut dx[block], View::rows(0, depth, n, n)), *add, (w, view.t()), up);
+                }
+                continue;
+            }
+            let (tile, width) = (self.tile(samples), self.axes[1].output);
+            let lines = samples * self.axes[0].output;
+            for start in (0..lines).step_by(tile) {
+                let end = (start + tile).min(lines);
+                let columns = (end - start) * width;
+                grow(scratch, depth * columns);
+                let up = (dy, View::rows(out + start * width, self.oc, columns, n));
+                let tile = View::rows(0, depth, columns, columns);
+                if let Some(dw) = &mut dw {
+                    self.gather(samples, &x[block.clone()], start..end, scratch);
+                    product((dw, view), true, up, (scratch, tile.t()));
+                }
+                if let Some((dx, _)) = &mut dx {
+                    product((scratch, tile), false, (w, view.t()), up);
+                    self.scatter(samples, scratch, start..end, &mut dx[block.clone()]);
+                }
+            }
+        }
+    }
+
+    /// Column matrix [IC·KH·KW, lines·OW] of the output `lines` (counted over samples and rows).
+    fn gather(&self, samples: usize, x: &[f32], lines: std::ops::Range<usize>, cols: &mut [f32]) {
+        let [_, aw] = &self.axes;
+        let columns = lines.len() * aw.output;
+        self.each(samples, lines, |k, line, source, tap: Tap| {
+            let out = &mut cols[k * columns + line * aw.output..][..aw.output];
+            let Some(source) = source else { return out.fill(0.0) };
+            out[..tap.low].fill(0.0);
+            out[tap.high..].fill(0.0);
+            let row = &x[source + tap.first..];
+            if tap.low == tap.high {
+            } else if aw.stride == 1 {
+                out[tap.low..tap.high].copy_from_slice(&row[..tap.high - tap.low]);
+            } else {
+                let picked = row.iter().step_by(aw.stride);
+                out[tap.low..tap.high].iter_mut().zip(picked).for_each(|(o, &v)| *o = v);
+            }
+        });
+    }
+
+    /// Adds a column matrix back to where [`Conv::gather`] reads.
+    fn scatter(&self, samples: usize, cols: &[f32], lines: std::ops::Range<usize>, x: &mut [f32]) {
+        let [_, aw] = &self.axes;
+        let columns = lines.len() * aw.output;
+        self.each(samples, lines, |k, line, source, tap: Tap| {
+            let Some(source) = source else { return };
+            if tap.low == tap.high {
+                return;
+            }
+            let values = &cols[k * columns + line * aw.output..][tap.low..tap.high];
+            let row = &mut x[source + tap.first..];
+            if aw.stride == 1 {
+                row[..values.len()].iter_mut().zip(values).for_each(|(x, &v)| *x += v);
+            } else {
+                row.iter_mut().step_by(aw.stride).zip(values).for_each(|(x, &v)| *x += v);
+            }
+        });
+    }
+
+    /// Calls `f` with row of the column matrix, line (from 0), start of the input line it reads (`None`: padding) and
+    /// the horizontal tap.
+    fn each(&self, samples: usize, lines: std::ops::Range<usize>, mut f: impl FnMut(usize, usize, Option<usize>, Tap)) {
+        let [ah, aw] = &self.axes;
+        let plane = ah.input * aw.input;
+        let taps: Vec<Tap> = (0..aw.kernel).map(|k| Tap::new(aw, k)).collect();
+        for channel in 0..self.ic {
+            for ky in 0..ah.kernel {
+                for (kx, &tap) in taps.iter().enumerate() {
+                    let k = (channel * ah.kernel + ky) * aw.kernel + kx;
+                    for (line, global) in lines.clone().enumerate() {
+                        let (sample, oy) = (global / ah.output, global % ah.output);
+                        let iy = (oy * ah.stride + ky * ah.dilation).checked_sub(ah.begin);
+                        let source = iy
+                            .filter(|&iy| iy < ah.input)
+                            .map(|iy| (channel * samples + sample) * plane + iy * aw.input);
+                        f(k, line, source, tap);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One horizontal kernel element: outputs `low..high` meet the input, the first at column `first`.
+#[derive(Clone, Copy)]
+struct Tap {
+    low: usize,
+    high: usize,
+    first: usize,
+}
+
+impl Tap {
+    fn new(axis: &Axis, k: usize) -> Self {
+        let (low, high) = axis.valid(k);
+        Tap { low, high, first: (low * axis.stride + k * axis.dilation).saturating_sub(axis.begin) }
+    }
+}
+
+/// Makes `scratch` at least `len` long.
+pub(super) fn grow(scratch: &mut Vec<f32>, len: usize) {
+    if scratch.len() < len {
+        scratch.resize(len, 0.0);
+    }
+}

@@ -1,0 +1,176 @@
+//! Depthwise convolution: every channel has one filter of its own.
+//!
+//! A padded copy of the input plane is split by column phase (column modulo stride), so that every inner loop runs over
+//! neighbouring elements whatever the stride. Layout as in [`super::conv`].
+
+use super::conv::{Wanted, grow};
+use super::math::vectorized;
+use crate::engine::ops::window::Axis;
+
+/// A depthwise two-dimensional convolution, w: [C, 1, KH, KW].
+#[derive(Debug, Clone)]
+pub(super) struct Depthwise {
+    /// Rows and columns.
+    pub axes: [Axis; 2],
+}
+
+impl Depthwise {
+    /// Width of one phase, and elements of a phased plane.
+    fn pitch(&self) -> (usize, usize) {
+        let [h, w] = &self.axes;
+        let width = w.padded().div_ceil(w.stride).max((w.kernel - 1) * w.dilation / w.stride + w.output);
+        (width, h.padded() * w.stride * width)
+    }
+
+    /// Offset in a phased plane of what output (0, 0) reads through tap (ky, kx).
+    fn offset(&self, ky: usize, kx: usize, width: usize) -> usize {
+        let [h, w] = &self.axes;
+        let column = kx * w.dilation;
+        (ky * h.dilation * w.stride + column % w.stride) * width + column / w.stride
+    }
+
+    fn split(&self, x: &[f32], phased: &mut [f32], width: usize) {
+        let [h, w] = &self.axes;
+        for (iy, row) in x.chunks_exact(w.input).enumerate() {
+            let line = &mut phased[(iy + h.begin) * w.stride * width..][..w.stride * width];
+            if w.stride == 1 {
+                line[w.begin..w.begin + w.input].copy_from_slice(row);
+            } else {
+                for (ix, &v) in row.iter().enumerate() {
+                    let column = ix + w.begin;
+                    line[column % w.stride * width + column / w.stride] = v;
+                }
+            }
+        }
+    }
+
+    fn join(&self, phased: &[f32], dx: &mut [f32], add: bool, width: usize) {
+        let [h, w] = &self.axes;
+        for (iy, row) in dx.chunks_exact_mut(w.input).enumerate() {
+            let line = &phased[(iy + h.begin) * w.stride * width..][..w.stride * width];
+            for (ix, v) in row.iter_mut().enumerate() {
+                let column = ix + w.begin;
+                let g = line[column % w.stride * width + column / w.stride];
+                *v = if add { *v + g } else { g };
+            }
+        }
+    }
+
+    /// y = conv(x, w) + bias for `samples` samples; `scratch` is working memory.
+    pub fn forward(
+        &self,
+        samples: usize,
+        x: &[f32],
+        w: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+        scratch: &mut Vec<f32>,
+    ) {
+        let [ah, aw] = &self.axes;
+        let (width, size) = self.pitch();
+        let taps = ah.kernel * aw.kernel;
+        grow(scratch, size);
+        let phased = &mut scratch[..size];
+        phased.fill(0.0);
+        let planes = (x.chunks_exact(ah.input * aw.input)).zip(y.chunks_exact_mut(ah.output * aw.output));
+        for (plane, (x, y)) in planes.enumerate() {
+            let channel = plane / samples;
+            self.split(x, phased, width);
+            y.fill(bias.map_or(0.0, |b| b[channel]));
+            let filter = &w[channel * taps..][..taps];
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (oy, out) in y.chunks_exact_mut(aw.output).enumerate() {
+                        let base = oy * ah.stride * aw.stride * width;
+                        for ky in 0..ah.kernel {
+                            for kx in 0..aw.kernel {
+                                let input = &phased[base + self.offset(ky, kx, width)..][..aw.output];
+                                axpy(filter[ky * aw.kernel + kx], input, out);
+                            }
+                        }
+                    }
+                },
+            );
+        }
+    }
+
+    /// Gradients for the gradient `dy` of y.
+    pub fn backward(&self, samples: usize, x: &[f32], w: &[f32], dy: &[f32], wanted: Wanted, scratch: &mut Vec<f32>) {
+        let [ah, aw] = &self.axes;
+        let (width, size) = self.pitch();
+        let taps = ah.kernel * aw.kernel;
+        grow(scratch, size);
+        let phased = &mut scratch[..size];
+        let Wanted { w: mut dw, x: mut dx } = wanted;
+        phased.fill(0.0);
+        if let Some(dw) = &mut dw {
+            let planes = x.chunks_exact(ah.input * aw.input).zip(dy.chunks_exact(ah.output * aw.output));
+            for (plane, (x, dy)) in planes.enumerate() {
+                self.split(x, phased, width);
+                let sums = &mut dw[plane / samples * taps..][..taps];
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for ky in 0..ah.kernel {
+                            for kx in 0..aw.kernel {
+                                let offset = self.offset(ky, kx, width);
+                                let mut lanes = [0f32; 8];
+                                let mut rest = 0f32;
+                                for (oy, up) in dy.chunks_exact(aw.output).enumerate() {
+                                    let input = &phased[oy * ah.stride * aw.stride * width + offset..][..aw.output];
+                                    dot(input, up, &mut lanes, &mut rest);
+                                }
+                                sums[ky * aw.kernel + kx] += lanes.iter().sum::<f32>() + rest;
+                            }
+                        }
+                    },
+                );
+            }
+        }
+        if let Some((dx, add)) = &mut dx {
+            let planes = dx.chunks_exact_mut(ah.input * aw.input).zip(dy.chunks_exact(ah.output * aw.output));
+            for (plane, (dx, dy)) in planes.enumerate() {
+                let filter = &w[plane / samples * taps..][..taps];
+                phased.fill(0.0);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (oy, up) in dy.chunks_exact(aw.output).enumerate() {
+                            let base = oy * ah.stride * aw.stride * width;
+                            for ky in 0..ah.kernel {
+                                for kx in 0..aw.kernel {
+                                    let out = &mut phased[base + self.offset(ky, kx, width)..][..aw.output];
+                                    axpy(filter[ky * aw.kernel + kx], up, out);
+                                }
+                            }
+                        }
+                    },
+                );
+                self.join(phased, dx, *add, width);
+            }
+        }
+    }
+}
+
+/// y += a·x.
+#[inline(always)]
+fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
+/// Adds the products of `a` and `b` to `lanes`, the last few to `rest`.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32], lanes: &mut [f32; 8], rest: &mut f32) {
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    for (&a, &b) in a8.remainder().iter().zip(b8.remainder()) {
+        *rest += a * b;
+    }
+    for (a, b) in a8.zip(b8) {
+        for l in 0..8 {
+            lanes[l] += a[l] * b[l];
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The fast device for processors: a few samples at a time pass through the whole program while they stay in the
+//! caches. Convolutions are matrix products over tiles of columns; activation, fake quantization and dropping are one
+//! pass; rounding, regulariser and Adam are one pass over the weights. Operators without a kernel here run by their
+//! specification in `ops`.
+//!
+//! Results do not depend on the number of threads: samples are dealt to groups and groups to lanes by their position,
+//! and lanes are summed in order. Work runs on the rayon pool of the caller.
+
+mod code;
+mod conv;
+mod depthwise;
+mod math;
+mod matrix;
+mod pass;
+mod rounding;
+mod run;
+#[cfg(test)]
+mod tests;
+mod trainer;
+
+pub use trainer::CpuTrainer;
+
+use crate::engine::program::Program;
+use crate::error::{Error, Result};
+use crate::quant::Grid;
+use crate::tensor::Rows;
+use code::{Code, Place};
+use pass::Quantizer;
+use rayon::prelude::*;
+use run::{Frame, Shared};
+use std::sync::{Mutex, PoisonError};
+
+/// A program ready for inference; may be run from several threads.
+#[derive(Debug)]
+pub struct Runner {
+    code: Code,
+    frames: Frames,
+}
+
+impl Runner {
+    /// Compiles `program`.
+    pub fn new(program: &Program) -> Result<Self> {
+        Ok(Runner { code: Code::new(program, false)?, frames: Frames::default() })
+    }
+
+    /// Samples that run together at most.
+    pub fn group(&self) -> usize {
+        self.code.group
+    }
+
+    /// Outputs for `inputs` (per input of the program). `grids` has one entry per site; `None` leaves it float. Groups
+    /// of samples run in parallel.
+    pub fn run(&self, weights: &[&[f32]], grids: &[Option<&Grid>], inputs: &[Rows]) -> Result<Vec<Rows>> {
+        let n = inputs.first().map_or(0, Rows::len);
+        let sites: Vec<Option<Quantizer>> = grids.iter().map(|g| g.map(Quantizer::new)).collect();
+        let shared = Shared { code: &self.code, weights, sites: &sites };
+        check(&self.code, inputs, n)?;
+        let group = |first: usize| {
+            let samples = (n - first).min(self.code.group);
+            let mut frame = self.frames.take(&self.code, false);
+            frame.start(samples);
+            for (&slot, rows) in self.code.program.inputs.iter().zip(inputs) {
+                for sample in 0..samples {
+                    let row = rows.row(first + sample);
+                    frame.fill(&self.code, slot, sample, |range, out| out.copy_from_slice(&row[range]));
+                }
+            }
+            frame.forward(&shared, None)?;
+            let mut outputs = Vec::with_capacity(self.code.program.outputs.len());
+            for &slot in &self.code.program.outputs {
+                let mut values = Vec::with_capacity(samples * self.code.layouts[slot].numel());
+                (0..samples).for_each(|sample| frame.append(&shared, slot, sample, &mut values));
+                outputs.push(values);
+            }
+            self.frames.give(frame);
+            Ok(outputs)
+        };
+        let firsts: Vec<usize> = (0..n).step_by(self.code.group).collect();
+        let groups = firsts.into_par_iter().map(group).collect::<Result<Vec<Vec<Vec<f32>>>>>()?;
+        let mut all: Vec<Vec<f32>> = vec![Vec::new(); self.code.program.outputs.len()];
+        for (to, &slot) in all.iter_mut().zip(&self.code.program.outputs) {
+            to.reserve_exact(n * self.code.layouts[slot].numel());
+        }
+        for group in groups {
+            all.iter_mut().zip(group).for_each(|(to, part)| to.extend_from_slice(&part));
+        }
+        Ok(all.into_iter().map(|data| Rows::new(n, data)).collect())
+    }
+}
+
+fn check(code: &Code, inputs: &[Rows], n: usize) -> Result<()> {
+    let fits = |(&slot, rows): (&usize, &Rows)| {
+        rows.len() == n && (rows.width() == code.layouts[slot].numel() || code.places[slot] == Place::Constant)
+    };
+    if inputs.len() == code.program.inputs.len() && code.program.inputs.iter().zip(inputs).all(fits) {
+        return Ok(());
+    }
+    Err(Error::internal("inputs do not have the sizes of the program"))
+}
+
+/// Frames that are not in use.
+#[derive(Debug, Default)]
+struct Frames(Mutex<Vec<Frame>>);
+
+impl Frames {
+    fn take(&self, code: &Code, learn: bool) -> Frame {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.unwrap_or_else(|| Frame::new(code, learn))
+    }
+
+    fn give(&self, frame: Frame) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
+    }
+}

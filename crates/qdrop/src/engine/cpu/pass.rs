@@ -1,0 +1,201 @@
+//! One pass over activations: sum of two operands, activation function, fake quantization and dropping together.
+
+use super::math::{sum, vectorized};
+use crate::engine::train::Keep;
+use crate::quant::Grid;
+
+/// Activation function of a pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Act {
+    None,
+    /// max(x, 0).
+    Relu,
+    /// x between two bounds.
+    Clip(f32, f32),
+}
+
+impl Act {
+    #[inline(always)]
+    fn apply(self, v: f32) -> f32 {
+        match self {
+            Act::None => v,
+            Act::Relu => v.max(0.0),
+            Act::Clip(low, high) => v.max(low).min(high),
+        }
+    }
+
+    /// Whether the gradient passes at v.
+    #[inline(always)]
+    fn open(self, v: f32) -> bool {
+        match self {
+            Act::None => true,
+            Act::Relu => v > 0.0,
+            Act::Clip(low, high) => (v >= low) & (v <= high),
+        }
+    }
+}
+
+/// The grid of a site, ready to be applied: y = s·clamp(round(x/s), low, high).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quantizer {
+    pub scale: f32,
+    pub low: f32,
+    pub high: f32,
+}
+
+impl Quantizer {
+    pub fn new(grid: &Grid) -> Self {
+        let z = grid.zero_point[0];
+        Quantizer { scale: grid.scale[0], low: (grid.qmin - z) as f32, high: (grid.qmax - z) as f32 }
+    }
+}
+
+/// y = drop(quantize(act(x + other))), for inference: no traces are left.
+pub(super) fn infer(act: Act, quantizer: Option<Quantizer>, x: &[f32], other: Option<&[f32]>, y: &mut [f32]) {
+    let n = y.len();
+    let x = &x[..n];
+    vectorized(
+        #[inline(always)]
+        || match (other, quantizer) {
+            (None, None) => each(y, |i| act.apply(x[i])),
+            (Some(o), None) => {
+                let o = &o[..n];
+                each(y, |i| act.apply(x[i] + o[i]));
+            }
+            (None, Some(q)) => each(y, |i| quantized(act.apply(x[i]), q)),
+            (Some(o), Some(q)) => {
+                let o = &o[..n];
+                each(y, |i| quantized(act.apply(x[i] + o[i]), q));
+            }
+        },
+    );
+}
+
+#[inline(always)]
+fn each(y: &mut [f32], f: impl Fn(usize) -> f32) {
+    for (i, y) in y.iter_mut().enumerate() {
+        *y = f(i);
+    }
+}
+
+#[inline(always)]
+fn quantized(a: f32, q: Quantizer) -> f32 {
+    (a / q.scale).round_ties_even().max(q.low).min(q.high) * q.scale
+}
+
+/// y as [`infer`] gives it where `mask` keeps, act(x + other) elsewhere. `trace` holds x and receives ∂y/∂s; `mask`
+/// holds the keep mask (not read where `keep` is not [`Keep::Masked`]) and receives whether the gradient passes to x.
+pub(super) fn forward(
+    act: Act,
+    quantizer: Option<(Quantizer, Keep)>,
+    trace: &mut [f32],
+    other: Option<&[f32]>,
+    mask: &mut [u8],
+    y: &mut [f32],
+) {
+    let n = y.len();
+    let (trace, mask) = (&mut trace[..n], &mut mask[..n]);
+    if let Some(o) = other {
+        let o = &o[..n];
+        trace.iter_mut().zip(o).for_each(|(t, &o)| *t += o);
+    }
+    vectorized(
+        #[inline(always)]
+        || match act {
+            Act::None => by_quantizer(|v| v, |_| true, quantizer, trace, mask, y),
+            Act::Relu => by_quantizer(|v| Act::Relu.apply(v), |v| Act::Relu.open(v), quantizer, trace, mask, y),
+            Act::Clip(..) => by_quantizer(|v| act.apply(v), |v| act.open(v), quantizer, trace, mask, y),
+        },
+    );
+}
+
+#[inline(always)]
+fn by_quantizer(
+    apply: impl Fn(f32) -> f32,
+    open: impl Fn(f32) -> bool,
+    quantizer: Option<(Quantizer, Keep)>,
+    trace: &mut [f32],
+    mask: &mut [u8],
+    y: &mut [f32],
+) {
+    let n = y.len();
+    match quantizer {
+        None | Some((_, Keep::Nothing)) => {
+            for i in 0..n {
+                let v = trace[i];
+                y[i] = apply(v);
+                mask[i] = u8::from(open(v));
+                trace[i] = 0.0;
+            }
+        }
+        Some((q, keep)) => {
+            if keep == Keep::All {
+                mask.fill(1);
+            }
+            for i in 0..n {
+                let v = trace[i];
+                let a = apply(v);
+                let t = a / q.scale;
+                let r = t.round_ties_even();
+                let c = r.max(q.low).min(q.high);
+                let inside = (r >= q.low) & (r <= q.high);
+                let kept = mask[i] != 0;
+                y[i] = if kept { c * q.scale } else { a };
+                let slope = if inside { r - t } else { c };
+                trace[i] = if kept { slope } else { 0.0 };
+                mask[i] = u8::from(open(v) & (inside | !kept));
+            }
+        }
+    }
+}
+
+/// Turns the gradient of y into the gradient of x in place and returns the sum for the step, from what [`forward`]
+/// left.
+pub(super) fn backward(gradient: &mut [f32], trace: &[f32], mask: &[u8], site: bool) -> f64 {
+    let n = gradient.len();
+    let (trace, mask) = (&trace[..n], &mask[..n]);
+    vectorized(
+        #[inline(always)]
+        || {
+            let step = if site { sum(n, |i| gradient[i] * trace[i]) } else { 0.0 };
+            for i in 0..n {
+                gradient[i] = if mask[i] != 0 { gradient[i] } else { 0.0 };
+            }
+            step
+        },
+    )
+}
+
+/// x of a batch position: `quantized` where the mask keeps, `float` elsewhere.
+pub(super) fn mix(keep: Keep, mask: &[u8], quantized: &[f32], float: &[f32], x: &mut [f32]) {
+    match keep {
+        Keep::All => x.copy_from_slice(quantized),
+        Keep::Nothing => x.copy_from_slice(float),
+        Keep::Masked => vectorized(
+            #[inline(always)]
+            || {
+                let n = x.len();
+                let (mask, q, f) = (&mask[..n], &quantized[..n], &float[..n]);
+                for i in 0..n {
+                    x[i] = if mask[i] != 0 { q[i] } else { f[i] };
+                }
+            },
+        ),
+    }
+}
+
+/// Σ (y - target)², and y becomes factor·(y - target).
+pub(super) fn loss(y: &mut [f32], target: &[f32], factor: f32) -> f64 {
+    let target = &target[..y.len()];
+    vectorized(
+        #[inline(always)]
+        || {
+            let n = y.len();
+            let total = sum(n, |i| (y[i] - target[i]) * (y[i] - target[i]));
+            for i in 0..n {
+                y[i] = factor * (y[i] - target[i]);
+            }
+            total
+        },
+    )
+}

@@ -1,0 +1,427 @@
+//! Runs compiled code on a group of samples.
+
+use super::code::{Code, Kernel, Place};
+use super::conv::Wanted;
+use super::matrix::{View, product};
+use super::pass::{self, Quantizer};
+use crate::engine::ops;
+use crate::engine::program::Step;
+use crate::engine::train::Keep;
+use crate::error::{Error, Result};
+
+/// Working memory of one group; made once and used again.
+#[derive(Debug)]
+pub(super) struct Frame {
+    buffers: Vec<Vec<f32>>,
+    pub masks: Vec<Vec<u8>>,
+    scratch: Vec<f32>,
+    /// Per slot: whether its gradient has a first contribution.
+    written: Vec<bool>,
+    samples: usize,
+}
+
+/// What a run reads besides its inputs.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a> {
+    pub code: &'a Code,
+    /// Content of the weights, in the program's order.
+    pub weights: &'a [&'a [f32]],
+    /// Per site: its grid; `None` where it is off.
+    pub sites: &'a [Option<Quantizer>],
+}
+
+/// Gradients of what is learned, added to.
+pub(super) struct Sums<'a> {
+    pub weights: &'a mut [Vec<f32>],
+    pub scales: &'a mut [f64],
+}
+
+impl Frame {
+    pub fn new(code: &Code, learn: bool) -> Self {
+        let mask = |&n: &usize| vec![0; if learn { n * code.group } else { 0 }];
+        Frame {
+            buffers: code.buffers.iter().map(|&n| vec![0.0; n * code.group]).collect(),
+            masks: code.masks.iter().map(mask).collect(),
+            scratch: Vec::new(),
+            written: vec![false; code.places.len()],
+            samples: 0,
+        }
+    }
+
+    /// Begins a group of `samples`.
+    pub fn start(&mut self, samples: usize) {
+        self.samples = samples;
+        self.written.fill(false);
+    }
+
+    /// Values of a slot for the whole group, or those that all samples share.
+    pub fn read<'a>(&'a self, shared: &Shared<'a>, slot: usize) -> &'a [f32] {
+        match shared.code.places[slot] {
+            Place::Buffer(b) => &self.buffers[b][..shared.code.layouts[slot].numel() * self.samples],
+            Place::Constant => shared.code.program.slots[slot].constant.as_deref().unwrap_or_default(),
+            Place::Weight(i) => shared.weights[i],
+        }
+    }
+
+    /// Writes the rows of one sample (contiguous, of the slot's shape) where `f` is given each channel's range.
+    pub fn fill(
+        &mut self,
+        code: &Code,
+        slot: usize,
+        sample: usize,
+        mut f: impl FnMut(std::ops::Range<usize>, &mut [f32]),
+    ) {
+        let Place::Buffer(b) = code.places[slot] else { return };
+        let layout = code.layouts[slot];
+        for c in 0..layout.channels {
+            let at = (c * self.samples + sample) * layout.inner;
+            f(c * layout.inner..(c + 1) * layout.inner, &mut self.buffers[b][at..at + layout.inner]);
+        }
+    }
+
+    /// One sample of a slot, contiguous, added to the end of `out`.
+    pub fn append(&self, shared: &Shared, slot: usize, sample: usize, out: &mut Vec<f32>) {
+        let data = self.read(shared, slot);
+        if shared.code.places[slot] == Place::Constant {
+            return out.extend_from_slice(data);
+        }
+        let layout = shared.code.layouts[slot];
+        for c in 0..layout.channels {
+            out.extend_from_slice(&data[(c * self.samples + sample) * layout.inner..][..layout.inner]);
+        }
+    }
+
+    fn take(&mut self, code: &Code, slot: usize) -> Result<(usize, Vec<f32>)> {
+        match code.places[slot] {
+            Place::Buffer(b) => Ok((b, std::mem::take(&mut self.buffers[b]))),
+            _ => Err(Error::internal(format!("slot {slot} is written but has no buffer"))),
+        }
+    }
+
+    /// Runs all kernels; `keep` tells per site which elements keep the quantized value (masks lie in the frame) when
+    /// learning.
+    pub fn forward(&mut self, shared: &Shared, learn: Option<&[Keep]>) -> Result<()> {
+        let code = shared.code;
+        for kernel in &code.kernels {
+            match kernel {
+                Kernel::Conv { conv, x, w, bias, y } => {
+                    let (at, mut out) = self.take(code, *y)?;
+                    let mut scratch = std::mem::take(&mut self.scratch);
+                    let n = code.layouts[*y].numel() * self.samples;
+                    let (x, w) = (self.read(shared, *x), self.read(shared, *w));
+                    let bias = bias.map(|b| self.read(shared, b));
+                    conv.forward(self.samples, x, w, bias, &mut out[..n], &mut scratch);
+                    (self.buffers[at], self.scratch) = (out, scratch);
+                }
+                Kernel::Depthwise { conv, x, w, bias, y } => {
+                    let (at, mut out) = self.take(code, *y)?;
+                    let mut scratch = std::mem::take(&mut self.scratch);
+                    let n = code.layouts[*y].numel() * self.samples;
+                    let (x, w) = (self.read(shared, *x), self.read(shared, *w));
+                    let bias = bias.map(|b| self.read(shared, b));
+                    conv.forward(self.samples, x, w, bias, &mut out[..n], &mut scratch);
+                    (self.buffers[at], self.scratch) = (out, scratch);
+                }
+                Kernel::Dense { rows, k, n, transposed, x, w, bias, y } => {
+                    let (at, mut out) = self.take(code, *y)?;
+                    let rows = rows * self.samples;
+                    if let Some(b) = bias {
+                        let bias = self.read(shared, *b);
+                        out[..rows * n].chunks_exact_mut(*n).for_each(|row| row.copy_from_slice(bias));
+                    }
+                    let weight = (self.read(shared, *w), weight_view(*k, *n, *transposed));
+                    let input = (self.read(shared, *x), View::rows(0, rows, *k, *k));
+                    product((&mut out, View::rows(0, rows, *n, *n)), bias.is_some(), input, weight);
+                    self.buffers[at] = out;
+                }
+                Kernel::Pass { act, site, x, other, y, trace, mask } => {
+                    let (at, mut out) = self.take(code, *y)?;
+                    let n = code.layouts[*y].numel() * self.samples;
+                    let quantizer = site.and_then(|s| shared.sites[s]);
+                    match learn.filter(|_| code.program.slots[*y].learned) {
+                        None => {
+                            let other = other.map(|o| self.read(shared, o));
+                            pass::infer(*act, quantizer, self.read(shared, *x), other, &mut out[..n]);
+                        }
+                        Some(keep) => {
+                            let mut traced = std::mem::take(&mut self.buffers[*trace]);
+                            if code.places[*x] != Place::Buffer(*trace) {
+                                traced[..n].copy_from_slice(self.read(shared, *x));
+                            }
+                            let mut bytes = std::mem::take(&mut self.masks[*mask]);
+                            let other = other.map(|o| self.read(shared, o));
+                            let quantizer = quantizer.zip(site.map(|s| keep[s]));
+                            pass::forward(*act, quantizer, &mut traced[..n], other, &mut bytes, &mut out[..n]);
+                            (self.buffers[*trace], self.masks[*mask]) = (traced, bytes);
+                        }
+                    }
+                    self.buffers[at] = out;
+                }
+                Kernel::Node { step, flat } => self.node(shared, *step, *flat)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, shared: &Shared, step: usize, flat: bool) -> Result<()> {
+        let code = shared.code;
+        let Step::Node { op, operands, results, place } = &code.program.steps[step] else { return Ok(()) };
+        let rounds = if flat { 1 } else { self.samples };
+        for sample in 0..rounds {
+            let gathered = self.gather(shared, operands, sample, flat);
+            let views = gathered.views();
+            let arrays = ops::forward::<f32>(op, &views, results.len()).map_err(|e| e.at(place))?;
+            for (slot, array) in results.iter().zip(arrays) {
+                let Some(slot) = *slot else { continue };
+                let Place::Buffer(b) = code.places[slot] else { continue };
+                if flat {
+                    self.buffers[b][..array.data.len()].copy_from_slice(&array.data);
+                } else {
+                    self.fill(code, slot, sample, |range, out| out.copy_from_slice(&array.data[range]));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Operands of a node for one sample, or for the whole group as one vector when `flat`.
+    fn gather<'a>(&self, shared: &Shared<'a>, slots: &[Option<usize>], sample: usize, flat: bool) -> Gathered<'a> {
+        let code = shared.code;
+        let one = |slot: &Option<usize>| {
+            let slot = (*slot)?;
+            let description = &code.program.slots[slot];
+            Some(match code.places[slot] {
+                Place::Constant => Operand::Shared(description, description.constant.as_deref().unwrap_or_default()),
+                Place::Weight(i) => Operand::Shared(description, shared.weights[i]),
+                Place::Buffer(_) if flat => {
+                    let data = self.read(shared, slot).to_vec();
+                    Operand::Own(description.dtype, vec![data.len()], data)
+                }
+                Place::Buffer(_) => {
+                    let mut data = Vec::with_capacity(code.layouts[slot].numel());
+                    self.append(shared, slot, sample, &mut data);
+                    Operand::Own(description.dtype, description.shape.clone(), data)
+                }
+            })
+        };
+        Gathered(slots.iter().map(one).collect())
+    }
+
+    /// Adds `values` to the gradient of a slot, or begins it with them.
+    fn contribute(&mut self, code: &Code, slot: usize, values: &[f32]) {
+        let Some(b) = code.gradients[slot] else { return };
+        let to = &mut self.buffers[b][..values.len()];
+        if std::mem::replace(&mut self.written[slot], true) {
+            to.iter_mut().zip(values).for_each(|(t, &v)| *t += v);
+        } else {
+            to.copy_from_slice(values);
+        }
+    }
+
+    /// Puts the gradient of an output where `values` are its values, by `f` on each channel of each sample.
+    pub fn upstream(
+        &mut self,
+        shared: &Shared,
+        slot: usize,
+        mut f: impl FnMut(usize, std::ops::Range<usize>, &mut [f32]),
+    ) {
+        let code = shared.code;
+        let layout = code.layouts[slot];
+        let mut values = self.read(shared, slot).to_vec();
+        let rows = if code.places[slot] == Place::Constant { 0 } else { layout.channels * self.samples };
+        for row in 0..rows {
+            let (c, sample) = (row / self.samples, row % self.samples);
+            let range = c * layout.inner..(c + 1) * layout.inner;
+            f(sample, range, &mut values[row * layout.inner..(row + 1) * layout.inner]);
+        }
+        self.contribute(code, slot, &values);
+    }
+
+    /// Runs all kernels backwards from the gradients of the outputs.
+    pub fn backward(&mut self, shared: &Shared, sums: &mut Sums) -> Result<()> {
+        let code = shared.code;
+        for kernel in code.kernels.iter().rev() {
+            match kernel {
+                Kernel::Conv { x, w, y, .. } | Kernel::Depthwise { x, w, y, .. } | Kernel::Dense { x, w, y, .. } => {
+                    let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { continue };
+                    let n = code.layouts[*y].numel() * self.samples;
+                    let mut scratch = std::mem::take(&mut self.scratch);
+                    let dy = std::mem::take(&mut self.buffers[up]);
+                    let target = code.gradients[*x];
+                    let mut down = target.map(|b| std::mem::take(&mut self.buffers[b]));
+                    let add = target.is_some() && std::mem::replace(&mut self.written[*x], true);
+                    let size = code.layouts[*x].numel() * self.samples;
+                    let (xs, ws) = (self.read(shared, *x), self.read(shared, *w));
+                    let dw = match code.places[*w] {
+                        Place::Weight(i) => Some(sums.weights[i].as_mut_slice()),
+                        _ => None,
+                    };
+                    let wanted = Wanted { w: dw, x: down.as_mut().map(|d| (&mut d[..size], add)) };
+                    let dys = &dy[..n];
+                    match kernel {
+                        Kernel::Conv { conv, .. } => conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch),
+                        Kernel::Depthwise { conv, .. } => {
+                            conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch);
+                        }
+                        Kernel::Dense { rows, k, n, transposed, .. } => {
+                            dense_backward([rows * self.samples, *k, *n], *transposed, xs, ws, dys, wanted);
+                        }
+                        _ => {}
+                    }
+                    if let (Some(b), Some(down)) = (target, down) {
+                        self.buffers[b] = down;
+                    }
+                    (self.buffers[up], self.scratch) = (dy, scratch);
+                }
+                Kernel::Pass { site, x, other, y, trace, mask, .. } => {
+                    let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { continue };
+                    let n = code.layouts[*y].numel() * self.samples;
+                    let mut dy = std::mem::take(&mut self.buffers[up]);
+                    let on = site.filter(|&s| shared.sites[s].is_some());
+                    let sum = pass::backward(&mut dy[..n], &self.buffers[*trace], &self.masks[*mask], on.is_some());
+                    if let Some(s) = on {
+                        sums.scales[s] += sum;
+                    }
+                    if let Some(o) = other {
+                        self.contribute(code, *o, &dy[..n]);
+                    }
+                    if code.gradients[*x] == Some(up) {
+                        self.written[*x] = true;
+                    } else {
+                        self.contribute(code, *x, &dy[..n]);
+                    }
+                    self.buffers[up] = dy;
+                }
+                Kernel::Node { step, flat } => self.node_backward(shared, *step, *flat, sums)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn node_backward(&mut self, shared: &Shared, step: usize, flat: bool, sums: &mut Sums) -> Result<()> {
+        let code = shared.code;
+        let Step::Node { op, operands, results, place } = &code.program.steps[step] else { return Ok(()) };
+        let slots = &code.program.slots;
+        let wanted: Vec<bool> = operands.iter().map(|s| s.is_some_and(|s| slots[s].learned)).collect();
+        let arrived = |s: &Option<usize>| s.is_some_and(|s| code.gradients[s].is_some() && self.written[s]);
+        if !wanted.contains(&true) || !results.iter().any(arrived) {
+            return Ok(());
+        }
+        if results.iter().any(Option::is_none) {
+            return Err(Error::unsupported("omitted results have no gradient").at(place));
+        }
+        let rounds = if flat { 1 } else { self.samples };
+        let mut found: Vec<Option<Vec<f32>>> = vec![None; operands.len()];
+        for sample in 0..rounds {
+            let inputs = self.gather(shared, operands, sample, flat);
+            let outputs = self.gather(shared, results, sample, flat);
+            let output_views: Vec<_> = outputs.views().into_iter().flatten().collect();
+            let up: Vec<Option<Vec<f32>>> = results.iter().map(|s| self.gradient_of(code, *s, sample, flat)).collect();
+            let up: Vec<Option<&[f32]>> = up.iter().map(Option::as_deref).collect();
+            let down = ops::backward(op, &inputs.views(), &output_views, &up, &wanted).map_err(|e| e.at(place))?;
+            for ((slot, gradient), found) in operands.iter().zip(down).zip(&mut found) {
+                let (Some(slot), Some(gradient)) = (*slot, gradient) else { continue };
+                match code.places[slot] {
+                    Place::Weight(i) => {
+                        sums.weights[i].iter_mut().zip(gradient).for_each(|(s, g)| *s += g);
+                    }
+                    Place::Constant => {}
+                    Place::Buffer(_) if flat => *found = Some(gradient),
+                    Place::Buffer(_) => {
+                        let layout = code.layouts[slot];
+                        let all = found.get_or_insert_with(|| vec![0.0; layout.numel() * self.samples]);
+                        for c in 0..layout.channels {
+                            all[(c * self.samples + sample) * layout.inner..][..layout.inner]
+                                .copy_from_slice(&gradient[c * layout.inner..(c + 1) * layout.inner]);
+                        }
+                    }
+                }
+            }
+        }
+        for (slot, found) in operands.iter().zip(found) {
+            if let (Some(slot), Some(found)) = (*slot, found) {
+                if slots[slot].learned {
+                    self.contribute(code, slot, &found);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn gradient_of(&self, code: &Code, slot: Option<usize>, sample: usize, flat: bool) -> Option<Vec<f32>> {
+        let slot = slot.filter(|&s| self.written[s])?;
+        let data = &self.buffers[code.gradients[slot]?];
+        let layout = code.layouts[slot];
+        if flat {
+            return Some(data[..layout.numel() * self.samples].to_vec());
+        }
+        let mut out = Vec::with_capacity(layout.numel());
+        for c in 0..layout.channels {
+            out.extend_from_slice(&data[(c * self.samples + sample) * layout.inner..][..layout.inner]);
+        }
+        Some(out)
+    }
+
+    /// Makes room in the mask of pass `mask` for a sample drawn by `draw`, in the group's layout.
+    pub fn draw(
+        &mut self,
+        code: &Code,
+        mask: usize,
+        slot: usize,
+        sample: usize,
+        draw: impl FnOnce(&mut [u8]) -> Keep,
+    ) -> Keep {
+        let layout = code.layouts[slot];
+        let bytes = &mut self.masks[mask];
+        if self.samples == 1 {
+            return draw(&mut bytes[..layout.numel()]);
+        }
+        let mut own = vec![0; layout.numel()];
+        let keep = draw(&mut own);
+        if keep == Keep::Masked {
+            for c in 0..layout.channels {
+                bytes[(c * self.samples + sample) * layout.inner..][..layout.inner]
+                    .copy_from_slice(&own[c * layout.inner..(c + 1) * layout.inner]);
+            }
+        }
+        keep
+    }
+}
+
+fn weight_view(k: usize, n: usize, transposed: bool) -> View {
+    if transposed { View::rows(0, n, k, k).t() } else { View::rows(0, k, n, n) }
+}
+
+fn dense_backward([rows, k, n]: [usize; 3], transposed: bool, x: &[f32], w: &[f32], dy: &[f32], wanted: Wanted) {
+    let (xv, up) = (View::rows(0, rows, k, k), (dy, View::rows(0, rows, n, n)));
+    if let Some(dw) = wanted.w {
+        if transposed {
+            product((dw, View::rows(0, n, k, k)), true, (dy, up.1.t()), (x, xv));
+        } else {
+            product((dw, View::rows(0, k, n, n)), true, (x, xv.t()), up);
+        }
+    }
+    if let Some((dx, add)) = wanted.x {
+        product((dx, xv), add, up, (w, weight_view(k, n, transposed).t()));
+    }
+}
+
+enum Operand<'a> {
+    Shared(&'a crate::engine::program::Slot, &'a [f32]),
+    Own(crate::tensor::DType, Vec<usize>, Vec<f32>),
+}
+
+struct Gathered<'a>(Vec<Option<Operand<'a>>>);
+
+impl Gathered<'_> {
+    fn views(&self) -> Vec<Option<ops::View<'_, f32>>> {
+        (self.0.iter())
+            .map(|o| {
+                o.as_ref().map(|o| match o {
+                    Operand::Shared(slot, data) => ops::View { dtype: slot.dtype, shape: &slot.shape, data },
+                    Operand::Own(dtype, shape, data) => ops::View { dtype: *dtype, shape, data },
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,167 @@
+//! Learning on this device.
+
+use super::code::{Code, Kernel};
+use super::pass::{self, Quantizer};
+use super::rounding::Rounding;
+use super::run::{Frame, Shared, Sums};
+use super::{Frames, check};
+use crate::engine::train::{Keep, Losses, Problem, Purpose, Step, Trainer, loss_rest};
+use crate::error::{Error, Result};
+use crate::quant::Grid;
+use crate::quant::lsq::{LEARNED_STEP_FLOOR, gradient_factor};
+use rayon::prelude::*;
+
+/// Partial sums of gradients at most; groups are dealt to them in turn.
+const LANES: usize = 8;
+
+/// Learns one unit.
+pub struct CpuTrainer<'a> {
+    problem: &'a Problem,
+    code: Code,
+    /// Mask of the pass that holds each site.
+    masks: Vec<usize>,
+    weights: Vec<Rounding>,
+    grids: Vec<Grid>,
+    moments: Vec<[f64; 2]>,
+    lanes: Vec<Lane>,
+    frames: Frames,
+}
+
+struct Lane {
+    reconstruction: f64,
+    weights: Vec<Vec<f32>>,
+    scales: Vec<f64>,
+}
+
+impl<'a> CpuTrainer<'a> {
+    /// Ready for the first iteration of `problem`.
+    pub fn new(problem: &'a Problem) -> Result<Self> {
+        let code = Code::new(&problem.program, true)?;
+        let n = problem.samples();
+        check(&code, &problem.float_inputs, n)?;
+        check(&code, &problem.quantized_inputs, n)?;
+        let mut masks = vec![usize::MAX; problem.program.sites.len()];
+        for kernel in &code.kernels {
+            if let Kernel::Pass { site: Some(site), mask, .. } = kernel {
+                masks[*site] = *mask;
+            }
+        }
+        Ok(CpuTrainer {
+            problem,
+            code,
+            masks,
+            weights: problem.weights.iter().map(Rounding::new).collect::<Result<_>>()?,
+            grids: problem.grids.clone(),
+            moments: vec![[0.0; 2]; problem.grids.len()],
+            lanes: Vec::new(),
+            frames: Frames::default(),
+        })
+    }
+
+    /// Loss and gradients of the samples `batch[first..]` of one group, added to `lane`.
+    fn group(&self, step: &Step, shared: &Shared, batch: &[usize], first: usize, lane: &mut Lane) -> Result<()> {
+        let code = &self.code;
+        let samples = (batch.len() - first).min(code.group);
+        let mut frame = self.frames.take(code, true);
+        frame.start(samples);
+        self.feed(step, &mut frame, &batch[first..first + samples], first);
+        let mut keeps = Vec::with_capacity(self.masks.len());
+        for (site, &slot) in self.problem.program.sites.iter().enumerate() {
+            let mut keep = Keep::All;
+            for sample in 0..samples {
+                let draw = |mask: &mut [u8]| step.draws.keep(step.iteration, Purpose::Site(site), first + sample, mask);
+                keep = frame.draw(code, self.masks[site], slot, sample, draw);
+            }
+            keeps.push(keep);
+        }
+        frame.forward(shared, Some(&keeps))?;
+        for (target, &slot) in self.problem.targets.iter().zip(&code.program.outputs) {
+            let rest = (loss_rest(&code.program.slots[slot].shape) * batch.len()) as f64;
+            let mut sum = 0.0;
+            frame.upstream(shared, slot, |sample, range, values| {
+                sum += pass::loss(values, &target.row(batch[first + sample])[range], (2.0 / rest) as f32);
+            });
+            lane.reconstruction += sum / rest;
+        }
+        frame.backward(shared, &mut Sums { weights: &mut lane.weights, scales: &mut lane.scales })?;
+        self.frames.give(frame);
+        Ok(())
+    }
+
+    /// Fills the inputs with the mix of both networks.
+    fn feed(&self, step: &Step, frame: &mut Frame, samples: &[usize], first: usize) {
+        for (input, &slot) in self.code.program.inputs.iter().enumerate() {
+            let (float, quantized) = (&self.problem.float_inputs[input], &self.problem.quantized_inputs[input]);
+            let mut mask = vec![0; float.width()];
+            for (position, &sample) in samples.iter().enumerate() {
+                let keep = step.draws.keep(step.iteration, Purpose::Input(input), first + position, &mut mask);
+                let (q, f) = (quantized.row(sample), float.row(sample));
+                frame.fill(&self.code, slot, position, |range, x| {
+                    pass::mix(keep, &mask[range.clone()], &q[range.clone()], &f[range], x);
+                });
+            }
+        }
+    }
+
+    /// Adam on the steps.
+    fn update_scales(&mut self, step: &Step, batch: usize, gradients: &[f64]) {
+        let t = step.iteration as i32;
+        let (c1, c2) = (1.0 - 0.9f64.powi(t), 1.0 - 0.999f64.powi(t));
+        for (i, grid) in self.grids.iter_mut().enumerate() {
+            let numel = batch * self.code.layouts[self.code.program.sites[i]].numel();
+            let g = gradients[i] * gradient_factor(numel, grid.qmax);
+            let [m, v] = &mut self.moments[i];
+            *m += (g - *m) * 0.1;
+            *v = *v * 0.999 + g * g * 0.001;
+            let change = step.scale_lr / c1 * *m / ((*v / c2).sqrt() + 1e-8);
+            grid.scale[0] = ((f64::from(grid.scale[0]) - change) as f32).abs().max(LEARNED_STEP_FLOOR);
+        }
+    }
+}
+
+impl Trainer for CpuTrainer<'_> {
+    fn step(&mut self, step: &Step) -> Result<Losses> {
+        let batch = step.draws.batch(step.iteration);
+        let starts: Vec<usize> = (0..batch.len()).step_by(self.code.group).collect();
+        let count = starts.len().min(LANES);
+        if count == 0 {
+            return Err(Error::data("expected a batch of samples, got none"));
+        }
+        let mut lanes = std::mem::take(&mut self.lanes);
+        lanes.resize_with(count, || Lane {
+            reconstruction: 0.0,
+            weights: self.weights.iter().map(|w| vec![0.0; w.soft.len()]).collect(),
+            scales: vec![0.0; self.grids.len()],
+        });
+        let soft: Vec<&[f32]> = self.weights.iter().map(|w| w.soft.as_slice()).collect();
+        let sites: Vec<Option<Quantizer>> = self.grids.iter().map(|g| Some(Quantizer::new(g))).collect();
+        let shared = Shared { code: &self.code, weights: &soft, sites: &sites };
+        lanes.par_iter_mut().with_max_len(1).enumerate().try_for_each(|(i, lane)| {
+            lane.reconstruction = 0.0;
+            lane.scales.fill(0.0);
+            lane.weights.iter_mut().for_each(|w| w.fill(0.0));
+            starts.iter().skip(i).step_by(count).try_for_each(|&first| self.group(step, &shared, &batch, first, lane))
+        })?;
+        let reconstruction: f64 = lanes.iter().map(|l| l.reconstruction).sum();
+        let mut total = reconstruction;
+        for (i, weight) in self.weights.iter_mut().enumerate() {
+            let parts: Vec<&[f32]> = lanes.iter().map(|l| l.weights[i].as_slice()).collect();
+            total += step.lambda * weight.update(&parts, step);
+        }
+        if step.scale_lr > 0.0 {
+            let sum = |i: usize| lanes.iter().map(|l| l.scales[i]).sum();
+            let gradients: Vec<f64> = (0..self.grids.len()).map(sum).collect();
+            self.update_scales(step, batch.len(), &gradients);
+        }
+        self.lanes = lanes;
+        Ok(Losses { reconstruction, total })
+    }
+
+    fn alpha(&self) -> Vec<Vec<f32>> {
+        self.weights.iter().map(|w| w.alpha.clone()).collect()
+    }
+
+    fn grids(&self) -> Vec<Grid> {
+        self.grids.clone()
+    }
+}

@@ -1,0 +1,157 @@
+//! Learning on the specification device.
+
+use super::{Settings, forward};
+use crate::engine::ops::Real;
+use crate::engine::train::{Draws, Keep, Losses, Problem, Purpose, Step, Trainer, loss_rest};
+use crate::error::Result;
+use crate::quant::lsq::{LEARNED_STEP_FLOOR, gradient_factor};
+use crate::quant::{Grid, rounding};
+use std::marker::PhantomData;
+
+/// Learns one sample after the other, activations and gradients in `R`.
+pub struct NaiveTrainer<'a, R> {
+    problem: &'a Problem,
+    alpha: Vec<Vec<f32>>,
+    grids: Vec<Grid>,
+    weight_adam: Vec<Adam>,
+    scale_adam: Vec<Adam>,
+    real: PhantomData<R>,
+}
+
+/// Adam (Kingma & Ba 2015).
+struct Adam {
+    m: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Adam {
+    fn new(n: usize) -> Self {
+        Adam { m: vec![0.0; n], v: vec![0.0; n] }
+    }
+
+    fn step(&mut self, x: &mut [f32], g: &[f32], lr: f64, t: usize) {
+        let (c1, c2) = (1.0 - 0.9f64.powi(t as i32), 1.0 - 0.999f64.powi(t as i32));
+        let (size, root) = ((lr / c1) as f32, c2.sqrt() as f32);
+        for (((x, &g), m), v) in x.iter_mut().zip(g).zip(&mut self.m).zip(&mut self.v) {
+            *m += (g - *m) * 0.1;
+            *v = *v * 0.999 + g * g * 0.001;
+            *x -= size * *m / (v.sqrt() / root + 1e-8);
+        }
+    }
+}
+
+impl<'a, R: Real> NaiveTrainer<'a, R> {
+    /// Ready for the first iteration of `problem`.
+    pub fn new(problem: &'a Problem) -> Result<Self> {
+        let alpha = |w: &crate::engine::train::Weight| rounding::alpha_init(&w.float, &w.shape, &w.grid);
+        let alpha = problem.weights.iter().map(alpha).collect::<Result<Vec<_>>>()?;
+        Ok(NaiveTrainer {
+            problem,
+            weight_adam: alpha.iter().map(|a| Adam::new(a.len())).collect(),
+            scale_adam: problem.grids.iter().map(|_| Adam::new(1)).collect(),
+            grids: problem.grids.clone(),
+            alpha,
+            real: PhantomData,
+        })
+    }
+
+    fn mixed(&self, sample: usize, input: usize, keep: &Option<Vec<bool>>) -> Vec<R> {
+        let float = self.problem.float_inputs[input].row(sample);
+        let quantized = self.problem.quantized_inputs[input].row(sample);
+        let pick = |(i, (&q, &f)): (usize, (&f32, &f32))| match keep {
+            None => f,
+            Some(mask) => {
+                if mask.get(i).copied().unwrap_or(true) {
+                    q
+                } else {
+                    f
+                }
+            }
+        };
+        quantized.iter().zip(float).enumerate().map(pick).map(|v| R::of(f64::from(v))).collect()
+    }
+}
+
+/// As [`Settings::keep`]: absent where nothing is kept, empty where everything is.
+fn mask(draws: &dyn Draws, iteration: usize, purpose: Purpose, position: usize, numel: usize) -> Option<Vec<bool>> {
+    let mut bytes = vec![0; numel];
+    match draws.keep(iteration, purpose, position, &mut bytes) {
+        Keep::All => Some(Vec::new()),
+        Keep::Nothing => None,
+        Keep::Masked => Some(bytes.iter().map(|&b| b == 1).collect()),
+    }
+}
+
+/// Σ over the channel axis of (y - target)², mean over the rest and the batch; and its gradient to y.
+fn loss<R: Real>(y: &[R], target: &[f32], shape: &[usize], batch: usize) -> (f64, Vec<R>) {
+    let rest = (loss_rest(shape) * batch) as f64;
+    let difference = |(&a, &b): (&R, &f32)| a - R::of(f64::from(b));
+    let sum: f64 = y.iter().zip(target).map(difference).map(|d| (d * d).f64()).sum();
+    let factor = R::of(2.0 / rest);
+    (sum / rest, y.iter().zip(target).map(|p| factor * difference(p)).collect())
+}
+
+impl<R: Real> Trainer for NaiveTrainer<'_, R> {
+    fn step(&mut self, step: &Step) -> Result<Losses> {
+        let program = &self.problem.program;
+        let numel = |slot: usize| program.slots[slot].shape.iter().product::<usize>();
+        let real = |w: Vec<f32>| w.into_iter().map(|v| R::of(f64::from(v))).collect::<Vec<R>>();
+        let mut weights = Vec::new();
+        for (w, alpha) in self.problem.weights.iter().zip(&self.alpha) {
+            weights.push(real(rounding::soft(&w.float, alpha, &w.shape, &w.grid)?));
+        }
+        let batch = step.draws.batch(step.iteration);
+        let mut reconstruction = 0.0;
+        let mut by_weight: Vec<Vec<R>> = weights.iter().map(|w| vec![R::zero(); w.len()]).collect();
+        let mut by_scale = vec![0.0; self.grids.len()];
+        for (position, &sample) in batch.iter().enumerate() {
+            let mask = |purpose, slot| mask(step.draws, step.iteration, purpose, position, numel(slot));
+            let inputs = (program.inputs.iter().enumerate())
+                .map(|(i, &s)| self.mixed(sample, i, &mask(Purpose::Input(i), s)))
+                .collect();
+            let keep: Vec<_> = program.sites.iter().enumerate().map(|(i, &s)| mask(Purpose::Site(i), s)).collect();
+            let run = Settings { weights: &weights, grids: &self.grids, keep: &keep };
+            let tape = forward(program, run, inputs)?;
+            let mut upstream = Vec::new();
+            for ((y, target), &slot) in tape.outputs(program).zip(&self.problem.targets).zip(&program.outputs) {
+                let (part, g) = loss(y, target.row(sample), &program.slots[slot].shape, batch.len());
+                reconstruction += part;
+                upstream.push(g);
+            }
+            let g = tape.backward(program, run, upstream)?;
+            for (sum, part) in by_weight.iter_mut().flatten().zip(g.weights.iter().flatten()) {
+                *sum += *part;
+            }
+            by_scale.iter_mut().zip(g.scales).for_each(|(sum, part)| *sum += part);
+        }
+        let mut total = reconstruction;
+        for (i, w) in self.problem.weights.iter().enumerate() {
+            let upstream: Vec<f32> = by_weight[i].iter().map(|g| g.f64() as f32).collect();
+            let mut g = rounding::grad_alpha(&w.float, &self.alpha[i], &upstream, &w.shape, &w.grid)?;
+            if step.lambda > 0.0 {
+                let (lambda, beta) = (step.lambda as f32, step.beta as f32);
+                total += step.lambda * rounding::regulariser(&self.alpha[i], beta);
+                let extra = rounding::regulariser_gradient(&self.alpha[i], beta);
+                g.iter_mut().zip(extra).for_each(|(g, e)| *g += lambda * e);
+            }
+            self.weight_adam[i].step(&mut self.alpha[i], &g, step.rounding_lr, step.iteration);
+        }
+        if step.scale_lr > 0.0 {
+            for (i, grid) in self.grids.iter_mut().enumerate() {
+                let factor = gradient_factor(batch.len() * numel(program.sites[i]), grid.qmax);
+                let g = (by_scale[i] * factor) as f32;
+                self.scale_adam[i].step(&mut grid.scale, &[g], step.scale_lr, step.iteration);
+                grid.scale[0] = grid.scale[0].abs().max(LEARNED_STEP_FLOOR);
+            }
+        }
+        Ok(Losses { reconstruction, total })
+    }
+
+    fn alpha(&self) -> Vec<Vec<f32>> {
+        self.alpha.clone()
+    }
+
+    fn grids(&self) -> Vec<Grid> {
+        self.grids.clone()
+    }
+}

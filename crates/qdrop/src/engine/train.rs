@@ -1,0 +1,157 @@
+//! Learning on a device: what a unit learns from, one iteration as plain data, and the interface of devices.
+
+use super::philox::Stream;
+use super::program::Program;
+use crate::error::Result;
+use crate::quant::Grid;
+use crate::tensor::Rows;
+
+/// A weight whose rounding is learned.
+#[derive(Debug, Clone)]
+pub struct Weight {
+    /// Index of the layer in the plan.
+    pub layer: usize,
+    /// Float content.
+    pub float: Vec<f32>,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Its grid.
+    pub grid: Grid,
+}
+
+/// One unit with everything it is solved from.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// The unit's program; its weights are `weights`, its sites `grids`.
+    pub program: Program,
+    /// Weights to round.
+    pub weights: Vec<Weight>,
+    /// First grids of the sites.
+    pub grids: Vec<Grid>,
+    /// Inputs in the float network, per input of the program.
+    pub float_inputs: Vec<Rows>,
+    /// Inputs in the network quantized so far, per input of the program.
+    pub quantized_inputs: Vec<Rows>,
+    /// Outputs of the float network, per output of the program.
+    pub targets: Vec<Rows>,
+}
+
+impl Problem {
+    /// Number of calibration samples.
+    pub fn samples(&self) -> usize {
+        self.targets.first().map_or(0, Rows::len)
+    }
+}
+
+/// What a keep mask is drawn for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// An input of the program: kept elements come from the network quantized so far, others from the float network.
+    Input(usize),
+    /// A site of the program: kept elements are quantized, others stay float.
+    Site(usize),
+}
+
+/// Which elements keep the quantized value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All of them; no mask was written.
+    All,
+    /// None of them; no mask was written.
+    Nothing,
+    /// Those whose byte in the mask is 1; all others are 0.
+    Masked,
+}
+
+/// The random choices of a reconstruction.
+pub trait Draws: Sync {
+    /// Samples of the batch of `iteration` (from 1).
+    fn batch(&self, iteration: usize) -> Vec<usize>;
+
+    /// Which elements of the sample at `position` of the batch keep the quantized value; `mask` has the sample's size.
+    fn keep(&self, iteration: usize, purpose: Purpose, position: usize, mask: &mut [u8]) -> Keep;
+}
+
+/// Counter-based choices: they depend on these fields and the iteration alone.
+#[derive(Debug, Clone, Copy)]
+pub struct RandomDraws {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Number of the unit, which separates its random streams from those of others.
+    pub unit: u32,
+    /// Batch size.
+    pub batch: usize,
+    /// Number of samples to draw from, with replacement.
+    pub samples: usize,
+    /// Probability that an input element comes from the network quantized so far.
+    pub input_keep: f64,
+    /// Probability that an element at a site is quantized.
+    pub activation_keep: f64,
+}
+
+impl Draws for RandomDraws {
+    fn batch(&self, iteration: usize) -> Vec<usize> {
+        Stream::new(self.seed, self.unit, u32::MAX, iteration as u32).below(self.batch, self.samples)
+    }
+
+    fn keep(&self, iteration: usize, purpose: Purpose, position: usize, mask: &mut [u8]) -> Keep {
+        let (keep, purpose) = match purpose {
+            Purpose::Input(i) => (self.input_keep, u32::MAX - 1 - i as u32),
+            Purpose::Site(i) => (self.activation_keep, i as u32),
+        };
+        if keep >= 1.0 {
+            return Keep::All;
+        }
+        if keep <= 0.0 {
+            return Keep::Nothing;
+        }
+        Stream::new(self.seed, self.unit, purpose, iteration as u32).mask(position, keep, mask);
+        Keep::Masked
+    }
+}
+
+/// One iteration.
+#[derive(Clone, Copy)]
+pub struct Step<'a> {
+    /// Its number, from 1.
+    pub iteration: usize,
+    /// The random choices.
+    pub draws: &'a dyn Draws,
+    /// Weight of the rounding regulariser; 0 during warm-up.
+    pub lambda: f64,
+    /// Exponent of the regulariser.
+    pub beta: f64,
+    /// Learning rate of the rounding variables.
+    pub rounding_lr: f64,
+    /// Learning rate of the steps; 0 leaves them as they are.
+    pub scale_lr: f64,
+}
+
+/// Losses of one iteration, before its update.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Losses {
+    /// Σ over the channel axis of the squared difference, mean over the rest.
+    pub reconstruction: f64,
+    /// Together with the weighted regulariser.
+    pub total: f64,
+}
+
+/// A device that learns one unit: it holds the rounding variables, the steps and the state of their optimisers (Adam
+/// with β 0.9 and 0.999, ε 1e-8).
+pub trait Trainer {
+    /// One iteration: forward, backward, update.
+    fn step(&mut self, step: &Step) -> Result<Losses>;
+
+    /// Rounding variables so far, per weight.
+    fn alpha(&self) -> Vec<Vec<f32>>;
+
+    /// Grids of the sites with their steps so far.
+    fn grids(&self) -> Vec<Grid>;
+}
+
+/// Elements that a mean over everything but the channel axis averages, for one sample of `shape` (leading batch
+/// dimension 1): the channel axis is 1 for images and the last for sequences `[1, tokens, features]`.
+pub fn loss_rest(shape: &[usize]) -> usize {
+    let channels = if shape.len() == 3 { shape[2] } else { shape.get(1).copied().unwrap_or(1) };
+    (shape.iter().product::<usize>() / channels.max(1)).max(1)
+}
