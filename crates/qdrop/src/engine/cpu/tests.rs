@@ -1,1 +1,299 @@
+//! The device against the specification: the same random network, batches and masks on both.
 
+use super::{CpuTrainer, Runner};
+use crate::engine::facts;
+use crate::engine::naive::{self, NaiveTrainer};
+use crate::engine::philox::Stream;
+use crate::engine::program::{Program, Region, compile};
+use crate::engine::train::{Problem, RandomDraws, Step, Trainer, Weight};
+use crate::graph::{Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
+use crate::quant::{Grid, RangeSpec, Search, fit_weight};
+use crate::tensor::{DType, Rows, Tensor};
+
+/// Builds a graph and the region that covers it.
+struct Net {
+    graph: Graph,
+    weights: Vec<(ValueId, Option<usize>)>,
+    sites: Vec<ValueId>,
+    count: u32,
+}
+
+fn random(purpose: u32, n: usize) -> Vec<f32> {
+    Stream::new(5, 0, purpose, 0).below(n, 1 << 20).iter().map(|&v| v as f32 / (1 << 19) as f32 - 1.0).collect()
+}
+
+impl Net {
+    fn new() -> Self {
+        Net { graph: Graph { opset: 17, ..Graph::default() }, weights: vec![], sites: vec![], count: 0 }
+    }
+
+    fn value(&mut self) -> ValueId {
+        self.count += 1;
+        self.graph.add_value(&format!("v{}", self.count), Fact { dtype: Some(DType::F32), shape: None })
+    }
+
+    fn input(&mut self) -> ValueId {
+        let v = self.value();
+        self.graph.inputs.push(v);
+        v
+    }
+
+    fn constant(&mut self, shape: &[usize]) -> ValueId {
+        self.count += 1;
+        let data = random(self.count, shape.iter().product());
+        self.graph.add_constant(&format!("c{}", self.count), Tensor::f32(shape, data))
+    }
+
+    fn op(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
+        let y = self.value();
+        self.graph.nodes.push(Node::new("", op, operands, &[y]));
+        y
+    }
+
+    fn scalar(&mut self, value: f32) -> ValueId {
+        self.count += 1;
+        self.graph.add_constant(&format!("s{}", self.count), Tensor::scalar(value))
+    }
+
+    fn site(&mut self, v: ValueId) -> ValueId {
+        self.sites.push(v);
+        v
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn conv(&mut self, x: ValueId, shape: [usize; 4], stride: i64, pads: [i64; 4], dilation: i64, group: i64) -> ValueId {
+        let (w, b) = (self.constant(&shape), self.constant(&shape[..1]));
+        self.weights.push((w, Some(0)));
+        let (strides, dilations) = (vec![stride; 2], vec![dilation; 2]);
+        let window = Window { kernel: vec![], strides, dilations, padding: Padding::Explicit(pads.to_vec()) };
+        self.op(Op::Conv { window, group }, &[x, w, b])
+    }
+
+    fn relu(&mut self, x: ValueId) -> ValueId {
+        self.op(Op::Unary(Unary::Relu), &[x])
+    }
+
+    fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.op(Op::Binary(Binary::Add), &[a, b])
+    }
+
+    /// Compiles everything for inputs of `shapes` and makes a problem of `samples` random samples.
+    fn problem(mut self, shapes: &[&[usize]], outputs: &[ValueId], samples: usize) -> Problem {
+        self.graph.outputs = outputs.to_vec();
+        self.graph.check().unwrap();
+        let shapes: Vec<Vec<usize>> = shapes.iter().map(|s| s.to_vec()).collect();
+        let facts = facts::infer(&self.graph, &shapes).unwrap();
+        let region = Region {
+            nodes: self.graph.node_ids().collect(),
+            inputs: self.graph.inputs.clone(),
+            outputs: outputs.to_vec(),
+            weights: self.weights.iter().map(|w| w.0).collect(),
+            sites: self.sites.iter().map(|&s| (s, None)).collect(),
+        };
+        let program = compile(&self.graph, &facts, &region).unwrap();
+        let weight = |(layer, &(v, axis)): (usize, &(ValueId, Option<usize>))| {
+            let tensor = self.graph.constant(v).unwrap();
+            let (float, shape) = (tensor.to_f32().unwrap(), tensor.shape().to_vec());
+            let spec = RangeSpec { bits: 3, symmetric: false, search: Search::MinMax };
+            let grid = fit_weight(&float, &shape, axis, &spec).unwrap();
+            Weight { layer, float, shape, grid }
+        };
+        let rows = |purpose: u32, slot: usize| {
+            let n: usize = program.slots[slot].shape.iter().product();
+            Rows::new(samples, random(purpose, samples * n))
+        };
+        let of = |base: u32, slots: &[usize]| slots.iter().zip(base..).map(|(&s, p)| rows(p, s)).collect();
+        Problem {
+            weights: self.weights.iter().enumerate().map(weight).collect(),
+            grids: self.sites.iter().map(|_| Grid::per_tensor(3, 0.31, 2).unwrap()).collect(),
+            float_inputs: of(1000, &program.inputs),
+            quantized_inputs: of(1100, &program.inputs),
+            targets: of(1200, &program.outputs),
+            program,
+        }
+    }
+}
+
+/// Largest difference over the largest magnitude.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let size = b.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size
+}
+
+/// Rounding of activations may differ where two orders of summation meet a tie; networks here are small enough that
+/// none does.
+const TOLERANCE: f32 = 2e-5;
+
+fn check_inference(problem: &Problem) {
+    let runner = Runner::new(&problem.program).unwrap();
+    let weights: Vec<&[f32]> = problem.weights.iter().map(|w| w.float.as_slice()).collect();
+    let naive_weights: Vec<Vec<f64>> =
+        weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();
+    for on in [false, true] {
+        let grids: Vec<Option<&Grid>> = problem.grids.iter().map(|g| on.then_some(g)).collect();
+        let got = runner.run(&weights, &grids, &problem.float_inputs).unwrap();
+        let keep = vec![on.then(Vec::new); problem.grids.len()];
+        for sample in 0..problem.samples() {
+            let inputs = problem.float_inputs.iter().map(|r| r.row(sample).iter().map(|&v| f64::from(v)).collect());
+            let settings = naive::Settings { weights: &naive_weights, grids: &problem.grids, keep: &keep };
+            let tape = naive::forward::<f64>(&problem.program, settings, inputs.collect()).unwrap();
+            for (rows, want) in got.iter().zip(tape.outputs(&problem.program)) {
+                let want: Vec<f32> = want.iter().map(|&v| v as f32).collect();
+                let d = distance(rows.row(sample), &want);
+                assert!(d < TOLERANCE, "inference (sites {on}) of sample {sample} deviates by {d}");
+            }
+        }
+    }
+}
+
+fn check_learning(problem: &Problem, keep: f64) {
+    let mut cpu = CpuTrainer::new(problem).unwrap();
+    let mut naive = NaiveTrainer::<f64>::new(problem).unwrap();
+    let samples = problem.samples();
+    let draws = RandomDraws { seed: 3, unit: 1, batch: 5, samples, input_keep: keep, activation_keep: keep };
+    for iteration in 1..=4 {
+        let lambda = if iteration > 2 { 0.05 } else { 0.0 };
+        let step = Step { iteration, draws: &draws, lambda, beta: 7.5, rounding_lr: 1e-2, scale_lr: 1e-3 };
+        let (a, b) = (cpu.step(&step).unwrap(), naive.step(&step).unwrap());
+        assert!((a.reconstruction / b.reconstruction - 1.0).abs() < 1e-4, "{iteration}: {a:?} against {b:?}");
+        assert!((a.total / b.total - 1.0).abs() < 1e-4, "{iteration}: {a:?} against {b:?}");
+    }
+    for (i, (a, b)) in cpu.alpha().iter().zip(naive.alpha()).enumerate() {
+        // Adam turns a gradient near 0 into a whole step of either sign.
+        let far = a.iter().zip(&b).filter(|(a, b)| (**a - **b).abs() > 1e-3 * b.abs().max(1.0)).count();
+        assert!(far * 100 <= a.len(), "weight {i}: {far} of {} rounding variables differ", a.len());
+    }
+    for (i, (a, b)) in cpu.grids().iter().zip(naive.grids()).enumerate() {
+        assert!((a.scale[0] / b.scale[0] - 1.0).abs() < 1e-4, "site {i}: {a:?} against {b:?}");
+    }
+}
+
+fn check(problem: &Problem) {
+    check_inference(problem);
+    for keep in [0.0, 0.5, 1.0] {
+        check_learning(problem, keep);
+    }
+}
+
+#[test]
+fn residual_block_with_downsample() {
+    let mut net = Net::new();
+    let x = net.input();
+    let a = net.conv(x, [6, 4, 3, 3], 2, [1, 1, 1, 1], 1, 1);
+    let a = net.relu(a);
+    let a = net.site(a);
+    let b = net.conv(a, [6, 6, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+    let side = net.conv(x, [6, 4, 1, 1], 2, [0, 0, 0, 0], 1, 1);
+    let y = net.add(b, side);
+    let y = net.relu(y);
+    net.site(y);
+    check(&net.problem(&[&[1, 4, 9, 7]], &[y], 7));
+}
+
+#[test]
+fn convolutions_of_every_geometry() {
+    let mut net = Net::new();
+    let x = net.input();
+    let a = net.conv(x, [8, 6, 1, 1], 1, [0, 0, 0, 0], 1, 1);
+    let a = net.site(a);
+    let b = net.conv(a, [8, 1, 3, 3], 2, [1, 0, 2, 1], 1, 8);
+    let b = net.relu(b);
+    let b = net.site(b);
+    let c = net.conv(b, [12, 4, 3, 2], 1, [2, 1, 2, 1], 2, 2);
+    let d = net.conv(c, [12, 1, 5, 5], 1, [2, 2, 2, 2], 1, 12);
+    let (low, high) = (net.scalar(-0.5), net.scalar(1.5));
+    let d = net.op(Op::Clip, &[d, low, high]);
+    let d = net.site(d);
+    let e = net.conv(d, [4, 12, 2, 3], 3, [0, 1, 1, 0], 1, 1);
+    check(&net.problem(&[&[1, 6, 11, 13]], &[e], 6));
+}
+
+#[test]
+fn values_that_are_read_several_times_and_several_outputs() {
+    let mut net = Net::new();
+    let (x, z) = (net.input(), net.input());
+    let x = net.site(x);
+    let a = net.conv(x, [5, 5, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+    let r = net.relu(a);
+    let r = net.site(r);
+    let s = net.op(Op::Unary(Unary::Sigmoid), &[a]);
+    let m = net.op(Op::Binary(Binary::Mul), &[r, s]);
+    let b = net.conv(m, [5, 5, 1, 1], 1, [0, 0, 0, 0], 1, 1);
+    let y = net.add(b, r);
+    let y = net.add(y, z);
+    let pooled = net.op(Op::GlobalAveragePool, &[y]);
+    let gated = net.op(Op::Binary(Binary::Mul), &[y, pooled]);
+    let twice = net.add(gated, gated);
+    net.site(twice);
+    check(&net.problem(&[&[1, 5, 6, 6], &[1, 5, 6, 6]], &[twice, r], 5));
+}
+
+#[test]
+fn dense_layers_on_vectors_and_sequences() {
+    let mut net = Net::new();
+    let x = net.input();
+    let w = net.constant(&[10, 14]);
+    net.weights.push((w, Some(1)));
+    let a = net.op(Op::MatMul, &[x, w]);
+    let bias = net.constant(&[14]);
+    let a = net.add(a, bias);
+    let a = net.relu(a);
+    let a = net.site(a);
+    let v = net.constant(&[14, 10]);
+    net.weights.push((v, None));
+    let b = net.op(Op::MatMul, &[a, v]);
+    let y = net.add(b, x);
+    net.site(y);
+    check(&net.problem(&[&[1, 6, 10]], &[y], 9));
+
+    let mut net = Net::new();
+    let x = net.input();
+    let x = net.op(Op::Flatten { axis: 1 }, &[x]);
+    let (w, b) = (net.constant(&[7, 32]), net.constant(&[7]));
+    net.weights.push((w, Some(0)));
+    let gemm = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+    let y = net.op(gemm, &[x, w, b]);
+    check(&net.problem(&[&[1, 8, 2, 2]], &[y], 40));
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let run = |threads: usize| {
+        let mut net = Net::new();
+        let x = net.input();
+        let a = net.conv(x, [16, 8, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+        let a = net.relu(a);
+        let a = net.site(a);
+        let b = net.conv(a, [8, 16, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+        let y = net.add(b, x);
+        net.site(y);
+        let problem = net.problem(&[&[1, 8, 20, 20]], &[y], 24);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut trainer = CpuTrainer::new(&problem).unwrap();
+            let draws =
+                RandomDraws { seed: 3, unit: 1, batch: 24, samples: 24, input_keep: 0.5, activation_keep: 0.5 };
+            let step = |iteration| Step { iteration, draws: &draws, lambda: 0.01, beta: 4.0, rounding_lr: 1e-2, scale_lr: 1e-3 };
+            let losses: Vec<_> = (1..=3).map(|i| trainer.step(&step(i)).unwrap()).collect();
+            (losses, trainer.alpha(), trainer.grids())
+        })
+    };
+    let one = run(1);
+    assert_eq!(run(2), one);
+    assert_eq!(run(3), one);
+}
+
+#[test]
+fn buffers_are_shared_by_values_whose_lives_do_not_overlap() {
+    let mut net = Net::new();
+    let mut x = net.input();
+    for _ in 0..10 {
+        x = net.conv(x, [4, 4, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+        x = net.relu(x);
+    }
+    let problem = net.problem(&[&[1, 4, 8, 8]], &[x], 1);
+    let program: &Program = &problem.program;
+    assert!(super::code::Code::new(program, false).unwrap().buffers.len() <= 3);
+    assert!(super::code::Code::new(program, true).unwrap().buffers.len() <= 34);
+}
