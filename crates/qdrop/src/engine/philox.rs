@@ -54,13 +54,16 @@ impl Stream {
         let limit = (keep * 65536.0).round() as u32;
         let per_sample = mask.len().div_ceil(SPAN) * LANES;
         let start = (position * per_sample) as u32;
-        pulp::Arch::new().dispatch(|| {
-            for (i, part) in mask.chunks_mut(SPAN).enumerate() {
-                let first = start.wrapping_add((i * LANES) as u32);
-                let bytes = self.span(first, limit);
-                part.copy_from_slice(&bytes[..part.len()]);
-            }
-        });
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (i, part) in mask.chunks_mut(SPAN).enumerate() {
+                    let first = start.wrapping_add((i * LANES) as u32);
+                    let bytes = self.span(first, limit);
+                    part.copy_from_slice(&bytes[..part.len()]);
+                }
+            },
+        );
     }
 
     /// [`LANES`] blocks from `first`, each half-word below `limit` as 1.

@@ -33,25 +33,36 @@ impl Depthwise {
         let [h, w] = &self.axes;
         for (iy, row) in x.chunks_exact(w.input).enumerate() {
             let line = &mut phased[(iy + h.begin) * w.stride * width..][..w.stride * width];
-            if w.stride == 1 {
-                line[w.begin..w.begin + w.input].copy_from_slice(row);
-            } else {
-                for (ix, &v) in row.iter().enumerate() {
-                    let column = ix + w.begin;
-                    line[column % w.stride * width + column / w.stride] = v;
-                }
+            for phase in 0..w.stride {
+                let (first, to) = self.phase(phase);
+                let line = &mut line[phase * width + to..];
+                let picked = row[first.min(row.len())..].iter().step_by(w.stride);
+                line.iter_mut().zip(picked).for_each(|(o, &v)| *o = v);
             }
         }
+    }
+
+    /// First input column of a phase, and where it lies in the phase's line.
+    fn phase(&self, phase: usize) -> (usize, usize) {
+        let w = &self.axes[1];
+        let first = (phase + w.stride - w.begin % w.stride) % w.stride;
+        (first, (first + w.begin) / w.stride)
     }
 
     fn join(&self, phased: &[f32], dx: &mut [f32], add: bool, width: usize) {
         let [h, w] = &self.axes;
         for (iy, row) in dx.chunks_exact_mut(w.input).enumerate() {
             let line = &phased[(iy + h.begin) * w.stride * width..][..w.stride * width];
-            for (ix, v) in row.iter_mut().enumerate() {
-                let column = ix + w.begin;
-                let g = line[column % w.stride * width + column / w.stride];
-                *v = if add { *v + g } else { g };
+            for phase in 0..w.stride {
+                let (first, from) = self.phase(phase);
+                let line = &line[phase * width + from..];
+                let start = first.min(row.len());
+                let picked = row[start..].iter_mut().step_by(w.stride);
+                if add {
+                    picked.zip(line).for_each(|(x, &g)| *x += g);
+                } else {
+                    picked.zip(line).for_each(|(x, &g)| *x = g);
+                }
             }
         }
     }
@@ -83,6 +94,13 @@ impl Depthwise {
                 || {
                     for (oy, out) in y.chunks_exact_mut(aw.output).enumerate() {
                         let base = oy * ah.stride * aw.stride * width;
+                        if let Ok(filter) = <&[f32; 9]>::try_from(filter) {
+                            let line = |t: usize| {
+                                &phased[base + self.offset(t / aw.kernel, t % aw.kernel, width)..][..aw.output]
+                            };
+                            nine(filter, [0, 1, 2, 3, 4, 5, 6, 7, 8].map(line), out);
+                            continue;
+                        }
                         for ky in 0..ah.kernel {
                             for kx in 0..aw.kernel {
                                 let input = &phased[base + self.offset(ky, kx, width)..][..aw.output];
@@ -112,6 +130,18 @@ impl Depthwise {
                 vectorized(
                     #[inline(always)]
                     || {
+                        if taps == 9 {
+                            let mut lanes = [[0f32; 8]; 9];
+                            for (oy, up) in dy.chunks_exact(aw.output).enumerate() {
+                                let base = oy * ah.stride * aw.stride * width;
+                                let line = |t: usize| {
+                                    &phased[base + self.offset(t / aw.kernel, t % aw.kernel, width)..][..aw.output]
+                                };
+                                nine_dots([0, 1, 2, 3, 4, 5, 6, 7, 8].map(line), up, &mut lanes);
+                            }
+                            sums.iter_mut().zip(lanes).for_each(|(s, l)| *s += l.iter().sum::<f32>());
+                            return;
+                        }
                         for ky in 0..ah.kernel {
                             for kx in 0..aw.kernel {
                                 let offset = self.offset(ky, kx, width);
@@ -149,6 +179,37 @@ impl Depthwise {
                 );
                 self.join(phased, dx, *add, width);
             }
+        }
+    }
+}
+
+/// y += Σ w·x over nine taps.
+#[inline(always)]
+fn nine(w: &[f32; 9], x: [&[f32]; 9], y: &mut [f32]) {
+    let n = y.len();
+    let [a, b, c, d, e, f, g, h, k] = x.map(|x| &x[..n]);
+    for i in 0..n {
+        let top = w[0] * a[i] + w[1] * b[i] + w[2] * c[i];
+        let middle = w[3] * d[i] + w[4] * e[i] + w[5] * f[i];
+        let bottom = w[6] * g[i] + w[7] * h[i] + w[8] * k[i];
+        y[i] += top + middle + bottom;
+    }
+}
+
+/// Adds the products of each of nine lines with `up` to its lanes, element i to lane i % 8.
+#[inline(always)]
+fn nine_dots(x: [&[f32]; 9], up: &[f32], lanes: &mut [[f32; 8]; 9]) {
+    let n = up.len();
+    let whole = n / 8 * 8;
+    let x = x.map(|x| &x[..n]);
+    for (lanes, x) in lanes.iter_mut().zip(x) {
+        for (a, b) in x[..whole].chunks_exact(8).zip(up[..whole].chunks_exact(8)) {
+            for l in 0..8 {
+                lanes[l] += a[l] * b[l];
+            }
+        }
+        for (l, (&a, &b)) in x[whole..].iter().zip(&up[whole..]).enumerate() {
+            lanes[l] += a * b;
         }
     }
 }

@@ -61,7 +61,15 @@ impl Net {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn conv(&mut self, x: ValueId, shape: [usize; 4], stride: i64, pads: [i64; 4], dilation: i64, group: i64) -> ValueId {
+    fn conv(
+        &mut self,
+        x: ValueId,
+        shape: [usize; 4],
+        stride: i64,
+        pads: [i64; 4],
+        dilation: i64,
+        group: i64,
+    ) -> ValueId {
         let (w, b) = (self.constant(&shape), self.constant(&shape[..1]));
         self.weights.push((w, Some(0)));
         let (strides, dilations) = (vec![stride; 2], vec![dilation; 2]);
@@ -128,8 +136,7 @@ const TOLERANCE: f32 = 2e-5;
 fn check_inference(problem: &Problem) {
     let runner = Runner::new(&problem.program).unwrap();
     let weights: Vec<&[f32]> = problem.weights.iter().map(|w| w.float.as_slice()).collect();
-    let naive_weights: Vec<Vec<f64>> =
-        weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();
+    let naive_weights: Vec<Vec<f64>> = weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();
     for on in [false, true] {
         let grids: Vec<Option<&Grid>> = problem.grids.iter().map(|g| on.then_some(g)).collect();
         let got = runner.run(&weights, &grids, &problem.float_inputs).unwrap();
@@ -272,9 +279,15 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let mut trainer = CpuTrainer::new(&problem).unwrap();
-            let draws =
-                RandomDraws { seed: 3, unit: 1, batch: 24, samples: 24, input_keep: 0.5, activation_keep: 0.5 };
-            let step = |iteration| Step { iteration, draws: &draws, lambda: 0.01, beta: 4.0, rounding_lr: 1e-2, scale_lr: 1e-3 };
+            let draws = RandomDraws { seed: 3, unit: 1, batch: 24, samples: 24, input_keep: 0.5, activation_keep: 0.5 };
+            let step = |iteration| Step {
+                iteration,
+                draws: &draws,
+                lambda: 0.01,
+                beta: 4.0,
+                rounding_lr: 1e-2,
+                scale_lr: 1e-3,
+            };
             let losses: Vec<_> = (1..=3).map(|i| trainer.step(&step(i)).unwrap()).collect();
             (losses, trainer.alpha(), trainer.grids())
         })
