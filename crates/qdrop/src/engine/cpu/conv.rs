@@ -47,12 +47,13 @@ impl Conv {
         self.axes.iter().all(|a| a.kernel == 1 && a.stride == 1 && a.begin == 0 && a.end == 0)
     }
 
-    /// Output lines in a tile, of `samples` · OH.
-    fn tile(&self, samples: usize) -> usize {
+    /// Output lines, of `samples` · OH, in tiles.
+    fn tiles(&self, samples: usize) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
         let [h, w] = &self.axes;
         let (lines, width) = (samples * h.output, w.output.max(1));
         let depth = (self.ic * self.taps()).max(1);
-        (TILE / (depth * width)).max(COLUMNS.div_ceil(width)).clamp(1, lines.max(1))
+        let tile = (TILE / (depth * width)).max(COLUMNS.div_ceil(width)).clamp(1, lines.max(1));
+        (0..lines).step_by(tile).map(move |start| start..(start + tile).min(lines))
     }
 
     /// y = conv(x, w) + bias for `samples` samples; `scratch` is working memory.
@@ -65,32 +66,35 @@ impl Conv {
         y: &mut [f32],
         scratch: &mut Vec<f32>,
     ) {
-        let (plane_in, plane_out) = self.planes();
-        let (n_in, n) = (samples * plane_in, samples * plane_out);
-        let depth = self.ic * self.taps();
+        let n = samples * self.planes().1;
         if let Some(bias) = bias {
             for (line, &b) in y.chunks_exact_mut(n.max(1)).zip(bias) {
                 line.fill(b);
             }
         }
+        self.convolve(samples, x, w, bias.is_some(), y, scratch);
+    }
+
+    /// y = conv(x, w), or y += conv(x, w) with `add`.
+    fn convolve(&self, samples: usize, x: &[f32], w: &[f32], add: bool, y: &mut [f32], scratch: &mut Vec<f32>) {
+        let (plane_in, plane_out) = self.planes();
+        let (n_in, n) = (samples * plane_in, samples * plane_out);
+        let depth = self.ic * self.taps();
         for group in 0..self.groups {
             let weight = (w, View::rows(group * self.oc * depth, self.oc, depth, depth));
             let out = group * self.oc * n;
             let x = &x[group * self.ic * n_in..][..self.ic * n_in];
             if self.pointwise() {
-                product((y, View::rows(out, self.oc, n, n)), bias.is_some(), weight, (x, View::rows(0, depth, n, n)));
+                product((y, View::rows(out, self.oc, n, n)), add, weight, (x, View::rows(0, depth, n, n)));
                 continue;
             }
-            let (tile, width) = (self.tile(samples), self.axes[1].output);
-            let lines = samples * self.axes[0].output;
-            for start in (0..lines).step_by(tile) {
-                let end = (start + tile).min(lines);
-                let columns = (end - start) * width;
+            for lines in self.tiles(samples) {
+                let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
                 grow(scratch, depth * columns);
-                self.gather(samples, x, start..end, scratch);
+                self.gather(samples, x, lines, scratch);
                 product(
-                    (y, View::rows(out + start * width, self.oc, columns, n)),
-                    bias.is_some(),
+                    (y, View::rows(out + start, self.oc, columns, n)),
+                    add,
                     weight,
                     (scratch, View::rows(0, depth, columns, columns)),
                 );
@@ -100,42 +104,90 @@ impl Conv {
 
     /// Gradients for the gradient `dy` of y.
     pub fn backward(&self, samples: usize, x: &[f32], w: &[f32], dy: &[f32], wanted: Wanted, scratch: &mut Vec<f32>) {
+        if let Some(dw) = wanted.w {
+            self.weight_gradient(samples, x, dy, dw, scratch);
+        }
+        let Some((dx, add)) = wanted.x else { return };
+        match self.mirror() {
+            Some(mirror) if !self.pointwise() => {
+                let mut flipped = Vec::new();
+                self.flip(w, &mut flipped);
+                mirror.convolve(samples, dy, &flipped, add, dx, scratch);
+            }
+            _ => self.input_gradient(samples, w, dy, dx, add, scratch),
+        }
+    }
+
+    /// dw += gradient of w.
+    fn weight_gradient(&self, samples: usize, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Vec<f32>) {
         let (plane_in, plane_out) = self.planes();
         let (n_in, n) = (samples * plane_in, samples * plane_out);
         let depth = self.ic * self.taps();
-        let Wanted { w: mut dw, x: mut dx } = wanted;
-        if let (Some((dx, false)), false) = (&mut dx, self.pointwise()) {
-            dx.fill(0.0);
-        }
         for group in 0..self.groups {
             let view = View::rows(group * self.oc * depth, self.oc, depth, depth);
             let out = group * self.oc * n;
-            let block = group * self.ic * n_in..(group + 1) * self.ic * n_in;
+            let x = &x[group * self.ic * n_in..][..self.ic * n_in];
             if self.pointwise() {
                 let up = (dy, View::rows(out, self.oc, n, n));
-                if let Some(dw) = &mut dw {
-                    product((dw, view), true, up, (&x[block.clone()], View::rows(0, depth, n, n).t()));
-                }
-                if let Some((dx, add)) = &mut dx {
-                    product((&mut dx[block], View::rows(0, depth, n, n)), *add, (w, view.t()), up);
-                }
+                product((dw, view), true, up, (x, View::rows(0, depth, n, n).t()));
                 continue;
             }
-            let (tile, width) = (self.tile(samples), self.axes[1].output);
-            let lines = samples * self.axes[0].output;
-            for start in (0..lines).step_by(tile) {
-                let end = (start + tile).min(lines);
-                let columns = (end - start) * width;
+            for lines in self.tiles(samples) {
+                let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
                 grow(scratch, depth * columns);
-                let up = (dy, View::rows(out + start * width, self.oc, columns, n));
-                let tile = View::rows(0, depth, columns, columns);
-                if let Some(dw) = &mut dw {
-                    self.gather(samples, &x[block.clone()], start..end, scratch);
-                    product((dw, view), true, up, (scratch, tile.t()));
-                }
-                if let Some((dx, _)) = &mut dx {
-                    product((scratch, tile), false, (w, view.t()), up);
-                    self.scatter(samples, scratch, start..end, &mut dx[block.clone()]);
+                self.gather(samples, x, lines, scratch);
+                let up = (dy, View::rows(out + start, self.oc, columns, n));
+                product((dw, view), true, up, (scratch, View::rows(0, depth, columns, columns).t()));
+            }
+        }
+    }
+
+    /// dx = gradient of x, or dx += with `add`, by columns that are added back.
+    fn input_gradient(&self, samples: usize, w: &[f32], dy: &[f32], dx: &mut [f32], add: bool, scratch: &mut Vec<f32>) {
+        let (plane_in, plane_out) = self.planes();
+        let (n_in, n) = (samples * plane_in, samples * plane_out);
+        let depth = self.ic * self.taps();
+        if !add && !self.pointwise() {
+            dx.fill(0.0);
+        }
+        for group in 0..self.groups {
+            let weight = (w, View::rows(group * self.oc * depth, self.oc, depth, depth).t());
+            let out = group * self.oc * n;
+            let dx = &mut dx[group * self.ic * n_in..][..self.ic * n_in];
+            if self.pointwise() {
+                product((dx, View::rows(0, depth, n, n)), add, weight, (dy, View::rows(out, self.oc, n, n)));
+                continue;
+            }
+            for lines in self.tiles(samples) {
+                let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
+                grow(scratch, depth * columns);
+                let up = (dy, View::rows(out + start, self.oc, columns, n));
+                product((scratch, View::rows(0, depth, columns, columns)), false, weight, up);
+                self.scatter(samples, scratch, lines, dx);
+            }
+        }
+    }
+
+    /// The convolution with flipped weights that takes the gradient of y to that of x, where strides are 1: its columns
+    /// are as deep as the forward ones, and nothing need be added back.
+    fn mirror(&self) -> Option<Conv> {
+        let turn = |a: &Axis| {
+            let reach = (a.kernel - 1) * a.dilation;
+            let (begin, end) = (reach.checked_sub(a.begin)?, reach.checked_sub(a.end)?);
+            (a.stride == 1).then_some(Axis { input: a.output, output: a.input, begin, end, ..*a })
+        };
+        let axes = [turn(&self.axes[0])?, turn(&self.axes[1])?];
+        Some(Conv { axes, groups: self.groups, ic: self.oc, oc: self.ic })
+    }
+
+    /// Weights of [`Conv::mirror`]: [IC, OC, KH, KW] of each group, taps in reverse.
+    fn flip(&self, w: &[f32], out: &mut Vec<f32>) {
+        let taps = self.taps();
+        out.reserve_exact(w.len());
+        for group in w.chunks_exact((self.oc * self.ic * taps).max(1)) {
+            for i in 0..self.ic {
+                for filters in group.chunks_exact(self.ic * taps) {
+                    out.extend(filters[i * taps..][..taps].iter().rev());
                 }
             }
         }
