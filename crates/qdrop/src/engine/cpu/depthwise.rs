@@ -29,10 +29,20 @@ impl Depthwise {
         (ky * h.dilation * w.stride + column % w.stride) * width + column / w.stride
     }
 
+    /// Offsets of the taps of a kernel of nine.
+    fn nine_offsets(&self, width: usize) -> [usize; 9] {
+        let across = self.axes[1].kernel;
+        std::array::from_fn(|t| self.offset(t / across, t % across, width))
+    }
+
     fn split(&self, x: &[f32], phased: &mut [f32], width: usize) {
         let [h, w] = &self.axes;
         for (iy, row) in x.chunks_exact(w.input).enumerate() {
             let line = &mut phased[(iy + h.begin) * w.stride * width..][..w.stride * width];
+            if w.stride == 1 {
+                line[w.begin..w.begin + w.input].copy_from_slice(row);
+                continue;
+            }
             for phase in 0..w.stride {
                 let (first, to) = self.phase(phase);
                 let line = &mut line[phase * width + to..];
@@ -83,6 +93,7 @@ impl Depthwise {
         grow(scratch, size);
         let phased = &mut scratch[..size];
         phased.fill(0.0);
+        let offsets = self.nine_offsets(width);
         let planes = (x.chunks_exact(ah.input * aw.input)).zip(y.chunks_exact_mut(ah.output * aw.output));
         for (plane, (x, y)) in planes.enumerate() {
             let channel = plane / samples;
@@ -95,10 +106,7 @@ impl Depthwise {
                     for (oy, out) in y.chunks_exact_mut(aw.output).enumerate() {
                         let base = oy * ah.stride * aw.stride * width;
                         if let Ok(filter) = <&[f32; 9]>::try_from(filter) {
-                            let line = |t: usize| {
-                                &phased[base + self.offset(t / aw.kernel, t % aw.kernel, width)..][..aw.output]
-                            };
-                            nine(filter, [0, 1, 2, 3, 4, 5, 6, 7, 8].map(line), out);
+                            nine(filter, nine_lines(&phased[base..], &offsets, aw.output), out);
                             continue;
                         }
                         for ky in 0..ah.kernel {
@@ -122,6 +130,7 @@ impl Depthwise {
         let phased = &mut scratch[..size];
         let Wanted { w: mut dw, x: mut dx } = wanted;
         phased.fill(0.0);
+        let offsets = self.nine_offsets(width);
         if let Some(dw) = &mut dw {
             let planes = x.chunks_exact(ah.input * aw.input).zip(dy.chunks_exact(ah.output * aw.output));
             for (plane, (x, dy)) in planes.enumerate() {
@@ -134,10 +143,7 @@ impl Depthwise {
                             let mut lanes = [[0f32; 8]; 9];
                             for (oy, up) in dy.chunks_exact(aw.output).enumerate() {
                                 let base = oy * ah.stride * aw.stride * width;
-                                let line = |t: usize| {
-                                    &phased[base + self.offset(t / aw.kernel, t % aw.kernel, width)..][..aw.output]
-                                };
-                                nine_dots([0, 1, 2, 3, 4, 5, 6, 7, 8].map(line), up, &mut lanes);
+                                nine_dots(nine_lines(&phased[base..], &offsets, aw.output), up, &mut lanes);
                             }
                             sums.iter_mut().zip(lanes).for_each(|(s, l)| *s += l.iter().sum::<f32>());
                             return;
@@ -183,11 +189,23 @@ impl Depthwise {
     }
 }
 
+/// The lines of `n` elements at nine offsets.
+#[inline(always)]
+fn nine_lines<'a>(phased: &'a [f32], offsets: &[usize; 9], n: usize) -> [&'a [f32]; 9] {
+    let mut lines: [&[f32]; 9] = [&[]; 9];
+    for (line, &offset) in lines.iter_mut().zip(offsets) {
+        *line = &phased[offset..][..n];
+    }
+    lines
+}
+
 /// y += Σ w·x over nine taps.
 #[inline(always)]
 fn nine(w: &[f32; 9], x: [&[f32]; 9], y: &mut [f32]) {
     let n = y.len();
-    let [a, b, c, d, e, f, g, h, k] = x.map(|x| &x[..n]);
+    let [a, b, c, d, e, f, g, h, k] = x;
+    let (a, b, c, d, e) = (&a[..n], &b[..n], &c[..n], &d[..n], &e[..n]);
+    let (f, g, h, k) = (&f[..n], &g[..n], &h[..n], &k[..n]);
     for i in 0..n {
         let top = w[0] * a[i] + w[1] * b[i] + w[2] * c[i];
         let middle = w[3] * d[i] + w[4] * e[i] + w[5] * f[i];
@@ -201,8 +219,8 @@ fn nine(w: &[f32; 9], x: [&[f32]; 9], y: &mut [f32]) {
 fn nine_dots(x: [&[f32]; 9], up: &[f32], lanes: &mut [[f32; 8]; 9]) {
     let n = up.len();
     let whole = n / 8 * 8;
-    let x = x.map(|x| &x[..n]);
     for (lanes, x) in lanes.iter_mut().zip(x) {
+        let x = &x[..n];
         for (a, b) in x[..whole].chunks_exact(8).zip(up[..whole].chunks_exact(8)) {
             for l in 0..8 {
                 lanes[l] += a[l] * b[l];

@@ -60,27 +60,23 @@ const LANES: usize = 16;
 /// Elements summed in f32 before the sum goes on in f64.
 const RUN: usize = 1024;
 
-/// Σ f(i) for i in 0..n, in an order that depends on n alone.
+/// Σ f(a[i], b[i]) over two slices of one length, in an order that depends on the length alone.
 #[inline(always)]
-pub(super) fn sum(n: usize, mut f: impl FnMut(usize) -> f32) -> f64 {
+pub(super) fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
     let mut total = 0f64;
-    let mut start = 0;
-    while start < n {
-        let end = (start + RUN).min(n);
+    for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
         let mut lanes = [0f32; LANES];
-        let whole = start + (end - start) / LANES * LANES;
-        let mut i = start;
-        while i < whole {
-            for (l, lane) in lanes.iter_mut().enumerate() {
-                *lane += f(i + l);
+        let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        let rest = (a.remainder(), b.remainder());
+        for (a, b) in a.zip(b) {
+            for l in 0..LANES {
+                lanes[l] += f(a[l], b[l]);
             }
-            i += LANES;
         }
-        for (l, i) in (whole..end).enumerate() {
-            lanes[l] += f(i);
+        for ((lane, &a), &b) in lanes.iter_mut().zip(rest.0).zip(rest.1) {
+            *lane += f(a, b);
         }
         total += lanes.iter().map(|&l| f64::from(l)).sum::<f64>();
-        start = end;
     }
     total
 }
@@ -104,8 +100,10 @@ mod tests {
 
     #[test]
     fn sums_take_every_element_once() {
-        for n in [0, 1, 15, 16, 17, 1023, 1024, 1025, 5000] {
-            assert_eq!(sum(n, |i| i as f32), (n * n.saturating_sub(1) / 2) as f64, "{n}");
+        for n in [0usize, 1, 15, 16, 17, 1023, 1024, 1025, 5000] {
+            let values: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let once = (n * n.saturating_sub(1) / 2) as f64;
+            assert_eq!(sum(&values, &values, |a, b| 2.0 * a - b), once, "{n}");
         }
     }
 }

@@ -56,25 +56,21 @@ pub(super) fn infer(act: Act, quantizer: Option<Quantizer>, x: &[f32], other: Op
     let x = &x[..n];
     vectorized(
         #[inline(always)]
-        || match (other, quantizer) {
-            (None, None) => each(y, |i| act.apply(x[i])),
-            (Some(o), None) => {
-                let o = &o[..n];
-                each(y, |i| act.apply(x[i] + o[i]));
-            }
-            (None, Some(q)) => each(y, |i| quantized(act.apply(x[i]), q)),
-            (Some(o), Some(q)) => {
-                let o = &o[..n];
-                each(y, |i| quantized(act.apply(x[i] + o[i]), q));
-            }
+        || match act {
+            Act::None => infer_by(|v| v, quantizer, x, other, y),
+            Act::Relu => infer_by(|v| Act::Relu.apply(v), quantizer, x, other, y),
+            Act::Clip(..) => infer_by(|v| act.apply(v), quantizer, x, other, y),
         },
     );
 }
 
 #[inline(always)]
-fn each(y: &mut [f32], f: impl Fn(usize) -> f32) {
-    for (i, y) in y.iter_mut().enumerate() {
-        *y = f(i);
+fn infer_by(apply: impl Fn(f32) -> f32, quantizer: Option<Quantizer>, x: &[f32], other: Option<&[f32]>, y: &mut [f32]) {
+    match (other, quantizer) {
+        (None, None) => y.iter_mut().zip(x).for_each(|(y, &x)| *y = apply(x)),
+        (Some(o), None) => y.iter_mut().zip(x).zip(o).for_each(|((y, &x), &o)| *y = apply(x + o)),
+        (None, Some(q)) => y.iter_mut().zip(x).for_each(|(y, &x)| *y = quantized(apply(x), q)),
+        (Some(o), Some(q)) => y.iter_mut().zip(x).zip(o).for_each(|((y, &x), &o)| *y = quantized(apply(x + o), q)),
     }
 }
 
@@ -157,13 +153,18 @@ pub(super) fn backward(gradient: &mut [f32], trace: &[f32], mask: &[u8], site: b
     vectorized(
         #[inline(always)]
         || {
-            let step = if site { sum(n, |i| gradient[i] * trace[i]) } else { 0.0 };
-            for i in 0..n {
-                gradient[i] = if mask[i] != 0 { gradient[i] } else { 0.0 };
-            }
+            let step = if site { sum(gradient, trace, |g, t| g * t) } else { 0.0 };
+            gradient.iter_mut().zip(mask).for_each(|(g, &m)| *g = select(m, *g, 0.0));
             step
         },
     )
+}
+
+/// `a` where `mask` is 1, `b` where it is 0, without a branch.
+#[inline(always)]
+fn select(mask: u8, a: f32, b: f32) -> f32 {
+    let all = u32::from(mask).wrapping_neg();
+    f32::from_bits((a.to_bits() & all) | (b.to_bits() & !all))
 }
 
 /// x of a batch position: `quantized` where the mask keeps, `float` elsewhere.
@@ -174,11 +175,8 @@ pub(super) fn mix(keep: Keep, mask: &[u8], quantized: &[f32], float: &[f32], x: 
         Keep::Masked => vectorized(
             #[inline(always)]
             || {
-                let n = x.len();
-                let (mask, q, f) = (&mask[..n], &quantized[..n], &float[..n]);
-                for i in 0..n {
-                    x[i] = if mask[i] != 0 { q[i] } else { f[i] };
-                }
+                let parts = x.iter_mut().zip(mask).zip(quantized).zip(float);
+                parts.for_each(|(((x, &m), &q), &f)| *x = select(m, q, f));
             },
         ),
     }
@@ -190,11 +188,8 @@ pub(super) fn loss(y: &mut [f32], target: &[f32], factor: f32) -> f64 {
     vectorized(
         #[inline(always)]
         || {
-            let n = y.len();
-            let total = sum(n, |i| (y[i] - target[i]) * (y[i] - target[i]));
-            for i in 0..n {
-                y[i] = factor * (y[i] - target[i]);
-            }
+            let total = sum(y, target, |y, t| (y - t) * (y - t));
+            y.iter_mut().zip(target).for_each(|(y, &t)| *y = factor * (*y - t));
             total
         },
     )

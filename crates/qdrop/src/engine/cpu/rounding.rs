@@ -120,7 +120,7 @@ fn piece(
                     gradient[i] += c.lambda * (-2.0 * c.beta * power * sign * slope);
                 }
             }
-            let regulariser = if c.lambda > 0.0 { super::math::sum(n, |i| soft[i]) } else { 0.0 };
+            let regulariser = if c.lambda > 0.0 { super::math::sum(soft, soft, |r, _| r) } else { 0.0 };
             for i in 0..n {
                 let g = gradient[i];
                 m[i] += (g - m[i]) * 0.1;
