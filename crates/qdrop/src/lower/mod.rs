@@ -4,6 +4,10 @@
 //! for grids smaller than the integer type a Clip, and DequantizeLinear, right after its value is computed. Grids stay
 //! unsigned, the symmetric ones too: ONNX Runtime drops the Relu before a signed 4-bit quantizer and answers wrongly.
 //!
+//! The bias of a layer with weights of fewer than 8 bits is added by a node of its own. Inside the layer ONNX Runtime
+//! (1.32, default optimisation level) would round it to multiples of the product of both steps, which is coarse at few
+//! bits and moves values across ties.
+//!
 //! With [`Format::Qcdq`] all integers are uint8. With [`Format::Qdq`] 2 and 4 bits have their own types, 3-bit weights
 //! lie in uint4, and every other width is written as with `Qcdq` (Clip knows no 4-bit type, so 3-bit activations are).
 //! ONNX Runtime 1.32 at its default optimisation level refuses to load some native graphs: 2-bit weights beside
@@ -15,7 +19,7 @@ mod write;
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, Op, ValueId};
+use crate::graph::{Binary, Graph, Node, Op, ValueId};
 use crate::plan::{Format, Layer, Plan, Site};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::tensor::{DType, Tensor};
@@ -54,8 +58,8 @@ pub fn required_opset(format: Format, plan: &Plan) -> u64 {
 /// per site in the plan's order. `graph` must be the one the plan was made from, at [`required_opset`] or later.
 ///
 /// A site that all readers see also stands for the graph output of its value, which keeps its name; the float value
-/// gets a new one, and subgraphs, which read by name, see it quantized too. Where only some readers see it, graph outputs and subgraphs keep the float. The float weights
-/// that nothing reads any more lose their content.
+/// gets a new one, and subgraphs, which read by name, see it quantized too. Where only some readers see it, graph
+/// outputs and subgraphs keep the float. Float weights and biases that nothing reads any more lose their content.
 pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[Grid], format: Format) -> Result<Graph> {
     let needed = required_opset(format, plan);
     if graph.opset < needed {
@@ -87,8 +91,12 @@ pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[G
         }
         lower_site(&mut out, &mut insertions, site, grid, format).map_err(|e| e.at(place("site", &site.name)))?;
     }
+    let mut unread: Vec<ValueId> = plan.layers.iter().map(|l| l.weight).collect();
+    for layer in plan.layers.iter().filter(|l| l.grid.bits < 8) {
+        unread.extend(part_bias(&mut out, &mut insertions, layer)?);
+    }
     out.nodes = insertions.apply(std::mem::take(&mut out.nodes));
-    drop_unread(&mut out, plan);
+    drop_unread(&mut out, &unread);
     out.check()?;
     Ok(out)
 }
@@ -251,12 +259,41 @@ fn check_grid(grid: &Grid) -> Result<&Grid> {
     Ok(grid)
 }
 
-/// Takes the content from float weights that nothing reads.
-fn drop_unread(graph: &mut Graph, plan: &Plan) {
+/// Turns the constant biases of a layer's nodes into additions after them; returns the constants that they were.
+fn part_bias(graph: &mut Graph, insertions: &mut Insertions, layer: &Layer) -> Result<Vec<ValueId>> {
+    let mut found = Vec::new();
+    for &id in &layer.nodes {
+        let node = graph.node(id);
+        // Along the channels of [N, C, spatial...], or along columns.
+        let spatial = match node.op {
+            Op::Conv { .. } | Op::ConvTranspose { .. } => layer.shape.len().saturating_sub(2),
+            Op::Gemm { beta: 1.0, .. } => 0,
+            _ => continue,
+        };
+        let (Some(bias), Some(y)) = (node.input(2), node.output(0)) else { continue };
+        let Some(content) = graph.constant(bias) else { continue };
+        let mut shape = content.shape().to_vec();
+        shape.extend(std::iter::repeat_n(1, spatial));
+        let content = content.as_ref().clone().reshaped(&shape)?;
+        let (name, fact) = (graph.value(bias).name.clone(), graph.value(y).fact.clone());
+        let added = graph.add_constant(&format!("{name}_added"), content);
+        let bare = graph.add_value(&format!("{}_unbiased", graph.value(y).name), fact);
+        let add = write::node(graph, Op::Binary(Binary::Add), &[bare, added], y);
+        let node = &mut graph.nodes[id.0 as usize];
+        node.inputs.truncate(2);
+        node.outputs[0] = Some(bare);
+        insertions.directly_after(id, add);
+        found.push(bias);
+    }
+    Ok(found)
+}
+
+/// Takes the content from those of `values` that nothing reads.
+fn drop_unread(graph: &mut Graph, values: &[ValueId]) {
     let readers = graph.consumers();
-    for layer in &plan.layers {
-        if readers[layer.weight.0 as usize].is_empty() && !graph.outputs.contains(&layer.weight) {
-            let value = graph.value_mut(layer.weight);
+    for &v in values {
+        if readers[v.0 as usize].is_empty() && !graph.outputs.contains(&v) {
+            let value = graph.value_mut(v);
             value.constant = None::<Arc<Tensor>>;
             value.origin = None;
         }

@@ -119,6 +119,29 @@ fn a_weight_with_other_readers_stays_beside_its_integers() {
 }
 
 #[test]
+fn biases_beside_few_bits_are_added_by_nodes_of_their_own() {
+    let (mut g, mut plan) = network(13);
+    let b = g.add_constant("b", Tensor::f32(&[2], vec![0.5, -0.5]));
+    let gemm = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false };
+    (g.nodes[0].op, g.nodes[0].inputs) = (gemm, vec![g.nodes[0].input(0), g.nodes[0].input(1), Some(b)]);
+    // A site on the very output of the layer.
+    plan.sites.push(Site { name: "m1".into(), value: g.nodes[0].output(0).unwrap(), readers: None, grid: spec(8) });
+    let sites = [grids().to_vec(), vec![Grid::per_tensor(8, 0.1, 0).unwrap()]].concat();
+    let out = lower(&g, &plan, &[weight()], &sites, Format::Qcdq).unwrap();
+    assert_eq!(kinds(&out)[..6], ["DequantizeLinear", "Gemm", "Add", "QuantizeLinear", "DequantizeLinear", "Relu"]);
+    assert_eq!(out.nodes[1].inputs.len(), 2);
+    assert_eq!(out.nodes[3].input(0), out.nodes[2].output(0));
+    assert_eq!(out.value(out.nodes[2].output(0).unwrap()).name, "m1");
+    assert_eq!(content(&out, "b"), None);
+    assert_eq!(content(&out, "b_added").unwrap().as_f32().unwrap(), [0.5, -0.5]);
+
+    plan.layers[0].grid.bits = 8;
+    let grid = Grid::per_channel(8, vec![0.25, 0.5], vec![0, 4], 1).unwrap();
+    let out = lower(&g, &plan, &[QuantizedWeight { grid, ..weight() }], &sites, Format::Qcdq).unwrap();
+    assert_eq!(out.nodes[1].input(2), Some(b), "8 bits keep the bias where it is");
+}
+
+#[test]
 fn subgraphs_keep_the_float() {
     let (mut g, mut plan) = network(13);
     let r = plan.sites[0].value;

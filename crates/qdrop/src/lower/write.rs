@@ -41,6 +41,11 @@ impl Insertions {
         self.after[id.0 as usize].extend(nodes);
     }
 
+    /// Between a node and all that was put after it so far.
+    pub(super) fn directly_after(&mut self, id: NodeId, node: Node) {
+        self.after[id.0 as usize].insert(0, node);
+    }
+
     /// The original `nodes` with the new ones in their places.
     pub(super) fn apply(self, nodes: Vec<Node>) -> Vec<Node> {
         let mut out = self.first;
