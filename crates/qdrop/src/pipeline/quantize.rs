@@ -141,7 +141,7 @@ impl Job<'_> {
     ) -> Result<(Vec<QuantizedWeight>, Vec<Grid>)> {
         let units = &self.plan.units;
         let (mut float, mut quantized) = (inputs.clone(), inputs);
-        let mut pace = Pace::new(units, self.recipe.method.iterations);
+        let mut pace = Pace::new(self.graph, self.facts, units, self.recipe.method.iterations);
         for (number, unit) in units.iter().enumerate() {
             let compiled = Compiled::new(self.graph, self.facts, self.plan, unit)?;
             let targets = self.pool.install(|| compiled.float_outputs(&float))?;
@@ -224,9 +224,12 @@ impl Job<'_> {
     }
 }
 
-/// Estimates the time left from the multiply-adds done so far.
+/// Multiply-adds that take as long as reading and writing one value, about.
+const TRAFFIC: u64 = 50;
+
+/// Estimates the time left from the work done so far.
 struct Pace {
-    /// Multiply-adds of an iteration's sample, per unit to solve.
+    /// Multiply-adds of an iteration's sample and what its memory traffic comes to, per unit to solve.
     work: Vec<f64>,
     /// Position among the units to solve.
     index: usize,
@@ -234,9 +237,14 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(units: &[Unit], iterations: usize) -> Self {
+    fn new(graph: &Graph, facts: &Facts, units: &[Unit], iterations: usize) -> Self {
+        let numel = |v| facts.get(v).map_or(0, |f| f.numel() as u64);
+        let values = |u: &Unit| -> u64 {
+            u.nodes.iter().flat_map(|&n| graph.node(n).outputs.iter().flatten().copied()).map(numel).sum()
+        };
+        let work = |u: &Unit| u.multiply_adds.saturating_add(TRAFFIC * values(u)).max(1) as f64;
         let solved = units.iter().filter(|u| !u.layers.is_empty());
-        Pace { work: solved.map(|u| u.multiply_adds.max(1) as f64).collect(), index: 0, iterations }
+        Pace { work: solved.map(work).collect(), index: 0, iterations }
     }
 
     fn event(&self, iteration: usize, loss: f64, seconds: f64) -> Event {
