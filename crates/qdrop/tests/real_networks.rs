@@ -1,0 +1,233 @@
+//! Real networks and images from end to end: accuracy, the written file against the decisions, ONNX Runtime as judge.
+//!
+//! Networks and images come from the shared data (`QDROP_SHARED`, else `../shared`; demanded by
+//! `QDROP_REQUIRE_SHARED=1`), ONNX Runtime from the interpreter that `QDROP_PYTHON` names (demanded by
+//! `QDROP_REQUIRE_PYTHON=1`). What is missing is printed as skipped.
+
+use qdrop::data::{self, Prepare, Samples, Subset};
+use qdrop::graph::Graph;
+use qdrop::pipeline::{self, Quantized};
+use qdrop::plan::{Format, MethodName, Placement, Recipe};
+use qdrop::report::Silent;
+use qdrop::tensor::Tensor;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Largest distance between the outputs of two engines, relative to their size (root of the mean square). A sum that
+/// one engine leaves just above and the other just below a tie becomes two integers, and deep networks of few bits
+/// carry such a step on. How far two settings of ONNX Runtime itself lie apart is printed beside it.
+const DISTANCE: f64 = 0.2;
+/// Largest difference in top-1 between ONNX Runtime and the engine here, in points.
+const TOP1: f64 = 0.2;
+
+fn demanded(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|v| v == "1")
+}
+
+fn shared(part: &str) -> Option<PathBuf> {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let path = std::env::var_os("QDROP_SHARED").map_or_else(default, PathBuf::from).join("data").join(part);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(!demanded("QDROP_REQUIRE_SHARED"), "{} does not exist", path.display());
+    println!("skipped: {} does not exist", path.display());
+    None
+}
+
+/// What the judge `script` prints, a line of JSON.
+fn judge(script: &str, arguments: &[&str]) -> Option<serde_json::Value> {
+    let Some(python) = std::env::var_os("QDROP_PYTHON") else {
+        assert!(!demanded("QDROP_REQUIRE_PYTHON"), "QDROP_PYTHON is not set");
+        println!("skipped: QDROP_PYTHON names no Python interpreter with onnxruntime");
+        return None;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/judge").join(script);
+    let out = Command::new(python).arg(script).args(arguments).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    Some(serde_json::from_slice(&out.stdout).unwrap())
+}
+
+type Images = Box<dyn Samples + Send + Sync>;
+
+fn images(path: &Path, preset: &str) -> Images {
+    let input = qdrop::plan::Recipe { input: named(preset), ..Recipe::default() }.input;
+    data::open(path, &Prepare::resolve(&input).unwrap()).unwrap()
+}
+
+fn named(preset: &str) -> qdrop::plan::Input {
+    qdrop::plan::Input { preset: Some(preset.into()), ..Default::default() }
+}
+
+fn recipe(method: MethodName, weights: u32, activations: u32, iterations: usize) -> Recipe {
+    let mut recipe = Recipe::default();
+    (recipe.weights.bits, recipe.activations.bits) = (weights, activations);
+    (recipe.method.name, recipe.method.iterations, recipe.method.seed) = (method, iterations, 0);
+    recipe
+}
+
+fn simplified(path: &Path, samples: &dyn Samples) -> Graph {
+    let shapes = vec![samples.get(0).unwrap()[0].shape().to_vec()];
+    pipeline::prepare(&pipeline::load(path).unwrap(), Some(&shapes)).unwrap()
+}
+
+fn top1(graph: &Graph, samples: &dyn Samples) -> f64 {
+    pipeline::evaluate(graph, samples, 0, &mut Silent).unwrap().top1
+}
+
+/// Every integer, scale and zero point in the file at `path` is the one decided.
+fn file_holds_the_decisions(path: &Path, done: &Quantized, names: &Graph) {
+    let written = pipeline::load(path).unwrap();
+    let content = |name: String| {
+        let found = written.values.iter().find(|v| v.name == name).and_then(|v| v.constant.clone());
+        found.unwrap_or_else(|| panic!("no initializer {name}"))
+    };
+    for (layer, weight) in done.plan.layers.iter().zip(&done.weights) {
+        let name = &names.value(layer.weight).name;
+        let integers: Vec<u8> =
+            content(format!("{name}_quantized")).to_i64().unwrap().iter().map(|&q| q as u8).collect();
+        assert_eq!(integers, weight.integers, "{name}");
+        assert_eq!(content(format!("{name}_scale")).as_f32().unwrap(), weight.grid.scale, "{name}");
+    }
+    for (site, grid) in done.plan.sites.iter().zip(&done.grids) {
+        let name = &names.value(site.value).name;
+        assert_eq!(content(format!("{name}_scale")).as_f32().unwrap(), grid.scale, "{name}");
+        let zero_point = content(format!("{name}_zero_point")).to_i64().unwrap();
+        assert_eq!(zero_point, grid.zero_point.iter().map(|&z| i64::from(z)).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+/// Outputs of the file by ONNX Runtime and by the engine here, on the first `count` samples.
+fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let first: Vec<Tensor> = (0..count).map(|i| samples.get(i).unwrap().remove(0)).collect();
+    let all: Vec<f32> = first.iter().flat_map(|t| t.as_f32().unwrap().to_vec()).collect();
+    let shape: Vec<usize> = std::iter::once(count).chain(first[0].shape().iter().copied()).collect();
+    let input = dir.path().join("input.npy");
+    save_npy(&input, &shape, &all);
+    let out = dir.path().join("out");
+    let theirs = |level: &str| {
+        let words = [path, &out, &input].map(|p| p.to_str().unwrap().to_string());
+        let arguments: Vec<&str> = words.iter().map(String::as_str).chain(["--level", level]).collect();
+        judge("ort_outputs.py", &arguments)?;
+        let found = data::open(&out.join("0.npy"), &Prepare::resolve(&named("none")).unwrap()).unwrap();
+        Some((0..count).flat_map(|i| found.get(i).unwrap()[0].as_f32().unwrap().to_vec()).collect::<Vec<f32>>())
+    };
+    let (Some(judged), Some(plain)) = (theirs(level), theirs("none")) else { return };
+    let ours = outputs(&simplified(path, samples), samples, count);
+    assert_eq!(ours.len(), judged.len());
+    let far = distance(&ours, &judged);
+    let name = path.file_name().unwrap().display();
+    println!("{name}: {far:.2e} from ONNX Runtime, whose levels lie {:.2e} apart", distance(&plain, &judged));
+    assert!(far <= DISTANCE, "{name}: outputs lie {far} apart");
+}
+
+/// Root of the mean square of a - b, relative to that of b.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let (error, size) = a.iter().zip(b).fold((0.0, 0.0), |(e, s), (&a, &b)| (e + square(a - b), s + square(b)));
+    (error / size).sqrt()
+}
+
+/// The first output of `graph` for the first `count` samples.
+fn outputs(graph: &Graph, samples: &dyn Samples, count: usize) -> Vec<f32> {
+    use qdrop::engine::cpu::Runner;
+    use qdrop::engine::program::{Region, compile};
+    let shapes = vec![samples.get(0).unwrap()[0].shape().to_vec()];
+    let facts = qdrop::engine::facts::infer(graph, &pipeline::input_shapes(graph, Some(&shapes)).unwrap()).unwrap();
+    let region = Region {
+        nodes: graph.node_ids().collect(),
+        inputs: graph.inputs.clone(),
+        outputs: graph.outputs.clone(),
+        ..Region::default()
+    };
+    let runner = Runner::new(&compile(graph, &facts, &region).unwrap()).unwrap();
+    let data = (0..count).flat_map(|i| samples.get(i).unwrap()[0].as_f32().unwrap().to_vec()).collect();
+    let rows = runner.run(&[], &[], &[qdrop::tensor::Rows::new(count, data)]).unwrap();
+    rows[0].iter().flatten().copied().collect()
+}
+
+fn save_npy(path: &Path, shape: &[usize], values: &[f32]) {
+    let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");
+    while (header.len() + 11) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.as_bytes());
+    file.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    std::fs::write(path, file).unwrap();
+}
+
+#[test]
+fn resnet20_learns_and_onnx_runtime_agrees_with_the_written_file() {
+    let Some(dir) = shared("cifar10") else { return };
+    let (model, all) = (dir.join("resnet20.onnx"), images(&dir.join("calib"), "imagenet-norm"));
+    let (calib, test) = (Subset::first(&all, 256), images(&dir.join("test"), "imagenet-norm"));
+    let graph = simplified(&model, &calib);
+    let float = top1(&graph, &test);
+    assert!((float - 91.64).abs() < 0.1, "float top-1 is {float}");
+
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("w2a4.onnx");
+    let done = pipeline::quantize(&graph, &recipe(MethodName::Qdrop, 2, 4, 200), &calib, &mut Silent).unwrap();
+    pipeline::save(&done.graph, &path).unwrap();
+    file_holds_the_decisions(&path, &done, &graph);
+    let (nearest, learned) = (top1(&done.nearest, &test), top1(&simplified(&path, &test), &test));
+    println!("W2A4: nearest {nearest:.2}, learned {learned:.2}");
+    // The official code: 17.21 with nearest rounding, 87.61 after 1000 iterations.
+    assert!((nearest - 17.21).abs() < 4.0, "nearest rounding reaches {nearest}");
+    assert!(learned > 60.0, "200 iterations reach {learned}");
+
+    outputs_agree(&path, &test, 64, "all");
+    let data = dir.join("test");
+    let words = [path.to_str().unwrap(), data.to_str().unwrap(), "--input", "imagenet-norm"];
+    if let Some(theirs) = judge("ort_eval.py", &words) {
+        let theirs = theirs["top1"].as_f64().unwrap();
+        assert!((theirs - learned).abs() <= TOP1, "ONNX Runtime: {theirs}, here: {learned}");
+    }
+}
+
+#[test]
+fn every_format_and_placement_means_the_same_to_onnx_runtime() {
+    let Some(dir) = shared("cifar10") else { return };
+    let (model, all) = (dir.join("resnet20.onnx"), images(&dir.join("calib"), "imagenet-norm"));
+    let calib = Subset::first(&all, 64);
+    let graph = simplified(&model, &calib);
+    let out = tempfile::tempdir().unwrap();
+    for (format, placement, symmetric, weights, activations, level) in [
+        (Format::Qcdq, Placement::Producer, false, 4, 4, "all"),
+        (Format::Qcdq, Placement::Producer, true, 8, 8, "all"),
+        (Format::Qcdq, Placement::Consumer, false, 4, 4, "all"),
+        (Format::Qdq, Placement::Producer, false, 4, 8, "all"),
+        (Format::Qdq, Placement::Producer, false, 4, 4, "none"),
+        (Format::Qdq, Placement::Producer, false, 2, 2, "none"),
+        (Format::Qdq, Placement::Producer, false, 3, 32, "all"),
+    ] {
+        let mut recipe = recipe(MethodName::Rtn, weights, activations, 1);
+        (recipe.output.format, recipe.activations.placement) = (format, placement);
+        (recipe.weights.symmetric, recipe.activations.symmetric) = (symmetric, symmetric);
+        let done = pipeline::quantize(&graph, &recipe, &calib, &mut Silent).unwrap();
+        let path = out.path().join(format!("{format:?}.{placement:?}.w{weights}a{activations}.onnx"));
+        pipeline::save(&done.graph, &path).unwrap();
+        file_holds_the_decisions(&path, &done, &graph);
+        outputs_agree(&path, &calib, 16, level);
+    }
+}
+
+#[test]
+fn mobilenetv2_written_at_4_bits_means_the_same_to_onnx_runtime() {
+    let Some(dir) = shared("imagenet") else { return };
+    let (model, all) = (dir.join("mobilenetv2.onnx"), images(&dir.join("calib.csv"), "imagenet"));
+    let calib = Subset::first(&all, 32);
+    let graph = simplified(&model, &calib);
+    let done = pipeline::quantize(&graph, &recipe(MethodName::Qdrop, 4, 4, 2), &calib, &mut Silent).unwrap();
+    assert_eq!(done.report.units.len(), 20);
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("mobilenetv2.w4a4.onnx");
+    pipeline::save(&done.graph, &path).unwrap();
+    file_holds_the_decisions(&path, &done, &graph);
+    outputs_agree(&path, &calib, 8, "all");
+}
