@@ -188,7 +188,7 @@ pub struct Compare {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  qdrop demo\n  qdrop demo --iters 2000 --output-dir /tmp/demo")]
 pub struct Demo {
-    /// Where the quantized files go; made if missing
+    /// Where pictures and networks go; made if missing
     #[arg(long, value_name = "DIR", default_value = "qdrop-demo")]
     pub output_dir: PathBuf,
     /// Iterations per unit; the default fits two cores and two minutes
@@ -200,6 +200,9 @@ pub struct Demo {
     /// Threads; 0 takes all cores
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
+    /// Only draw this many labelled pictures, of the stream that --seed names, and stop
+    #[arg(long, value_name = "N")]
+    pub draw: Option<usize>,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     pub format: Print,

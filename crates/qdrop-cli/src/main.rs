@@ -3,6 +3,7 @@
 mod args;
 mod checks;
 mod commands;
+mod demo;
 mod out;
 mod progress;
 mod samples;
@@ -43,7 +44,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::Quantize(args) => commands::quantize::run(&args, quiet),
         Command::Eval(args) => commands::eval::run(&args, quiet),
         Command::Compare(args) => commands::compare::run(&args, quiet),
-        Command::Demo(_) => Err(Error::unsupported("this build has no built-in network")),
+        Command::Demo(args) => commands::demo::run(&args, quiet),
         Command::Recipe => out::print(&Recipe::default_toml()?).map(|()| Outcome::Done),
     }
 }

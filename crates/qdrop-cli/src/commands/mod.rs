@@ -1,6 +1,7 @@
 //! One module per command: checks, the library's verbs in order, the result on stdout.
 
 pub mod compare;
+pub mod demo;
 pub mod eval;
 pub mod inspect;
 pub mod plan;

@@ -1,0 +1,124 @@
+//! The main job through the command line: what it writes, that it can be repeated, and what is left when it fails.
+
+mod common;
+
+use std::path::Path;
+
+fn ok(dir: &Path, line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let output = common::qdrop(dir, &words);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_same_seed_writes_the_same_bytes_on_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    common::world(dir);
+    let run = |name: &str, more: &str| {
+        ok(dir, &format!("quantize model.onnx --calib images --recipe short.toml -w 2 -a 2 -o {name} {more}"));
+        std::fs::read(dir.join(name)).unwrap()
+    };
+    let one = run("one.onnx", "--threads 1 --seed 3");
+    for (name, more) in
+        [("two", "--threads 2 --seed 3"), ("again", "--threads 1 --seed 3"), ("three", "--threads 3 --seed 3")]
+    {
+        assert!(run(&format!("{name}.onnx"), more) == one, "{more}");
+    }
+    assert!(run("other.onnx", "--threads 1 --seed 4") != one, "the seed changes nothing");
+}
+
+#[test]
+fn reports_are_json_and_learning_lowers_the_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    common::world(dir);
+    let text = ok(
+        dir,
+        "quantize model.onnx --calib images --eval list.csv --batch 8 --iters 300 -w 2 -a 3 -o a.onnx --format json",
+    );
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&report["weight_bits"], &report["activation_bits"]), (&2.into(), &3.into()));
+    let units = report["units"].as_array().unwrap();
+    assert_eq!(units.iter().map(|u| u["name"].as_str().unwrap()).collect::<Vec<_>>(), ["stem", "block", "head"]);
+    let loss = |u: &serde_json::Value, key: &str| u[key].as_f64().unwrap();
+    assert!(loss(&units[1], "loss_after") < loss(&units[1], "loss_before"), "{text}");
+    assert_eq!(report["accuracy"]["result"]["samples"], 40);
+    let eval: serde_json::Value = serde_json::from_str(&ok(dir, "eval a.onnx --data list.csv --format json")).unwrap();
+    assert_eq!(eval["top1"], report["accuracy"]["result"]["top1"], "the file measures as reported");
+}
+
+#[test]
+fn without_a_name_the_file_is_named_after_model_and_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    common::world(dir.path());
+    ok(dir.path(), "quantize model.onnx --calib images --method rtn -w 3 -a 8");
+    assert!(dir.path().join("model.w3a8.onnx").is_file());
+}
+
+#[test]
+fn unreadable_images_are_counted_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    common::world(dir.path());
+    let text = ok(dir.path(), "quantize model.onnx --calib corrupt --skip-bad --method rtn -o out.onnx");
+    assert!(text.contains("1 samples left out because they could not be read"), "{text}");
+}
+
+#[test]
+fn every_option_of_the_recipe_is_printed_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    common::world(dir);
+    std::fs::write(dir.join("default.toml"), ok(dir, "recipe")).unwrap();
+    let run = |name: &str, recipe: &str| {
+        ok(dir, &format!("quantize model.onnx --calib images {recipe} --iters 10 --batch 8 -o {name}"));
+        std::fs::read(dir.join(name)).unwrap()
+    };
+    assert!(run("a.onnx", "") == run("b.onnx", "--recipe default.toml"));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_no_file() {
+    use std::process::{Command, Stdio};
+    let dir = tempfile::tempdir().unwrap();
+    common::world(dir.path());
+    let words = "quantize model.onnx --calib images --batch 8 --iters 100000000 -o out.onnx";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_qdrop"))
+        .current_dir(dir.path())
+        .args(words.split(' '))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first line about iterations says that learning has begun.
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("iteration")), "learning never began");
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.iter().any(|l| l.starts_with("error:") && l.contains("stopped on request")), "{rest:?}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|n| n.to_string_lossy().contains("out.onnx") || n.to_string_lossy().starts_with(".")));
+}
+
+#[test]
+fn the_demo_writes_what_it_lists() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = ok(dir.path(), "demo --iters 3 --output-dir d --format json");
+    let view: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let results = view["results"].as_array().unwrap();
+    assert_eq!(results.len(), 8);
+    for row in results {
+        let path = dir.path().join(row["file"].as_str().unwrap());
+        assert_eq!(std::fs::metadata(path).unwrap().len(), row["bytes"].as_u64().unwrap());
+    }
+    assert!(view["float_top1"].as_f64().unwrap() > 85.0);
+    // What it advises next works as written.
+    ok(dir.path(), "plan d/demo.onnx -w 2 -a 2");
+    let next = "quantize d/demo.onnx --calib d/calib --input imagenet-norm -w 3 -a 3 --iters 3 --eval d/test";
+    ok(dir.path(), next);
+    ok(dir.path(), "compare d/demo.onnx d/demo.w2a2.qdrop.onnx --data d/test --input imagenet-norm --samples 64");
+}
