@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::time::Instant;
 
 /// Iterations per unit unless told otherwise.
-const ITERATIONS: usize = 1000;
+const ITERATIONS: usize = 700;
 /// Pictures to calibrate on, and their seed.
 const CALIBRATION: (usize, u64) = (512, 1);
 /// Pictures to measure on, and their seed.

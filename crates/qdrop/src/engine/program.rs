@@ -44,6 +44,9 @@ pub enum Step {
     },
 }
 
+/// Operands that see a quantized value: node and position; `None`: all.
+pub type Readers = Option<Vec<(NodeId, usize)>>;
+
 /// What to compile: nodes in topological order, what enters and leaves, what is learned, where quantizers sit.
 #[derive(Debug, Clone, Default)]
 pub struct Region {
@@ -56,7 +59,7 @@ pub struct Region {
     /// Weights fed at every run instead of their constant content.
     pub weights: Vec<ValueId>,
     /// Quantized values with the readers that see the quantized form (`None`: all, and the region's outputs).
-    pub sites: Vec<(ValueId, Option<Vec<(NodeId, usize)>>)>,
+    pub sites: Vec<(ValueId, Readers)>,
 }
 
 /// A compiled [`Region`].

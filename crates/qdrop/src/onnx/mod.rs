@@ -78,7 +78,7 @@ pub fn write(graph: &Graph, path: &Path) -> Result<()> {
     write_with_threshold(graph, path, writer::THRESHOLD)
 }
 
-/// As [`write`], with external data when all constants together take more than `threshold` bytes.
+/// As [`write()`], with external data when all constants together take more than `threshold` bytes.
 pub fn write_with_threshold(graph: &Graph, path: &Path, threshold: u64) -> Result<()> {
     writer::write(graph, path, threshold)
 }

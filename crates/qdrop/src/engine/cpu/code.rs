@@ -421,10 +421,10 @@ impl Builder<'_> {
             gradients[x] = gradients[y];
         }
         for kernel in &mut self.kernels {
-            if let Kernel::Pass { x, trace, .. } = kernel {
-                if let (usize::MAX, Place::Buffer(own)) = (*trace, places[*x]) {
-                    *trace = own;
-                }
+            if let Kernel::Pass { x, trace, .. } = kernel
+                && let (usize::MAX, Place::Buffer(own)) = (*trace, places[*x])
+            {
+                *trace = own;
             }
         }
         let mut code = Code {

@@ -81,7 +81,7 @@ struct Constants {
 /// The rectified sigmoid of p = sigmoid(α).
 #[inline(always)]
 fn h(p: f32) -> f32 {
-    ((ZETA - GAMMA) * p + GAMMA).max(0.0).min(1.0)
+    ((ZETA - GAMMA) * p + GAMMA).clamp(0.0, 1.0)
 }
 
 type Fixed<'a> = (&'a [f32], &'a [f32], &'a [f32], &'a [f32]);
@@ -105,7 +105,7 @@ fn piece(
             for i in 0..n {
                 let p = sigmoid(alpha[i]);
                 let stretched = (ZETA - GAMMA) * p + GAMMA;
-                let hard = stretched.max(0.0).min(1.0);
+                let hard = stretched.clamp(0.0, 1.0);
                 let slope = if stretched == hard { (ZETA - GAMMA) * p * (1.0 - p) } else { 0.0 };
                 let q = base[i] + hard;
                 let inside = (q >= low[i]) & (q <= high[i]);

@@ -339,10 +339,10 @@ impl Frame {
             }
         }
         for (slot, found) in operands.iter().zip(found) {
-            if let (Some(slot), Some(found)) = (*slot, found) {
-                if slots[slot].learned {
-                    self.contribute(code, slot, &found);
-                }
+            if let (Some(slot), Some(found)) = (*slot, found)
+                && slots[slot].learned
+            {
+                self.contribute(code, slot, &found);
             }
         }
         Ok(())

@@ -121,10 +121,10 @@ impl<R: Real> Tape<R> {
                     let down =
                         ops::backward(op, &operand_views, &result_views, &up, &wanted).map_err(|e| e.at(place))?;
                     for (slot, g) in operands.iter().zip(down) {
-                        if let (Some(slot), Some(g)) = (slot, g) {
-                            if program.slots[*slot].learned {
-                                add(&mut grads[*slot], g);
-                            }
+                        if let (Some(slot), Some(g)) = (slot, g)
+                            && program.slots[*slot].learned
+                        {
+                            add(&mut grads[*slot], g);
                         }
                     }
                 }
