@@ -52,7 +52,7 @@ ZOO = {name: (make, 64) for name, make in FIXTURES.items()} | {
     "inception_v3": (plain("inception_v3", init_weights=False, aux_logits=True), 128),
     "densenet121": (plain("densenet121"), 64),
     "efficientnet_b0": (plain("efficientnet_b0"), 64),
-    "vgg11_bn": (plain("vgg11_bn"), 64),
+    "vgg11_bn": (plain("vgg11_bn"), 224),
 }
 
 
