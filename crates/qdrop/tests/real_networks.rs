@@ -15,8 +15,11 @@ use std::process::Command;
 
 /// Largest distance between the outputs of two engines, relative to their size (root of the mean square). A sum that
 /// one engine leaves just above and the other just below a tie becomes two integers, and deep networks of few bits
-/// carry such a step on. How far two settings of ONNX Runtime itself lie apart is printed beside it.
-const DISTANCE: f64 = 0.2;
+/// carry such a step on. How far two settings of ONNX Runtime itself lie apart is printed beside it. On ResNet-20 a bias
+/// that ONNX Runtime rounds inside its layer shows as 0.12 and more.
+const DISTANCE: f64 = 0.08;
+/// The same for MobileNetV2, which is far deeper and whose sums pass no ReLU.
+const DISTANCE_DEEP: f64 = 0.2;
 /// Largest difference in top-1 between ONNX Runtime and the engine here, in points.
 const TOP1: f64 = 0.2;
 
@@ -51,8 +54,7 @@ fn judge(script: &str, arguments: &[&str]) -> Option<serde_json::Value> {
 type Images = Box<dyn Samples + Send + Sync>;
 
 fn images(path: &Path, preset: &str) -> Images {
-    let input = qdrop::plan::Recipe { input: named(preset), ..Recipe::default() }.input;
-    data::open(path, &Prepare::resolve(&input).unwrap()).unwrap()
+    data::open(path, &Prepare::resolve(&named(preset)).unwrap()).unwrap()
 }
 
 fn named(preset: &str) -> qdrop::plan::Input {
@@ -98,7 +100,7 @@ fn file_holds_the_decisions(path: &Path, done: &Quantized, names: &Graph) {
 }
 
 /// Outputs of the file by ONNX Runtime and by the engine here, on the first `count` samples.
-fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str) {
+fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str, allowed: f64) {
     let dir = tempfile::tempdir().unwrap();
     let first: Vec<Tensor> = (0..count).map(|i| samples.get(i).unwrap().remove(0)).collect();
     let all: Vec<f32> = first.iter().flat_map(|t| t.as_f32().unwrap().to_vec()).collect();
@@ -119,7 +121,7 @@ fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str) 
     let far = distance(&ours, &judged);
     let name = path.file_name().unwrap().display();
     println!("{name}: {far:.2e} from ONNX Runtime, whose levels lie {:.2e} apart", distance(&plain, &judged));
-    assert!(far <= DISTANCE, "{name}: outputs lie {far} apart");
+    assert!(far <= allowed, "{name}: outputs lie {far} apart");
 }
 
 /// Root of the mean square of a - b, relative to that of b.
@@ -181,7 +183,7 @@ fn resnet20_learns_and_onnx_runtime_agrees_with_the_written_file() {
     assert!((nearest - 17.21).abs() < 4.0, "nearest rounding reaches {nearest}");
     assert!(learned > 60.0, "200 iterations reach {learned}");
 
-    outputs_agree(&path, &test, 64, "all");
+    outputs_agree(&path, &test, 64, "all", DISTANCE);
     let data = dir.join("test");
     let words = [path.to_str().unwrap(), data.to_str().unwrap(), "--input", "imagenet-norm"];
     if let Some(theirs) = judge("ort_eval.py", &words) {
@@ -213,7 +215,7 @@ fn every_format_and_placement_means_the_same_to_onnx_runtime() {
         let path = out.path().join(format!("{format:?}.{placement:?}.w{weights}a{activations}.onnx"));
         pipeline::save(&done.graph, &path).unwrap();
         file_holds_the_decisions(&path, &done, &graph);
-        outputs_agree(&path, &calib, 16, level);
+        outputs_agree(&path, &calib, 16, level, DISTANCE);
     }
 }
 
@@ -229,5 +231,5 @@ fn mobilenetv2_written_at_4_bits_means_the_same_to_onnx_runtime() {
     let path = out.path().join("mobilenetv2.w4a4.onnx");
     pipeline::save(&done.graph, &path).unwrap();
     file_holds_the_decisions(&path, &done, &graph);
-    outputs_agree(&path, &calib, 8, "all");
+    outputs_agree(&path, &calib, 8, "all", DISTANCE_DEEP);
 }

@@ -110,9 +110,7 @@ impl Conv {
         let Some((dx, add)) = wanted.x else { return };
         match self.mirror() {
             Some(mirror) if !self.pointwise() => {
-                let mut flipped = Vec::new();
-                self.flip(w, &mut flipped);
-                mirror.convolve(samples, dy, &flipped, add, dx, scratch);
+                mirror.convolve(samples, dy, &self.flip(w), add, dx, scratch);
             }
             _ => self.input_gradient(samples, w, dy, dx, add, scratch),
         }
@@ -181,9 +179,9 @@ impl Conv {
     }
 
     /// Weights of [`Conv::mirror`]: [IC, OC, KH, KW] of each group, taps in reverse.
-    fn flip(&self, w: &[f32], out: &mut Vec<f32>) {
+    fn flip(&self, w: &[f32]) -> Vec<f32> {
         let taps = self.taps();
-        out.reserve_exact(w.len());
+        let mut out = Vec::with_capacity(w.len());
         for group in w.chunks_exact((self.oc * self.ic * taps).max(1)) {
             for i in 0..self.ic {
                 for filters in group.chunks_exact(self.ic * taps) {
@@ -191,6 +189,7 @@ impl Conv {
                 }
             }
         }
+        out
     }
 
     /// Column matrix [IC·KH·KW, lines·OW] of the output `lines` (counted over samples and rows).
