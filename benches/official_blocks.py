@@ -143,7 +143,7 @@ def qdrop(program, folder, threads, batch, iterations):
     for count in (2, 2 + iterations):
         command = [program, "quantize", folder / "resnet18.onnx", "--calib", folder / "random.npy", "-w", str(BITS),
                    "-a", str(BITS), "--iters", str(count), "--batch", str(batch), "--threads", str(threads), "--seed",
-                   "0", "-o", folder / "out.onnx", "--format", "json", "--quiet"]
+                   "0", "--refine-samples", "0", "-o", folder / "out.onnx", "--format", "json", "--quiet"]
         report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         runs.append([unit["seconds"] for unit in report["units"]])
     return [(long - short) / iterations for short, long in zip(*runs)]

@@ -4,6 +4,7 @@
 use super::conv::Conv;
 use super::depthwise::Depthwise;
 use super::pass::Act;
+use super::winograd::{TILES, Winograd};
 use crate::engine::ops::conv::geometry;
 use crate::engine::program::{Program, Step};
 use crate::error::Result;
@@ -12,7 +13,7 @@ use crate::graph::{Binary, Op, Unary};
 /// Columns of a convolution's product below which samples are put together.
 const COLUMNS: usize = 512;
 /// Samples put together at most.
-const GROUP: usize = 8;
+const GROUP: usize = 16;
 /// Elements of all buffers of a group above which no further samples are put together.
 const FRAME: usize = 1 << 22;
 
@@ -32,6 +33,8 @@ pub(super) enum Place {
 pub(super) enum Kernel {
     Conv {
         conv: Conv,
+        /// The same in tiles, when learning.
+        tiled: Option<Winograd>,
         x: usize,
         w: usize,
         bias: Option<usize>,
@@ -286,7 +289,8 @@ impl Builder<'_> {
             Kernel::Depthwise { conv: Depthwise { axes }, x, w, bias, y }
         } else {
             let conv = Conv { axes, groups, ic: xs[1] / groups, oc: outputs / groups };
-            Kernel::Conv { conv, x, w, bias, y }
+            let learned = self.learn && self.program.weights.contains(&w);
+            Kernel::Conv { tiled: Winograd::of(&conv).filter(|_| learned), conv, x, w, bias, y }
         });
         Ok(true)
     }
@@ -568,6 +572,7 @@ impl Planner {
 /// Samples that run together: enough columns for the narrowest product, within the caches.
 fn group(code: &Code) -> usize {
     let columns = code.kernels.iter().filter_map(|k| match k {
+        Kernel::Conv { tiled: Some(tiled), .. } => Some(tiled.columns_of_a_sample() * COLUMNS / TILES),
         Kernel::Conv { conv, .. } => Some(conv.axes[0].output * conv.axes[1].output),
         Kernel::Dense { rows, .. } => Some(*rows),
         _ => None,

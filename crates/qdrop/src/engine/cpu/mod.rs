@@ -17,6 +17,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod trainer;
+mod winograd;
 
 pub use trainer::CpuTrainer;
 
@@ -53,7 +54,7 @@ impl Runner {
     pub fn run(&self, weights: &[&[f32]], grids: &[Option<&Grid>], inputs: &[Rows]) -> Result<Vec<Rows>> {
         let n = inputs.first().map_or(0, Rows::len);
         let sites: Vec<Option<Quantizer>> = grids.iter().map(|g| g.map(Quantizer::new)).collect();
-        let shared = Shared { code: &self.code, weights, sites: &sites };
+        let shared = Shared { code: &self.code, weights, tiled: &[], sites: &sites };
         check(&self.code, inputs, n)?;
         let group = |first: usize| {
             let samples = (n - first).min(self.code.group);

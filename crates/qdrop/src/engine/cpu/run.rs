@@ -26,6 +26,8 @@ pub(super) struct Shared<'a> {
     pub code: &'a Code,
     /// Content of the weights, in the program's order.
     pub weights: &'a [&'a [f32]],
+    /// Weights of tiled convolutions in their domain, in the program's order; empty where no kernel wants them.
+    pub tiled: &'a [Vec<f32>],
     /// Per site: its grid; `None` where it is off.
     pub sites: &'a [Option<Quantizer>],
 }
@@ -104,13 +106,18 @@ impl Frame {
         let code = shared.code;
         for kernel in &code.kernels {
             match kernel {
-                Kernel::Conv { conv, x, w, bias, y } => {
+                Kernel::Conv { conv, tiled, x, w, bias, y } => {
                     let (at, mut out) = self.take(code, *y)?;
                     let mut scratch = std::mem::take(&mut self.scratch);
                     let n = code.layouts[*y].numel() * self.samples;
-                    let (x, w) = (self.read(shared, *x), self.read(shared, *w));
+                    let (x, values) = (self.read(shared, *x), self.read(shared, *w));
                     let bias = bias.map(|b| self.read(shared, b));
-                    conv.forward(self.samples, x, w, bias, &mut out[..n], &mut scratch);
+                    match (tiled, code.places[*w]) {
+                        (Some(tiled), Place::Weight(i)) => {
+                            tiled.forward(self.samples, x, &shared.tiled[i], bias, &mut out[..n], &mut scratch);
+                        }
+                        _ => conv.forward(self.samples, x, values, bias, &mut out[..n], &mut scratch),
+                    }
                     (self.buffers[at], self.scratch) = (out, scratch);
                 }
                 Kernel::Depthwise { conv, x, w, bias, y } => {
@@ -259,7 +266,12 @@ impl Frame {
                     let wanted = Wanted { w: dw, x: down.as_mut().map(|d| (&mut d[..size], add)) };
                     let dys = &dy[..n];
                     match kernel {
-                        Kernel::Conv { conv, .. } => conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch),
+                        Kernel::Conv { conv, tiled, .. } => match (tiled, code.places[*w]) {
+                            (Some(tiled), Place::Weight(i)) => {
+                                tiled.backward(self.samples, xs, &shared.tiled[i], dys, wanted, &mut scratch);
+                            }
+                            _ => conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch),
+                        },
                         Kernel::Depthwise { conv, .. } => {
                             conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch);
                         }

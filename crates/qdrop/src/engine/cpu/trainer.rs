@@ -1,6 +1,6 @@
 //! Learning on this device.
 
-use super::code::{Code, Kernel};
+use super::code::{Code, Kernel, Place};
 use super::pass::{self, Quantizer};
 use super::rounding::Rounding;
 use super::run::{Frame, Shared, Sums};
@@ -23,6 +23,8 @@ pub struct CpuTrainer<'a> {
     weights: Vec<Rounding>,
     grids: Vec<Grid>,
     moments: Vec<[f64; 2]>,
+    /// Weights of tiled convolutions in their domain; empty where no kernel wants them.
+    tiled: Vec<Vec<f32>>,
     lanes: Vec<Lane>,
     frames: Frames,
 }
@@ -53,6 +55,7 @@ impl<'a> CpuTrainer<'a> {
             weights: problem.weights.iter().map(Rounding::new).collect::<Result<_>>()?,
             grids: problem.grids.clone(),
             moments: vec![[0.0; 2]; problem.grids.len()],
+            tiled: vec![Vec::new(); problem.weights.len()],
             lanes: Vec::new(),
             frames: Frames::default(),
         })
@@ -103,6 +106,17 @@ impl<'a> CpuTrainer<'a> {
         }
     }
 
+    /// Brings the weights of tiled convolutions into their domain.
+    fn transform_weights(&mut self) {
+        for kernel in &self.code.kernels {
+            if let Kernel::Conv { tiled: Some(tiled), w, .. } = kernel
+                && let Place::Weight(i) = self.code.places[*w]
+            {
+                tiled.transform_weights(&self.weights[i].soft, &mut self.tiled[i]);
+            }
+        }
+    }
+
     /// Adam on the steps.
     fn update_scales(&mut self, step: &Step, batch: usize, gradients: &[f64]) {
         let t = step.iteration as i32;
@@ -133,9 +147,10 @@ impl Trainer for CpuTrainer<'_> {
             weights: self.weights.iter().map(|w| vec![0.0; w.soft.len()]).collect(),
             scales: vec![0.0; self.grids.len()],
         });
+        self.transform_weights();
         let soft: Vec<&[f32]> = self.weights.iter().map(|w| w.soft.as_slice()).collect();
         let sites: Vec<Option<Quantizer>> = self.grids.iter().map(|g| Some(Quantizer::new(g))).collect();
-        let shared = Shared { code: &self.code, weights: &soft, sites: &sites };
+        let shared = Shared { code: &self.code, weights: &soft, tiled: &self.tiled, sites: &sites };
         lanes.par_iter_mut().with_max_len(1).enumerate().try_for_each(|(i, lane)| {
             lane.reconstruction = 0.0;
             lane.scales.fill(0.0);
