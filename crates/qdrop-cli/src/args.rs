@@ -274,6 +274,9 @@ pub struct Wish {
     /// How ranges are found, of weights and activations [default: mse]
     #[arg(long, value_parser = names::<Observer>(&["mse", "min-max", "percentile"]))]
     pub observer: Option<Observer>,
+    /// Samples on which first activation steps are checked against the network's outputs; 0: never [default: 32]
+    #[arg(long, value_name = "N")]
+    pub refine_samples: Option<usize>,
     /// Where activation quantizers sit: on what layers produce, or on what they read [default: producer]
     #[arg(long, value_parser = names::<Placement>(&["producer", "consumer"]))]
     pub placement: Option<Placement>,

@@ -47,6 +47,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set(&mut recipe.weights.first_last_bits, &wish.first_last_bits);
     set(&mut recipe.activations.bits, &wish.activations);
     set(&mut recipe.activations.observer, &wish.observer);
+    set(&mut recipe.activations.refine_samples, &wish.refine_samples);
     set(&mut recipe.activations.placement, &wish.placement);
     set(&mut recipe.activations.last_bits, &wish.first_last_bits);
     set(&mut recipe.activations.first_output_8bit, &wish.first_output_8bit);

@@ -17,9 +17,15 @@
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::{GridSpec, LayerId, Observer, Plan, SiteId};
-use crate::quant::{Grid, Observation, QuantizedWeight, RangeSpec, Search, fit, fit_weight, rounding};
+use crate::quant::{Grid, Observation, QuantizedWeight, RangeSpec, STEP_FLOOR, Search, fit, fit_weight, rounding};
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
+
+/// Most times that a step is multiplied or divided by √2.
+const MOST_CORRECTIONS: usize = 16;
+/// Worse steps in a row after which no better one is expected.
+const PATIENCE: usize = 3;
 
 /// What was seen at each site of a plan; at most 1 MiB a site, however many samples pass.
 #[derive(Debug, Clone)]
@@ -58,6 +64,38 @@ impl Watch {
         };
         self.sites.par_iter().zip(&plan.sites).map(fit_site).collect()
     }
+}
+
+/// `grid` with its step multiplied or divided by √2 as often as lowers `distance` most. The distance of a grid says how far
+/// the network's outputs are from the float ones when it alone is in use. Unless it at least halves, `grid` stays: the
+/// observer knows better than small differences on a few samples.
+pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) -> Result<Grid> {
+    let scaled = |grid: &Grid, factor: f32| {
+        let scale = grid.scale.iter().map(|s| (s * factor).max(STEP_FLOOR)).collect();
+        Grid { scale, ..grid.clone() }
+    };
+    let first = distance(grid)?;
+    let (mut best, mut least) = (grid.clone(), first);
+    for factor in [FRAC_1_SQRT_2, SQRT_2] {
+        let (before, mut next, mut worse) = (least, best.clone(), 0);
+        for _ in 0..MOST_CORRECTIONS {
+            next = scaled(&next, factor);
+            let error = distance(&next)?;
+            if error < least {
+                (best, least, worse) = (next.clone(), error, 0);
+            } else if error != least {
+                // Steps so wide that they erase everything are equally bad, and the first that do not may be worse.
+                worse += 1;
+                if worse == PATIENCE {
+                    break;
+                }
+            }
+        }
+        if least < before {
+            break;
+        }
+    }
+    Ok(if 2.0 * least <= first { best } else { grid.clone() })
 }
 
 /// How `quant` is asked for the grid that a plan wants.
@@ -132,6 +170,24 @@ mod tests {
         watch.observe(SiteId(1), &[f32::NAN]);
         let message = watch.fit(&plan).unwrap_err().to_string();
         assert!(message.starts_with("activation `b`: expected finite numbers, got 1 NaN"), "{message}");
+    }
+
+    #[test]
+    fn steps_follow_the_distance_both_ways() {
+        let grid = Grid::per_tensor(4, 1.0, 3).unwrap();
+        let toward = |best: f32| {
+            let refined = refine_step(&grid, |g| Ok(f64::from((g.scale[0] / best).ln().powi(2)))).unwrap();
+            assert_eq!((refined.zero_point[0], refined.bits()), (3, 4));
+            refined.scale[0]
+        };
+        for best in [0.06, 0.5, 1.0, 11.0] {
+            assert!((toward(best) / best).ln().abs() <= SQRT_2.ln() / 2.0 + 1e-5, "{best}: {}", toward(best));
+        }
+        let little = refine_step(&grid, |g| Ok(1.0 + f64::from(g.scale[0]))).unwrap();
+        assert_eq!(little, grid);
+        assert_eq!(refine_step(&grid, |_| Ok(f64::NAN)).unwrap(), grid);
+        assert_eq!(refine_step(&grid, |_| Ok(0.0)).unwrap(), grid);
+        assert!(refine_step(&grid, |_| Err(Error::internal("no"))).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod evaluate;
 mod memory;
 mod model;
 mod quantize;
+mod refine;
 mod run;
 mod samples;
 mod shapes;

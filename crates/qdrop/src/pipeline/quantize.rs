@@ -1,6 +1,8 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
+use super::refine;
 use super::run::{self, Network};
+use super::samples;
 use super::shapes::input_shapes;
 use super::unit::{Cache, Compiled, Pooled};
 use crate::calibrate::{self, Watch};
@@ -46,11 +48,19 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
     (report.seed, report.samples) = (recipe.method.seed, samples.len());
 
     let count = recipe.activations.samples.min(samples.len());
-    let ((grids, weight_grids), timing) = timed(sink, Stage::Calibrate, Some(count), |sink| {
+    let ((mut grids, weight_grids), timing) = timed(sink, Stage::Calibrate, Some(count), |sink| {
         let grids = observe(graph, &plan, recipe, &shapes, samples, sink)?;
         Ok((grids, pool.install(|| calibrate::fit_weights(graph, &plan))?))
     })?;
     report.timings.push(timing);
+    if recipe.activations.refine_samples > 0 && !grids.is_empty() {
+        let ((), timing) = timed(sink, Stage::Refine, Some(grids.len()), |sink| {
+            let few = samples::spread(samples, Some(recipe.activations.refine_samples))?;
+            let inputs = load(graph, &few, &pool)?;
+            refine::refine(graph, &facts, &plan, inputs, &pool, &mut grids, sink)
+        })?;
+        report.timings.push(timing);
+    }
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
     let nearest = write(graph, &plan, &weights, &grids, recipe)?;
     let (weights, grids) = if recipe.method.resolved().learns {
@@ -200,8 +210,8 @@ impl Job<'_> {
         let effective = method.resolved();
         let settings = recon::Settings {
             iterations: method.iterations,
-            rounding_lr: method.rounding_lr,
-            scale_lr: if effective.learn_scales { method.scale_lr } else { 0.0 },
+            rounding_lr: effective.rounding_lr,
+            scale_lr: effective.scale_lr,
             lambda: method.lambda,
             warmup: method.warmup,
             beta_start: method.beta_start,

@@ -48,7 +48,7 @@ impl Network {
 }
 
 /// The nodes that `wanted` depend on, in order.
-fn behind(graph: &Graph, wanted: &[ValueId]) -> Vec<NodeId> {
+pub(super) fn behind(graph: &Graph, wanted: &[ValueId]) -> Vec<NodeId> {
     let mut needed: BTreeSet<ValueId> = wanted.iter().copied().collect();
     let mut nodes: Vec<NodeId> = Vec::new();
     for id in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {

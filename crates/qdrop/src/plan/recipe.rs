@@ -98,6 +98,9 @@ pub struct Activations {
     pub first_output_8bit: bool,
     /// Calibration samples from which the first grids are fitted.
     pub samples: usize,
+    /// Calibration samples on which the first grids are held against the network's outputs: where another step at least
+    /// halves the error there, it is taken. 0 keeps the observer's, as published.
+    pub refine_samples: usize,
 }
 
 impl Default for Activations {
@@ -111,9 +114,15 @@ impl Default for Activations {
             last_bits: 8,
             first_output_8bit: false,
             samples: 256,
+            refine_samples: 32,
         }
     }
 }
+
+/// Iterations per unit for which the published learning rates were chosen.
+const PUBLISHED_ITERATIONS: usize = 20_000;
+/// Most that learning rates grow when iterations are fewer.
+const MOST_FASTER: f64 = 10.0;
 
 /// A published method; each is a set of defaults for [`Method`] and [`Units`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,10 +149,12 @@ pub struct Method {
     pub iterations: usize,
     /// Samples per iteration, drawn with replacement.
     pub batch: usize,
-    /// Learning rate of the rounding variables (Adam).
-    pub rounding_lr: f64,
-    /// First learning rate of the activation steps (Adam, cosine to 0).
-    pub scale_lr: f64,
+    /// Learning rate of the rounding variables (Adam). Default: 1e-3 for 20 000 iterations, as published; fewer take
+    /// larger steps, so that variables travel as far, at most ten times as large.
+    pub rounding_lr: Option<f64>,
+    /// First learning rate of the activation steps (Adam, cosine to 0). Default: 4e-5 for 20 000 iterations, as
+    /// published; larger for fewer like `rounding_lr`.
+    pub scale_lr: Option<f64>,
     /// Weight of the rounding regulariser: 0.01 for ResNet and RegNet, 0.1 for MobileNetV2, 0.2 for MNASNet.
     pub lambda: f64,
     /// Share of the iterations before the regulariser starts, 0 to 1.
@@ -168,10 +179,10 @@ impl Default for Method {
     fn default() -> Self {
         Method {
             name: MethodName::Qdrop,
-            iterations: 20_000,
+            iterations: PUBLISHED_ITERATIONS,
             batch: 32,
-            rounding_lr: 1e-3,
-            scale_lr: 4e-5,
+            rounding_lr: None,
+            scale_lr: None,
             lambda: 0.01,
             warmup: 0.2,
             beta_start: 20.0,
@@ -192,8 +203,10 @@ pub struct Effective {
     pub input_keep: f64,
     /// Probability that an activation inside the unit keeps its quantized value, 0 to 1.
     pub activation_keep: f64,
-    /// Whether activation steps are learned.
-    pub learn_scales: bool,
+    /// Learning rate of the rounding variables.
+    pub rounding_lr: f64,
+    /// First learning rate of the activation steps; 0 where they are not learned.
+    pub scale_lr: f64,
     /// Whether anything is learned at all.
     pub learns: bool,
     /// The method's own granularity, which [`Units::granularity`] overrides.
@@ -208,10 +221,16 @@ impl Method {
             MethodName::Adaround => (0.0, false, Granularity::Layer),
             MethodName::Qdrop => (0.5, true, Granularity::Block),
         };
+        let faster = (PUBLISHED_ITERATIONS as f64 / self.iterations.max(1) as f64).clamp(1.0, MOST_FASTER);
         Effective {
             input_keep: self.input_keep.unwrap_or(keep),
             activation_keep: self.activation_keep.unwrap_or(keep),
-            learn_scales: self.learn_scales.unwrap_or(learn_scales),
+            rounding_lr: self.rounding_lr.unwrap_or(1e-3 * faster),
+            scale_lr: if self.learn_scales.unwrap_or(learn_scales) {
+                self.scale_lr.unwrap_or(4e-5 * faster)
+            } else {
+                0.0
+            },
             learns: self.name != MethodName::Rtn,
             granularity,
         }
@@ -336,4 +355,25 @@ pub struct Override {
     pub weight_symmetric: Option<bool>,
     /// Symmetric activation grid.
     pub activation_symmetric: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_schedules_take_larger_steps() {
+        let rates = |iterations: usize| {
+            let e = Method { iterations, ..Method::default() }.resolved();
+            (e.rounding_lr, e.scale_lr)
+        };
+        assert_eq!(rates(20_000), (1e-3, 4e-5));
+        assert_eq!(rates(80_000), (1e-3, 4e-5));
+        assert_eq!(rates(5_000), (4e-3, 1.6e-4));
+        assert_eq!(rates(100), (1e-2, 4e-4));
+        let given = Method { iterations: 100, rounding_lr: Some(1e-3), scale_lr: Some(0.0), ..Method::default() };
+        assert_eq!((given.resolved().rounding_lr, given.resolved().scale_lr), (1e-3, 0.0));
+        let brecq = Method { name: MethodName::Brecq, ..Method::default() };
+        assert_eq!(brecq.resolved().scale_lr, 0.0);
+    }
 }

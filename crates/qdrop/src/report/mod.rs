@@ -25,6 +25,8 @@ pub enum Stage {
     Load,
     /// Watching activations and fitting the first grids.
     Calibrate,
+    /// Correcting the first grids by the network's outputs.
+    Refine,
     /// Solving the units one after the other.
     Reconstruct,
     /// Writing the decisions into the graph.
@@ -46,6 +48,7 @@ impl Stage {
             Stage::Plan => "plan",
             Stage::Load => "load samples",
             Stage::Calibrate => "calibrate",
+            Stage::Refine => "refine steps",
             Stage::Reconstruct => "reconstruct",
             Stage::Lower => "lower",
             Stage::Write => "write",

@@ -1,0 +1,190 @@
+//! First grids of activations, corrected by what they do to the network's outputs.
+//!
+//! An observer judges a grid by the error on the tensor alone. Some tensors hold rare, huge values that matter to
+//! nobody; a step chosen for them erases the rest. Here each site is quantized alone in the float network, and where
+//! another step brings the outputs much closer to the float ones, it is taken.
+
+use super::run;
+use super::unit::Cache;
+use crate::calibrate;
+use crate::engine::cpu::Runner;
+use crate::engine::facts::Facts;
+use crate::engine::program::{Readers, Region, compile};
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Graph, NodeId, ValueId};
+use crate::plan::Plan;
+use crate::quant::Grid;
+use crate::report::{Event, Sink, Stage};
+use crate::tensor::Rows;
+use rayon::ThreadPool;
+use std::collections::BTreeSet;
+
+/// Refines `grids` (one a site, in the plan's order) on `inputs`, one site after the other. Sites that reach no output
+/// of real numbers keep their grid.
+pub(super) fn refine(
+    graph: &Graph,
+    facts: &Facts,
+    plan: &Plan,
+    inputs: Cache,
+    pool: &ThreadPool,
+    grids: &mut [Grid],
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    let outputs = graph.outputs.iter().copied();
+    let outputs: Vec<ValueId> = outputs.filter(|&v| facts.get(v).is_some_and(|f| run::is_real(f.dtype))).collect();
+    let nodes = run::behind(graph, &outputs);
+    let mut walk = Walk { graph, facts, pool, nodes, outputs, at: 0, values: inputs };
+    let wanted = walk.run(&walk.tail(None)?, None)?;
+    let sites = plan.sites.iter().enumerate();
+    let mut sites: Vec<(usize, usize)> = sites.filter_map(|(i, s)| Some((walk.position(s.value)?, i))).collect();
+    sites.sort_unstable();
+    for (done, &(position, i)) in sites.iter().enumerate() {
+        if sink.cancelled() {
+            return Err(Error::new(Kind::Interrupted, "stopped on request"));
+        }
+        let site = &plan.sites[i];
+        walk.advance(position)?;
+        let tail = walk.tail(Some((site.value, site.readers.clone())))?;
+        let refined = calibrate::refine_step(&grids[i], |grid| Ok(distance(&walk.run(&tail, Some(grid))?, &wanted)));
+        grids[i] = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;
+        sink.event(&Event::StageProgress { stage: Stage::Refine, done: done + 1, total: sites.len() });
+    }
+    Ok(())
+}
+
+/// Squared error of `got` as a share of the energy of `wanted`, summed over the outputs.
+fn distance(got: &[Rows], wanted: &[Rows]) -> f64 {
+    let one = |(got, wanted): (&Rows, &Rows)| {
+        let (mut error, mut energy) = (0.0, f64::MIN_POSITIVE);
+        for (&g, &w) in got.iter().flatten().zip(wanted.iter().flatten()) {
+            error += f64::from(g - w) * f64::from(g - w);
+            energy += f64::from(w) * f64::from(w);
+        }
+        error / energy
+    };
+    got.iter().zip(wanted).map(one).sum()
+}
+
+/// The float network walked through once, with the values that later nodes read.
+struct Walk<'a> {
+    graph: &'a Graph,
+    facts: &'a Facts,
+    pool: &'a ThreadPool,
+    /// What the outputs depend on, in order.
+    nodes: Vec<NodeId>,
+    outputs: Vec<ValueId>,
+    /// Nodes walked through.
+    at: usize,
+    values: Cache,
+}
+
+/// A compiled part of the network.
+struct Part {
+    runner: Runner,
+    inputs: Vec<ValueId>,
+}
+
+impl Walk<'_> {
+    /// Nodes to walk through until `value` is known; none where no output depends on it.
+    fn position(&self, value: ValueId) -> Option<usize> {
+        let computes = |&id: &NodeId| self.graph.node(id).outputs.contains(&Some(value));
+        if self.values.contains_key(&value) { Some(0) } else { self.nodes.iter().position(computes).map(|i| i + 1) }
+    }
+
+    /// Walks on until `position` nodes are behind.
+    fn advance(&mut self, position: usize) -> Result<()> {
+        if position > self.at {
+            let after = self.read_after(position);
+            let made =
+                self.nodes[self.at..position].iter().flat_map(|&id| self.graph.node(id).outputs.iter().flatten());
+            let made: Vec<ValueId> = made.copied().filter(|v| after.contains(v)).collect();
+            let part = self.part(self.nodes[self.at..position].to_vec(), made.clone(), None)?;
+            let values = self.run(&part, None)?;
+            self.values.extend(made.into_iter().zip(values));
+            self.values.retain(|v, _| after.contains(v));
+            self.at = position;
+        }
+        Ok(())
+    }
+
+    /// Values read after `position`.
+    fn read_after(&self, position: usize) -> BTreeSet<ValueId> {
+        let read = self.nodes[position..].iter().flat_map(|&id| self.graph.node(id).inputs.iter().flatten());
+        read.chain(&self.outputs).copied().collect()
+    }
+
+    /// The rest of the network, from here to the outputs.
+    fn tail(&self, site: Option<(ValueId, Readers)>) -> Result<Part> {
+        self.part(self.nodes[self.at..].to_vec(), self.outputs.clone(), site)
+    }
+
+    fn part(&self, nodes: Vec<NodeId>, outputs: Vec<ValueId>, site: Option<(ValueId, Readers)>) -> Result<Part> {
+        let inputs: Vec<ValueId> = self.values.keys().copied().collect();
+        let sites = site.into_iter().collect();
+        let region = Region { nodes, inputs: inputs.clone(), outputs, sites, ..Region::default() };
+        Ok(Part { runner: Runner::new(&compile(self.graph, self.facts, &region)?)?, inputs })
+    }
+
+    fn run(&self, part: &Part, grid: Option<&Grid>) -> Result<Vec<Rows>> {
+        let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
+        let inputs: Vec<Rows> = part.inputs.iter().map(|v| self.values[v].clone()).collect();
+        self.pool.install(|| part.runner.run(&[], &grids, &inputs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::facts;
+    use crate::graph::{Dim, Fact, Node, Op, Unary};
+    use crate::plan::{GridSpec, Observer, Site};
+    use crate::report::Silent;
+    use crate::tensor::{DType, Tensor};
+
+    /// y = relu(x)·w + relu(x)·w, where the first of four columns is huge and has weight 0. Only one product reads the quantized r.
+    fn network() -> (Graph, Plan, Cache) {
+        let mut g = Graph { opset: 17, ..Graph::default() };
+        let shape = |n| Some(vec![Dim::Symbol("n".into()), Dim::Known(n)]);
+        let x = g.add_value("x", Fact { dtype: Some(DType::F32), shape: shape(4) });
+        let w = g.add_constant("w", Tensor::f32(&[4, 2], vec![0.0, 0.0, 1.0, -1.0, 0.5, 0.25, -1.0, 1.0]));
+        let [r, a, b, y] = ["r", "a", "b", "y"].map(|n| g.add_value(n, Fact::default()));
+        g.nodes = vec![
+            Node::new("relu", Op::Unary(Unary::Relu), &[x], &[r]),
+            Node::new("a", Op::MatMul, &[r, w], &[a]),
+            Node::new("b", Op::MatMul, &[r, w], &[b]),
+            Node::new("y", Op::Binary(crate::graph::Binary::Add), &[a, b], &[y]),
+        ];
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let grid = GridSpec { bits: 4, symmetric: false, observer: Observer::Mse, percentile: 99.99 };
+        let site = |name: &str, value, readers| Site { name: name.into(), value, readers, grid };
+        let sites = vec![site("y", y, None), site("r", r, Some(vec![(NodeId(1), 0)])), site("x", x, None)];
+        let plan = Plan { layers: vec![], sites, units: vec![], float: vec![] };
+        let rows = (0..64).flat_map(|i| [60.0, (i % 8) as f32 / 7.0, (i % 5) as f32 / 4.0, (i % 3) as f32 / 2.0]);
+        (g, plan, Cache::from([(x, Rows::new(64, rows.collect()))]))
+    }
+
+    #[test]
+    fn values_that_matter_to_nobody_do_not_set_the_step() {
+        let (graph, plan, inputs) = network();
+        let facts = facts::infer(&graph, &[vec![1, 4]]).unwrap();
+        let wide = Grid::per_tensor(4, 4.0, 0).unwrap();
+        let mut grids = vec![Grid::per_tensor(4, 0.25, 8).unwrap(), wide.clone(), wide];
+        let pool = run::pool(1).unwrap();
+        refine(&graph, &facts, &plan, inputs, &pool, &mut grids, &mut Silent).unwrap();
+        for grid in &grids[1..] {
+            assert!((0.06..0.2).contains(&grid.scale[0]), "{grid:?}");
+        }
+        assert!((0.25..0.5).contains(&grids[0].scale[0]) && grids[0].zero_point == [8], "{:?}", grids[0]);
+    }
+
+    #[test]
+    fn a_site_that_reaches_no_output_keeps_its_grid() {
+        let (mut graph, plan, inputs) = network();
+        graph.outputs = vec![graph.inputs[0]];
+        let facts = facts::infer(&graph, &[vec![1, 4]]).unwrap();
+        let before = vec![Grid::per_tensor(4, 4.0, 0).unwrap(); 3];
+        let mut grids = before.clone();
+        refine(&graph, &facts, &plan, inputs, &run::pool(1).unwrap(), &mut grids, &mut Silent).unwrap();
+        assert_eq!(grids[..2], before[..2]);
+    }
+}
