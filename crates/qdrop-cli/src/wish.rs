@@ -97,6 +97,7 @@ mod tests {
             iters: Some(9),
             method: Some(MethodName::Rtn),
             observer: Some(Observer::MinMax),
+            refine_samples: Some(0),
             symmetric: Some(Symmetric::Weights),
             keep_probability: Some(0.25),
             ..Wish::default()
@@ -105,7 +106,7 @@ mod tests {
         apply_input(&mut recipe, &Input { crop: Some(32), ..Input::default() });
         assert_eq!((recipe.weights.bits, recipe.method.iterations), (3, 9));
         assert_eq!((recipe.weights.symmetric, recipe.activations.symmetric), (true, false));
-        assert_eq!(recipe.activations.observer, Observer::MinMax);
+        assert_eq!((recipe.activations.observer, recipe.activations.refine_samples), (Observer::MinMax, 0));
         assert_eq!((recipe.method.input_keep, recipe.method.activation_keep), (Some(0.25), Some(0.25)));
         assert_eq!((recipe.input.preset.as_deref(), recipe.input.crop), (Some("imagenet"), Some(32)));
     }

@@ -66,9 +66,9 @@ impl Watch {
     }
 }
 
-/// `grid` with its step multiplied or divided by √2 as often as lowers `distance` most. The distance of a grid says how far
-/// the network's outputs are from the float ones when it alone is in use. Unless it at least halves, `grid` stays: the
-/// observer knows better than small differences on a few samples.
+/// `grid` with its step multiplied or divided by √2 as often as lowers `distance` most; the zero point stays. The
+/// distance of a grid, 0 or more, says how far the network's outputs are from the float ones when it alone is in use.
+/// Unless it at least halves, `grid` stays: the observer knows better than small differences on a few samples.
 pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) -> Result<Grid> {
     let scaled = |grid: &Grid, factor: f32| {
         let scale = grid.scale.iter().map(|s| (s * factor).max(STEP_FLOOR)).collect();

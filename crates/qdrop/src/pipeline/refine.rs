@@ -10,7 +10,7 @@ use crate::calibrate;
 use crate::engine::cpu::Runner;
 use crate::engine::facts::Facts;
 use crate::engine::program::{Readers, Region, compile};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::plan::Plan;
 use crate::quant::Grid;
@@ -39,9 +39,7 @@ pub(super) fn refine(
     let mut sites: Vec<(usize, usize)> = sites.filter_map(|(i, s)| Some((walk.position(s.value)?, i))).collect();
     sites.sort_unstable();
     for (done, &(position, i)) in sites.iter().enumerate() {
-        if sink.cancelled() {
-            return Err(Error::new(Kind::Interrupted, "stopped on request"));
-        }
+        run::go_on(sink)?;
         let site = &plan.sites[i];
         walk.advance(position)?;
         let tail = walk.tail(Some((site.value, site.readers.clone())))?;
@@ -141,7 +139,8 @@ mod tests {
     use crate::report::Silent;
     use crate::tensor::{DType, Tensor};
 
-    /// y = relu(x)·w + relu(x)·w, where the first of four columns is huge and has weight 0. Only one product reads the quantized r.
+    /// y = relu(x)·w + relu(x)·w, where the first of four columns is huge and has weight 0. Only one product reads the
+    /// quantized r.
     fn network() -> (Graph, Plan, Cache) {
         let mut g = Graph { opset: 17, ..Graph::default() };
         let shape = |n| Some(vec![Dim::Symbol("n".into()), Dim::Known(n)]);

@@ -90,9 +90,7 @@ pub(super) fn each<T: Send>(
     let total = samples.len();
     let mut done = 0;
     while done < total {
-        if sink.cancelled() {
-            return Err(Error::new(Kind::Interrupted, "stopped on request"));
-        }
+        go_on(sink)?;
         let next = (done + chunk).min(total);
         let result = pool.install(|| {
             let loaded = (done..next).into_par_iter().map(|i| samples.get(i)).collect::<Result<Vec<_>>>()?;
@@ -103,6 +101,11 @@ pub(super) fn each<T: Send>(
         sink.event(&Event::StageProgress { stage, done, total });
     }
     Ok(())
+}
+
+/// An error when `sink` asks to stop.
+pub(super) fn go_on(sink: &dyn Sink) -> Result<()> {
+    if sink.cancelled() { Err(Error::new(Kind::Interrupted, "stopped on request")) } else { Ok(()) }
 }
 
 /// A pool of `threads` threads (0: one for each core).

@@ -569,7 +569,8 @@ impl Planner {
     }
 }
 
-/// Samples that run together: enough columns for the narrowest product, within the caches.
+/// Samples that run together: enough columns for the narrowest product, within the caches. The products of a tiled
+/// convolution want [`TILES`] columns where others want [`COLUMNS`].
 fn group(code: &Code) -> usize {
     let columns = code.kernels.iter().filter_map(|k| match k {
         Kernel::Conv { tiled: Some(tiled), .. } => Some(tiled.columns_of_a_sample() * COLUMNS / TILES),

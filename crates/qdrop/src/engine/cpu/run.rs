@@ -4,6 +4,7 @@ use super::code::{Code, Kernel, Place};
 use super::conv::Wanted;
 use super::matrix::{View, product};
 use super::pass::{self, Quantizer};
+use super::winograd::Winograd;
 use crate::engine::ops;
 use crate::engine::program::Step;
 use crate::engine::train::Keep;
@@ -30,6 +31,16 @@ pub(super) struct Shared<'a> {
     pub tiled: &'a [Vec<f32>],
     /// Per site: its grid; `None` where it is off.
     pub sites: &'a [Option<Quantizer>],
+}
+
+impl<'a> Shared<'a> {
+    /// The tiled form of a convolution with weight `w`, and that weight in its domain.
+    fn tiled(&self, form: &'a Option<Winograd>, w: usize) -> Option<(&'a Winograd, &'a [f32])> {
+        match self.code.places[w] {
+            Place::Weight(i) => form.as_ref().map(|form| (form, self.tiled[i].as_slice())),
+            _ => None,
+        }
+    }
 }
 
 /// Gradients of what is learned, added to.
@@ -110,13 +121,13 @@ impl Frame {
                     let (at, mut out) = self.take(code, *y)?;
                     let mut scratch = std::mem::take(&mut self.scratch);
                     let n = code.layouts[*y].numel() * self.samples;
-                    let (x, values) = (self.read(shared, *x), self.read(shared, *w));
-                    let bias = bias.map(|b| self.read(shared, b));
-                    match (tiled, code.places[*w]) {
-                        (Some(tiled), Place::Weight(i)) => {
-                            tiled.forward(self.samples, x, &shared.tiled[i], bias, &mut out[..n], &mut scratch);
+                    let (x, bias) = (self.read(shared, *x), bias.map(|b| self.read(shared, b)));
+                    match shared.tiled(tiled, *w) {
+                        Some((tiled, u)) => tiled.forward(self.samples, x, u, bias, &mut out[..n], &mut scratch),
+                        None => {
+                            let w = self.read(shared, *w);
+                            conv.forward(self.samples, x, w, bias, &mut out[..n], &mut scratch);
                         }
-                        _ => conv.forward(self.samples, x, values, bias, &mut out[..n], &mut scratch),
                     }
                     (self.buffers[at], self.scratch) = (out, scratch);
                 }
@@ -266,11 +277,9 @@ impl Frame {
                     let wanted = Wanted { w: dw, x: down.as_mut().map(|d| (&mut d[..size], add)) };
                     let dys = &dy[..n];
                     match kernel {
-                        Kernel::Conv { conv, tiled, .. } => match (tiled, code.places[*w]) {
-                            (Some(tiled), Place::Weight(i)) => {
-                                tiled.backward(self.samples, xs, &shared.tiled[i], dys, wanted, &mut scratch);
-                            }
-                            _ => conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch),
+                        Kernel::Conv { conv, tiled, .. } => match shared.tiled(tiled, *w) {
+                            Some((tiled, u)) => tiled.backward(self.samples, xs, u, dys, wanted, &mut scratch),
+                            None => conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch),
                         },
                         Kernel::Depthwise { conv, .. } => {
                             conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch);

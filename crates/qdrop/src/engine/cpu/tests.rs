@@ -199,6 +199,18 @@ fn residual_block_with_downsample() {
 }
 
 #[test]
+fn convolutions_in_tiles() {
+    let mut net = Net::new();
+    let x = net.input();
+    let a = net.conv(x, [32, 32, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+    let a = net.relu(a);
+    let a = net.site(a);
+    let b = net.conv(a, [40, 32, 3, 3], 1, [1, 1, 0, 2], 1, 1);
+    net.site(b);
+    check(&net.problem(&[&[1, 32, 7, 6]], &[b], 7));
+}
+
+#[test]
 fn convolutions_of_every_geometry() {
     let mut net = Net::new();
     let x = net.input();

@@ -58,15 +58,20 @@ impl Winograd {
         })
     }
 
+    /// Input channels in whole vectors.
+    fn padded(&self) -> usize {
+        self.ic.next_multiple_of(LANES)
+    }
+
     /// Elements of U that belong to an output channel.
     fn filter(&self) -> usize {
-        POINTS * self.ic.next_multiple_of(LANES)
+        POINTS * self.padded()
     }
 
     /// U of `w` [OC, IC, 3, 3], into `u`.
     pub fn transform_weights(&self, w: &[f32], u: &mut Vec<f32>) {
         use rayon::prelude::*;
-        let (row, padded) = (self.ic * 9, self.filter() / POINTS);
+        let (row, padded) = (self.ic * 9, self.padded());
         u.resize(self.oc * self.filter(), 0.0);
         u.par_chunks_exact_mut(self.filter()).zip(w.par_chunks_exact(row)).for_each_init(
             || vec![0.0; 9 * padded],
@@ -102,7 +107,6 @@ impl Winograd {
                 transform(tile_out, m, small);
                 let (y, bias) = (&mut y[c * samples * height * width..], bias.map_or(0.0, |b| b[c]));
                 self.rows(STEP, height, 0, &lines, |i, at, source| {
-                    let Some(source) = source else { return };
                     weave(&small[i * STEP * n..][..STEP * n], at, self.tiles[1], row);
                     let to = &mut y[source * width..][..width];
                     to.iter_mut().zip(&*row).for_each(|(y, &v)| *y = v + bias);
@@ -141,7 +145,7 @@ impl Winograd {
         }
         if let Some(dw) = dw {
             let [_, _, small, du] = self.parts(scratch, LANES, total);
-            let padded = self.filter() / POINTS;
+            let padded = self.padded();
             let small = &mut small[..9 * padded];
             for (du, dw) in du.chunks_exact(self.filter()).zip(dw.chunks_exact_mut(self.ic * 9)) {
                 transform(filter_back, du, small);
@@ -173,13 +177,13 @@ impl Winograd {
 
     /// Where U of point `p` lies.
     fn filters(&self, p: usize) -> View {
-        View::rows(p * self.filter() / POINTS, self.oc, self.ic, self.filter())
+        View::rows(p * self.padded(), self.oc, self.ic, self.filter())
     }
 
-    /// Working memory: V, M, the tiles of one channel and a row, and `total` elements for the gradient of U.
+    /// Working memory: V, M, the tiles of one channel with a row of x or y behind them, and `total` elements for the gradient of U.
     fn parts<'a>(&self, scratch: &'a mut Vec<f32>, n: usize, total: usize) -> [&'a mut [f32]; 4] {
         let row = STEP * (self.tiles[1] + 1) + LANES;
-        let small = (POINTS * n).max(9 * self.filter() / POINTS) + row;
+        let small = (POINTS * n).max(9 * self.padded()) + row;
         let sizes = [self.ic * POINTS * n, self.oc * POINTS * n, small];
         grow(scratch, total + sizes.iter().sum::<usize>());
         let (du, rest) = scratch.split_at_mut(total);
@@ -192,6 +196,7 @@ impl Winograd {
     fn inputs(&self, samples: usize, x: &[f32], lines: &Range<usize>, v: &mut [f32], small: &mut [f32]) {
         let ([height, width], [top, left], n) = (self.input, self.begin, self.columns(lines));
         let (small, row) = small.split_at_mut(POINTS * n);
+        // What lies in the padding stays 0 for all channels.
         small.fill(0.0);
         row.fill(0.0);
         let (across, size) = (self.tiles[1], STEP + 2);
@@ -200,9 +205,6 @@ impl Winograd {
             let x = &x[c * samples * height * width..];
             self.rows(size, height, top, lines, |i, at, source| {
                 let tiles = &mut small[i * size * n..][..size * n];
-                let Some(source) = source else {
-                    return tiles.chunks_exact_mut(n).for_each(|t| t[at..at + across].fill(0.0));
-                };
                 row[left..left + used].copy_from_slice(&x[source * width..][..used]);
                 unweave(row, &mut tiles[..STEP * n], at, across);
                 // The last two columns of a tile are the first two of the next.
@@ -225,9 +227,6 @@ impl Winograd {
             let dy = &dy[c * samples * height * width..];
             self.rows(STEP, height, 0, lines, |i, at, source| {
                 let tiles = &mut small[i * STEP * n..][..STEP * n];
-                let Some(source) = source else {
-                    return tiles.chunks_exact_mut(n).for_each(|t| t[at..at + self.tiles[1]].fill(0.0));
-                };
                 row[..width].copy_from_slice(&dy[source * width..][..width]);
                 unweave(row, tiles, at, self.tiles[1]);
             });
@@ -245,7 +244,6 @@ impl Winograd {
             transform(input_back, v, small);
             let dx = &mut dx[c * samples * height * width..];
             self.rows(size, height, top, lines, |i, at, source| {
-                let Some(source) = source else { return };
                 let (first, last) = small[i * size * n..][..size * n].split_at_mut(STEP * n);
                 for j in 0..2 {
                     let next = first[j * n + at + 1..j * n + at + across].iter_mut();
@@ -259,21 +257,22 @@ impl Winograd {
         }
     }
 
-    /// Calls `f` for every line of tiles and each of its `size` rows: row, first tile of the line counted from the
-    /// first of `lines`, and number of the row in a channel (of all samples); none in the padding.
+    /// Calls `f` for every line of tiles and each of its `size` rows outside the padding: row, first tile of the line
+    /// counted from the first of `lines`, and number of the row in a channel (of all samples).
     fn rows(
         &self,
         size: usize,
         height: usize,
         top: usize,
         lines: &Range<usize>,
-        mut f: impl FnMut(usize, usize, Option<usize>),
+        mut f: impl FnMut(usize, usize, usize),
     ) {
         for line in lines.clone() {
             let (sample, ty) = (line / self.tiles[0], line % self.tiles[0]);
             for i in 0..size {
-                let row = (STEP * ty + i).checked_sub(top).filter(|&r| r < height);
-                f(i, (line - lines.start) * self.tiles[1], row.map(|r| sample * height + r));
+                if let Some(row) = (STEP * ty + i).checked_sub(top).filter(|&r| r < height) {
+                    f(i, (line - lines.start) * self.tiles[1], sample * height + row);
+                }
             }
         }
     }
@@ -453,8 +452,10 @@ mod tests {
 
     fn near(got: &[f32], want: &[f32]) {
         let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        let worst = got.iter().zip(want).fold(0.0f32, |m, (g, w)| m.max((g - w).abs()));
-        assert!(got.len() == want.len() && worst <= SHARE * largest, "off by {worst} of {largest}");
+        assert_eq!(got.len(), want.len());
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            assert!((g - w).abs() <= SHARE * largest, "element {i}: {g} instead of {w}, the largest is {largest}");
+        }
     }
 
     #[test]
