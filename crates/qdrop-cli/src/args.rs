@@ -274,6 +274,9 @@ pub struct Wish {
     /// How ranges are found, of weights and activations [default: mse]
     #[arg(long, value_parser = names::<Observer>(&["mse", "min-max", "percentile"]))]
     pub observer: Option<Observer>,
+    /// Samples on which channels before depthwise layers are brought to a common width; 0: never [default: 32]
+    #[arg(long, value_name = "N")]
+    pub equalize_samples: Option<usize>,
     /// Samples on which first activation steps are checked against the network's outputs; 0: never [default: 32]
     #[arg(long, value_name = "N")]
     pub refine_samples: Option<usize>,

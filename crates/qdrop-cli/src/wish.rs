@@ -47,6 +47,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set(&mut recipe.weights.first_last_bits, &wish.first_last_bits);
     set(&mut recipe.activations.bits, &wish.activations);
     set(&mut recipe.activations.observer, &wish.observer);
+    set(&mut recipe.activations.equalize_samples, &wish.equalize_samples);
     set(&mut recipe.activations.refine_samples, &wish.refine_samples);
     set(&mut recipe.activations.placement, &wish.placement);
     set(&mut recipe.activations.last_bits, &wish.first_last_bits);
@@ -97,6 +98,7 @@ mod tests {
             iters: Some(9),
             method: Some(MethodName::Rtn),
             observer: Some(Observer::MinMax),
+            equalize_samples: Some(3),
             refine_samples: Some(0),
             symmetric: Some(Symmetric::Weights),
             keep_probability: Some(0.25),
@@ -107,6 +109,7 @@ mod tests {
         assert_eq!((recipe.weights.bits, recipe.method.iterations), (3, 9));
         assert_eq!((recipe.weights.symmetric, recipe.activations.symmetric), (true, false));
         assert_eq!((recipe.activations.observer, recipe.activations.refine_samples), (Observer::MinMax, 0));
+        assert_eq!(recipe.activations.equalize_samples, 3);
         assert_eq!((recipe.method.input_keep, recipe.method.activation_keep), (Some(0.25), Some(0.25)));
         assert_eq!((recipe.input.preset.as_deref(), recipe.input.crop), (Some("imagenet"), Some(32)));
     }

@@ -169,6 +169,7 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
     };
     let problem = Problem {
         weights: block.convs.iter().enumerate().map(weight).collect(),
+        biases: Vec::new(),
         grids: names.iter().map(|n| r.grid(n, bits.1, None)).collect(),
         float_inputs: r.rows("fp_inp"),
         quantized_inputs: r.rows("q_inp"),

@@ -14,6 +14,10 @@
 //! # Ok::<(), qdrop::Error>(())
 //! ```
 
+mod equalize;
+
+pub use equalize::{Pair, equalize, exponents, pairs};
+
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::{GridSpec, LayerId, Observer, Plan, SiteId};
@@ -24,6 +28,8 @@ use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 /// Most times that a step is multiplied or divided by √2.
 const MOST_CORRECTIONS: usize = 16;
+/// What a distance must be divided by for another step to be taken.
+const WORTHWHILE: f64 = 1.1;
 /// Worse steps in a row after which no better one is expected.
 const PATIENCE: usize = 3;
 
@@ -68,7 +74,7 @@ impl Watch {
 
 /// `grid` with its step multiplied or divided by √2 as often as lowers `distance` most; the zero point stays. The
 /// distance of a grid, 0 or more, says how far the network's outputs are from the float ones when it alone is in use.
-/// Unless it at least halves, `grid` stays: the observer knows better than small differences on a few samples.
+/// Unless it falls by a tenth, `grid` stays: small differences on a few samples say nothing.
 pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) -> Result<Grid> {
     let scaled = |grid: &Grid, factor: f32| {
         let scale = grid.scale.iter().map(|s| (s * factor).max(STEP_FLOOR)).collect();
@@ -95,7 +101,7 @@ pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) 
             break;
         }
     }
-    Ok(if 2.0 * least <= first { best } else { grid.clone() })
+    Ok(if WORTHWHILE * least <= first { best } else { grid.clone() })
 }
 
 /// How `quant` is asked for the grid that a plan wants.
@@ -183,7 +189,7 @@ mod tests {
         for best in [0.06, 0.5, 1.0, 11.0] {
             assert!((toward(best) / best).ln().abs() <= SQRT_2.ln() / 2.0 + 1e-5, "{best}: {}", toward(best));
         }
-        let little = refine_step(&grid, |g| Ok(1.0 + f64::from(g.scale[0]))).unwrap();
+        let little = refine_step(&grid, |g| Ok(20.0 + f64::from(g.scale[0]))).unwrap();
         assert_eq!(little, grid);
         assert_eq!(refine_step(&grid, |_| Ok(f64::NAN)).unwrap(), grid);
         assert_eq!(refine_step(&grid, |_| Ok(0.0)).unwrap(), grid);

@@ -19,13 +19,26 @@ pub struct Weight {
     pub grid: Grid,
 }
 
+/// A bias that is learned with the weight of its layer, in units of that weight's step.
+#[derive(Debug, Clone)]
+pub struct Bias {
+    /// Index of the layer in the plan.
+    pub layer: usize,
+    /// Float content.
+    pub float: Vec<f32>,
+    /// Step of the weight, per element.
+    pub step: Vec<f32>,
+}
+
 /// One unit with everything it is solved from.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// The unit's program; its weights are `weights`, its sites `grids`.
+    /// The unit's program; its weights are `weights` and then `biases`, its sites `grids`.
     pub program: Program,
     /// Weights to round.
     pub weights: Vec<Weight>,
+    /// Biases to learn; empty where they stay as they are.
+    pub biases: Vec<Bias>,
     /// First grids of the sites.
     pub grids: Vec<Grid>,
     /// Inputs in the float network, per input of the program.
@@ -121,7 +134,7 @@ pub struct Step<'a> {
     pub lambda: f64,
     /// Exponent of the regulariser.
     pub beta: f64,
-    /// Learning rate of the rounding variables.
+    /// Learning rate of the rounding variables, and of the biases in units of their weights' steps.
     pub rounding_lr: f64,
     /// Learning rate of the steps; 0 leaves them as they are.
     pub scale_lr: f64,
@@ -145,8 +158,59 @@ pub trait Trainer {
     /// Rounding variables so far, per weight.
     fn alpha(&self) -> Vec<Vec<f32>>;
 
+    /// Biases so far.
+    fn biases(&self) -> Vec<Vec<f32>>;
+
     /// Grids of the sites with their steps so far.
     fn grids(&self) -> Vec<Grid>;
+}
+
+/// Adam (Kingma and Ba, ICLR 2015) on some variables.
+#[derive(Debug, Clone)]
+pub(super) struct Adam {
+    m: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Adam {
+    /// Before the first of its iterations on `n` variables.
+    pub fn new(n: usize) -> Self {
+        Adam { m: vec![0.0; n], v: vec![0.0; n] }
+    }
+
+    /// How far each variable must go down for the gradients `g` in iteration `t` (from 1).
+    pub fn changes<'a>(&'a mut self, g: &'a [f32], lr: f64, t: usize) -> impl Iterator<Item = f32> + 'a {
+        let (c1, c2) = (1.0 - 0.9f64.powi(t as i32), 1.0 - 0.999f64.powi(t as i32));
+        let (size, root) = ((lr / c1) as f32, c2.sqrt() as f32);
+        g.iter().zip(&mut self.m).zip(&mut self.v).map(move |((&g, m), v)| {
+            *m += (g - *m) * 0.1;
+            *v = *v * 0.999 + g * g * 0.001;
+            size * *m / (v.sqrt() / root + 1e-8)
+        })
+    }
+}
+
+/// A [`Bias`] while it is learned.
+#[derive(Debug, Clone)]
+pub(super) struct LearnedBias {
+    pub content: Vec<f32>,
+    step: Vec<f32>,
+    adam: Adam,
+}
+
+impl LearnedBias {
+    pub fn new(bias: &Bias) -> Self {
+        LearnedBias { content: bias.float.clone(), step: bias.step.clone(), adam: Adam::new(bias.float.len()) }
+    }
+
+    /// One update for the gradient `g` of the content.
+    pub fn update(&mut self, g: &[f32], step: &Step) {
+        let g: Vec<f32> = g.iter().zip(&self.step).map(|(g, s)| g * s).collect();
+        let changes = self.adam.changes(&g, step.rounding_lr, step.iteration);
+        for ((b, s), change) in self.content.iter_mut().zip(&self.step).zip(changes) {
+            *b -= s * change;
+        }
+    }
 }
 
 /// Elements that a mean over everything but the channel axis averages, for one sample of `shape` (leading batch

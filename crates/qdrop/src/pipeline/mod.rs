@@ -1,5 +1,6 @@
 //! The corridor: calls the rooms in order, owns the seed and the progress events.
 
+mod equalize;
 mod evaluate;
 mod memory;
 mod model;
@@ -9,6 +10,7 @@ mod run;
 mod samples;
 mod shapes;
 mod unit;
+mod walk;
 
 pub use evaluate::{compare, evaluate};
 pub use memory::{Memory, memory};

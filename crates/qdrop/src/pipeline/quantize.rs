@@ -1,10 +1,11 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
+use super::equalize;
 use super::refine;
 use super::run::{self, Network};
 use super::samples;
 use super::shapes::input_shapes;
-use super::unit::{Cache, Compiled, Pooled};
+use super::unit::{Biases, Cache, Compiled, Pooled};
 use crate::calibrate::{self, Watch};
 use crate::data::Samples;
 use crate::engine::cpu::CpuTrainer;
@@ -15,9 +16,10 @@ use crate::plan::{Plan, Recipe, Unit};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{self, Problem, RandomDraws, Solution};
 use crate::report::{Event, Report, Sink, Stage, UnitReport, timed};
-use crate::tensor::Rows;
+use crate::tensor::{Rows, Tensor};
 use crate::{lower, onnx};
 use rayon::ThreadPool;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What [`quantize`] returns.
@@ -47,6 +49,19 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
     (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
     (report.seed, report.samples) = (recipe.method.seed, samples.len());
 
+    let equalized = if recipe.activations.equalize_samples > 0 && !plan.sites.is_empty() {
+        let (equalized, timing) = timed(sink, Stage::Equalize, None, |sink| {
+            let few = samples::spread(samples, Some(recipe.activations.equalize_samples))?;
+            equalize::equalize(graph, &facts, &plan, load(graph, &few, &pool)?, &pool, sink)
+        })?;
+        report.timings.push(timing);
+        Some(equalized)
+    } else {
+        None
+    };
+    let graph = equalized.as_ref().unwrap_or(graph);
+    let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
+
     let count = recipe.activations.samples.min(samples.len());
     let ((mut grids, weight_grids), timing) = timed(sink, Stage::Calibrate, Some(count), |sink| {
         let grids = observe(graph, &plan, recipe, &shapes, samples, sink)?;
@@ -62,8 +77,8 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
         report.timings.push(timing);
     }
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
-    let nearest = write(graph, &plan, &weights, &grids, recipe)?;
-    let (weights, grids) = if recipe.method.resolved().learns {
+    let nearest = write(graph, &plan, &weights, &Biases::new(), &grids, recipe)?;
+    let (weights, biases, grids) = if recipe.method.resolved().learns {
         report.iterations = recipe.method.iterations;
         let job = Job { graph, facts: &facts, plan: &plan, recipe, pool: &pool, weight_grids: &weight_grids };
         let (learned, timing) = timed(sink, Stage::Reconstruct, None, |sink| {
@@ -73,9 +88,9 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
         report.timings.push(timing);
         learned
     } else {
-        (weights, grids)
+        (weights, Biases::new(), grids)
     };
-    let graph = write(graph, &plan, &weights, &grids, recipe)?;
+    let graph = write(graph, &plan, &weights, &biases, &grids, recipe)?;
     Ok(Quantized { graph, nearest, plan, weights, grids, report })
 }
 
@@ -100,11 +115,11 @@ fn observe(
         return Ok(Vec::new());
     }
     let network = Network::new(graph, shapes, plan.sites.iter().map(|s| s.value).collect())?;
-    let first = crate::data::Subset::first(samples, recipe.activations.samples.min(samples.len()));
+    let some = samples::spread(samples, Some(recipe.activations.samples))?;
     let mut watch = Watch::new(plan);
     let stage = Stage::Calibrate;
     run::each(
-        &first,
+        &some,
         network.chunk,
         recipe.method.threads,
         stage,
@@ -120,8 +135,23 @@ fn observe(
     watch.fit(plan)
 }
 
-fn write(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], grids: &[Grid], recipe: &Recipe) -> Result<Graph> {
+fn write(
+    graph: &Graph,
+    plan: &Plan,
+    weights: &[QuantizedWeight],
+    biases: &Biases,
+    grids: &[Grid],
+    recipe: &Recipe,
+) -> Result<Graph> {
     let mut raised = graph.clone();
+    for (&id, content) in biases {
+        let bias = raised.value_mut(id);
+        if let Some(old) = &bias.constant {
+            let content: Vec<f64> = content.iter().map(|&v| f64::from(v)).collect();
+            let new = Tensor::from_f64(old.dtype(), old.shape(), &content)?;
+            (bias.constant, bias.origin) = (Some(Arc::new(new)), None);
+        }
+    }
     let opset = lower::required_opset(recipe.output.format, plan);
     if raised.opset < opset {
         onnx::raise_opset(&mut raised, opset)?;
@@ -148,15 +178,16 @@ impl Job<'_> {
         mut grids: Vec<Grid>,
         reports: &mut Vec<UnitReport>,
         sink: &mut dyn Sink,
-    ) -> Result<(Vec<QuantizedWeight>, Vec<Grid>)> {
+    ) -> Result<(Vec<QuantizedWeight>, Biases, Vec<Grid>)> {
         let units = &self.plan.units;
+        let mut biases = Biases::new();
         let (mut float, mut quantized) = (inputs.clone(), inputs);
         let mut pace = Pace::new(self.graph, self.facts, units, self.recipe.method.iterations);
         for (number, unit) in units.iter().enumerate() {
-            let compiled = Compiled::new(self.graph, self.facts, self.plan, unit)?;
+            let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, self.recipe.method.learn_biases)?;
             let targets = self.pool.install(|| compiled.float_outputs(&float))?;
             let next = if unit.layers.is_empty() {
-                self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &grids))?
+                self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?
             } else {
                 let start = Instant::now();
                 let name = |l: &crate::plan::LayerId| self.plan.layers[l.0 as usize].name.clone();
@@ -168,13 +199,15 @@ impl Job<'_> {
                     layers: layers.len(),
                     iterations: pace.iterations,
                 });
-                let nearest = self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &grids))?;
+                let nearest =
+                    self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?;
                 let loss_before = compiled.loss(&nearest, &targets);
                 drop(nearest);
                 let problem = compiled.problem(self.weight_grids, &grids, &float, &quantized, targets.clone())?;
-                let solution = self
+                let mut solution = self
                     .solve(&problem, number as u32, &mut pace, sink)
                     .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;
+                compiled.keep_biases(&mut solution, &mut biases);
                 for weight in solution.weights {
                     let layer = weight.layer;
                     weights[layer] = weight;
@@ -182,7 +215,7 @@ impl Job<'_> {
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
                     grids[site.0 as usize] = grid;
                 }
-                let next = self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &grids))?;
+                let next = self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?;
                 let report = UnitReport {
                     name: unit.name.clone(),
                     layers,
@@ -202,7 +235,7 @@ impl Job<'_> {
                 cache.retain(|v, _| units[number + 1..].iter().any(|u| u.inputs.contains(v)));
             }
         }
-        Ok((weights, grids))
+        Ok((weights, biases, grids))
     }
 
     fn solve(&self, problem: &Problem, unit: u32, pace: &mut Pace, sink: &mut dyn Sink) -> Result<Solution> {

@@ -6,18 +6,16 @@
 
 use super::run;
 use super::unit::Cache;
+use super::walk::Walk;
 use crate::calibrate;
-use crate::engine::cpu::Runner;
 use crate::engine::facts::Facts;
-use crate::engine::program::{Readers, Region, compile};
 use crate::error::Result;
-use crate::graph::{Graph, NodeId, ValueId};
+use crate::graph::Graph;
 use crate::plan::Plan;
 use crate::quant::Grid;
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::Rows;
 use rayon::ThreadPool;
-use std::collections::BTreeSet;
 
 /// Refines `grids` (one a site, in the plan's order) on `inputs`, one site after the other. Sites that reach no output
 /// of real numbers keep their grid.
@@ -30,18 +28,13 @@ pub(super) fn refine(
     grids: &mut [Grid],
     sink: &mut dyn Sink,
 ) -> Result<()> {
-    let outputs = graph.outputs.iter().copied();
-    let outputs: Vec<ValueId> = outputs.filter(|&v| facts.get(v).is_some_and(|f| run::is_real(f.dtype))).collect();
-    let nodes = run::behind(graph, &outputs);
-    let mut walk = Walk { graph, facts, pool, nodes, outputs, at: 0, values: inputs };
+    let mut walk = Walk::new(graph, facts, inputs, pool);
     let wanted = walk.run(&walk.tail(None)?, None)?;
-    let sites = plan.sites.iter().enumerate();
-    let mut sites: Vec<(usize, usize)> = sites.filter_map(|(i, s)| Some((walk.position(s.value)?, i))).collect();
-    sites.sort_unstable();
-    for (done, &(position, i)) in sites.iter().enumerate() {
+    let sites = walk.order(plan, 0..plan.sites.len());
+    for (done, &i) in sites.iter().enumerate() {
         run::go_on(sink)?;
         let site = &plan.sites[i];
-        walk.advance(position)?;
+        walk.until(site.value)?;
         let tail = walk.tail(Some((site.value, site.readers.clone())))?;
         let refined = calibrate::refine_step(&grids[i], |grid| Ok(distance(&walk.run(&tail, Some(grid))?, &wanted)));
         grids[i] = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;
@@ -63,78 +56,11 @@ fn distance(got: &[Rows], wanted: &[Rows]) -> f64 {
     got.iter().zip(wanted).map(one).sum()
 }
 
-/// The float network walked through once, with the values that later nodes read.
-struct Walk<'a> {
-    graph: &'a Graph,
-    facts: &'a Facts,
-    pool: &'a ThreadPool,
-    /// What the outputs depend on, in order.
-    nodes: Vec<NodeId>,
-    outputs: Vec<ValueId>,
-    /// Nodes walked through.
-    at: usize,
-    values: Cache,
-}
-
-/// A compiled part of the network.
-struct Part {
-    runner: Runner,
-    inputs: Vec<ValueId>,
-}
-
-impl Walk<'_> {
-    /// Nodes to walk through until `value` is known; none where no output depends on it.
-    fn position(&self, value: ValueId) -> Option<usize> {
-        let computes = |&id: &NodeId| self.graph.node(id).outputs.contains(&Some(value));
-        if self.values.contains_key(&value) { Some(0) } else { self.nodes.iter().position(computes).map(|i| i + 1) }
-    }
-
-    /// Walks on until `position` nodes are behind.
-    fn advance(&mut self, position: usize) -> Result<()> {
-        if position > self.at {
-            let after = self.read_after(position);
-            let made =
-                self.nodes[self.at..position].iter().flat_map(|&id| self.graph.node(id).outputs.iter().flatten());
-            let made: Vec<ValueId> = made.copied().filter(|v| after.contains(v)).collect();
-            let part = self.part(self.nodes[self.at..position].to_vec(), made.clone(), None)?;
-            let values = self.run(&part, None)?;
-            self.values.extend(made.into_iter().zip(values));
-            self.values.retain(|v, _| after.contains(v));
-            self.at = position;
-        }
-        Ok(())
-    }
-
-    /// Values read after `position`.
-    fn read_after(&self, position: usize) -> BTreeSet<ValueId> {
-        let read = self.nodes[position..].iter().flat_map(|&id| self.graph.node(id).inputs.iter().flatten());
-        read.chain(&self.outputs).copied().collect()
-    }
-
-    /// The rest of the network, from here to the outputs.
-    fn tail(&self, site: Option<(ValueId, Readers)>) -> Result<Part> {
-        self.part(self.nodes[self.at..].to_vec(), self.outputs.clone(), site)
-    }
-
-    fn part(&self, nodes: Vec<NodeId>, outputs: Vec<ValueId>, site: Option<(ValueId, Readers)>) -> Result<Part> {
-        let inputs: Vec<ValueId> = self.values.keys().copied().collect();
-        let sites = site.into_iter().collect();
-        let region = Region { nodes, inputs: inputs.clone(), outputs, sites, ..Region::default() };
-        Ok(Part { runner: Runner::new(&compile(self.graph, self.facts, &region)?)?, inputs })
-    }
-
-    fn run(&self, part: &Part, grid: Option<&Grid>) -> Result<Vec<Rows>> {
-        let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
-        let inputs: Vec<Rows> = part.inputs.iter().map(|v| self.values[v].clone()).collect();
-        self.pool.install(|| part.runner.run(&[], &grids, &inputs))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::facts;
-    use crate::graph::{Dim, Fact, Node, Op, Unary};
+    use crate::graph::{Dim, Fact, Node, NodeId, Op, Unary};
     use crate::plan::{GridSpec, Observer, Site};
     use crate::report::Silent;
     use crate::tensor::{DType, Tensor};

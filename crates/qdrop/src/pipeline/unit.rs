@@ -6,14 +6,17 @@ use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::{Losses, Step, Trainer, loss_rest};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Plan, SiteId, Unit};
+use crate::plan::{LayerId, Plan, SiteId, Unit};
 use crate::quant::{Grid, QuantizedWeight};
-use crate::recon::{Problem, Weight};
+use crate::recon::{Bias, Problem, Solution, Weight};
 use crate::tensor::Rows;
 use std::collections::BTreeMap;
 
 /// Values of one stream (float or quantized) that units still to come read.
 pub(super) type Cache = BTreeMap<ValueId, Rows>;
+
+/// Biases that were learned.
+pub(super) type Biases = BTreeMap<ValueId, Vec<f32>>;
 
 /// A unit compiled, with its float weights.
 pub(super) struct Compiled<'a> {
@@ -22,12 +25,14 @@ pub(super) struct Compiled<'a> {
     program: Program,
     runner: Runner,
     float: Vec<Vec<f32>>,
+    /// Biases that are learned: layer, value, float content.
+    biases: Vec<(LayerId, ValueId, Vec<f32>)>,
     /// Sites on values that it computes or reads for itself.
     pub sites: Vec<SiteId>,
 }
 
 impl<'a> Compiled<'a> {
-    pub fn new(graph: &Graph, facts: &Facts, plan: &'a Plan, unit: &'a Unit) -> Result<Self> {
+    pub fn new(graph: &Graph, facts: &Facts, plan: &'a Plan, unit: &'a Unit, learn_biases: bool) -> Result<Self> {
         let mut sites = unit.sites.clone();
         for (i, site) in plan.sites.iter().enumerate() {
             let read_here = |r: &Vec<_>| r.iter().any(|(n, _)| unit.nodes.contains(n));
@@ -39,11 +44,12 @@ impl<'a> Compiled<'a> {
         }
         let site = |s: &SiteId| &plan.sites[s.0 as usize];
         let layers = || unit.layers.iter().map(|l| &plan.layers[l.0 as usize]);
+        let biases = if learn_biases { learned_biases(graph, plan, unit)? } else { Vec::new() };
         let region = Region {
             nodes: unit.nodes.clone(),
             inputs: unit.inputs.clone(),
             outputs: unit.outputs.clone(),
-            weights: layers().map(|l| l.weight).collect(),
+            weights: layers().map(|l| l.weight).chain(biases.iter().map(|b| b.1)).collect(),
             sites: sites.iter().map(|s| (site(s).value, site(s).readers.clone())).collect(),
         };
         let program = compile(graph, facts, &region)?;
@@ -52,7 +58,7 @@ impl<'a> Compiled<'a> {
             None => Err(Error::internal(format!("weight of `{}` is not constant", layer.name))),
         };
         let float = layers().map(content).collect::<Result<_>>()?;
-        Ok(Compiled { unit, plan, runner: Runner::new(&program)?, program, float, sites })
+        Ok(Compiled { unit, plan, runner: Runner::new(&program)?, program, float, biases, sites })
     }
 
     fn inputs(&self, cache: &Cache) -> Result<Vec<Rows>> {
@@ -62,18 +68,27 @@ impl<'a> Compiled<'a> {
 
     /// Outputs of the float unit for the inputs in `cache`.
     pub fn float_outputs(&self, cache: &Cache) -> Result<Vec<Rows>> {
-        let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).collect();
+        let biases = self.biases.iter().map(|b| b.2.as_slice());
+        let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(biases).collect();
         self.runner.run(&weights, &vec![None; self.sites.len()], &self.inputs(cache)?)
     }
 
-    /// Outputs of the quantized unit for the inputs in `cache`; `weights` and `grids` are those of the whole plan.
-    pub fn quantized_outputs(&self, cache: &Cache, weights: &[QuantizedWeight], grids: &[Grid]) -> Result<Vec<Rows>> {
+    /// Outputs of the quantized unit for the inputs in `cache`; ``weights`, `learned` biases and `grids` are
+    /// those of the whole plan.
+    pub fn quantized_outputs(
+        &self,
+        cache: &Cache,
+        weights: &[QuantizedWeight],
+        learned: &Biases,
+        grids: &[Grid],
+    ) -> Result<Vec<Rows>> {
         let one = |l: &crate::plan::LayerId| {
             let w = &weights[l.0 as usize];
             w.grid.dequantize_u8(&self.plan.layers[l.0 as usize].shape, &w.integers)
         };
         let weights = self.unit.layers.iter().map(one).collect::<Result<Vec<_>>>()?;
-        let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
+        let biases = self.biases.iter().map(|b| learned.get(&b.1).unwrap_or(&b.2).as_slice());
+        let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).chain(biases).collect();
         let grids: Vec<Option<&Grid>> = self.sites.iter().map(|s| Some(&grids[s.0 as usize])).collect();
         self.runner.run(&weights, &grids, &self.inputs(cache)?)
     }
@@ -92,9 +107,16 @@ impl<'a> Compiled<'a> {
             let shape = self.plan.layers[layer].shape.clone();
             Weight { layer, float: float.clone(), shape, grid: weight_grids[layer].clone() }
         };
+        let bias = |(layer, _, float): &(LayerId, ValueId, Vec<f32>)| {
+            let layer = layer.0 as usize;
+            let scale = &weight_grids[layer].scale;
+            let step = (0..float.len()).map(|c| scale[if scale.len() == 1 { 0 } else { c }]).collect();
+            Ok(Bias { layer, float: float.clone(), step })
+        };
         Ok(Problem {
             program: self.program.clone(),
             weights: self.unit.layers.iter().zip(&self.float).map(weight).collect(),
+            biases: self.biases.iter().map(bias).collect::<Result<_>>()?,
             grids: self.sites.iter().map(|s| grids[s.0 as usize].clone()).collect(),
             float_inputs: self.inputs(float)?,
             quantized_inputs: self.inputs(quantized)?,
@@ -114,10 +136,35 @@ impl<'a> Compiled<'a> {
         total
     }
 
+    /// Adds the biases of `solution` to `learned`.
+    pub fn keep_biases(&self, solution: &mut Solution, learned: &mut Biases) {
+        learned.extend(self.biases.iter().map(|b| b.1).zip(solution.biases.drain(..).map(|(_, content)| content)));
+    }
+
     /// Adds `outputs` to `cache`.
     pub fn store(&self, cache: &mut Cache, outputs: Vec<Rows>) {
         cache.extend(self.unit.outputs.iter().copied().zip(outputs));
     }
+}
+
+/// Constant biases of the layers of `unit` that one convolution or Gemm alone reads, with their float content.
+fn learned_biases(graph: &Graph, plan: &Plan, unit: &Unit) -> Result<Vec<(LayerId, ValueId, Vec<f32>)>> {
+    let consumers = graph.consumers();
+    let mut biases = Vec::new();
+    for &id in &unit.layers {
+        let layer = &plan.layers[id.0 as usize];
+        let node = graph.node(layer.nodes[0]);
+        let Some(bias) = node.input(2).filter(|_| layer.nodes.len() == 1 && node.op.weight_index().is_some()) else {
+            continue;
+        };
+        if let (Some(tensor), [_]) = (graph.constant(bias), &consumers[bias.0 as usize][..]) {
+            // Of a grid per channel the bias has one element a step.
+            if layer.axis.is_none_or(|a| layer.shape[a] == tensor.len()) {
+                biases.push((id, bias, tensor.to_f32()?));
+            }
+        }
+    }
+    Ok(biases)
 }
 
 /// A trainer whose iterations run on a pool of threads.
@@ -133,6 +180,10 @@ impl Trainer for Pooled<'_> {
 
     fn alpha(&self) -> Vec<Vec<f32>> {
         self.trainer.alpha()
+    }
+
+    fn biases(&self) -> Vec<Vec<f32>> {
+        self.trainer.biases()
     }
 
     fn grids(&self) -> Vec<Grid> {

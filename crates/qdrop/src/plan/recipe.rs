@@ -98,8 +98,11 @@ pub struct Activations {
     pub first_output_8bit: bool,
     /// Calibration samples from which the first grids are fitted.
     pub samples: usize,
-    /// Calibration samples on which the first grids are held against the network's outputs: where another step at least
-    /// halves the error there, it is taken. 0 keeps the observer's, as published.
+    /// Calibration samples on which channels before depthwise layers are brought to a common width, by powers of two
+    /// that change nothing the float network computes. 0 leaves the weights as they are, as published.
+    pub equalize_samples: usize,
+    /// Calibration samples on which the first grids are held against the network's outputs: where another step lowers
+    /// the error there by a tenth, it is taken. 0 keeps the observer's, as published.
     pub refine_samples: usize,
 }
 
@@ -114,6 +117,7 @@ impl Default for Activations {
             last_bits: 8,
             first_output_8bit: false,
             samples: 256,
+            equalize_samples: 32,
             refine_samples: 32,
         }
     }
@@ -169,6 +173,9 @@ pub struct Method {
     pub activation_keep: Option<f64>,
     /// Whether activation steps are learned. Default: for QDrop.
     pub learn_scales: Option<bool>,
+    /// Whether biases are learned with the roundings of their layers, at `rounding_lr` times the weight's step. Not in the
+    /// published method: rounding alone must then make up for what quantized activations shift on average.
+    pub learn_biases: bool,
     /// Seed of every random choice.
     pub seed: u64,
     /// Threads; 0 takes all cores. Changes speed, never the result.
@@ -190,6 +197,7 @@ impl Default for Method {
             input_keep: None,
             activation_keep: None,
             learn_scales: None,
+            learn_biases: true,
             seed: 1005,
             threads: 0,
         }

@@ -3,7 +3,7 @@
 //! A [`Problem`] is plain data and can be solved alone; a [`Solution`] holds integers, grids and the loss history. This
 //! room decides schedules; the device that it is given does the arithmetic.
 
-pub use crate::engine::train::{Draws, Problem, RandomDraws, Weight};
+pub use crate::engine::train::{Bias, Draws, Problem, RandomDraws, Weight};
 
 use crate::engine::train::{Losses, Step, Trainer};
 use crate::error::{Error, Kind, Result};
@@ -15,7 +15,7 @@ use crate::quant::{Grid, QuantizedWeight, rounding};
 pub struct Settings {
     /// Number of iterations.
     pub iterations: usize,
-    /// Learning rate of the rounding variables.
+    /// Learning rate of the rounding variables, and of biases in units of their weights' steps.
     pub rounding_lr: f64,
     /// Learning rate of the steps at the start, from where it falls to 0 by a cosine; 0 leaves them as they are.
     pub scale_lr: f64,
@@ -54,6 +54,8 @@ pub struct Solution {
     pub weights: Vec<QuantizedWeight>,
     /// Final rounding variables.
     pub alpha: Vec<Vec<f32>>,
+    /// Learned biases: index of the layer in the plan, content.
+    pub biases: Vec<(usize, Vec<f32>)>,
     /// Final grids of the sites.
     pub grids: Vec<Grid>,
     /// Losses of each iteration.
@@ -87,5 +89,6 @@ pub fn solve(
     let alpha = trainer.alpha();
     let harden = |(w, a): (&Weight, &Vec<f32>)| rounding::harden(w.layer, &w.float, a, &w.shape, &w.grid);
     let weights = problem.weights.iter().zip(&alpha).map(harden).collect::<Result<Vec<_>>>()?;
-    Ok(Solution { weights, alpha, grids, losses })
+    let biases = problem.biases.iter().map(|b| b.layer).zip(trainer.biases()).collect();
+    Ok(Solution { weights, alpha, biases, grids, losses })
 }

@@ -25,6 +25,8 @@ pub enum Stage {
     Load,
     /// Watching activations and fitting the first grids.
     Calibrate,
+    /// Bringing channels before depthwise layers to a common width.
+    Equalize,
     /// Correcting the first grids by the network's outputs.
     Refine,
     /// Solving the units one after the other.
@@ -48,6 +50,7 @@ impl Stage {
             Stage::Plan => "plan",
             Stage::Load => "load samples",
             Stage::Calibrate => "calibrate",
+            Stage::Equalize => "equalize",
             Stage::Refine => "refine steps",
             Stage::Reconstruct => "reconstruct",
             Stage::Lower => "lower",

@@ -279,8 +279,8 @@ impl Builder<'_> {
         };
         let (x, w, y, bias) = (*x, *w, *y, operands.get(2).copied().flatten());
         let (xs, ws) = (&self.program.slots[x].shape, &self.program.slots[w].shape);
-        let bias_learned = bias.is_some_and(|b| !self.shared(b) || self.program.slots[b].learned);
-        if xs.len() != 4 || !self.shared(w) || self.shared(x) || bias_learned {
+        let bias_moves = bias.is_some_and(|b| !self.shared(b));
+        if xs.len() != 4 || !self.shared(w) || self.shared(x) || bias_moves {
             return Ok(false);
         }
         let (axes, groups, outputs) = geometry(op, xs, ws)?;
@@ -310,10 +310,7 @@ impl Builder<'_> {
             return false;
         }
         let (k, n) = if transposed { (ws[1], ws[0]) } else { (ws[0], ws[1]) };
-        let plain = |b: usize| {
-            let slot = &self.program.slots[b];
-            slot.constant.as_ref().is_some_and(|c| c.len() == n) && !slot.learned
-        };
+        let plain = |b: usize| self.shared(b) && self.program.slots[b].shape.iter().product::<usize>() == n;
         if xs[xs.len() - 1] != k || k == 0 || self.layouts[y].channels != 1 || !bias.is_none_or(plain) {
             return false;
         }

@@ -2,6 +2,7 @@
 
 use super::code::{Code, Kernel, Place};
 use super::conv::Wanted;
+use super::math::{sum, vectorized};
 use super::matrix::{View, product};
 use super::pass::{self, Quantizer};
 use super::winograd::Winograd;
@@ -260,7 +261,9 @@ impl Frame {
         let code = shared.code;
         for kernel in code.kernels.iter().rev() {
             match kernel {
-                Kernel::Conv { x, w, y, .. } | Kernel::Depthwise { x, w, y, .. } | Kernel::Dense { x, w, y, .. } => {
+                Kernel::Conv { x, w, bias, y, .. }
+                | Kernel::Depthwise { x, w, bias, y, .. }
+                | Kernel::Dense { x, w, bias, y, .. } => {
                     let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { continue };
                     let n = code.layouts[*y].numel() * self.samples;
                     let mut scratch = std::mem::take(&mut self.scratch);
@@ -270,12 +273,15 @@ impl Frame {
                     let add = target.is_some() && std::mem::replace(&mut self.written[*x], true);
                     let size = code.layouts[*x].numel() * self.samples;
                     let (xs, ws) = (self.read(shared, *x), self.read(shared, *w));
+                    let dys = &dy[..n];
+                    if let Some(Place::Weight(i)) = bias.map(|b| code.places[b]) {
+                        bias_gradient(dys, matches!(kernel, Kernel::Dense { .. }), &mut sums.weights[i]);
+                    }
                     let dw = match code.places[*w] {
                         Place::Weight(i) => Some(sums.weights[i].as_mut_slice()),
                         _ => None,
                     };
                     let wanted = Wanted { w: dw, x: down.as_mut().map(|d| (&mut d[..size], add)) };
-                    let dys = &dy[..n];
                     match kernel {
                         Kernel::Conv { conv, tiled, .. } => match shared.tiled(tiled, *w) {
                             Some((tiled, u)) => tiled.backward(self.samples, xs, u, dys, wanted, &mut scratch),
@@ -411,6 +417,22 @@ impl Frame {
 
 fn weight_view(k: usize, n: usize, transposed: bool) -> View {
     if transposed { View::rows(0, n, k, k).t() } else { View::rows(0, k, n, n) }
+}
+
+/// Adds the sum of dy over everything but the channels, which come first, or last in a `dense` layer.
+fn bias_gradient(dy: &[f32], dense: bool, db: &mut [f32]) {
+    let n = db.len().max(1);
+    if dense {
+        dy.chunks_exact(n).for_each(|row| db.iter_mut().zip(row).for_each(|(g, &v)| *g += v));
+    } else {
+        let channels = dy.chunks_exact((dy.len() / n).max(1));
+        db.iter_mut().zip(channels).for_each(|(g, c)| {
+            *g += vectorized(
+                #[inline(always)]
+                || sum(c, c, |v, _| v),
+            ) as f32
+        });
+    }
 }
 
 fn dense_backward([rows, k, n]: [usize; 3], transposed: bool, x: &[f32], w: &[f32], dy: &[f32], wanted: Wanted) {

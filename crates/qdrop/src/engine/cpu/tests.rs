@@ -5,7 +5,7 @@ use crate::engine::facts;
 use crate::engine::naive::{self, NaiveTrainer};
 use crate::engine::philox::Stream;
 use crate::engine::program::{Program, Region, compile};
-use crate::engine::train::{Problem, RandomDraws, Step, Trainer, Weight};
+use crate::engine::train::{Bias, Problem, RandomDraws, Step, Trainer, Weight};
 use crate::graph::{Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use crate::quant::{Grid, RangeSpec, Search, fit_weight};
 use crate::tensor::{DType, Rows, Tensor};
@@ -14,6 +14,8 @@ use crate::tensor::{DType, Rows, Tensor};
 struct Net {
     graph: Graph,
     weights: Vec<(ValueId, Option<usize>)>,
+    /// Learned biases, with the number of their weight.
+    biases: Vec<(usize, ValueId)>,
     sites: Vec<ValueId>,
     count: u32,
 }
@@ -24,7 +26,7 @@ fn random(purpose: u32, n: usize) -> Vec<f32> {
 
 impl Net {
     fn new() -> Self {
-        Net { graph: Graph { opset: 17, ..Graph::default() }, weights: vec![], sites: vec![], count: 0 }
+        Net { graph: Graph { opset: 17, ..Graph::default() }, weights: vec![], biases: vec![], sites: vec![], count: 0 }
     }
 
     fn value(&mut self) -> ValueId {
@@ -58,6 +60,12 @@ impl Net {
     fn site(&mut self, v: ValueId) -> ValueId {
         self.sites.push(v);
         v
+    }
+
+    /// Learns the bias of the layer that gives `y`, whose weight is the last one so far.
+    fn learn_bias(&mut self, y: ValueId) {
+        let layer = self.graph.nodes.iter().find(|n| n.outputs == [Some(y)]).unwrap();
+        self.biases.push((self.weights.len() - 1, layer.input(2).unwrap()));
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -95,7 +103,7 @@ impl Net {
             nodes: self.graph.node_ids().collect(),
             inputs: self.graph.inputs.clone(),
             outputs: outputs.to_vec(),
-            weights: self.weights.iter().map(|w| w.0).collect(),
+            weights: self.weights.iter().map(|w| w.0).chain(self.biases.iter().map(|b| b.1)).collect(),
             sites: self.sites.iter().map(|&s| (s, None)).collect(),
         };
         let program = compile(&self.graph, &facts, &region).unwrap();
@@ -106,6 +114,10 @@ impl Net {
             let grid = fit_weight(&float, &shape, axis, &spec).unwrap();
             Weight { layer, float, shape, grid }
         };
+        let bias = |&(layer, v): &(usize, ValueId)| {
+            let float = self.graph.constant(v).unwrap().to_f32().unwrap();
+            Bias { layer, step: random(900, float.len()).iter().map(|r| r.abs()).collect(), float }
+        };
         let rows = |purpose: u32, slot: usize| {
             let n: usize = program.slots[slot].shape.iter().product();
             Rows::new(samples, random(purpose, samples * n))
@@ -113,6 +125,7 @@ impl Net {
         let of = |base: u32, slots: &[usize]| slots.iter().zip(base..).map(|(&s, p)| rows(p, s)).collect();
         Problem {
             weights: self.weights.iter().enumerate().map(weight).collect(),
+            biases: self.biases.iter().map(bias).collect(),
             grids: self.sites.iter().map(|_| Grid::per_tensor(3, 0.31, 2).unwrap()).collect(),
             float_inputs: of(1000, &program.inputs),
             quantized_inputs: of(1100, &program.inputs),
@@ -135,7 +148,8 @@ const TOLERANCE: f32 = 2e-5;
 
 fn check_inference(problem: &Problem) {
     let runner = Runner::new(&problem.program).unwrap();
-    let weights: Vec<&[f32]> = problem.weights.iter().map(|w| w.float.as_slice()).collect();
+    let biases = problem.biases.iter().map(|b| b.float.as_slice());
+    let weights: Vec<&[f32]> = problem.weights.iter().map(|w| w.float.as_slice()).chain(biases).collect();
     let naive_weights: Vec<Vec<f64>> = weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();
     for on in [false, true] {
         let grids: Vec<Option<&Grid>> = problem.grids.iter().map(|g| on.then_some(g)).collect();
@@ -170,6 +184,9 @@ fn check_learning(problem: &Problem, keep: f64) {
         // Adam turns a gradient near 0 into a whole step of either sign.
         let far = a.iter().zip(&b).filter(|(a, b)| (**a - **b).abs() > 1e-3 * b.abs().max(1.0)).count();
         assert!(far * 100 <= a.len(), "weight {i}: {far} of {} rounding variables differ", a.len());
+    }
+    for (i, (a, b)) in cpu.biases().iter().zip(naive.biases()).enumerate() {
+        assert!(distance(a, &b) < 1e-4 && *a != problem.biases[i].float, "bias {i}: {a:?} against {b:?}");
     }
     for (i, (a, b)) in cpu.grids().iter().zip(naive.grids()).enumerate() {
         assert!((a.scale[0] / b.scale[0] - 1.0).abs() < 1e-4, "site {i}: {a:?} against {b:?}");
@@ -226,6 +243,32 @@ fn convolutions_of_every_geometry() {
     let d = net.site(d);
     let e = net.conv(d, [4, 12, 2, 3], 3, [0, 1, 1, 0], 1, 1);
     check(&net.problem(&[&[1, 6, 11, 13]], &[e], 6));
+}
+
+/// Biases of a convolution, a depthwise one, a dense layer, and one that runs by its specification.
+#[test]
+fn biases() {
+    let mut net = Net::new();
+    let x = net.input();
+    let a = net.conv(x, [6, 4, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+    net.learn_bias(a);
+    let a = net.relu(a);
+    let a = net.site(a);
+    let c = net.conv(a, [6, 1, 3, 3], 2, [1, 1, 1, 1], 1, 6);
+    net.learn_bias(c);
+    let c = net.relu(c);
+    let c = net.op(Op::Flatten { axis: 1 }, &[c]);
+    let (w, bias) = (net.constant(&[7, 6 * 4 * 3]), net.constant(&[7]));
+    net.weights.push((w, Some(0)));
+    let y = net.op(Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[c, w, bias]);
+    net.learn_bias(y);
+    let (w, bias) = (net.constant(&[7, 5]), net.constant(&[5]));
+    net.weights.push((w, Some(1)));
+    let z = net.op(Op::Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: false }, &[y, w, bias]);
+    net.learn_bias(z);
+    let problem = net.problem(&[&[1, 4, 7, 6]], &[z], 6);
+    assert_eq!(problem.biases.len(), 4);
+    check(&problem);
 }
 
 #[test]

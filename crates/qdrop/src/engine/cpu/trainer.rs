@@ -5,7 +5,7 @@ use super::pass::{self, Quantizer};
 use super::rounding::Rounding;
 use super::run::{Frame, Shared, Sums};
 use super::{Frames, check};
-use crate::engine::train::{Keep, Losses, Problem, Purpose, Step, Trainer, loss_rest};
+use crate::engine::train::{Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer, loss_rest};
 use crate::error::{Error, Result};
 use crate::quant::Grid;
 use crate::quant::lsq::{LEARNED_STEP_FLOOR, gradient_factor};
@@ -21,6 +21,7 @@ pub struct CpuTrainer<'a> {
     /// Mask of the pass that holds each site.
     masks: Vec<usize>,
     weights: Vec<Rounding>,
+    biases: Vec<LearnedBias>,
     grids: Vec<Grid>,
     moments: Vec<[f64; 2]>,
     /// Weights of tiled convolutions in their domain; empty where no kernel wants them.
@@ -53,12 +54,19 @@ impl<'a> CpuTrainer<'a> {
             code,
             masks,
             weights: problem.weights.iter().map(Rounding::new).collect::<Result<_>>()?,
+            biases: problem.biases.iter().map(LearnedBias::new).collect(),
             grids: problem.grids.clone(),
             moments: vec![[0.0; 2]; problem.grids.len()],
             tiled: vec![Vec::new(); problem.weights.len()],
             lanes: Vec::new(),
             frames: Frames::default(),
         })
+    }
+
+    /// What the program's weights hold now.
+    fn contents(&self) -> Vec<&[f32]> {
+        let soft = self.weights.iter().map(|w| w.soft.as_slice());
+        soft.chain(self.biases.iter().map(|b| b.content.as_slice())).collect()
     }
 
     /// Loss and gradients of the samples `batch[first..]` of one group, added to `lane`.
@@ -144,13 +152,13 @@ impl Trainer for CpuTrainer<'_> {
         let mut lanes = std::mem::take(&mut self.lanes);
         lanes.resize_with(count, || Lane {
             reconstruction: 0.0,
-            weights: self.weights.iter().map(|w| vec![0.0; w.soft.len()]).collect(),
+            weights: self.contents().iter().map(|w| vec![0.0; w.len()]).collect(),
             scales: vec![0.0; self.grids.len()],
         });
         self.transform_weights();
-        let soft: Vec<&[f32]> = self.weights.iter().map(|w| w.soft.as_slice()).collect();
+        let contents = self.contents();
         let sites: Vec<Option<Quantizer>> = self.grids.iter().map(|g| Some(Quantizer::new(g))).collect();
-        let shared = Shared { code: &self.code, weights: &soft, tiled: &self.tiled, sites: &sites };
+        let shared = Shared { code: &self.code, weights: &contents, tiled: &self.tiled, sites: &sites };
         lanes.par_iter_mut().with_max_len(1).enumerate().try_for_each(|(i, lane)| {
             lane.reconstruction = 0.0;
             lane.scales.fill(0.0);
@@ -163,6 +171,11 @@ impl Trainer for CpuTrainer<'_> {
             let parts: Vec<&[f32]> = lanes.iter().map(|l| l.weights[i].as_slice()).collect();
             total += step.lambda * weight.update(&parts, step);
         }
+        for (i, bias) in self.biases.iter_mut().enumerate() {
+            let parts: Vec<&[f32]> = lanes.iter().map(|l| l.weights[self.weights.len() + i].as_slice()).collect();
+            let gradient: Vec<f32> = (0..bias.content.len()).map(|c| parts.iter().map(|p| p[c]).sum()).collect();
+            bias.update(&gradient, step);
+        }
         if step.scale_lr > 0.0 {
             let sum = |i: usize| lanes.iter().map(|l| l.scales[i]).sum();
             let gradients: Vec<f64> = (0..self.grids.len()).map(sum).collect();
@@ -174,6 +187,10 @@ impl Trainer for CpuTrainer<'_> {
 
     fn alpha(&self) -> Vec<Vec<f32>> {
         self.weights.iter().map(|w| w.alpha.clone()).collect()
+    }
+
+    fn biases(&self) -> Vec<Vec<f32>> {
+        self.biases.iter().map(|b| b.content.clone()).collect()
     }
 
     fn grids(&self) -> Vec<Grid> {

@@ -2,7 +2,7 @@
 
 use super::{Settings, forward};
 use crate::engine::ops::Real;
-use crate::engine::train::{Draws, Keep, Losses, Problem, Purpose, Step, Trainer, loss_rest};
+use crate::engine::train::{Adam, Draws, Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer, loss_rest};
 use crate::error::Result;
 use crate::quant::lsq::{LEARNED_STEP_FLOOR, gradient_factor};
 use crate::quant::{Grid, rounding};
@@ -13,31 +13,10 @@ pub struct NaiveTrainer<'a, R> {
     problem: &'a Problem,
     alpha: Vec<Vec<f32>>,
     grids: Vec<Grid>,
+    biases: Vec<LearnedBias>,
     weight_adam: Vec<Adam>,
     scale_adam: Vec<Adam>,
     real: PhantomData<R>,
-}
-
-/// Adam (Kingma & Ba 2015).
-struct Adam {
-    m: Vec<f32>,
-    v: Vec<f32>,
-}
-
-impl Adam {
-    fn new(n: usize) -> Self {
-        Adam { m: vec![0.0; n], v: vec![0.0; n] }
-    }
-
-    fn step(&mut self, x: &mut [f32], g: &[f32], lr: f64, t: usize) {
-        let (c1, c2) = (1.0 - 0.9f64.powi(t as i32), 1.0 - 0.999f64.powi(t as i32));
-        let (size, root) = ((lr / c1) as f32, c2.sqrt() as f32);
-        for (((x, &g), m), v) in x.iter_mut().zip(g).zip(&mut self.m).zip(&mut self.v) {
-            *m += (g - *m) * 0.1;
-            *v = *v * 0.999 + g * g * 0.001;
-            *x -= size * *m / (v.sqrt() / root + 1e-8);
-        }
-    }
 }
 
 impl<'a, R: Real> NaiveTrainer<'a, R> {
@@ -47,6 +26,7 @@ impl<'a, R: Real> NaiveTrainer<'a, R> {
         let alpha = problem.weights.iter().map(alpha).collect::<Result<Vec<_>>>()?;
         Ok(NaiveTrainer {
             problem,
+            biases: problem.biases.iter().map(LearnedBias::new).collect(),
             weight_adam: alpha.iter().map(|a| Adam::new(a.len())).collect(),
             scale_adam: problem.grids.iter().map(|_| Adam::new(1)).collect(),
             grids: problem.grids.clone(),
@@ -100,6 +80,7 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
         for (w, alpha) in self.problem.weights.iter().zip(&self.alpha) {
             weights.push(real(rounding::soft(&w.float, alpha, &w.shape, &w.grid)?));
         }
+        weights.extend(self.biases.iter().map(|b| real(b.content.clone())));
         let batch = step.draws.batch(step.iteration);
         let mut reconstruction = 0.0;
         let mut by_weight: Vec<Vec<R>> = weights.iter().map(|w| vec![R::zero(); w.len()]).collect();
@@ -134,14 +115,18 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
                 let extra = rounding::regulariser_gradient(&self.alpha[i], beta);
                 g.iter_mut().zip(extra).for_each(|(g, e)| *g += lambda * e);
             }
-            self.weight_adam[i].step(&mut self.alpha[i], &g, step.rounding_lr, step.iteration);
+            let changes = self.weight_adam[i].changes(&g, step.rounding_lr, step.iteration);
+            self.alpha[i].iter_mut().zip(changes).for_each(|(a, change)| *a -= change);
+        }
+        for (bias, g) in self.biases.iter_mut().zip(&by_weight[self.alpha.len()..]) {
+            bias.update(&g.iter().map(|g| g.f64() as f32).collect::<Vec<_>>(), step);
         }
         if step.scale_lr > 0.0 {
             for (i, grid) in self.grids.iter_mut().enumerate() {
                 let factor = gradient_factor(batch.len() * numel(program.sites[i]), grid.qmax);
                 let g = (by_scale[i] * factor) as f32;
-                self.scale_adam[i].step(&mut grid.scale, &[g], step.scale_lr, step.iteration);
-                grid.scale[0] = grid.scale[0].abs().max(LEARNED_STEP_FLOOR);
+                let change: f32 = self.scale_adam[i].changes(&[g], step.scale_lr, step.iteration).sum();
+                grid.scale[0] = (grid.scale[0] - change).abs().max(LEARNED_STEP_FLOOR);
             }
         }
         Ok(Losses { reconstruction, total })
@@ -149,6 +134,10 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
 
     fn alpha(&self) -> Vec<Vec<f32>> {
         self.alpha.clone()
+    }
+
+    fn biases(&self) -> Vec<Vec<f32>> {
+        self.biases.iter().map(|b| b.content.clone()).collect()
     }
 
     fn grids(&self) -> Vec<Grid> {
