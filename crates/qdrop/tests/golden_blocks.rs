@@ -171,6 +171,7 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
         weights: block.convs.iter().enumerate().map(weight).collect(),
         biases: Vec::new(),
         grids: names.iter().map(|n| r.grid(n, bits.1, None)).collect(),
+        scale_rates: vec![1.0; names.len()],
         float_inputs: r.rows("fp_inp"),
         quantized_inputs: r.rows("q_inp"),
         targets: r.rows("fp_out"),
@@ -179,6 +180,7 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
     let settings = Settings {
         iterations: number("iters") as usize,
         rounding_lr: number("weight_lr"),
+        bias_lr: 0.0,
         scale_lr: number("scale_lr"),
         lambda: number("reg_weight"),
         warmup: number("warm_up"),

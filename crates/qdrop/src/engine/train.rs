@@ -41,6 +41,8 @@ pub struct Problem {
     pub biases: Vec<Bias>,
     /// First grids of the sites.
     pub grids: Vec<Grid>,
+    /// Per site: what the learning rate of its step is multiplied by.
+    pub scale_rates: Vec<f64>,
     /// Inputs in the float network, per input of the program.
     pub float_inputs: Vec<Rows>,
     /// Inputs in the network quantized so far, per input of the program.
@@ -134,8 +136,10 @@ pub struct Step<'a> {
     pub lambda: f64,
     /// Exponent of the regulariser.
     pub beta: f64,
-    /// Learning rate of the rounding variables, and of the biases in units of their weights' steps.
+    /// Learning rate of the rounding variables.
     pub rounding_lr: f64,
+    /// Learning rate of the biases, in units of their weights' steps.
+    pub bias_lr: f64,
     /// Learning rate of the steps; 0 leaves them as they are.
     pub scale_lr: f64,
 }
@@ -206,7 +210,7 @@ impl LearnedBias {
     /// One update for the gradient `g` of the content.
     pub fn update(&mut self, g: &[f32], step: &Step) {
         let g: Vec<f32> = g.iter().zip(&self.step).map(|(g, s)| g * s).collect();
-        let changes = self.adam.changes(&g, step.rounding_lr, step.iteration);
+        let changes = self.adam.changes(&g, step.bias_lr, step.iteration);
         for ((b, s), change) in self.content.iter_mut().zip(&self.step).zip(changes) {
             *b -= s * change;
         }

@@ -5,10 +5,12 @@ mod evaluate;
 mod memory;
 mod model;
 mod quantize;
+mod reconstruct;
 mod refine;
 mod run;
 mod samples;
 mod shapes;
+mod tune;
 mod unit;
 mod walk;
 

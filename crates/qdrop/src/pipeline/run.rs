@@ -1,9 +1,10 @@
 //! Runs a whole network over samples.
 
 use super::shapes::input_shapes;
+use super::unit::Cache;
 use crate::data::Samples;
 use crate::engine::cpu::Runner;
-use crate::engine::facts;
+use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, NodeId, ValueId};
@@ -75,6 +76,13 @@ pub(super) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
     (0..inputs).map(input).collect()
 }
 
+/// All samples, per input of the graph.
+pub(super) fn load(graph: &Graph, samples: &dyn Samples, pool: &rayon::ThreadPool) -> Result<Cache> {
+    let all =
+        pool.install(|| (0..samples.len()).into_par_iter().map(|i| samples.get(i)).collect::<Result<Vec<_>>>())?;
+    Ok(graph.inputs.iter().copied().zip(rows(&all)?).collect())
+}
+
 /// Calls `job` for `chunk` samples after the other on `threads` threads (0: all cores), each chunk with its first
 /// index, and `take` with the result on the calling thread. Tells `sink` how far it is and stops when it asks to.
 pub(super) fn each<T: Send>(
@@ -120,6 +128,11 @@ pub(super) fn shapes_of(samples: &dyn Samples) -> Result<Vec<Vec<usize>>> {
         return Err(Error::data("expected samples, got none"));
     }
     Ok(samples.get(0)?.iter().map(|t| t.shape().to_vec()).collect())
+}
+
+/// The outputs of `graph` that can be compared as numbers.
+pub(super) fn real_outputs(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
+    graph.outputs.iter().copied().filter(|&v| facts.get(v).is_some_and(|f| is_real(f.dtype))).collect()
 }
 
 /// Whether values of this type can be compared as numbers.

@@ -6,7 +6,7 @@ use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::{Losses, Step, Trainer, loss_rest};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::plan::{LayerId, Plan, SiteId, Unit};
+use crate::plan::{Layer, LayerId, Plan, SiteId, Unit};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{Bias, Problem, Solution, Weight};
 use crate::tensor::Rows;
@@ -107,16 +107,14 @@ impl<'a> Compiled<'a> {
             let shape = self.plan.layers[layer].shape.clone();
             Weight { layer, float: float.clone(), shape, grid: weight_grids[layer].clone() }
         };
-        let bias = |(layer, _, float): &(LayerId, ValueId, Vec<f32>)| {
-            let layer = layer.0 as usize;
-            let scale = &weight_grids[layer].scale;
-            let step = (0..float.len()).map(|c| scale[if scale.len() == 1 { 0 } else { c }]).collect();
-            Ok(Bias { layer, float: float.clone(), step })
+        let bias = |(l, _, float): &(LayerId, ValueId, Vec<f32>)| {
+            bias(l.0 as usize, float.clone(), &weight_grids[l.0 as usize])
         };
         Ok(Problem {
             program: self.program.clone(),
             weights: self.unit.layers.iter().zip(&self.float).map(weight).collect(),
-            biases: self.biases.iter().map(bias).collect::<Result<_>>()?,
+            biases: self.biases.iter().map(bias).collect(),
+            scale_rates: vec![1.0; self.sites.len()],
             grids: self.sites.iter().map(|s| grids[s.0 as usize].clone()).collect(),
             float_inputs: self.inputs(float)?,
             quantized_inputs: self.inputs(quantized)?,
@@ -126,14 +124,7 @@ impl<'a> Compiled<'a> {
 
     /// Reconstruction loss of `outputs` over all samples.
     pub fn loss(&self, outputs: &[Rows], targets: &[Rows]) -> f64 {
-        let mut total = 0.0;
-        for ((y, target), &slot) in outputs.iter().zip(targets).zip(&self.program.outputs) {
-            let square = |(&a, &b): (&f32, &f32)| f64::from(a - b) * f64::from(a - b);
-            let sample = |(y, t): (&[f32], &[f32])| y.iter().zip(t).map(square).sum::<f64>();
-            let sum: f64 = y.iter().zip(target.iter()).map(sample).sum();
-            total += sum / (loss_rest(&self.program.slots[slot].shape) * y.len()) as f64;
-        }
-        total
+        loss(&self.program, outputs, targets)
     }
 
     /// Adds the biases of `solution` to `learned`.
@@ -147,24 +138,47 @@ impl<'a> Compiled<'a> {
     }
 }
 
-/// Constant biases of the layers of `unit` that one convolution or Gemm alone reads, with their float content.
+/// Reconstruction loss of the `outputs` of `program` over all samples.
+pub(super) fn loss(program: &Program, outputs: &[Rows], targets: &[Rows]) -> f64 {
+    let mut total = 0.0;
+    for ((y, target), &slot) in outputs.iter().zip(targets).zip(&program.outputs) {
+        let square = |(&a, &b): (&f32, &f32)| f64::from(a - b) * f64::from(a - b);
+        let sample = |(y, t): (&[f32], &[f32])| y.iter().zip(t).map(square).sum::<f64>();
+        let sum: f64 = y.iter().zip(target.iter()).map(sample).sum();
+        total += sum / (loss_rest(&program.slots[slot].shape) * y.len()) as f64;
+    }
+    total
+}
+
+/// Constant biases of the layers of `unit` that can be learned, with their float content.
 fn learned_biases(graph: &Graph, plan: &Plan, unit: &Unit) -> Result<Vec<(LayerId, ValueId, Vec<f32>)>> {
-    let consumers = graph.consumers();
     let mut biases = Vec::new();
     for &id in &unit.layers {
-        let layer = &plan.layers[id.0 as usize];
-        let node = graph.node(layer.nodes[0]);
-        let Some(bias) = node.input(2).filter(|_| layer.nodes.len() == 1 && node.op.weight_index().is_some()) else {
-            continue;
-        };
-        if let (Some(tensor), [_]) = (graph.constant(bias), &consumers[bias.0 as usize][..]) {
-            // Of a grid per channel the bias has one element a step.
-            if layer.axis.is_none_or(|a| layer.shape[a] == tensor.len()) {
-                biases.push((id, bias, tensor.to_f32()?));
-            }
+        if let Some((value, content)) = bias_of(graph, &plan.layers[id.0 as usize])? {
+            biases.push((id, value, content));
         }
     }
     Ok(biases)
+}
+
+/// The constant bias of `layer` and its content, where nothing else reads it.
+pub(super) fn bias_of(graph: &Graph, layer: &Layer) -> Result<Option<(ValueId, Vec<f32>)>> {
+    let [id] = layer.nodes[..] else { return Ok(None) };
+    let Some(bias) = graph.node(id).input(2) else { return Ok(None) };
+    let reads = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().chain(&n.captures));
+    match graph.constant(bias) {
+        // Of a grid per channel the bias has one element a step.
+        Some(tensor) if layer.axis.is_none_or(|a| layer.shape[a] == tensor.len()) => {
+            Ok(if reads.filter(|&&v| v == bias).count() == 1 { Some((bias, tensor.to_f32()?)) } else { None })
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The bias of a layer whose weight has `grid`, before it is learned.
+pub(super) fn bias(layer: usize, float: Vec<f32>, grid: &Grid) -> Bias {
+    let step = |c: usize| grid.scale[if grid.scale.len() == 1 { 0 } else { c }];
+    Bias { layer, step: (0..float.len()).map(step).collect(), float }
 }
 
 /// A trainer whose iterations run on a pool of threads.

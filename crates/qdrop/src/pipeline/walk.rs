@@ -35,8 +35,7 @@ pub(super) struct Part {
 impl<'a> Walk<'a> {
     /// At the start of what the outputs of real numbers depend on, with the samples' `inputs`.
     pub fn new(graph: &'a Graph, facts: &'a Facts, inputs: Cache, pool: &'a ThreadPool) -> Self {
-        let outputs = graph.outputs.iter().copied();
-        let outputs: Vec<ValueId> = outputs.filter(|&v| facts.get(v).is_some_and(|f| run::is_real(f.dtype))).collect();
+        let outputs = run::real_outputs(graph, facts);
         let nodes = run::behind(graph, &outputs);
         Walk { graph, facts, pool, nodes, outputs, at: 0, values: inputs }
     }

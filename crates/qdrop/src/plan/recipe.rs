@@ -125,6 +125,8 @@ impl Default for Activations {
 
 /// Iterations per unit for which the published learning rates were chosen.
 const PUBLISHED_ITERATIONS: usize = 20_000;
+/// Most iterations for the whole network that nobody asked for.
+const MOST_TUNING: usize = 1000;
 /// Most that learning rates grow when iterations are fewer.
 const MOST_FASTER: f64 = 10.0;
 
@@ -173,9 +175,12 @@ pub struct Method {
     pub activation_keep: Option<f64>,
     /// Whether activation steps are learned. Default: for QDrop.
     pub learn_scales: Option<bool>,
-    /// Whether biases are learned with the roundings of their layers, at `rounding_lr` times the weight's step. Not in the
-    /// published method: rounding alone must then make up for what quantized activations shift on average.
-    pub learn_biases: bool,
+    /// Whether biases are learned with the roundings of their layers; without, rounding alone must make up for what
+    /// quantized activations shift on average, as published. Default: for QDrop.
+    pub learn_biases: Option<bool>,
+    /// Iterations in which biases and activation steps of the whole network are learned against its outputs after the
+    /// last unit; 0 leaves it at the units, as published. Default: for QDrop half of `iterations`, at most 1000, else 0.
+    pub tune_iterations: Option<usize>,
     /// Seed of every random choice.
     pub seed: u64,
     /// Threads; 0 takes all cores. Changes speed, never the result.
@@ -197,7 +202,8 @@ impl Default for Method {
             input_keep: None,
             activation_keep: None,
             learn_scales: None,
-            learn_biases: true,
+            learn_biases: None,
+            tune_iterations: None,
             seed: 1005,
             threads: 0,
         }
@@ -215,6 +221,10 @@ pub struct Effective {
     pub rounding_lr: f64,
     /// First learning rate of the activation steps; 0 where they are not learned.
     pub scale_lr: f64,
+    /// Whether biases are learned.
+    pub learn_biases: bool,
+    /// Iterations for the whole network after the last unit.
+    pub tune_iterations: usize,
     /// Whether anything is learned at all.
     pub learns: bool,
     /// The method's own granularity, which [`Units::granularity`] overrides.
@@ -229,6 +239,7 @@ impl Method {
             MethodName::Adaround => (0.0, false, Granularity::Layer),
             MethodName::Qdrop => (0.5, true, Granularity::Block),
         };
+        let qdrop = self.name == MethodName::Qdrop;
         let faster = (PUBLISHED_ITERATIONS as f64 / self.iterations.max(1) as f64).clamp(1.0, MOST_FASTER);
         Effective {
             input_keep: self.input_keep.unwrap_or(keep),
@@ -239,6 +250,12 @@ impl Method {
             } else {
                 0.0
             },
+            learn_biases: self.learn_biases.unwrap_or(qdrop),
+            tune_iterations: self.tune_iterations.unwrap_or(if qdrop {
+                (self.iterations / 2).min(MOST_TUNING)
+            } else {
+                0
+            }),
             learns: self.name != MethodName::Rtn,
             granularity,
         }

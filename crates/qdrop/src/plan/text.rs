@@ -84,8 +84,14 @@ const KEYS: &[Key] = &[
     (
         "method",
         "learn_biases",
-        "",
-        "learn biases with the roundings of their layers (not in the paper), at rounding_lr times the weight's step",
+        "true",
+        "learn biases with the roundings of their layers (not in the paper);\ndefault true for qdrop, false for the others",
+    ),
+    (
+        "method",
+        "tune_iterations",
+        "1000",
+        "iterations in which biases and activation steps of the whole network are learned against its outputs after\nthe last unit (0 in the paper); default for qdrop half of iterations, at most 1000, 0 for the others",
     ),
     ("method", "learn_scales", "true", "learn activation steps; default true for qdrop, false for the others"),
     ("method", "seed", "", "seed of every random choice"),

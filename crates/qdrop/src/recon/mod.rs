@@ -15,8 +15,10 @@ use crate::quant::{Grid, QuantizedWeight, rounding};
 pub struct Settings {
     /// Number of iterations.
     pub iterations: usize,
-    /// Learning rate of the rounding variables, and of biases in units of their weights' steps.
+    /// Learning rate of the rounding variables.
     pub rounding_lr: f64,
+    /// Learning rate of the biases at the start, in units of their weights' steps, from where it falls to 0 by a cosine.
+    pub bias_lr: f64,
     /// Learning rate of the steps at the start, from where it falls to 0 by a cosine; 0 leaves them as they are.
     pub scale_lr: f64,
     /// Weight of the rounding regulariser.
@@ -35,14 +37,15 @@ impl Settings {
         let (count, all) = (iteration as f64, self.iterations as f64);
         let start = self.warmup * all;
         let rest = (1.0 - (count - start) / (all - start)).max(0.0);
-        let turn = std::f64::consts::PI * (count - 1.0) / all;
+        let fall = 0.5 * (1.0 + (std::f64::consts::PI * (count - 1.0) / all).cos());
         Step {
             iteration,
             draws,
             lambda: if count >= start { self.lambda } else { 0.0 },
             beta: self.beta_end + (self.beta_start - self.beta_end) * rest,
             rounding_lr: self.rounding_lr,
-            scale_lr: self.scale_lr * 0.5 * (1.0 + turn.cos()),
+            bias_lr: self.bias_lr * fall,
+            scale_lr: self.scale_lr * fall,
         }
     }
 }

@@ -272,7 +272,10 @@ impl Frame {
                     let mut down = target.map(|b| std::mem::take(&mut self.buffers[b]));
                     let add = target.is_some() && std::mem::replace(&mut self.written[*x], true);
                     let size = code.layouts[*x].numel() * self.samples;
-                    let (xs, ws) = (self.read(shared, *x), self.read(shared, *w));
+                    // Where the weight is not learned, x may be gone.
+                    let learned = matches!(code.places[*w], Place::Weight(_));
+                    let xs = if learned { self.read(shared, *x) } else { &[] };
+                    let ws = self.read(shared, *w);
                     let dys = &dy[..n];
                     if let Some(Place::Weight(i)) = bias.map(|b| code.places[b]) {
                         bias_gradient(dys, matches!(kernel, Kernel::Dense { .. }), &mut sums.weights[i]);

@@ -127,6 +127,7 @@ impl Net {
             weights: self.weights.iter().enumerate().map(weight).collect(),
             biases: self.biases.iter().map(bias).collect(),
             grids: self.sites.iter().map(|_| Grid::per_tensor(3, 0.31, 2).unwrap()).collect(),
+            scale_rates: (0..self.sites.len()).map(|i| 1.0 + i as f64 / 2.0).collect(),
             float_inputs: of(1000, &program.inputs),
             quantized_inputs: of(1100, &program.inputs),
             targets: of(1200, &program.outputs),
@@ -175,7 +176,8 @@ fn check_learning(problem: &Problem, keep: f64) {
     let draws = RandomDraws { seed: 3, unit: 1, batch: 5, samples, input_keep: keep, activation_keep: keep };
     for iteration in 1..=4 {
         let lambda = if iteration > 2 { 0.05 } else { 0.0 };
-        let step = Step { iteration, draws: &draws, lambda, beta: 7.5, rounding_lr: 1e-2, scale_lr: 1e-3 };
+        let step =
+            Step { iteration, draws: &draws, lambda, beta: 7.5, rounding_lr: 1e-2, bias_lr: 2e-2, scale_lr: 1e-3 };
         let (a, b) = (cpu.step(&step).unwrap(), naive.step(&step).unwrap());
         assert!((a.reconstruction / b.reconstruction - 1.0).abs() < 1e-4, "{iteration}: {a:?} against {b:?}");
         assert!((a.total / b.total - 1.0).abs() < 1e-4, "{iteration}: {a:?} against {b:?}");
@@ -272,6 +274,27 @@ fn biases() {
 }
 
 #[test]
+fn biases_and_steps_around_fixed_weights() {
+    let mut net = Net::new();
+    let x = net.input();
+    let a = net.conv(x, [6, 4, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+    let a = net.relu(a);
+    let a = net.site(a);
+    let b = net.conv(a, [6, 1, 3, 3], 1, [1, 1, 1, 1], 1, 6);
+    let b = net.site(b);
+    let c = net.conv(b, [5, 6, 1, 1], 1, [0, 0, 0, 0], 1, 1);
+    let c = net.op(Op::Flatten { axis: 1 }, &[c]);
+    let (w, bias) = (net.constant(&[7, 5 * 30]), net.constant(&[7]));
+    let y = net.op(Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[c, w, bias]);
+    net.weights.clear();
+    let biases = net.graph.nodes.iter().filter_map(|n| n.input(2)).collect::<Vec<_>>();
+    net.biases = biases.into_iter().map(|b| (0, b)).collect();
+    let problem = net.problem(&[&[1, 4, 5, 6]], &[y], 6);
+    assert_eq!(problem.biases.len(), 4);
+    check(&problem);
+}
+
+#[test]
 fn values_that_are_read_several_times_and_several_outputs() {
     let mut net = Net::new();
     let (x, z) = (net.input(), net.input());
@@ -341,6 +364,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
                 lambda: 0.01,
                 beta: 4.0,
                 rounding_lr: 1e-2,
+                bias_lr: 1e-2,
                 scale_lr: 1e-3,
             };
             let losses: Vec<_> = (1..=3).map(|i| trainer.step(&step(i)).unwrap()).collect();

@@ -135,7 +135,7 @@ impl<'a> CpuTrainer<'a> {
             let [m, v] = &mut self.moments[i];
             *m += (g - *m) * 0.1;
             *v = *v * 0.999 + g * g * 0.001;
-            let change = step.scale_lr / c1 * *m / ((*v / c2).sqrt() + 1e-8);
+            let change = step.scale_lr * self.problem.scale_rates[i] / c1 * *m / ((*v / c2).sqrt() + 1e-8);
             grid.scale[0] = ((f64::from(grid.scale[0]) - change) as f32).abs().max(LEARNED_STEP_FLOOR);
         }
     }

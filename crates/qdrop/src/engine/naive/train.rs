@@ -125,7 +125,8 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
             for (i, grid) in self.grids.iter_mut().enumerate() {
                 let factor = gradient_factor(batch.len() * numel(program.sites[i]), grid.qmax);
                 let g = (by_scale[i] * factor) as f32;
-                let change: f32 = self.scale_adam[i].changes(&[g], step.scale_lr, step.iteration).sum();
+                let lr = step.scale_lr * self.problem.scale_rates[i];
+                let change: f32 = self.scale_adam[i].changes(&[g], lr, step.iteration).sum();
                 grid.scale[0] = (grid.scale[0] - change).abs().max(LEARNED_STEP_FLOOR);
             }
         }

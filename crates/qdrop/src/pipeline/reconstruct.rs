@@ -1,0 +1,197 @@
+//! Solving the units one after the other, then tuning the whole network.
+
+use super::run;
+use super::unit::{Biases, Compiled, Pooled};
+use crate::data::Samples;
+use crate::engine::cpu::CpuTrainer;
+use crate::engine::facts::Facts;
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::plan::{LayerId, Plan, Recipe, Unit};
+use crate::quant::{Grid, QuantizedWeight};
+use crate::recon::{self, Draws, Problem, RandomDraws, Settings, Solution};
+use crate::report::{Event, Sink, UnitReport};
+use rayon::ThreadPool;
+use std::time::Instant;
+
+/// Everything that the reconstruction of all units reads.
+pub(super) struct Job<'a> {
+    pub graph: &'a Graph,
+    pub facts: &'a Facts,
+    pub plan: &'a Plan,
+    pub recipe: &'a Recipe,
+    pub pool: &'a ThreadPool,
+    pub weight_grids: &'a [Grid],
+    pub samples: &'a dyn Samples,
+}
+
+/// What is found: integers of every weight, learned biases, the grid of every site.
+pub(super) struct Found {
+    pub weights: Vec<QuantizedWeight>,
+    pub biases: Biases,
+    pub grids: Vec<Grid>,
+}
+
+impl Job<'_> {
+    /// Solves the units in order, from what nearest rounding gives, and tunes the network. Both streams advance through
+    /// each unit once, when it is solved.
+    pub fn reconstruct(&self, start: Found, reports: &mut Vec<UnitReport>, sink: &mut dyn Sink) -> Result<Found> {
+        let units = &self.plan.units;
+        let Found { mut weights, mut biases, mut grids } = start;
+        let mut float = run::load(self.graph, self.samples, self.pool)?;
+        let mut quantized = float.clone();
+        let mut pace = Pace::new(self);
+        let learn_biases = self.recipe.method.resolved().learn_biases;
+        for (number, unit) in units.iter().enumerate() {
+            let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, learn_biases)?;
+            let targets = self.pool.install(|| compiled.float_outputs(&float))?;
+            let next = if unit.layers.is_empty() {
+                self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?
+            } else {
+                let start = Instant::now();
+                let name = |l: &LayerId| self.plan.layers[l.0 as usize].name.clone();
+                let layers: Vec<String> = unit.layers.iter().map(name).collect();
+                sink.event(&pace.started(&unit.name, layers.len()));
+                let nearest =
+                    self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?;
+                let loss_before = compiled.loss(&nearest, &targets);
+                drop(nearest);
+                let problem = compiled.problem(self.weight_grids, &grids, &float, &quantized, targets.clone())?;
+                let mut solution = self
+                    .solve_unit(&problem, number as u32, &pace, sink)
+                    .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;
+                compiled.keep_biases(&mut solution, &mut biases);
+                for weight in solution.weights {
+                    let layer = weight.layer;
+                    weights[layer] = weight;
+                }
+                for (site, grid) in compiled.sites.iter().zip(solution.grids) {
+                    grids[site.0 as usize] = grid;
+                }
+                let next = self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?;
+                let report = UnitReport {
+                    name: unit.name.clone(),
+                    layers,
+                    loss_before,
+                    loss_after: compiled.loss(&next, &targets),
+                    iterations: pace.iterations(),
+                    seconds: start.elapsed().as_secs_f64(),
+                };
+                sink.event(&pace.finished(&report));
+                reports.push(report);
+                next
+            };
+            compiled.store(&mut float, targets);
+            compiled.store(&mut quantized, next);
+            for cache in [&mut float, &mut quantized] {
+                cache.retain(|v, _| units[number + 1..].iter().any(|u| u.inputs.contains(v)));
+            }
+        }
+        drop((float, quantized));
+        let mut found = Found { weights, biases, grids };
+        if pace.iterations() > 0 {
+            reports.extend(self.tune(&mut found, &mut pace, sink)?);
+        }
+        Ok(found)
+    }
+
+    fn solve_unit(&self, problem: &Problem, unit: u32, pace: &Pace, sink: &mut dyn Sink) -> Result<Solution> {
+        let method = &self.recipe.method;
+        let effective = method.resolved();
+        let settings = Settings {
+            iterations: method.iterations,
+            rounding_lr: effective.rounding_lr,
+            bias_lr: effective.rounding_lr,
+            scale_lr: effective.scale_lr,
+            lambda: method.lambda,
+            warmup: method.warmup,
+            beta_start: method.beta_start,
+            beta_end: method.beta_end,
+        };
+        let draws = RandomDraws {
+            seed: method.seed,
+            unit,
+            batch: method.batch,
+            samples: problem.samples(),
+            input_keep: effective.input_keep,
+            activation_keep: effective.activation_keep,
+        };
+        self.solve(problem, &settings, &draws, pace, sink)
+    }
+
+    /// Solves `problem` on this machine's processors.
+    pub fn solve(
+        &self,
+        problem: &Problem,
+        settings: &Settings,
+        draws: &dyn Draws,
+        pace: &Pace,
+        sink: &mut dyn Sink,
+    ) -> Result<Solution> {
+        let mut trainer = Pooled { pool: self.pool, trainer: self.pool.install(|| CpuTrainer::new(problem))? };
+        let start = Instant::now();
+        recon::solve(problem, settings, &mut trainer, draws, &mut |iteration, losses| {
+            sink.event(&pace.event(iteration, losses.reconstruction, start.elapsed().as_secs_f64()));
+            !sink.cancelled()
+        })
+    }
+}
+
+/// Multiply-adds that take as long as reading and writing one value, about.
+const TRAFFIC: u64 = 50;
+
+/// Estimates the time left from the work done so far.
+pub(super) struct Pace {
+    /// Per unit to solve, and for the whole network at the end: multiply-adds of an iteration's sample and what its
+    /// memory traffic comes to, iterations.
+    work: Vec<(f64, usize)>,
+    /// Position among them.
+    index: usize,
+}
+
+impl Pace {
+    fn new(job: &Job) -> Self {
+        let numel = |v| job.facts.get(v).map_or(0, |f| f.numel() as u64);
+        let values = |u: &Unit| -> u64 {
+            u.nodes.iter().flat_map(|&n| job.graph.node(n).outputs.iter().flatten().copied()).map(numel).sum()
+        };
+        let work = |u: &Unit| u.multiply_adds.saturating_add(TRAFFIC * values(u)).max(1) as f64;
+        let method = &job.recipe.method;
+        let solved = job.plan.units.iter().filter(|u| !u.layers.is_empty());
+        let mut work: Vec<(f64, usize)> = solved.map(|u| (work(u), method.iterations)).collect();
+        let whole = work.iter().map(|w| w.0).sum();
+        work.push((whole, method.resolved().tune_iterations));
+        Pace { work, index: 0 }
+    }
+
+    /// Iterations of what is solved now.
+    pub fn iterations(&self) -> usize {
+        self.work[self.index].1
+    }
+
+    pub fn started(&self, name: &str, layers: usize) -> Event {
+        let total = self.work.iter().filter(|w| w.1 > 0).count();
+        Event::UnitStarted { index: self.index, total, name: name.into(), layers, iterations: self.iterations() }
+    }
+
+    pub fn finished(&mut self, unit: &UnitReport) -> Event {
+        self.index += 1;
+        Event::UnitFinished { index: self.index - 1, unit: unit.clone() }
+    }
+
+    fn event(&self, iteration: usize, loss: f64, seconds: f64) -> Event {
+        let (now, iterations) = self.work[self.index];
+        let each = seconds / iteration as f64;
+        let left = each * (iterations - iteration) as f64;
+        let later: f64 = self.work[self.index + 1..].iter().map(|&(work, iterations)| work * iterations as f64).sum();
+        Event::UnitProgress {
+            index: self.index,
+            iteration,
+            iterations,
+            loss,
+            iterations_per_second: 1.0 / each,
+            unit_seconds_left: left,
+            run_seconds_left: left + later / now * each,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The last stage: biases and activation steps of the whole quantized network are learned against the float network's
+//! outputs. Integers stay.
+//!
+//! Units are solved one after the other, each for its own output; what is left of their errors adds up on the way. Here
+//! all answer for the network's outputs at once. Few numbers are learned, so a few hundred samples suffice.
+
+use super::reconstruct::{Found, Job, Pace};
+use super::run;
+use super::unit::{bias, bias_of, loss};
+use crate::engine::cpu::Runner;
+use crate::engine::facts;
+use crate::engine::program::{Region, compile};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::quant::Grid;
+use crate::recon::{Problem, RandomDraws, Settings};
+use crate::report::{Sink, UnitReport};
+use crate::tensor::{Rows, Tensor};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Number of the random streams, which separates them from those of units.
+const STREAM: u32 = u32::MAX;
+/// First learning rate of biases, in steps of their weights.
+const BIAS_LR: f64 = 1e-1;
+/// First learning rate of activation steps, as a share of each.
+const SCALE_LR: f64 = 1e-2;
+
+impl Job<'_> {
+    /// Learns the biases and steps of `found`, which stays as it is where that does not bring the outputs closer.
+    pub fn tune(&self, found: &mut Found, pace: &mut Pace, sink: &mut dyn Sink) -> Result<Option<UnitReport>> {
+        let start = Instant::now();
+        let (problem, ids) = self.network(found)?;
+        if problem.biases.is_empty() && problem.grids.is_empty() {
+            return Ok(None);
+        }
+        let layers: Vec<String> = self.plan.layers.iter().map(|l| l.name.clone()).collect();
+        sink.event(&pace.started("network", layers.len()));
+        let method = &self.recipe.method;
+        let settings = Settings {
+            iterations: pace.iterations(),
+            rounding_lr: 0.0,
+            bias_lr: BIAS_LR,
+            scale_lr: if method.resolved().scale_lr > 0.0 { SCALE_LR } else { 0.0 },
+            lambda: 0.0,
+            warmup: method.warmup,
+            beta_start: method.beta_start,
+            beta_end: method.beta_end,
+        };
+        let draws = RandomDraws {
+            seed: method.seed,
+            unit: STREAM,
+            batch: method.batch,
+            samples: problem.samples(),
+            input_keep: 1.0,
+            activation_keep: 1.0,
+        };
+        let runner = Runner::new(&problem.program)?;
+        let measure = |biases: &[&[f32]], grids: &[Grid]| {
+            let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
+            let outputs = self.pool.install(|| runner.run(biases, &grids, &problem.quantized_inputs))?;
+            Ok::<_, Error>(loss(&problem.program, &outputs, &problem.targets))
+        };
+        let before: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
+        let loss_before = measure(&before, &problem.grids)?;
+        let solution = self.solve(&problem, &settings, &draws, pace, sink).map_err(|e| e.at("the whole network"))?;
+        let after: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
+        let mut loss_after = measure(&after, &solution.grids)?;
+        if loss_after < loss_before {
+            found.biases.extend(ids.into_iter().zip(solution.biases.into_iter().map(|b| b.1)));
+            found.grids = solution.grids;
+        } else {
+            loss_after = loss_before;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let name = "network".to_string();
+        let report = UnitReport { name, layers, loss_before, loss_after, iterations: pace.iterations(), seconds };
+        sink.event(&pace.finished(&report));
+        Ok(Some(report))
+    }
+
+    /// The whole network with the integers of `found`, to be solved for its biases and steps; and where the biases lie.
+    fn network(&self, found: &Found) -> Result<(Problem, Vec<ValueId>)> {
+        let cache = run::load(self.graph, self.samples, self.pool)?;
+        let outputs = run::real_outputs(self.graph, self.facts);
+        let (nodes, inputs) = (run::behind(self.graph, &outputs), self.graph.inputs.clone());
+        let rows: Vec<Rows> = cache.into_values().collect();
+        let region = Region { nodes, inputs, outputs, ..Region::default() };
+        let float = Runner::new(&compile(self.graph, self.facts, &region)?)?;
+        let targets = self.pool.install(|| float.run(&[], &[], &rows))?;
+
+        let (mut ids, mut biases) = (Vec::new(), Vec::new());
+        for (i, layer) in self.plan.layers.iter().enumerate() {
+            if let Some((id, float)) =
+                bias_of(self.graph, layer)?.filter(|_| self.recipe.method.resolved().learn_biases)
+            {
+                biases.push(bias(i, found.biases.get(&id).cloned().unwrap_or(float), &self.weight_grids[i]));
+                ids.push(id);
+            }
+        }
+        let rounded = self.rounded(found)?;
+        let sites = self.plan.sites.iter().map(|s| (s.value, s.readers.clone())).collect();
+        let facts = facts::infer(&rounded, &self.shapes())?;
+        let program = compile(&rounded, &facts, &Region { weights: ids.clone(), sites, ..region })?;
+        let problem = Problem {
+            program,
+            weights: Vec::new(),
+            biases,
+            scale_rates: found.grids.iter().map(|g| f64::from(g.scale[0])).collect(),
+            grids: found.grids.clone(),
+            float_inputs: rows.clone(),
+            quantized_inputs: rows,
+            targets,
+        };
+        Ok((problem, ids))
+    }
+
+    /// The network with its weights rounded.
+    fn rounded(&self, found: &Found) -> Result<Graph> {
+        let mut rounded = self.graph.clone();
+        for weight in &found.weights {
+            let layer = &self.plan.layers[weight.layer];
+            let content = weight.grid.dequantize_u8(&layer.shape, &weight.integers)?;
+            rounded.value_mut(layer.weight).constant = Some(Arc::new(Tensor::f32(&layer.shape, content)));
+        }
+        Ok(rounded)
+    }
+
+    /// Shapes of one sample, per input.
+    fn shapes(&self) -> Vec<Vec<usize>> {
+        self.graph.inputs.iter().filter_map(|&v| self.facts.get(v)).map(|f| f.shape.clone()).collect()
+    }
+}
