@@ -41,7 +41,10 @@ fn reports_are_json_and_learning_lowers_the_loss() {
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&report["weight_bits"], &report["activation_bits"]), (&2.into(), &3.into()));
     let units = report["units"].as_array().unwrap();
-    assert_eq!(units.iter().map(|u| u["name"].as_str().unwrap()).collect::<Vec<_>>(), ["stem", "block", "head"]);
+    assert_eq!(
+        units.iter().map(|u| u["name"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["stem", "block", "head", "network"]
+    );
     let loss = |u: &serde_json::Value, key: &str| u[key].as_f64().unwrap();
     assert!(loss(&units[1], "loss_after") < loss(&units[1], "loss_before"), "{text}");
     assert_eq!(report["accuracy"]["result"]["samples"], 40);

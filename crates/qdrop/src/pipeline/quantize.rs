@@ -65,6 +65,7 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
         Ok((grids, pool.install(|| calibrate::fit_weights(graph, &plan))?))
     })?;
     report.timings.push(timing);
+    let first = grids.clone();
     if recipe.activations.refine_samples > 0 && !grids.is_empty() {
         let ((), timing) = timed(sink, Stage::Refine, Some(grids.len()), |sink| {
             let few = samples::spread(samples, Some(recipe.activations.refine_samples))?;
@@ -79,7 +80,8 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
     if recipe.method.resolved().learns {
         report.iterations = recipe.method.iterations;
         let weight_grids = &weight_grids;
-        let job = Job { graph, facts: &facts, plan: &plan, recipe, pool: &pool, weight_grids, samples };
+        let scale_rates = refine::scale_rates(&first, &found.grids);
+        let job = Job { graph, facts: &facts, plan: &plan, recipe, pool: &pool, weight_grids, scale_rates, samples };
         let (learned, timing) =
             timed(sink, Stage::Reconstruct, None, |sink| job.reconstruct(found, &mut report.units, sink))?;
         report.timings.push(timing);

@@ -22,6 +22,8 @@ pub(super) struct Job<'a> {
     pub recipe: &'a Recipe,
     pub pool: &'a ThreadPool,
     pub weight_grids: &'a [Grid],
+    /// Per site of the plan: what the learning rate of its step is multiplied by while units are solved.
+    pub scale_rates: Vec<f64>,
     pub samples: &'a dyn Samples,
 }
 
@@ -56,7 +58,14 @@ impl Job<'_> {
                     self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?;
                 let loss_before = compiled.loss(&nearest, &targets);
                 drop(nearest);
-                let problem = compiled.problem(self.weight_grids, &grids, &float, &quantized, targets.clone())?;
+                let problem = compiled.problem(
+                    self.weight_grids,
+                    &grids,
+                    &self.scale_rates,
+                    &float,
+                    &quantized,
+                    targets.clone(),
+                )?;
                 let mut solution = self
                     .solve_unit(&problem, number as u32, &pace, sink)
                     .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;
