@@ -114,7 +114,7 @@ mod tests {
     fn steps_that_were_halved_are_held() {
         let grid = |scale| Grid::per_tensor(4, scale, 3).unwrap();
         let first = [grid(1.0), grid(1.0), grid(1.0), grid(1.0)];
-        let refined = [grid(1.0), grid(0.70711), grid(0.50000006), grid(2.0)];
+        let refined = [grid(1.0), grid(0.7), grid(0.50000006), grid(2.0)];
         assert_eq!(scale_rates(&first, &refined), [1.0, 1.0, 0.0, 1.0]);
     }
 
