@@ -121,7 +121,7 @@ pub fn exponents(plan: &Plan, pair: &Pair, values: &Rows) -> Result<Vec<i32>> {
     Ok(channels.iter().map(exponent).collect())
 }
 
-/// Lets channel c of `pair` grow by 2^`exponents`[c].
+/// Lets each channel of `pair` grow by 2 to the power of its entry in `exponents`.
 pub fn equalize(graph: &mut Graph, pair: &Pair, exponents: &[i32]) -> Result<()> {
     for &constant in graph.node(pair.before).inputs.clone()[1..].iter().flatten() {
         scale(graph, constant, exponents)?;
