@@ -47,6 +47,8 @@ fn reports_are_json_and_learning_lowers_the_loss() {
     );
     let loss = |u: &serde_json::Value, key: &str| u[key].as_f64().unwrap();
     assert!(loss(&units[1], "loss_after") < loss(&units[1], "loss_before"), "{text}");
+    assert!(loss(&units[3], "loss_after") < loss(&units[3], "loss_before"), "{text}");
+    assert_eq!((&units[3]["iterations"], units[3]["layers"].as_array().map(Vec::len)), (&150.into(), Some(4)), "{text}");
     assert_eq!(report["accuracy"]["result"]["samples"], 40);
     let eval: serde_json::Value = serde_json::from_str(&ok(dir, "eval a.onnx --data list.csv --format json")).unwrap();
     assert_eq!(eval["top1"], report["accuracy"]["result"]["top1"], "the file measures as reported");

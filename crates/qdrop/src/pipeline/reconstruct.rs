@@ -168,7 +168,7 @@ impl Pace {
         let method = &job.recipe.method;
         let solved = job.plan.units.iter().filter(|u| !u.layers.is_empty());
         let mut work: Vec<(f64, usize)> = solved.map(|u| (work(u), method.iterations)).collect();
-        let whole = work.iter().map(|w| w.0).sum();
+        let whole = work.iter().map(|w| w.0).sum::<f64>().max(1.0);
         work.push((whole, method.resolved().tune_iterations));
         Pace { work, index: 0 }
     }

@@ -84,7 +84,7 @@ impl Job<'_> {
         let cache = run::load(self.graph, self.samples, self.pool)?;
         let outputs = run::real_outputs(self.graph, self.facts);
         let (nodes, inputs) = (run::behind(self.graph, &outputs), self.graph.inputs.clone());
-        let rows: Vec<Rows> = cache.into_values().collect();
+        let rows: Vec<Rows> = inputs.iter().map(|v| cache[v].clone()).collect();
         let region = Region { nodes, inputs, outputs, ..Region::default() };
         let float = Runner::new(&compile(self.graph, self.facts, &region)?)?;
         let targets = self.pool.install(|| float.run(&[], &[], &rows))?;

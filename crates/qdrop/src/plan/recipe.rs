@@ -401,4 +401,17 @@ mod tests {
         let brecq = Method { name: MethodName::Brecq, ..Method::default() };
         assert_eq!(brecq.resolved().scale_lr, 0.0);
     }
+
+    #[test]
+    fn what_goes_beyond_the_paper_is_for_qdrop_unless_asked_for() {
+        let beyond = |name, iterations, learn_biases, tune_iterations| {
+            let e = Method { name, iterations, learn_biases, tune_iterations, ..Method::default() }.resolved();
+            (e.learn_biases, e.tune_iterations)
+        };
+        assert_eq!(beyond(MethodName::Qdrop, 20_000, None, None), (true, 1000));
+        assert_eq!(beyond(MethodName::Qdrop, 300, None, None), (true, 150));
+        assert_eq!(beyond(MethodName::Qdrop, 300, Some(false), Some(0)), (false, 0));
+        assert_eq!(beyond(MethodName::Brecq, 20_000, None, None), (false, 0));
+        assert_eq!(beyond(MethodName::Adaround, 20_000, Some(true), Some(7)), (true, 7));
+    }
 }
