@@ -2,6 +2,7 @@
 
 mod common;
 
+use qdrop::graph::{Fact, Node, Op};
 use std::path::Path;
 
 fn ok(dir: &Path, line: &str) -> String {
@@ -48,10 +49,37 @@ fn reports_are_json_and_learning_lowers_the_loss() {
     let loss = |u: &serde_json::Value, key: &str| u[key].as_f64().unwrap();
     assert!(loss(&units[1], "loss_after") < loss(&units[1], "loss_before"), "{text}");
     assert!(loss(&units[3], "loss_after") < loss(&units[3], "loss_before"), "{text}");
-    assert_eq!((&units[3]["iterations"], units[3]["layers"].as_array().map(Vec::len)), (&150.into(), Some(4)), "{text}");
+    assert_eq!(
+        (&units[3]["iterations"], units[3]["layers"].as_array().map(Vec::len)),
+        (&150.into(), Some(4)),
+        "{text}"
+    );
     assert_eq!(report["accuracy"]["result"]["samples"], 40);
     let eval: serde_json::Value = serde_json::from_str(&ok(dir, "eval a.onnx --data list.csv --format json")).unwrap();
     assert_eq!(eval["top1"], report["accuracy"]["result"]["top1"], "the file measures as reported");
+}
+
+/// The last stage learns against outputs of real numbers; here there are none, or they do not see the last layer.
+#[test]
+fn networks_that_end_in_integers_are_quantized() {
+    for with_real in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        common::world(dir);
+        let mut graph = common::network();
+        let class = graph.add_value("class", Fact::default());
+        let op = Op::ArgReduce { largest: true, axis: 1, keepdims: false, select_last_index: false };
+        graph.nodes.push(Node::new("argmax", op, &[graph.outputs[0]], &[class]));
+        graph.outputs = vec![class];
+        if with_real {
+            graph.outputs.extend(graph.value_ids().find(|&v| graph.value(v).name == "flat"));
+        }
+        qdrop::onnx::write(&graph, &dir.join("class.onnx")).unwrap();
+        let line = "quantize class.onnx --calib images --batch 8 --iters 4 -w 2 -a 3 -o a.onnx --format json";
+        let report: serde_json::Value = serde_json::from_str(&ok(dir, line)).unwrap();
+        let last = report["units"].as_array().unwrap().last().unwrap()["name"].clone();
+        assert_eq!(last, if with_real { "network" } else { "head" });
+    }
 }
 
 #[test]

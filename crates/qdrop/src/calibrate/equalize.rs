@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, Unary, ValueId};
 use crate::plan::{Plan, SiteId};
 use crate::quant::{Observation, fit};
-use crate::tensor::{Rows, Tensor};
+use crate::tensor::{DType, Rows, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ const MOST_DOUBLINGS: f32 = 6.0;
 
 /// A site between two layers whose channels may be scaled.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pair {
+pub struct LayerPair {
     /// The site on the rectified tensor.
     pub site: SiteId,
     /// The convolution that computes it.
@@ -33,7 +33,7 @@ pub struct Pair {
 }
 
 /// All pairs of `plan`, which was made from `graph`, in the order of its sites.
-pub fn pairs(graph: &Graph, plan: &Plan) -> Vec<Pair> {
+pub fn layer_pairs(graph: &Graph, plan: &Plan) -> Vec<LayerPair> {
     let view = View { graph, producers: graph.producers(), consumers: graph.consumers(), plan };
     (0..plan.sites.len() as u32).filter_map(|i| view.pair(SiteId(i))).collect()
 }
@@ -46,7 +46,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn pair(&self, site: SiteId) -> Option<Pair> {
+    fn pair(&self, site: SiteId) -> Option<LayerPair> {
         let value = self.plan.sites[site.0 as usize].value;
         let after = self.only_reader(value)?;
         let rectifier = self.graph.node(self.producers[value.0 as usize]?);
@@ -56,7 +56,7 @@ impl View<'_> {
         let (channels, _) = self.filters(before)?;
         let (_, depth) = self.filters(after)?;
         let Op::Conv { group, .. } = self.graph.node(after).op else { return None };
-        (group as usize == channels && depth == 1).then_some(Pair { site, before, after, channels, cap })
+        (group as usize == channels && depth == 1).then_some(LayerPair { site, before, after, channels, cap })
     }
 
     /// The one node that reads `value` as its first operand, where nobody else sees it.
@@ -84,7 +84,9 @@ impl View<'_> {
     /// output channel, and has no other reader, like its bias.
     fn filters(&self, id: NodeId) -> Option<(usize, usize)> {
         let node = self.graph.node(id);
-        let mine = |v: &ValueId| self.graph.constant(*v).is_some() && self.consumers[v.0 as usize].len() == 1;
+        // Half precision has too few exponents to be scaled without loss.
+        let single = |v: &ValueId| self.graph.constant(*v).is_some_and(|t| t.dtype() == DType::F32);
+        let mine = |v: &ValueId| single(v) && self.consumers[v.0 as usize].len() == 1;
         let layer = self.plan.layers.iter().find(|l| l.nodes.contains(&id));
         let fits = matches!(node.op, Op::Conv { .. })
             && layer.is_none_or(|l| l.axis == Some(0))
@@ -96,7 +98,7 @@ impl View<'_> {
 
 /// Exponents of the factors of two by which the channels of `pair` should grow, for `values` of its site [samples,
 /// C·H·W]: toward the channel with the widest step, and no further than its rectifier allows on these values.
-pub fn exponents(plan: &Plan, pair: &Pair, values: &Rows) -> Result<Vec<i32>> {
+pub fn exponents(plan: &Plan, pair: &LayerPair, values: &Rows) -> Result<Vec<i32>> {
     let site = &plan.sites[pair.site.0 as usize];
     let plane = values.width() / pair.channels;
     let channel = |c: usize| {
@@ -122,7 +124,7 @@ pub fn exponents(plan: &Plan, pair: &Pair, values: &Rows) -> Result<Vec<i32>> {
 }
 
 /// Lets each channel of `pair` grow by 2 to the power of its entry in `exponents`.
-pub fn equalize(graph: &mut Graph, pair: &Pair, exponents: &[i32]) -> Result<()> {
+pub fn equalize(graph: &mut Graph, pair: &LayerPair, exponents: &[i32]) -> Result<()> {
     for &constant in graph.node(pair.before).inputs.clone()[1..].iter().flatten() {
         scale(graph, constant, exponents)?;
     }
@@ -152,7 +154,6 @@ mod tests {
     use crate::engine::program::{Region, compile};
     use crate::graph::testing::{Builder, window};
     use crate::plan::{Recipe, plan};
-    use crate::tensor::DType;
 
     /// Images → convolution → rectifier → depthwise → rectifier → depthwise → convolution, three channels inside.
     fn network(cap: Option<f32>, bits: u32) -> (Graph, Plan) {
@@ -197,7 +198,7 @@ mod tests {
     fn channels_grow_and_the_network_stays() {
         for (cap, bits) in [(None, 4), (Some(6.0), 4), (None, 32)] {
             let (graph, plan) = network(cap, bits);
-            let pairs = pairs(&graph, &plan);
+            let pairs = layer_pairs(&graph, &plan);
             assert_eq!(pairs.len(), 1);
             assert_eq!(pairs[0].cap, cap);
             let mut equal = graph.clone();
@@ -213,7 +214,7 @@ mod tests {
     #[test]
     fn factors_bring_steps_together_within_the_cap() {
         let (graph, plan) = network(Some(6.0), 4);
-        let pair = &pairs(&graph, &plan)[0];
+        let pair = &layer_pairs(&graph, &plan)[0];
         // Channels reach 3, 0.4 and 0; two samples of four pixels.
         let values = |tops: [f32; 3]| {
             let row = tops.iter().flat_map(|t| [0.0, t / 15.0, t / 3.0, *t]).collect::<Vec<f32>>();
@@ -231,7 +232,7 @@ mod tests {
         let without = |change: &dyn Fn(&mut Graph, &mut Plan)| {
             let (mut graph, mut plan) = network(None, 4);
             change(&mut graph, &mut plan);
-            pairs(&graph, &plan).is_empty()
+            layer_pairs(&graph, &plan).is_empty()
         };
         assert!(without(&|_, plan| plan.layers[0].axis = None));
         assert!(without(&|_, plan| plan.layers[1].axis = None));
@@ -240,9 +241,13 @@ mod tests {
         assert!(without(&|graph, _| graph.outputs.push(graph.nodes[0].outputs[0].unwrap())));
         assert!(without(&|graph, _| graph.nodes[2].inputs[2] = graph.nodes[0].inputs[2]));
         assert!(without(&|graph, _| graph.nodes[1].op = Op::Unary(Unary::HardSwish)));
-        let half = Tensor::from_f64(DType::F32, &[], &[0.5]).unwrap();
         assert!(without(&|graph, _| {
-            let low = graph.add_constant("low", half.clone());
+            let weight = graph.nodes[2].inputs[1].unwrap();
+            let half = Tensor::from_f64(DType::F16, &[3, 1, 3, 3], &[0.5; 27]).unwrap();
+            graph.value_mut(weight).constant = Some(Arc::new(half));
+        }));
+        assert!(without(&|graph, _| {
+            let low = graph.add_constant("low", Tensor::scalar(0.5));
             graph.nodes[1].op = Op::Clip;
             graph.nodes[1].inputs.push(Some(low));
         }));

@@ -16,7 +16,7 @@
 
 mod equalize;
 
-pub use equalize::{Pair, equalize, exponents, pairs};
+pub use equalize::{LayerPair, equalize, exponents, layer_pairs};
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;

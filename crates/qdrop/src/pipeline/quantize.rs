@@ -46,16 +46,16 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
     (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
     (report.seed, report.samples) = (recipe.method.seed, samples.len());
 
-    let equalized = if recipe.activations.equalize_samples > 0 && !plan.sites.is_empty() {
-        let (equalized, timing) = timed(sink, Stage::Equalize, None, |sink| {
+    let mut equalized = None;
+    let pairs = calibrate::layer_pairs(graph, &plan);
+    if recipe.activations.equalize_samples > 0 && !pairs.is_empty() {
+        let (equal, timing) = timed(sink, Stage::Equalize, Some(pairs.len()), |sink| {
             let few = samples::spread(samples, Some(recipe.activations.equalize_samples))?;
-            equalize::equalize(graph, &facts, &plan, run::load(graph, &few, &pool)?, &pool, sink)
+            equalize::equalize(graph, &facts, &plan, &pairs, run::load(graph, &few, &pool)?, &pool, sink)
         })?;
         report.timings.push(timing);
-        Some(equalized)
-    } else {
-        None
-    };
+        equalized = Some(equal);
+    }
     let graph = equalized.as_ref().unwrap_or(graph);
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
 

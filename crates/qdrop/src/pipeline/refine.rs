@@ -30,7 +30,7 @@ pub(super) fn refine(
 ) -> Result<()> {
     let mut walk = Walk::new(graph, facts, inputs, pool);
     let wanted = walk.run(&walk.tail(None)?, None)?;
-    let sites = walk.order(plan, 0..plan.sites.len());
+    let sites = walk.order(plan.sites.iter().map(|s| s.value).zip(0..));
     for (done, &i) in sites.iter().enumerate() {
         run::go_on(sink)?;
         let site = &plan.sites[i];
@@ -44,9 +44,10 @@ pub(super) fn refine(
 }
 
 /// What learning rates of steps are multiplied by while units are solved: 0 where refining went from a step in `first` to
-/// less than half of it. There the network ignores values that dominate the squared error, which is what units are solved
+/// half of it or less. There the network ignores values that dominate the squared error, which is what units are solved
 /// for: their gradient would take the step back.
 pub(super) fn scale_rates(first: &[Grid], refined: &[Grid]) -> Vec<f64> {
+    // A step divided by √2 twice is a half but for rounding.
     let rate = |(f, r): (&Grid, &Grid)| if 2.0 * r.scale[0] < f.scale[0] * 1.001 { 0.0 } else { 1.0 };
     first.iter().zip(refined).map(rate).collect()
 }

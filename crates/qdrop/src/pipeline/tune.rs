@@ -6,12 +6,13 @@
 
 use super::reconstruct::{Found, Job, Pace};
 use super::run;
-use super::unit::{bias, bias_of, loss};
+use super::unit::{bias, learned_biases, loss};
 use crate::engine::cpu::Runner;
 use crate::engine::facts;
 use crate::engine::program::{Region, compile};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
+use crate::plan::LayerId;
 use crate::quant::Grid;
 use crate::recon::{Problem, RandomDraws, Settings};
 use crate::report::{Sink, UnitReport};
@@ -26,12 +27,23 @@ const BIAS_LR: f64 = 1e-1;
 /// First learning rate of activation steps, as a share of each.
 const SCALE_LR: f64 = 1e-2;
 
+/// The whole network as a problem.
+struct Network {
+    problem: Problem,
+    /// Where its biases lie.
+    biases: Vec<ValueId>,
+    /// Its sites, in the plan.
+    sites: Vec<usize>,
+}
+
 impl Job<'_> {
     /// Learns the biases and steps of `found`, which stays as it is where that does not bring the outputs closer.
     pub fn tune(&self, found: &mut Found, pace: &mut Pace, sink: &mut dyn Sink) -> Result<Option<UnitReport>> {
         let start = Instant::now();
-        let (problem, ids) = self.network(found)?;
-        if problem.biases.is_empty() && problem.grids.is_empty() {
+        let scale_lr = if self.recipe.method.resolved().scale_lr > 0.0 { SCALE_LR } else { 0.0 };
+        let network = self.network(found)?;
+        let problem = &network.problem;
+        if problem.targets.is_empty() || problem.biases.is_empty() && (problem.grids.is_empty() || scale_lr == 0.0) {
             return Ok(None);
         }
         let layers: Vec<String> = self.plan.layers.iter().map(|l| l.name.clone()).collect();
@@ -41,7 +53,7 @@ impl Job<'_> {
             iterations: pace.iterations(),
             rounding_lr: 0.0,
             bias_lr: BIAS_LR,
-            scale_lr: if method.resolved().scale_lr > 0.0 { SCALE_LR } else { 0.0 },
+            scale_lr,
             lambda: 0.0,
             warmup: method.warmup,
             beta_start: method.beta_start,
@@ -63,12 +75,14 @@ impl Job<'_> {
         };
         let before: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
         let loss_before = measure(&before, &problem.grids)?;
-        let solution = self.solve(&problem, &settings, &draws, pace, sink).map_err(|e| e.at("the whole network"))?;
+        let solution = self.solve(problem, &settings, &draws, pace, sink).map_err(|e| e.at("the whole network"))?;
         let after: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
         let mut loss_after = measure(&after, &solution.grids)?;
         if loss_after < loss_before {
-            found.biases.extend(ids.into_iter().zip(solution.biases.into_iter().map(|b| b.1)));
-            found.grids = solution.grids;
+            found.biases.extend(network.biases.iter().copied().zip(solution.biases.into_iter().map(|b| b.1)));
+            for (&site, grid) in network.sites.iter().zip(solution.grids) {
+                found.grids[site] = grid;
+            }
         } else {
             loss_after = loss_before;
         }
@@ -79,8 +93,8 @@ impl Job<'_> {
         Ok(Some(report))
     }
 
-    /// The whole network with the integers of `found`, to be solved for its biases and steps; and where the biases lie.
-    fn network(&self, found: &Found) -> Result<(Problem, Vec<ValueId>)> {
+    /// What the outputs depend on, with the integers of `found`, to be solved for its biases and steps.
+    fn network(&self, found: &Found) -> Result<Network> {
         let cache = run::load(self.graph, self.samples, self.pool)?;
         let outputs = run::real_outputs(self.graph, self.facts);
         let (nodes, inputs) = (run::behind(self.graph, &outputs), self.graph.inputs.clone());
@@ -89,30 +103,40 @@ impl Job<'_> {
         let float = Runner::new(&compile(self.graph, self.facts, &region)?)?;
         let targets = self.pool.install(|| float.run(&[], &[], &rows))?;
 
-        let (mut ids, mut biases) = (Vec::new(), Vec::new());
-        for (i, layer) in self.plan.layers.iter().enumerate() {
-            if let Some((id, float)) =
-                bias_of(self.graph, layer)?.filter(|_| self.recipe.method.resolved().learn_biases)
-            {
-                biases.push(bias(i, found.biases.get(&id).cloned().unwrap_or(float), &self.weight_grids[i]));
-                ids.push(id);
-            }
+        let mut biases = Vec::new();
+        if self.recipe.method.resolved().learn_biases {
+            let reached = |l: &LayerId| self.plan.layers[l.0 as usize].nodes.iter().all(|n| region.nodes.contains(n));
+            let layers = (0..self.plan.layers.len() as u32).map(LayerId).filter(reached);
+            biases = learned_biases(self.graph, self.plan, layers)?;
         }
+        let computed = |v: ValueId| region.nodes.iter().any(|&n| self.graph.node(n).outputs.contains(&Some(v)));
+        let reached = |&i: &usize| {
+            let value = self.plan.sites[i].value;
+            region.inputs.contains(&value) || computed(value)
+        };
+        let sites: Vec<usize> = (0..self.plan.sites.len()).filter(reached).collect();
         let rounded = self.rounded(found)?;
-        let sites = self.plan.sites.iter().map(|s| (s.value, s.readers.clone())).collect();
         let facts = facts::infer(&rounded, &self.shapes())?;
-        let program = compile(&rounded, &facts, &Region { weights: ids.clone(), sites, ..region })?;
+        let region = Region {
+            weights: biases.iter().map(|b| b.1).collect(),
+            sites: sites.iter().map(|&i| (self.plan.sites[i].value, self.plan.sites[i].readers.clone())).collect(),
+            ..region
+        };
+        let grids: Vec<Grid> = sites.iter().map(|&i| found.grids[i].clone()).collect();
+        let start = |(layer, id, float): (LayerId, ValueId, Vec<f32>)| {
+            bias(layer, found.biases.get(&id).cloned().unwrap_or(float), self.weight_grids)
+        };
         let problem = Problem {
-            program,
+            program: compile(&rounded, &facts, &region)?,
             weights: Vec::new(),
-            biases,
-            scale_rates: found.grids.iter().map(|g| f64::from(g.scale[0])).collect(),
-            grids: found.grids.clone(),
+            biases: biases.into_iter().map(start).collect(),
+            scale_rates: grids.iter().map(|g| f64::from(g.scale[0])).collect(),
+            grids,
             float_inputs: rows.clone(),
             quantized_inputs: rows,
             targets,
         };
-        Ok((problem, ids))
+        Ok(Network { problem, biases: region.weights, sites })
     }
 
     /// The network with its weights rounded.

@@ -44,7 +44,7 @@ impl<'a> Compiled<'a> {
         }
         let site = |s: &SiteId| &plan.sites[s.0 as usize];
         let layers = || unit.layers.iter().map(|l| &plan.layers[l.0 as usize]);
-        let biases = if learn_biases { learned_biases(graph, plan, unit)? } else { Vec::new() };
+        let biases = if learn_biases { learned_biases(graph, plan, unit.layers.iter().copied())? } else { Vec::new() };
         let region = Region {
             nodes: unit.nodes.clone(),
             inputs: unit.inputs.clone(),
@@ -53,7 +53,7 @@ impl<'a> Compiled<'a> {
             sites: sites.iter().map(|s| (site(s).value, site(s).readers.clone())).collect(),
         };
         let program = compile(graph, facts, &region)?;
-        let content = |layer: &crate::plan::Layer| match graph.constant(layer.weight) {
+        let content = |layer: &Layer| match graph.constant(layer.weight) {
             Some(tensor) => tensor.to_f32(),
             None => Err(Error::internal(format!("weight of `{}` is not constant", layer.name))),
         };
@@ -73,8 +73,8 @@ impl<'a> Compiled<'a> {
         self.runner.run(&weights, &vec![None; self.sites.len()], &self.inputs(cache)?)
     }
 
-    /// Outputs of the quantized unit for the inputs in `cache`; ``weights`, `learned` biases and `grids` are
-    /// those of the whole plan.
+    /// Outputs of the quantized unit for the inputs in `cache`; `weights`, `learned` biases and `grids` are those
+    /// of the whole plan.
     pub fn quantized_outputs(
         &self,
         cache: &Cache,
@@ -82,7 +82,7 @@ impl<'a> Compiled<'a> {
         learned: &Biases,
         grids: &[Grid],
     ) -> Result<Vec<Rows>> {
-        let one = |l: &crate::plan::LayerId| {
+        let one = |l: &LayerId| {
             let w = &weights[l.0 as usize];
             w.grid.dequantize_u8(&self.plan.layers[l.0 as usize].shape, &w.integers)
         };
@@ -103,14 +103,12 @@ impl<'a> Compiled<'a> {
         quantized: &Cache,
         targets: Vec<Rows>,
     ) -> Result<Problem> {
-        let weight = |(l, float): (&crate::plan::LayerId, &Vec<f32>)| {
+        let weight = |(l, float): (&LayerId, &Vec<f32>)| {
             let layer = l.0 as usize;
             let shape = self.plan.layers[layer].shape.clone();
             Weight { layer, float: float.clone(), shape, grid: weight_grids[layer].clone() }
         };
-        let bias = |(l, _, float): &(LayerId, ValueId, Vec<f32>)| {
-            bias(l.0 as usize, float.clone(), &weight_grids[l.0 as usize])
-        };
+        let bias = |(l, _, float): &(LayerId, ValueId, Vec<f32>)| bias(*l, float.clone(), weight_grids);
         Ok(Problem {
             program: self.program.clone(),
             weights: self.unit.layers.iter().zip(&self.float).map(weight).collect(),
@@ -151,34 +149,32 @@ pub(super) fn loss(program: &Program, outputs: &[Rows], targets: &[Rows]) -> f64
     total
 }
 
-/// Constant biases of the layers of `unit` that can be learned, with their float content.
-fn learned_biases(graph: &Graph, plan: &Plan, unit: &Unit) -> Result<Vec<(LayerId, ValueId, Vec<f32>)>> {
+/// Those of `layers` whose constant bias can be learned, for nothing else reads it, with the bias and its float content.
+pub(super) fn learned_biases(
+    graph: &Graph,
+    plan: &Plan,
+    layers: impl Iterator<Item = LayerId>,
+) -> Result<Vec<(LayerId, ValueId, Vec<f32>)>> {
+    let consumers = graph.consumers();
     let mut biases = Vec::new();
-    for &id in &unit.layers {
-        if let Some((value, content)) = bias_of(graph, &plan.layers[id.0 as usize])? {
-            biases.push((id, value, content));
+    for id in layers {
+        let layer = &plan.layers[id.0 as usize];
+        let [node] = layer.nodes[..] else { continue };
+        let Some(value) = graph.node(node).input(2) else { continue };
+        let Some(tensor) = graph.constant(value) else { continue };
+        // Of a grid per channel the bias has one element a step.
+        if consumers[value.0 as usize].len() == 1 && layer.axis.is_none_or(|a| layer.shape[a] == tensor.len()) {
+            biases.push((id, value, tensor.to_f32()?));
         }
     }
     Ok(biases)
 }
 
-/// The constant bias of `layer` and its content, where nothing else reads it.
-pub(super) fn bias_of(graph: &Graph, layer: &Layer) -> Result<Option<(ValueId, Vec<f32>)>> {
-    let [id] = layer.nodes[..] else { return Ok(None) };
-    let Some(bias) = graph.node(id).input(2) else { return Ok(None) };
-    let reads = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().chain(&n.captures));
-    match graph.constant(bias) {
-        // Of a grid per channel the bias has one element a step.
-        Some(tensor) if layer.axis.is_none_or(|a| layer.shape[a] == tensor.len()) => {
-            Ok(if reads.filter(|&&v| v == bias).count() == 1 { Some((bias, tensor.to_f32()?)) } else { None })
-        }
-        _ => Ok(None),
-    }
-}
-
-/// The bias of a layer whose weight has `grid`, before it is learned.
-pub(super) fn bias(layer: usize, float: Vec<f32>, grid: &Grid) -> Bias {
-    let step = |c: usize| grid.scale[if grid.scale.len() == 1 { 0 } else { c }];
+/// The bias of a layer before it is learned; `grids` are those of all weights of the plan.
+pub(super) fn bias(layer: LayerId, float: Vec<f32>, grids: &[Grid]) -> Bias {
+    let layer = layer.0 as usize;
+    let scale = &grids[layer].scale;
+    let step = |c: usize| scale[if scale.len() == 1 { 0 } else { c }];
     Bias { layer, step: (0..float.len()).map(step).collect(), float }
 }
 

@@ -7,7 +7,6 @@ use crate::engine::facts::Facts;
 use crate::engine::program::{Readers, Region, compile};
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, ValueId};
-use crate::plan::Plan;
 use crate::quant::Grid;
 use crate::tensor::Rows;
 use rayon::ThreadPool;
@@ -40,12 +39,11 @@ impl<'a> Walk<'a> {
         Walk { graph, facts, pool, nodes, outputs, at: 0, values: inputs }
     }
 
-    /// `sites` of `plan` that the outputs depend on, in the order in which the walk meets them.
-    pub fn order(&self, plan: &Plan, sites: impl Iterator<Item = usize>) -> Vec<usize> {
-        let mut met: Vec<(usize, usize)> =
-            sites.filter_map(|i| Some((self.position(plan.sites[i].value)?, i))).collect();
-        met.sort_unstable();
-        met.into_iter().map(|(_, i)| i).collect()
+    /// What comes with values that the outputs depend on, in the order in which the walk meets them.
+    pub fn order<T>(&self, items: impl Iterator<Item = (ValueId, T)>) -> Vec<T> {
+        let mut met: Vec<(usize, T)> = items.filter_map(|(v, item)| Some((self.position(v)?, item))).collect();
+        met.sort_by_key(|m| m.0);
+        met.into_iter().map(|m| m.1).collect()
     }
 
     /// Walks on until `value` is known; its values, where an output depends on it.
