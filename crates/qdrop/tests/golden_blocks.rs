@@ -174,6 +174,7 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
         scale_rates: vec![1.0; names.len()],
         float_inputs: r.rows("fp_inp"),
         quantized_inputs: r.rows("q_inp"),
+        loss_weights: vec![None],
         targets: r.rows("fp_out"),
         program,
     };

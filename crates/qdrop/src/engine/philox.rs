@@ -1,14 +1,18 @@
 //! Counter-based random numbers: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 //! A number depends on its key and counter alone, so neither on thread count nor on device.
 
+use pulp::{Simd, WithSimd};
+
 const M0: u32 = 0xD251_1F53;
 const M1: u32 = 0xCD9E_8D57;
 const W0: u32 = 0x9E37_79B9;
 const W1: u32 = 0xBB67_AE85;
-/// Blocks computed together.
+/// Blocks whose half-words alternate in a mask.
 const LANES: usize = 8;
 /// Elements of a mask that they give.
 const SPAN: usize = 8 * LANES;
+/// Spans computed together: as many blocks as the widest vectors hold, twice.
+const TOGETHER: usize = 4;
 
 /// Four words for `counter` under `key`.
 pub fn philox(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
@@ -52,51 +56,73 @@ impl Stream {
     /// the sample at `position` of a batch. Element n is half-word `n % 64 / 8` of block `n / 64 · 8 + n % 8`.
     pub fn mask(&self, position: usize, keep: f64, mask: &mut [u8]) {
         let limit = (keep * 65536.0).round() as u32;
-        let per_sample = mask.len().div_ceil(SPAN) * LANES;
-        let start = (position * per_sample) as u32;
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (i, part) in mask.chunks_mut(SPAN).enumerate() {
-                    let first = start.wrapping_add((i * LANES) as u32);
-                    let bytes = self.span(first, limit);
-                    part.copy_from_slice(&bytes[..part.len()]);
-                }
-            },
-        );
+        let first = (position * mask.len().div_ceil(SPAN) * LANES) as u32;
+        pulp::Arch::new().dispatch(Masks { stream: *self, first, limit, mask });
     }
+}
 
-    /// [`LANES`] blocks from `first`, each half-word below `limit` as 1.
+/// Fills `mask` with half-words below `limit` as 1, from block `first` on.
+struct Masks<'a> {
+    stream: Stream,
+    first: u32,
+    limit: u32,
+    mask: &'a mut [u8],
+}
+
+impl WithSimd for Masks<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn span(&self, first: u32, limit: u32) -> [u8; SPAN] {
-        let mut c = [[0u32; LANES], [self.iteration; LANES], [self.purpose; LANES], [self.unit; LANES]];
-        for (l, c) in c[0].iter_mut().enumerate() {
-            *c = first.wrapping_add(l as u32);
-        }
-        let [mut k0, mut k1] = self.key;
-        for _ in 0..10 {
-            let mut next = [[0u32; LANES]; 4];
-            for l in 0..LANES {
-                let p0 = u64::from(c[0][l]) * u64::from(M0);
-                let p1 = u64::from(c[2][l]) * u64::from(M1);
-                next[0][l] = (p1 >> 32) as u32 ^ c[1][l] ^ k0;
-                next[1][l] = p1 as u32;
-                next[2][l] = (p0 >> 32) as u32 ^ c[3][l] ^ k1;
-                next[3][l] = p0 as u32;
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Masks { stream, first, limit, mask } = self;
+        for (i, part) in mask.chunks_mut(SPAN * TOGETHER).enumerate() {
+            let words = stream.blocks(simd, first.wrapping_add((i * TOGETHER * LANES) as u32));
+            let mut bytes = [0u8; SPAN * TOGETHER];
+            for (span, out) in bytes.chunks_exact_mut(SPAN).enumerate() {
+                for (words, out) in words.iter().zip(out.chunks_exact_mut(2 * LANES)) {
+                    let (low, high) = out.split_at_mut(LANES);
+                    for (l, &word) in words[span * LANES..][..LANES].iter().enumerate() {
+                        low[l] = u8::from(word & 0xFFFF < limit);
+                        high[l] = u8::from(word >> 16 < limit);
+                    }
+                }
             }
-            c = next;
-            k0 = k0.wrapping_add(W0);
-            k1 = k1.wrapping_add(W1);
+            part.copy_from_slice(&bytes[..part.len()]);
         }
-        let mut out = [0u8; SPAN];
-        for (word, out) in c.iter().zip(out.chunks_exact_mut(2 * LANES)) {
-            let (low, high) = out.split_at_mut(LANES);
-            for l in 0..LANES {
-                low[l] = u8::from(word[l] & 0xFFFF < limit);
-                high[l] = u8::from(word[l] >> 16 < limit);
+    }
+}
+
+impl Stream {
+    /// The four words of the blocks from `first` on.
+    #[inline(always)]
+    fn blocks<S: Simd>(&self, simd: S, first: u32) -> [[u32; LANES * TOGETHER]; 4] {
+        let mut words = [[0u32; LANES * TOGETHER]; 4];
+        for (l, index) in words[0].iter_mut().enumerate() {
+            *index = first.wrapping_add(l as u32);
+        }
+        let (m0, m1) = (simd.splat_u32s(M0), simd.splat_u32s(M1));
+        for at in (0..LANES * TOGETHER).step_by(S::U32_LANES) {
+            let at = at..at + S::U32_LANES;
+            let mut c0 = S::as_simd_u32s(&words[0][at.clone()]).0[0];
+            let mut c1 = simd.splat_u32s(self.iteration);
+            let mut c2 = simd.splat_u32s(self.purpose);
+            let mut c3 = simd.splat_u32s(self.unit);
+            let [mut k0, mut k1] = self.key;
+            for _ in 0..10 {
+                let (low0, high0) = simd.widening_mul_u32s(c0, m0);
+                let (low1, high1) = simd.widening_mul_u32s(c2, m1);
+                c0 = simd.xor_u32s(simd.xor_u32s(high1, c1), simd.splat_u32s(k0));
+                c1 = low1;
+                c2 = simd.xor_u32s(simd.xor_u32s(high0, c3), simd.splat_u32s(k1));
+                c3 = low0;
+                k0 = k0.wrapping_add(W0);
+                k1 = k1.wrapping_add(W1);
+            }
+            for (words, c) in words.iter_mut().zip([c0, c1, c2, c3]) {
+                S::as_mut_simd_u32s(&mut words[at.clone()]).0[0] = c;
             }
         }
-        out
+        words
     }
 }
 

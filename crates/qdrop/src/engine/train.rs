@@ -49,6 +49,29 @@ pub struct Problem {
     pub quantized_inputs: Vec<Rows>,
     /// Outputs of the float network, per output of the program.
     pub targets: Vec<Rows>,
+    /// Per output of the program: what its elements weigh in the loss; `None`: all the same.
+    pub loss_weights: Vec<Option<LossWeights>>,
+}
+
+/// What the elements of an output weigh in the loss: the weight of their channel times that of their position.
+#[derive(Debug, Clone)]
+pub struct LossWeights {
+    /// One a channel.
+    pub channels: Vec<f32>,
+    /// One an element of a channel, for every sample.
+    pub positions: Rows,
+    /// Whether channels are the last axis, not the first after the batch.
+    pub last: bool,
+}
+
+impl LossWeights {
+    /// Weights of the elements of `sample`, in their order, into `row`.
+    pub fn expand(&self, sample: usize, row: &mut Vec<f32>) {
+        let positions = self.positions.row(sample);
+        let (outer, inner) = if self.last { (positions, &*self.channels) } else { (&*self.channels, positions) };
+        row.clear();
+        outer.iter().for_each(|&o| row.extend(inner.iter().map(|&i| o * i)));
+    }
 }
 
 impl Problem {
@@ -220,6 +243,10 @@ impl LearnedBias {
 /// Elements that a mean over everything but the channel axis averages, for one sample of `shape` (leading batch
 /// dimension 1): the channel axis is 1 for images and the last for sequences `[1, tokens, features]`.
 pub fn loss_rest(shape: &[usize]) -> usize {
-    let channels = if shape.len() == 3 { shape[2] } else { shape.get(1).copied().unwrap_or(1) };
-    (shape.iter().product::<usize>() / channels.max(1)).max(1)
+    (shape.iter().product::<usize>() / loss_channels(shape).max(1)).max(1)
+}
+
+/// Elements along the channel axis of an output of `shape`: the last of three axes (features), else the second.
+pub fn loss_channels(shape: &[usize]) -> usize {
+    if shape.len() == 3 { shape[2] } else { shape.get(1).copied().unwrap_or(1) }
 }

@@ -13,6 +13,7 @@ mod shapes;
 mod tune;
 mod unit;
 mod walk;
+mod weigh;
 
 pub use evaluate::{compare, evaluate};
 pub use memory::{Memory, memory};

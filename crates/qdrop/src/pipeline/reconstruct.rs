@@ -2,6 +2,7 @@
 
 use super::run;
 use super::unit::{Biases, Compiled, Pooled};
+use super::weigh::Weights;
 use crate::data::Samples;
 use crate::engine::cpu::CpuTrainer;
 use crate::engine::facts::Facts;
@@ -42,10 +43,12 @@ impl Job<'_> {
         let Found { mut weights, mut biases, mut grids } = start;
         let mut float = run::load(self.graph, self.samples, self.pool)?;
         let mut quantized = float.clone();
+        let method = self.recipe.method.resolved();
+        let learn_biases = method.learn_biases;
+        let loss_weights = if method.weigh_outputs { self.weigh(&float)? } else { Weights::new() };
         let mut pace = Pace::new(self);
-        let learn_biases = self.recipe.method.resolved().learn_biases;
         for (number, unit) in units.iter().enumerate() {
-            let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, learn_biases)?;
+            let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, learn_biases, &loss_weights)?;
             let targets = self.pool.install(|| compiled.float_outputs(&float))?;
             let next = if unit.layers.is_empty() {
                 self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?

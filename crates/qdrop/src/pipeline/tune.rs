@@ -71,7 +71,7 @@ impl Job<'_> {
         let measure = |biases: &[&[f32]], grids: &[Grid]| {
             let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
             let outputs = self.pool.install(|| runner.run(biases, &grids, &problem.quantized_inputs))?;
-            Ok::<_, Error>(loss(&problem.program, &outputs, &problem.targets))
+            Ok::<_, Error>(loss(&problem.program, &outputs, &problem.targets, &problem.loss_weights))
         };
         let before: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
         let loss_before = measure(&before, &problem.grids)?;
@@ -134,6 +134,7 @@ impl Job<'_> {
             grids,
             float_inputs: rows.clone(),
             quantized_inputs: rows,
+            loss_weights: vec![None; targets.len()],
             targets,
         };
         Ok(Network { problem, biases: region.weights, sites })

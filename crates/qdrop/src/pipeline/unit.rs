@@ -1,9 +1,10 @@
 //! One unit of a plan, ready to be run and solved.
 
+use super::weigh::Weights;
 use crate::engine::cpu::{CpuTrainer, Runner};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Program, Region, compile};
-use crate::engine::train::{Losses, Step, Trainer, loss_rest};
+use crate::engine::train::{LossWeights, Losses, Step, Trainer, loss_rest};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit};
@@ -29,10 +30,19 @@ pub(super) struct Compiled<'a> {
     biases: Vec<(LayerId, ValueId, Vec<f32>)>,
     /// Sites on values that it computes or reads for itself.
     pub sites: Vec<SiteId>,
+    /// Per output: what its elements weigh in the loss.
+    loss_weights: Vec<Option<LossWeights>>,
 }
 
 impl<'a> Compiled<'a> {
-    pub fn new(graph: &Graph, facts: &Facts, plan: &'a Plan, unit: &'a Unit, learn_biases: bool) -> Result<Self> {
+    pub fn new(
+        graph: &Graph,
+        facts: &Facts,
+        plan: &'a Plan,
+        unit: &'a Unit,
+        learn_biases: bool,
+        loss_weights: &Weights,
+    ) -> Result<Self> {
         let mut sites = unit.sites.clone();
         for (i, site) in plan.sites.iter().enumerate() {
             let read_here = |r: &Vec<_>| r.iter().any(|(n, _)| unit.nodes.contains(n));
@@ -58,7 +68,9 @@ impl<'a> Compiled<'a> {
             None => Err(Error::internal(format!("weight of `{}` is not constant", layer.name))),
         };
         let float = layers().map(content).collect::<Result<_>>()?;
-        Ok(Compiled { unit, plan, runner: Runner::new(&program)?, program, float, biases, sites })
+        let runner = Runner::new(&program)?;
+        let loss_weights = unit.outputs.iter().map(|v| loss_weights.get(v).cloned()).collect();
+        Ok(Compiled { unit, plan, runner, program, float, biases, sites, loss_weights })
     }
 
     fn inputs(&self, cache: &Cache) -> Result<Vec<Rows>> {
@@ -118,12 +130,13 @@ impl<'a> Compiled<'a> {
             float_inputs: self.inputs(float)?,
             quantized_inputs: self.inputs(quantized)?,
             targets,
+            loss_weights: self.loss_weights.clone(),
         })
     }
 
     /// Reconstruction loss of `outputs` over all samples.
     pub fn loss(&self, outputs: &[Rows], targets: &[Rows]) -> f64 {
-        loss(&self.program, outputs, targets)
+        loss(&self.program, outputs, targets, &self.loss_weights)
     }
 
     /// Adds the biases of `solution` to `learned`.
@@ -138,13 +151,19 @@ impl<'a> Compiled<'a> {
 }
 
 /// Reconstruction loss of the `outputs` of `program` over all samples.
-pub(super) fn loss(program: &Program, outputs: &[Rows], targets: &[Rows]) -> f64 {
+pub(super) fn loss(program: &Program, outputs: &[Rows], targets: &[Rows], weights: &[Option<LossWeights>]) -> f64 {
     let mut total = 0.0;
-    for ((y, target), &slot) in outputs.iter().zip(targets).zip(&program.outputs) {
-        let square = |(&a, &b): (&f32, &f32)| f64::from(a - b) * f64::from(a - b);
-        let sample = |(y, t): (&[f32], &[f32])| y.iter().zip(t).map(square).sum::<f64>();
-        let sum: f64 = y.iter().zip(target.iter()).map(sample).sum();
-        total += sum / (loss_rest(&program.slots[slot].shape) * y.len()) as f64;
+    for (i, (y, target)) in outputs.iter().zip(targets).enumerate() {
+        let mut row = vec![1.0; y.width()];
+        let mut sum = 0.0;
+        for sample in 0..y.len() {
+            if let Some(weights) = &weights[i] {
+                weights.expand(sample, &mut row);
+            }
+            let square = |((&a, &b), &w): ((&f32, &f32), &f32)| f64::from(w) * f64::from(a - b) * f64::from(a - b);
+            sum += y.row(sample).iter().zip(target.row(sample)).zip(&row).map(square).sum::<f64>();
+        }
+        total += sum / (loss_rest(&program.slots[program.outputs[i]].shape) * y.len()) as f64;
     }
     total
 }

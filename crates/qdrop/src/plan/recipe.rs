@@ -178,6 +178,9 @@ pub struct Method {
     /// Whether biases are learned with the roundings of their layers; without, rounding alone must make up for what
     /// quantized activations shift on average, as published. Default: for QDrop.
     pub learn_biases: Option<bool>,
+    /// Whether elements of a unit's output count in its loss as much as the network's outputs depend on them; without,
+    /// all count alike, as published. Default: for QDrop.
+    pub weigh_outputs: Option<bool>,
     /// Iterations in which biases and activation steps of the whole network are learned against its outputs after the
     /// last unit; 0 leaves it at the units, as published. Default: for QDrop half of `iterations`, at most 1000, else 0.
     pub tune_iterations: Option<usize>,
@@ -203,6 +206,7 @@ impl Default for Method {
             activation_keep: None,
             learn_scales: None,
             learn_biases: None,
+            weigh_outputs: None,
             tune_iterations: None,
             seed: 1005,
             threads: 0,
@@ -223,6 +227,8 @@ pub struct Effective {
     pub scale_lr: f64,
     /// Whether biases are learned.
     pub learn_biases: bool,
+    /// Whether elements of units' outputs have weights in the loss.
+    pub weigh_outputs: bool,
     /// Iterations for the whole network after the last unit.
     pub tune_iterations: usize,
     /// Whether anything is learned at all.
@@ -251,6 +257,7 @@ impl Method {
                 0.0
             },
             learn_biases: self.learn_biases.unwrap_or(qdrop),
+            weigh_outputs: self.weigh_outputs.unwrap_or(qdrop),
             tune_iterations: self.tune_iterations.unwrap_or(if qdrop {
                 (self.iterations / 2).min(MOST_TUNING)
             } else {

@@ -89,6 +89,12 @@ const KEYS: &[Key] = &[
     ),
     (
         "method",
+        "weigh_outputs",
+        "true",
+        "let elements of a unit's output count in its loss as much as the network's outputs depend on them (not in the\npaper); default true for qdrop, false for the others",
+    ),
+    (
+        "method",
         "tune_iterations",
         "1000",
         "iterations in which biases and activation steps of the whole network are learned against its outputs after\nthe last unit (0 in the paper); default for qdrop half of iterations, at most 1000, 0 for the others",

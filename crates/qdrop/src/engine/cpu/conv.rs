@@ -116,26 +116,33 @@ impl Conv {
         }
     }
 
-    /// dw += gradient of w.
+    /// dw += gradient of w, found as its transpose: of both factors of the products the columns are the larger, which
+    /// a left one can be taken from as it lies.
     fn weight_gradient(&self, samples: usize, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Vec<f32>) {
         let (plane_in, plane_out) = self.planes();
         let (n_in, n) = (samples * plane_in, samples * plane_out);
         let depth = self.ic * self.taps();
-        for group in 0..self.groups {
-            let view = View::rows(group * self.oc * depth, self.oc, depth, depth);
+        let size = depth * self.oc;
+        for (group, dw) in dw.chunks_exact_mut(size.max(1)).enumerate() {
             let out = group * self.oc * n;
             let x = &x[group * self.ic * n_in..][..self.ic * n_in];
-            if self.pointwise() {
-                let up = (dy, View::rows(out, self.oc, n, n));
-                product((dw, view), true, up, (x, View::rows(0, depth, n, n).t()));
-                continue;
-            }
-            for lines in self.tiles(samples) {
+            for (tile, lines) in self.tiles(samples).enumerate() {
                 let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
-                grow(scratch, depth * columns);
-                self.gather(samples, x, lines, scratch);
-                let up = (dy, View::rows(out + start, self.oc, columns, n));
-                product((dw, view), true, up, (scratch, View::rows(0, depth, columns, columns).t()));
+                let up = (dy, View::rows(out + start, self.oc, columns, n).t());
+                grow(scratch, size + if self.pointwise() { 0 } else { depth * columns });
+                let (transposed, cols) = scratch.split_at_mut(size);
+                let to = (transposed, View::rows(0, depth, self.oc, self.oc));
+                if self.pointwise() {
+                    product(to, tile > 0, (x, View::rows(start, depth, columns, n)), up);
+                } else {
+                    self.gather(samples, x, lines, cols);
+                    product(to, tile > 0, (cols, View::rows(0, depth, columns, columns)), up);
+                }
+            }
+            if n > 0 {
+                for (o, row) in dw.chunks_exact_mut(depth.max(1)).enumerate() {
+                    row.iter_mut().zip(scratch[o..size].iter().step_by(self.oc)).for_each(|(g, &v)| *g += v);
+                }
             }
         }
     }

@@ -1,8 +1,25 @@
 #![allow(unsafe_code)]
-//! Matrix products on strided views; the one place that calls the matrix library.
+//! Matrix products; the one place with a micro-kernel.
+//!
+//! Right factors and results lie in panels of [`PANEL`] columns, left factors anywhere. A tile of [`STRIP`] rows and a
+//! panel of the result stays in registers while the depth is passed, so every element is one chain of fused
+//! multiply-adds in order of the depth: the result does not depend on the width of the machine's vectors, nor on how
+//! a product is cut into blocks.
 
-use gemm_common::Parallelism;
-use gemm_f32::gemm::f32::get_gemm_fn;
+use pulp::{Arch, Simd, WithSimd};
+use std::cell::RefCell;
+
+/// Columns of a panel.
+pub(super) const PANEL: usize = 32;
+/// Rows of a tile.
+pub(super) const STRIP: usize = 8;
+/// Depth that is passed before the next tile: with [`COLUMNS`] columns of the right factor it fills most of a
+/// first-level cache.
+const DEPTH: usize = 96;
+/// Columns that are kept in the nearest cache.
+const COLUMNS: usize = 2 * PANEL;
+/// Elements of a right factor that are brought into panels at a time.
+const PACKED: usize = 1 << 16;
 
 /// Where the elements of a matrix lie in a slice: element (i, j) at `start + i·row + j·col`.
 #[derive(Debug, Clone, Copy)]
@@ -30,40 +47,279 @@ impl View {
     }
 }
 
-/// y = a·b, or y += a·b with `add`.
+/// Where a left factor lies: element (i, k) at
+/// `start + i / STRIP · strip + i % STRIP · row + k / run · jump + k % run · step`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    pub start: usize,
+    pub strip: usize,
+    pub row: usize,
+    /// Divides [`DEPTH`], or exceeds the depth.
+    pub run: usize,
+    pub jump: usize,
+    pub step: usize,
+}
+
+impl Left {
+    /// A matrix with plain strides.
+    fn of(view: View) -> Self {
+        let View { start, row, col, .. } = view;
+        Left { start, strip: STRIP * row, row, run: usize::MAX, jump: 0, step: col }
+    }
+
+    fn at(&self, i: usize, k: usize) -> usize {
+        let (strip, row) = (i / STRIP * self.strip, i % STRIP * self.row);
+        self.start + strip + row + k / self.run * self.jump + k % self.run * self.step
+    }
+
+    /// The furthest element: in each index the last one, or the last of the whole strips or runs.
+    fn furthest(&self, rows: usize, depth: usize) -> usize {
+        let last = |n: usize, whole: usize| [n - 1, (n / whole * whole).max(1) - 1];
+        let row = last(rows, STRIP).map(|i| self.at(i, 0)).into_iter().max();
+        let col = last(depth, self.run).map(|k| self.at(0, k)).into_iter().max();
+        row.unwrap_or(0) + col.unwrap_or(0) - self.start
+    }
+}
+
+/// Where a right factor or a result lies: element (i, j) at `start + j / PANEL · panel + i · pitch + j % PANEL`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Panels {
+    pub start: usize,
+    pub panel: usize,
+    pub pitch: usize,
+}
+
+impl Panels {
+    /// Panels of `rows` rows, one after the other.
+    pub fn new(start: usize, rows: usize) -> Self {
+        Panels { start, panel: rows * PANEL, pitch: PANEL }
+    }
+
+    fn at(&self, i: usize, j: usize) -> usize {
+        self.start + j / PANEL * self.panel + i * self.pitch + j % PANEL
+    }
+}
+
+/// y = a·b, or y += a·b with `add`, where a view says where y and a lie; `b` likewise.
 pub(super) fn product(y: (&mut [f32], View), add: bool, a: (&[f32], View), b: (&[f32], View)) {
+    thread_local!(static PACK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
     let ((yd, yv), (ad, av), (bd, bv)) = (y, a, b);
     assert!(yv.rows == av.rows && yv.cols == bv.cols && av.cols == bv.rows, "shapes of a product do not agree");
-    assert!(yv.fits(yd.len()) && av.fits(ad.len()) && bv.fits(bd.len()), "a matrix leaves its slice");
-    let distinct = (yv.col == 1 && yv.row >= yv.cols) || (yv.row == 1 && yv.col >= yv.rows) || yv.rows * yv.cols <= 1;
-    assert!(distinct, "elements of a result overlap");
-    if yv.rows == 0 || yv.cols == 0 {
+    assert!(av.fits(ad.len()) && bv.fits(bd.len()), "a matrix leaves its slice");
+    assert!(yv.col == 1, "rows of a result are contiguous");
+    let depth = av.cols;
+    let most = (PACKED / depth.max(1) / PANEL).max(1) * PANEL;
+    PACK.with_borrow_mut(|packed| {
+        for at in (0..yv.cols).step_by(most) {
+            let cols = most.min(yv.cols - at);
+            packed.resize(packed.len().max(cols.next_multiple_of(PANEL) * depth), 0.0);
+            for (n, panel) in packed.chunks_exact_mut((depth * PANEL).max(1)).take(cols.div_ceil(PANEL)).enumerate() {
+                let from = at + n * PANEL;
+                pack(bd, bv.start + from * bv.col, bv, PANEL.min(yv.cols - from), panel);
+            }
+            let to = Panels { start: yv.start + at, panel: PANEL, pitch: yv.row };
+            let sizes = [yv.rows, depth, cols];
+            multiply(sizes, (&mut *yd, to), add, (ad, Left::of(av)), (packed, Panels::new(0, depth)));
+        }
+    });
+}
+
+/// Brings `cols` columns from `start` on, strides as `view` says, into a panel; the rest of it is 0.
+fn pack(from: &[f32], start: usize, view: View, cols: usize, panel: &mut [f32]) {
+    for (k, to) in panel.chunks_exact_mut(PANEL).enumerate() {
+        let from = &from[start + k * view.row..];
+        match view.col {
+            1 => to[..cols].copy_from_slice(&from[..cols]),
+            step => to.iter_mut().zip(from.iter().step_by(step)).take(cols).for_each(|(t, &v)| *t = v),
+        }
+        to[cols..].fill(0.0);
+    }
+}
+
+/// y = a·b, or y += a·b with `add`, of the rows, depth and columns in `sizes`; b is read in whole panels.
+pub(super) fn multiply(sizes: [usize; 3], y: (&mut [f32], Panels), add: bool, a: (&[f32], Left), b: (&[f32], Panels)) {
+    let ([rows, depth, cols], (yd, yp), (ad, al), (bd, bp)) = (sizes, y, a, b);
+    if rows == 0 || cols == 0 {
         return;
     }
-    let gemm = get_gemm_fn();
-    // SAFETY: every index that the three views can form lies inside its slice (asserted above), elements of y are
-    // distinct and y is borrowed mutably, so it overlaps neither a nor b.
-    unsafe {
-        gemm(
-            yv.rows,
-            yv.cols,
-            av.cols,
-            yd.as_mut_ptr().add(yv.start),
-            yv.col as isize,
-            yv.row as isize,
-            add,
-            ad.as_ptr().add(av.start),
-            av.col as isize,
-            av.row as isize,
-            bd.as_ptr().add(bv.start),
-            bv.col as isize,
-            bv.row as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+    assert!(rows == 1 || yp.pitch >= cols.min(PANEL), "rows of a result overlap");
+    assert!(cols <= PANEL || yp.panel >= PANEL, "panels of a result overlap");
+    assert!((0..cols).step_by(PANEL).all(|j| yp.at(rows - 1, cols.min(j + PANEL) - 1) < yd.len()), "y is too short");
+    if depth > 0 {
+        assert!(al.run >= depth || DEPTH.is_multiple_of(al.run), "runs do not fit into blocks of the depth");
+        assert!(al.furthest(rows, depth) < ad.len(), "a is too short");
+        assert!((0..cols).step_by(PANEL).all(|j| bp.at(depth - 1, j) + PANEL <= bd.len()), "b is too short");
+    }
+    Arch::new().dispatch(Product { sizes, y: yd, yp, add, a: ad, al, b: bd, bp });
+}
+
+struct Product<'a> {
+    sizes: [usize; 3],
+    y: &'a mut [f32],
+    yp: Panels,
+    add: bool,
+    a: &'a [f32],
+    al: Left,
+    b: &'a [f32],
+    bp: Panels,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Product { sizes: [rows, depth, cols], y, yp, add, a, al, b, bp } = self;
+        for block in (0..cols).step_by(COLUMNS) {
+            for from in (0..depth.max(1)).step_by(DEPTH) {
+                for i in (0..rows).step_by(STRIP) {
+                    for j in (block..cols.min(block + COLUMNS)).step_by(PANEL) {
+                        let part = Part {
+                            rows: STRIP.min(rows - i),
+                            cols: PANEL.min(cols - j),
+                            depth: DEPTH.min(depth - from),
+                            add: add || from > 0,
+                            row: al.row,
+                            run: al.run,
+                            jump: al.jump,
+                            step: al.step,
+                            pitch: yp.pitch,
+                            right: bp.pitch,
+                        };
+                        // SAFETY: `multiply` has seen that what the part reads and writes lies inside the slices.
+                        unsafe {
+                            let (a, b) =
+                                (a.as_ptr().wrapping_add(al.at(i, from)), b.as_ptr().wrapping_add(bp.at(from, j)));
+                            part.run(simd, a, b, y.as_mut_ptr().add(yp.at(i, j)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A tile of a product over a block of its depth.
+#[derive(Clone, Copy)]
+struct Part {
+    rows: usize,
+    cols: usize,
+    depth: usize,
+    add: bool,
+    row: usize,
+    run: usize,
+    jump: usize,
+    step: usize,
+    /// Elements between rows of the result, and of the right factor.
+    pitch: usize,
+    right: usize,
+}
+
+impl Part {
+    /// Computes the tile in pieces that fit into the machine's registers.
+    ///
+    /// # Safety
+    /// `a`, `b` and `y` are valid for what the fields say; b for whole panels.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S, a: *const f32, b: *const f32, y: *mut f32) {
+        let width = 2 * S::F32_LANES;
+        let height = if S::REGISTER_COUNT >= 32 { STRIP } else { STRIP / 2 };
+        for j in (0..self.cols).step_by(width) {
+            for i in (0..self.rows).step_by(height) {
+                let (rows, cols) = ((self.rows - i).min(height), (self.cols - j).min(width));
+                // SAFETY: a piece of the tile.
+                unsafe {
+                    let (a, b) = (a.add(i * self.row), b.add(j));
+                    let y = y.add(i * self.pitch + j);
+                    if rows == height && cols == width {
+                        match S::REGISTER_COUNT >= 32 {
+                            true => self.piece::<S, STRIP, 2>(simd, a, b, y),
+                            false => self.piece::<S, { STRIP / 2 }, 2>(simd, a, b, y),
+                        }
+                        continue;
+                    }
+                    // At an edge the piece is computed whole, beside the result.
+                    let mut whole = [0f32; STRIP * PANEL];
+                    if self.add {
+                        for r in 0..rows {
+                            std::ptr::copy_nonoverlapping(
+                                y.add(r * self.pitch),
+                                whole.as_mut_ptr().add(r * PANEL),
+                                cols,
+                            );
+                        }
+                    }
+                    let part = Part { pitch: PANEL, ..self };
+                    let to = whole.as_mut_ptr();
+                    match (rows, cols <= S::F32_LANES) {
+                        (1, _) => part.piece::<S, 1, 2>(simd, a, b, to),
+                        (2, _) => part.piece::<S, 2, 2>(simd, a, b, to),
+                        (3, _) => part.piece::<S, 3, 2>(simd, a, b, to),
+                        (4, true) => part.piece::<S, 4, 1>(simd, a, b, to),
+                        (4, false) => part.piece::<S, 4, 2>(simd, a, b, to),
+                        (5, _) => part.piece::<S, 5, 2>(simd, a, b, to),
+                        (6, _) => part.piece::<S, 6, 2>(simd, a, b, to),
+                        (7, _) => part.piece::<S, 7, 2>(simd, a, b, to),
+                        (_, true) => part.piece::<S, STRIP, 1>(simd, a, b, to),
+                        (_, false) => part.piece::<S, STRIP, 2>(simd, a, b, to),
+                    }
+                    for r in 0..rows {
+                        std::ptr::copy_nonoverlapping(whole.as_ptr().add(r * PANEL), y.add(r * self.pitch), cols);
+                    }
+                }
+            }
+        }
+    }
+
+    /// `R` rows and `W` vectors of the result, in registers.
+    ///
+    /// # Safety
+    /// As [`Part::run`].
+    #[inline(always)]
+    unsafe fn piece<S: Simd, const R: usize, const W: usize>(
+        self,
+        simd: S,
+        mut a: *const f32,
+        mut b: *const f32,
+        y: *mut f32,
+    ) {
+        // SAFETY: the caller answers for the addresses; vectors are read and written unaligned.
+        unsafe {
+            let vector = |row: usize, w: usize| y.add(row * self.pitch + w * S::F32_LANES).cast::<S::f32s>();
+            let mut sums = [[simd.splat_f32s(0.0); W]; R];
+            if self.add {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (w, sum) in sums.iter_mut().enumerate() {
+                        *sum = vector(r, w).read_unaligned();
+                    }
+                }
+            }
+            let mut left = self.depth;
+            while left > 0 {
+                let run = left.min(self.run);
+                let mut column = a;
+                for _ in 0..run {
+                    let mut right = [simd.splat_f32s(0.0); W];
+                    for (w, right) in right.iter_mut().enumerate() {
+                        *right = b.add(w * S::F32_LANES).cast::<S::f32s>().read_unaligned();
+                    }
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let left = simd.splat_f32s(*column.add(r * self.row));
+                        for (sum, right) in sums.iter_mut().zip(right) {
+                            *sum = simd.mul_add_e_f32s(left, right, *sum);
+                        }
+                    }
+                    column = column.wrapping_add(self.step);
+                    b = b.wrapping_add(self.right);
+                }
+                a = a.wrapping_add(self.jump);
+                left -= run;
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                for (w, sum) in sums.into_iter().enumerate() {
+                    vector(r, w).write_unaligned(sum);
+                }
+            }
+        }
     }
 }

@@ -14,11 +14,13 @@ mod matrix;
 mod pass;
 mod rounding;
 mod run;
+mod sensitivity;
 #[cfg(test)]
 mod tests;
 mod trainer;
 mod winograd;
 
+pub use sensitivity::sensitivity;
 pub use trainer::CpuTrainer;
 
 use crate::engine::program::Program;

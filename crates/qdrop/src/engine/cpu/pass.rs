@@ -89,18 +89,17 @@ pub(super) fn forward(
     mask: &mut [u8],
     y: &mut [f32],
 ) {
-    let n = y.len();
-    let (trace, mask) = (&mut trace[..n], &mut mask[..n]);
-    if let Some(o) = other {
-        let o = &o[..n];
-        trace.iter_mut().zip(o).for_each(|(t, &o)| *t += o);
-    }
     vectorized(
         #[inline(always)]
-        || match act {
-            Act::None => by_quantizer(|v| v, |_| true, quantizer, trace, mask, y),
-            Act::Relu => by_quantizer(|v| Act::Relu.apply(v), |v| Act::Relu.open(v), quantizer, trace, mask, y),
-            Act::Clip(..) => by_quantizer(|v| act.apply(v), |v| act.open(v), quantizer, trace, mask, y),
+        || {
+            if let Some(o) = other {
+                trace.iter_mut().zip(o).for_each(|(t, &o)| *t += o);
+            }
+            match act {
+                Act::None => by_quantizer(|v| v, |_| true, quantizer, trace, mask, y),
+                Act::Relu => by_quantizer(|v| Act::Relu.apply(v), |v| Act::Relu.open(v), quantizer, trace, mask, y),
+                Act::Clip(..) => by_quantizer(|v| act.apply(v), |v| act.open(v), quantizer, trace, mask, y),
+            }
         },
     );
 }
@@ -115,6 +114,7 @@ fn by_quantizer(
     y: &mut [f32],
 ) {
     let n = y.len();
+    let (trace, mask) = (&mut trace[..n], &mut mask[..n]);
     match quantizer {
         None | Some((_, Keep::Nothing)) => {
             for i in 0..n {
@@ -182,14 +182,20 @@ pub(super) fn mix(keep: Keep, mask: &[u8], quantized: &[f32], float: &[f32], x: 
     }
 }
 
-/// Σ (y - target)², and y becomes factor·(y - target).
-pub(super) fn loss(y: &mut [f32], target: &[f32], factor: f32) -> f64 {
-    let target = &target[..y.len()];
+/// Σ weight·(y - target)², and y becomes factor·weight·(y - target); without `weights` all are 1.
+pub(super) fn loss(y: &mut [f32], target: &[f32], weights: Option<&[f32]>, factor: f32) -> f64 {
     vectorized(
         #[inline(always)]
         || {
-            let total = sum(y, target, |y, t| (y - t) * (y - t));
-            y.iter_mut().zip(target).for_each(|(y, &t)| *y = factor * (*y - t));
+            let target = &target[..y.len()];
+            let Some(weights) = weights else {
+                let total = sum(y, target, |y, t| (y - t) * (y - t));
+                y.iter_mut().zip(target).for_each(|(y, &t)| *y = factor * (*y - t));
+                return total;
+            };
+            y.iter_mut().zip(target).for_each(|(y, &t)| *y -= t);
+            let total = sum(y, weights, |d, w| w * d * d);
+            y.iter_mut().zip(weights).for_each(|(y, &w)| *y *= factor * w);
             total
         },
     )

@@ -95,12 +95,12 @@ fn piece(
     m: &mut [f32],
     v: &mut [f32],
 ) -> f64 {
-    let n = gradient.len();
-    let (base, scale, low, high) = (&fixed.0[..n], &fixed.1[..n], &fixed.2[..n], &fixed.3[..n]);
-    let (alpha, soft, m, v) = (&mut alpha[..n], &mut soft[..n], &mut m[..n], &mut v[..n]);
     vectorized(
         #[inline(always)]
         || {
+            let n = gradient.len();
+            let (base, scale, low, high) = (&fixed.0[..n], &fixed.1[..n], &fixed.2[..n], &fixed.3[..n]);
+            let (alpha, soft, m, v) = (&mut alpha[..n], &mut soft[..n], &mut m[..n], &mut v[..n]);
             // The first loop leaves the gradient of α in `gradient` and the regulariser's term in `soft`.
             for i in 0..n {
                 let p = sigmoid(alpha[i]);

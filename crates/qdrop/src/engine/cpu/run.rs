@@ -48,7 +48,12 @@ impl<'a> Shared<'a> {
 pub(super) struct Sums<'a> {
     pub weights: &'a mut [Vec<f32>],
     pub scales: &'a mut [f64],
+    /// Sees the gradient of what each site hands on, for the whole group.
+    pub watch: Option<Watch<'a>>,
 }
+
+/// Is called with the number of a site and a gradient there.
+pub(super) type Watch<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
 impl Frame {
     pub fn new(code: &Code, learn: bool) -> Self {
@@ -307,6 +312,9 @@ impl Frame {
                     let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { continue };
                     let n = code.layouts[*y].numel() * self.samples;
                     let mut dy = std::mem::take(&mut self.buffers[up]);
+                    if let (Some(watch), Some(site)) = (&mut sums.watch, site) {
+                        watch(*site, &dy[..n]);
+                    }
                     let on = site.filter(|&s| shared.sites[s].is_some());
                     let sum = pass::backward(&mut dy[..n], &self.buffers[*trace], &self.masks[*mask], on.is_some());
                     if let Some(s) = on {

@@ -1,11 +1,11 @@
 //! The device against the specification: the same random network, batches and masks on both.
 
-use super::{CpuTrainer, Runner};
+use super::{CpuTrainer, Runner, sensitivity};
 use crate::engine::facts;
 use crate::engine::naive::{self, NaiveTrainer};
 use crate::engine::philox::Stream;
 use crate::engine::program::{Program, Region, compile};
-use crate::engine::train::{Bias, Problem, RandomDraws, Step, Trainer, Weight};
+use crate::engine::train::{Bias, LossWeights, Problem, RandomDraws, Step, Trainer, Weight, loss_channels};
 use crate::graph::{Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use crate::quant::{Grid, RangeSpec, Search, fit_weight};
 use crate::tensor::{DType, Rows, Tensor};
@@ -130,6 +130,7 @@ impl Net {
             scale_rates: (0..self.sites.len()).map(|i| 1.0 + i as f64 / 2.0).collect(),
             float_inputs: of(1000, &program.inputs),
             quantized_inputs: of(1100, &program.inputs),
+            loss_weights: vec![None; outputs.len()],
             targets: of(1200, &program.outputs),
             program,
         }
@@ -200,6 +201,48 @@ fn check(problem: &Problem) {
     for keep in [0.0, 0.5, 1.0] {
         check_learning(problem, keep);
     }
+    let mut weighed = problem.clone();
+    for (i, &slot) in problem.program.outputs.iter().enumerate() {
+        let shape = &problem.program.slots[slot].shape;
+        let (n, count) = (problem.samples(), loss_channels(shape));
+        let width = shape.iter().product::<usize>() / count;
+        let positive = |purpose, n| random(purpose, n).iter().map(|v| v.abs() + 0.1).collect::<Vec<f32>>();
+        let (channels, positions) = (positive(1300 + i as u32, count), positive(1400 + i as u32, n * width));
+        let last = shape.len() == 3;
+        weighed.loss_weights[i] = Some(LossWeights { channels, positions: Rows::new(n, positions), last });
+    }
+    check_learning(&weighed, 0.5);
+}
+
+#[test]
+fn sensitivity_is_the_diagonal_of_the_squared_jacobian() {
+    // y = m·(W·x), m per position: x at channel c, position p is felt as Σ W[o, c]² · m[p]².
+    let mut net = Net::new();
+    let x = net.input();
+    let m = net.constant(&[1, 1, 2, 2]);
+    let y = net.conv(x, [5, 3, 1, 1], 1, [0; 4], 1, 1);
+    let y = net.op(Op::Binary(Binary::Mul), &[y, m]);
+    net.site(x);
+    let w = net.graph.constant(net.weights.remove(0).0).unwrap().to_f32().unwrap();
+    let m = net.graph.constant(m).unwrap().to_f32().unwrap();
+    let problem = net.problem(&[&[1, 3, 2, 2]], &[y], 4000);
+    let found = sensitivity(&problem.program, &problem.float_inputs, &[1.0], 3).unwrap();
+    let found = found[0].as_ref().unwrap();
+    let near = |got: &[f32], want: &[f32]| {
+        let mean = want.iter().sum::<f32>() / want.len() as f32;
+        for (g, w) in got.iter().zip(want) {
+            assert!(
+                (g - (w / mean).max(0.01)).abs() < 0.05 * (w / mean).max(0.2),
+                "{got:?} instead of {want:?} / {mean}"
+            );
+        }
+    };
+    near(&found.channels, &[0, 1, 2].map(|c| (0..5).map(|o| w[o * 3 + c] * w[o * 3 + c]).sum()));
+    let all = |p: usize| found.positions.iter().map(|row| row[p]).sum::<f32>() / 4000.0;
+    near(&[0, 1, 2, 3].map(all), &[0, 1, 2, 3].map(|p: usize| m[p] * m[p]));
+    let mut row = Vec::new();
+    found.expand(7, &mut row);
+    assert_eq!(row[6], found.channels[1] * found.positions.row(7)[2]);
 }
 
 #[test]

@@ -86,15 +86,21 @@ impl<'a> CpuTrainer<'a> {
             keeps.push(keep);
         }
         frame.forward(shared, Some(&keeps))?;
-        for (target, &slot) in self.problem.targets.iter().zip(&code.program.outputs) {
+        for (i, &slot) in code.program.outputs.iter().enumerate() {
+            let (target, weights) = (&self.problem.targets[i], &self.problem.loss_weights[i]);
+            let mut rows = vec![Vec::new(); if weights.is_some() { samples } else { 0 }];
+            if let Some(weights) = weights {
+                rows.iter_mut().zip(&batch[first..]).for_each(|(row, &sample)| weights.expand(sample, row));
+            }
             let rest = (loss_rest(&code.program.slots[slot].shape) * batch.len()) as f64;
             let mut sum = 0.0;
             frame.upstream(shared, slot, |sample, range, values| {
-                sum += pass::loss(values, &target.row(batch[first + sample])[range], (2.0 / rest) as f32);
+                let weights = rows.get(sample).map(|row| &row[range.clone()]);
+                sum += pass::loss(values, &target.row(batch[first + sample])[range], weights, (2.0 / rest) as f32);
             });
             lane.reconstruction += sum / rest;
         }
-        frame.backward(shared, &mut Sums { weights: &mut lane.weights, scales: &mut lane.scales })?;
+        frame.backward(shared, &mut Sums { weights: &mut lane.weights, scales: &mut lane.scales, watch: None })?;
         self.frames.give(frame);
         Ok(())
     }

@@ -62,13 +62,19 @@ fn mask(draws: &dyn Draws, iteration: usize, purpose: Purpose, position: usize, 
     }
 }
 
-/// Σ over the channel axis of (y - target)², mean over the rest and the batch; and its gradient to y.
-fn loss<R: Real>(y: &[R], target: &[f32], shape: &[usize], batch: usize) -> (f64, Vec<R>) {
+/// Σ over the channel axis of weight·(y - target)², mean over the rest and the batch; and its gradient to y.
+fn loss<R: Real>(y: &[R], target: &[f32], weights: &[f32], shape: &[usize], batch: usize) -> (f64, Vec<R>) {
     let rest = (loss_rest(shape) * batch) as f64;
-    let difference = |(&a, &b): (&R, &f32)| a - R::of(f64::from(b));
-    let sum: f64 = y.iter().zip(target).map(difference).map(|d| (d * d).f64()).sum();
+    let real = |v: f32| R::of(f64::from(v));
     let factor = R::of(2.0 / rest);
-    (sum / rest, y.iter().zip(target).map(|p| factor * difference(p)).collect())
+    let mut sum = 0.0;
+    let one = |((&y, &target), &weight): ((&R, &f32), &f32)| {
+        let difference = y - real(target);
+        sum += (real(weight) * difference * difference).f64();
+        factor * real(weight) * difference
+    };
+    let gradient = y.iter().zip(target).zip(weights).map(one).collect();
+    (sum / rest, gradient)
 }
 
 impl<R: Real> Trainer for NaiveTrainer<'_, R> {
@@ -94,8 +100,13 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
             let run = Settings { weights: &weights, grids: &self.grids, keep: &keep };
             let tape = forward(program, run, inputs)?;
             let mut upstream = Vec::new();
-            for ((y, target), &slot) in tape.outputs(program).zip(&self.problem.targets).zip(&program.outputs) {
-                let (part, g) = loss(y, target.row(sample), &program.slots[slot].shape, batch.len());
+            for (i, (y, &slot)) in tape.outputs(program).zip(&program.outputs).enumerate() {
+                let target = self.problem.targets[i].row(sample);
+                let mut weights = vec![1.0; y.len()];
+                if let Some(own) = &self.problem.loss_weights[i] {
+                    own.expand(sample, &mut weights);
+                }
+                let (part, g) = loss(y, target, &weights, &program.slots[slot].shape, batch.len());
                 reconstruction += part;
                 upstream.push(g);
             }

@@ -1,0 +1,128 @@
+//! How much the outputs of a program depend on values inside it.
+
+use super::code::Code;
+use super::run::{Shared, Sums};
+use super::{Frames, check};
+use crate::engine::philox::Stream;
+use crate::engine::program::Program;
+use crate::engine::train::{Keep, LossWeights, loss_channels};
+use crate::error::Result;
+use crate::tensor::Rows;
+use rayon::prelude::*;
+
+/// Least weight, as a share of the mean.
+const LEAST: f32 = 0.01;
+
+/// What the elements at every site of `program` should weigh in a squared error, so that it stands for the squared error
+/// of the outputs, each output divided by its value in `sizes`.
+///
+/// To first order an error e changes the outputs by J·e, and E[(J·e)²] is Σ (Jᵀ·J)ᵢᵢ·eᵢ² for errors that are independent.
+/// With random signs v at the outputs, the expectation of (Jᵀ·v)² is this diagonal. Of one draw per sample, means over
+/// channels and over samples and positions are kept: their product is the weight. Both have mean 1 and are at least
+/// 0.01. A site that no output depends on has none.
+pub fn sensitivity(program: &Program, inputs: &[Rows], sizes: &[f32], seed: u64) -> Result<Vec<Option<LossWeights>>> {
+    let code = Code::new(program, true)?;
+    let n = inputs.first().map_or(0, Rows::len);
+    check(&code, inputs, n)?;
+    let frames = Frames::default();
+    let keeps = vec![Keep::Nothing; program.sites.len()];
+    let off = vec![None; program.sites.len()];
+    let shared = Shared { code: &code, weights: &[], tiled: &[], sites: &off };
+    let group = |first: usize| {
+        let samples = (n - first).min(code.group);
+        let mut frame = frames.take(&code, true);
+        frame.start(samples);
+        for (&slot, rows) in program.inputs.iter().zip(inputs) {
+            for sample in 0..samples {
+                let row = rows.row(first + sample);
+                frame.fill(&code, slot, sample, |range, x| x.copy_from_slice(&row[range]));
+            }
+        }
+        frame.forward(&shared, Some(&keeps))?;
+        for (output, &slot) in program.outputs.iter().enumerate() {
+            let numel = code.layouts[slot].numel();
+            let mut signs = vec![vec![0u8; numel]; samples];
+            for (sample, signs) in signs.iter_mut().enumerate() {
+                Stream::new(seed, u32::MAX, output as u32, 0).mask(first + sample, 0.5, signs);
+            }
+            let size = 1.0 / sizes[output];
+            frame.upstream(&shared, slot, |sample, range, values| {
+                let signs = signs[sample][range].iter();
+                values.iter_mut().zip(signs).for_each(|(v, &s)| *v = if s == 1 { size } else { -size });
+            });
+        }
+        let mut squares: Vec<Option<Squares>> = vec![None; program.sites.len()];
+        let mut watch = |site: usize, gradient: &[f32]| {
+            let slot = program.sites[site];
+            squares[site] =
+                Some(Squares::new(&program.slots[slot].shape, code.layouts[slot].channels, samples, gradient));
+        };
+        frame.backward(&shared, &mut Sums { weights: &mut [], scales: &mut [], watch: Some(&mut watch) })?;
+        frames.give(frame);
+        Ok(squares)
+    };
+    let firsts: Vec<usize> = (0..n).step_by(code.group).collect();
+    let groups = firsts.into_par_iter().map(group).collect::<Result<Vec<_>>>()?;
+    Ok((0..program.sites.len()).map(|site| weights(&program.slots[program.sites[site]].shape, site, &groups)).collect())
+}
+
+/// Squares of the gradients of a group, summed.
+#[derive(Debug, Clone)]
+struct Squares {
+    /// Per channel, over samples and positions.
+    channels: Vec<f64>,
+    /// Per sample and position, over channels.
+    positions: Vec<f32>,
+}
+
+impl Squares {
+    /// Of `gradient` [outer, samples, inner] of a value of `shape`.
+    fn new(shape: &[usize], outer: usize, samples: usize, gradient: &[f32]) -> Self {
+        let count = loss_channels(shape).max(1);
+        let numel = gradient.len() / samples;
+        let (inner, width) = (numel / outer, numel / count);
+        let (mut channels, mut positions) = (vec![0.0; count], vec![0.0; samples * width]);
+        for (row, line) in gradient.chunks_exact(inner.max(1)).enumerate() {
+            let (o, sample) = (row / samples, row % samples);
+            for (i, &g) in line.iter().enumerate() {
+                let element = o * inner + i;
+                let (c, p) = if shape.len() == 3 {
+                    (element % count, element / count)
+                } else {
+                    (element / width, element % width)
+                };
+                channels[c] += f64::from(g) * f64::from(g);
+                positions[sample * width + p] += g * g;
+            }
+        }
+        Squares { channels, positions }
+    }
+}
+
+/// The weights of `site` from what all groups found.
+fn weights(shape: &[usize], site: usize, groups: &[Vec<Option<Squares>>]) -> Option<LossWeights> {
+    let mut channels = vec![0.0; loss_channels(shape).max(1)];
+    let mut positions = Vec::new();
+    let mut samples = 0;
+    for squares in groups.iter().map(|g| &g[site]) {
+        let squares = squares.as_ref()?;
+        channels.iter_mut().zip(&squares.channels).for_each(|(c, s)| *c += s);
+        positions.extend_from_slice(&squares.positions);
+        samples += squares.positions.len() * channels.len();
+    }
+    let width = shape.iter().product::<usize>() / channels.len();
+    let samples = samples / (width * channels.len()).max(1);
+    let channels: Vec<f32> = channels.iter().map(|&c| c as f32).collect();
+    let (channels, positions) = (even(channels)?, even(positions)?);
+    Some(LossWeights { channels, positions: Rows::new(samples, positions), last: shape.len() == 3 })
+}
+
+/// `values` divided by their mean and not below [`LEAST`], if that can be done.
+fn even(mut values: Vec<f32>) -> Option<Vec<f32>> {
+    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len().max(1) as f64;
+    if !(mean.is_finite() && mean > 0.0) {
+        return None;
+    }
+    values.iter_mut().for_each(|v| *v = ((f64::from(*v) / mean) as f32).max(LEAST));
+    Some(values)
+}
