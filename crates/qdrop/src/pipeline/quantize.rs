@@ -7,6 +7,7 @@ use super::run::{self, Network};
 use super::samples;
 use super::shapes::input_shapes;
 use super::unit::Biases;
+use super::weigh::{self, Weights};
 use crate::calibrate::{self, Watch};
 use crate::data::Samples;
 use crate::engine::facts;
@@ -65,7 +66,6 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
         Ok((grids, pool.install(|| calibrate::fit_weights(graph, &plan))?))
     })?;
     report.timings.push(timing);
-    let first = grids.clone();
     if recipe.activations.refine_samples > 0 && !grids.is_empty() {
         let ((), timing) = timed(sink, Stage::Refine, Some(grids.len()), |sink| {
             let few = samples::spread(samples, Some(recipe.activations.refine_samples))?;
@@ -80,8 +80,15 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
     if recipe.method.resolved().learns {
         report.iterations = recipe.method.iterations;
         let weight_grids = &weight_grids;
-        let scale_rates = refine::scale_rates(&first, &found.grids);
-        let job = Job { graph, facts: &facts, plan: &plan, recipe, pool: &pool, weight_grids, scale_rates, samples };
+        let mut loss_weights = Weights::new();
+        if recipe.method.resolved().weigh_outputs {
+            let (found, timing) = timed(sink, Stage::Weigh, Some(samples.len()), |sink| {
+                weigh::weigh(graph, &facts, &plan, samples, recipe.method.seed, &pool, sink)
+            })?;
+            report.timings.push(timing);
+            loss_weights = found;
+        }
+        let job = Job { graph, facts: &facts, plan: &plan, recipe, pool: &pool, weight_grids, loss_weights, samples };
         let (learned, timing) =
             timed(sink, Stage::Reconstruct, None, |sink| job.reconstruct(found, &mut report.units, sink))?;
         report.timings.push(timing);

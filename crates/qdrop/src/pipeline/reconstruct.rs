@@ -23,8 +23,7 @@ pub(super) struct Job<'a> {
     pub recipe: &'a Recipe,
     pub pool: &'a ThreadPool,
     pub weight_grids: &'a [Grid],
-    /// Per site of the plan: what the learning rate of its step is multiplied by while units are solved.
-    pub scale_rates: Vec<f64>,
+    pub loss_weights: Weights,
     pub samples: &'a dyn Samples,
 }
 
@@ -43,12 +42,10 @@ impl Job<'_> {
         let Found { mut weights, mut biases, mut grids } = start;
         let mut float = run::load(self.graph, self.samples, self.pool)?;
         let mut quantized = float.clone();
-        let method = self.recipe.method.resolved();
-        let learn_biases = method.learn_biases;
-        let loss_weights = if method.weigh_outputs { self.weigh(&float)? } else { Weights::new() };
         let mut pace = Pace::new(self);
+        let learn_biases = self.recipe.method.resolved().learn_biases;
         for (number, unit) in units.iter().enumerate() {
-            let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, learn_biases, &loss_weights)?;
+            let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, learn_biases, &self.loss_weights)?;
             let targets = self.pool.install(|| compiled.float_outputs(&float))?;
             let next = if unit.layers.is_empty() {
                 self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?
@@ -61,14 +58,7 @@ impl Job<'_> {
                     self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?;
                 let loss_before = compiled.loss(&nearest, &targets);
                 drop(nearest);
-                let problem = compiled.problem(
-                    self.weight_grids,
-                    &grids,
-                    &self.scale_rates,
-                    &float,
-                    &quantized,
-                    targets.clone(),
-                )?;
+                let problem = compiled.problem(self.weight_grids, &grids, &float, &quantized, targets.clone())?;
                 let mut solution = self
                     .solve_unit(&problem, number as u32, &pace, sink)
                     .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;

@@ -43,15 +43,6 @@ pub(super) fn refine(
     Ok(())
 }
 
-/// What learning rates of steps are multiplied by while units are solved: 0 where refining went from a step in `first` to
-/// half of it or less. There the network ignores values that dominate the squared error, which is what units are solved
-/// for: their gradient would take the step back.
-pub(super) fn scale_rates(first: &[Grid], refined: &[Grid]) -> Vec<f64> {
-    // A step divided by √2 twice is a half but for rounding.
-    let rate = |(f, r): (&Grid, &Grid)| if 2.0 * r.scale[0] < f.scale[0] * 1.001 { 0.0 } else { 1.0 };
-    first.iter().zip(refined).map(rate).collect()
-}
-
 /// Squared error of `got` as a share of the energy of `wanted`, summed over the outputs.
 fn distance(got: &[Rows], wanted: &[Rows]) -> f64 {
     let one = |(got, wanted): (&Rows, &Rows)| {
@@ -109,14 +100,6 @@ mod tests {
             assert!((0.06..0.2).contains(&grid.scale[0]), "{grid:?}");
         }
         assert!((0.25..0.5).contains(&grids[0].scale[0]) && grids[0].zero_point == [8], "{:?}", grids[0]);
-    }
-
-    #[test]
-    fn steps_that_were_halved_are_held() {
-        let grid = |scale| Grid::per_tensor(4, scale, 3).unwrap();
-        let first = [grid(1.0), grid(1.0), grid(1.0), grid(1.0)];
-        let refined = [grid(1.0), grid(0.7), grid(0.50000006), grid(2.0)];
-        assert_eq!(scale_rates(&first, &refined), [1.0, 1.0, 0.0, 1.0]);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum Stage {
     Equalize,
     /// Correcting the first grids by the network's outputs.
     Refine,
+    /// Finding out how much the network's outputs depend on the values that units hand on.
+    Weigh,
     /// Solving the units one after the other.
     Reconstruct,
     /// Writing the decisions into the graph.
@@ -52,6 +54,7 @@ impl Stage {
             Stage::Calibrate => "calibrate",
             Stage::Equalize => "equalize",
             Stage::Refine => "refine steps",
+            Stage::Weigh => "weigh",
             Stage::Reconstruct => "reconstruct",
             Stage::Lower => "lower",
             Stage::Write => "write",

@@ -3,8 +3,10 @@
 //! x: [channels, samples, H, W], y: [channels, samples, OH, OW], w: [OC, IC / groups, KH, KW]: with samples inside
 //! channels, one product serves the whole group.
 
-use super::matrix::{View, product};
+use super::math::vectorized;
+use super::matrix::{Left, PANEL, Panels, View, multiply, product};
 use crate::engine::ops::window::Axis;
+use std::ops::Range;
 
 /// Columns that a tile has at least.
 const COLUMNS: usize = 256;
@@ -48,7 +50,7 @@ impl Conv {
     }
 
     /// Output lines, of `samples` · OH, in tiles.
-    fn tiles(&self, samples: usize) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+    fn tiles(&self, samples: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let [h, w] = &self.axes;
         let (lines, width) = (samples * h.output, w.output.max(1));
         let depth = (self.ic * self.taps()).max(1);
@@ -90,14 +92,13 @@ impl Conv {
             }
             for lines in self.tiles(samples) {
                 let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
-                grow(scratch, depth * columns);
-                self.gather(samples, x, lines, scratch);
-                product(
-                    (y, View::rows(out + start, self.oc, columns, n)),
-                    add,
-                    weight,
-                    (scratch, View::rows(0, depth, columns, columns)),
-                );
+                let size = depth * columns.next_multiple_of(PANEL);
+                grow(scratch, size + columns);
+                let (panels, row) = scratch.split_at_mut(size);
+                self.gather(samples, x, lines, panels, &mut row[..columns]);
+                let to = Panels { start: out + start, panel: PANEL, pitch: n };
+                let weight = (weight.0, weight.1.into());
+                multiply([self.oc, depth, columns], (y, to), add, weight, (panels, Panels::new(0, depth)));
             }
         }
     }
@@ -129,14 +130,16 @@ impl Conv {
             for (tile, lines) in self.tiles(samples).enumerate() {
                 let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
                 let up = (dy, View::rows(out + start, self.oc, columns, n).t());
-                grow(scratch, size + if self.pointwise() { 0 } else { depth * columns });
-                let (transposed, cols) = scratch.split_at_mut(size);
+                let gathered = if self.pointwise() { 0 } else { depth * columns.next_multiple_of(PANEL) };
+                grow(scratch, size + gathered + columns);
+                let (transposed, rest) = scratch.split_at_mut(size);
                 let to = (transposed, View::rows(0, depth, self.oc, self.oc));
                 if self.pointwise() {
                     product(to, tile > 0, (x, View::rows(start, depth, columns, n)), up);
                 } else {
-                    self.gather(samples, x, lines, cols);
-                    product(to, tile > 0, (cols, View::rows(0, depth, columns, columns)), up);
+                    let (panels, row) = rest.split_at_mut(gathered);
+                    self.gather(samples, x, lines, panels, &mut row[..columns]);
+                    product(to, tile > 0, (panels, Left::panels(0, depth)), up);
                 }
             }
             if n > 0 {
@@ -199,28 +202,34 @@ impl Conv {
         out
     }
 
-    /// Column matrix [IC·KH·KW, lines·OW] of the output `lines` (counted over samples and rows).
-    fn gather(&self, samples: usize, x: &[f32], lines: std::ops::Range<usize>, cols: &mut [f32]) {
+    /// Column matrix [IC·KH·KW, lines·OW] of the output `lines` (counted over samples and rows), in panels; `row` has
+    /// room for one of its rows.
+    fn gather(&self, samples: usize, x: &[f32], lines: Range<usize>, panels: &mut [f32], row: &mut [f32]) {
         let [_, aw] = &self.axes;
-        let columns = lines.len() * aw.output;
-        self.each(samples, lines, |k, line, source, tap: Tap| {
-            let out = &mut cols[k * columns + line * aw.output..][..aw.output];
-            let Some(source) = source else { return out.fill(0.0) };
-            out[..tap.low].fill(0.0);
-            out[tap.high..].fill(0.0);
-            let row = &x[source + tap.first..];
-            if tap.low == tap.high {
-            } else if aw.stride == 1 {
-                out[tap.low..tap.high].copy_from_slice(&row[..tap.high - tap.low]);
-            } else {
-                let picked = row.iter().step_by(aw.stride);
-                out[tap.low..tap.high].iter_mut().zip(picked).for_each(|(o, &v)| *o = v);
-            }
-        });
+        let (depth, last) = (self.ic * self.taps(), lines.len() - 1);
+        vectorized(
+            #[inline(always)]
+            || {
+                self.each(samples, lines, |k, line, source, tap: Tap| {
+                    let out = &mut row[line * aw.output..][..aw.output];
+                    out[..tap.low].fill(0.0);
+                    out[tap.high..].fill(0.0);
+                    match source {
+                        None => out.fill(0.0),
+                        Some(source) => pick(&x[source + tap.first..], aw.stride, &mut out[tap.low..tap.high]),
+                    }
+                    if line == last {
+                        for (panel, part) in row.chunks(PANEL).enumerate() {
+                            panels[(panel * depth + k) * PANEL..][..part.len()].copy_from_slice(part);
+                        }
+                    }
+                });
+            },
+        );
     }
 
     /// Adds a column matrix back to where [`Conv::gather`] reads.
-    fn scatter(&self, samples: usize, cols: &[f32], lines: std::ops::Range<usize>, x: &mut [f32]) {
+    fn scatter(&self, samples: usize, cols: &[f32], lines: Range<usize>, x: &mut [f32]) {
         let [_, aw] = &self.axes;
         let columns = lines.len() * aw.output;
         self.each(samples, lines, |k, line, source, tap: Tap| {
@@ -240,7 +249,8 @@ impl Conv {
 
     /// Calls `f` with row of the column matrix, line (from 0), start of the input line it reads (`None`: padding) and
     /// the horizontal tap.
-    fn each(&self, samples: usize, lines: std::ops::Range<usize>, mut f: impl FnMut(usize, usize, Option<usize>, Tap)) {
+    #[inline(always)]
+    fn each(&self, samples: usize, lines: Range<usize>, mut f: impl FnMut(usize, usize, Option<usize>, Tap)) {
         let [ah, aw] = &self.axes;
         let plane = ah.input * aw.input;
         let taps: Vec<Tap> = (0..aw.kernel).map(|k| Tap::new(aw, k)).collect();
@@ -274,6 +284,21 @@ impl Tap {
     fn new(axis: &Axis, k: usize) -> Self {
         let (low, high) = axis.valid(k);
         Tap { low, high, first: (low * axis.stride + k * axis.dilation).saturating_sub(axis.begin) }
+    }
+}
+
+/// Every `stride`-th element of `from`, as many as `to` has.
+#[inline(always)]
+fn pick(from: &[f32], stride: usize, to: &mut [f32]) {
+    if stride == 1 {
+        to.copy_from_slice(&from[..to.len()]);
+    } else if stride == 2 {
+        // The last one may have no neighbour.
+        let Some((last, to)) = to.split_last_mut() else { return };
+        *last = from[2 * to.len()];
+        to.iter_mut().zip(from.as_chunks::<2>().0).for_each(|(t, f)| *t = f[0]);
+    } else {
+        to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(t, &v)| *t = v);
     }
 }
 

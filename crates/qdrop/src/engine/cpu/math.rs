@@ -58,7 +58,7 @@ pub(super) fn sigmoid(x: f32) -> f32 {
 /// Partial sums that are added side by side.
 const LANES: usize = 16;
 /// Elements summed in f32 before the sum goes on in f64.
-const RUN: usize = 1024;
+pub(super) const RUN: usize = 1024;
 
 /// Σ f(a[i], b[i]) over two slices of one length, in an order that depends on the length alone.
 #[inline(always)]

@@ -60,11 +60,17 @@ pub(super) struct Left {
     pub step: usize,
 }
 
-impl Left {
-    /// A matrix with plain strides.
-    fn of(view: View) -> Self {
+impl From<View> for Left {
+    fn from(view: View) -> Self {
         let View { start, row, col, .. } = view;
         Left { start, strip: STRIP * row, row, run: usize::MAX, jump: 0, step: col }
+    }
+}
+
+impl Left {
+    /// The matrix whose rows are those of `rows` rows of panels.
+    pub fn panels(start: usize, rows: usize) -> Self {
+        Left { start, strip: STRIP * PANEL, row: PANEL, run: PANEL, jump: rows * PANEL, step: 1 }
     }
 
     fn at(&self, i: usize, k: usize) -> usize {
@@ -100,14 +106,13 @@ impl Panels {
     }
 }
 
-/// y = a·b, or y += a·b with `add`, where a view says where y and a lie; `b` likewise.
-pub(super) fn product(y: (&mut [f32], View), add: bool, a: (&[f32], View), b: (&[f32], View)) {
+/// y = a·b, or y += a·b with `add`.
+pub(super) fn product(y: (&mut [f32], View), add: bool, a: (&[f32], impl Into<Left>), b: (&[f32], View)) {
     thread_local!(static PACK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
-    let ((yd, yv), (ad, av), (bd, bv)) = (y, a, b);
-    assert!(yv.rows == av.rows && yv.cols == bv.cols && av.cols == bv.rows, "shapes of a product do not agree");
-    assert!(av.fits(ad.len()) && bv.fits(bd.len()), "a matrix leaves its slice");
-    assert!(yv.col == 1, "rows of a result are contiguous");
-    let depth = av.cols;
+    let ((yd, yv), (ad, al), (bd, bv)) = (y, (a.0, a.1.into()), b);
+    assert!(yv.cols == bv.cols && yv.col == 1, "shapes of a product do not agree");
+    assert!(bv.fits(bd.len()), "a matrix leaves its slice");
+    let depth = bv.rows;
     let most = (PACKED / depth.max(1) / PANEL).max(1) * PANEL;
     PACK.with_borrow_mut(|packed| {
         for at in (0..yv.cols).step_by(most) {
@@ -119,7 +124,7 @@ pub(super) fn product(y: (&mut [f32], View), add: bool, a: (&[f32], View), b: (&
             }
             let to = Panels { start: yv.start + at, panel: PANEL, pitch: yv.row };
             let sizes = [yv.rows, depth, cols];
-            multiply(sizes, (&mut *yd, to), add, (ad, Left::of(av)), (packed, Panels::new(0, depth)));
+            multiply(sizes, (&mut *yd, to), add, (ad, al), (packed, Panels::new(0, depth)));
         }
     });
 }

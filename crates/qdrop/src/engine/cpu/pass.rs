@@ -1,6 +1,6 @@
 //! One pass over activations: sum of two operands, activation function, fake quantization and dropping together.
 
-use super::math::{sum, vectorized};
+use super::math::{RUN, sum, vectorized};
 use crate::engine::train::Keep;
 use crate::quant::Grid;
 
@@ -148,13 +148,17 @@ fn by_quantizer(
 /// Turns the gradient of y into the gradient of x in place and returns the sum for the step, from what [`forward`]
 /// left.
 pub(super) fn backward(gradient: &mut [f32], trace: &[f32], mask: &[u8], site: bool) -> f64 {
-    let n = gradient.len();
-    let (trace, mask) = (&trace[..n], &mask[..n]);
     vectorized(
         #[inline(always)]
         || {
-            let step = if site { sum(gradient, trace, |g, t| g * t) } else { 0.0 };
-            gradient.iter_mut().zip(mask).for_each(|(g, &m)| *g = select(m, *g, 0.0));
+            let mut step = 0.0;
+            // In runs, so that the second loop finds in the cache what the first one read.
+            for ((g, t), m) in gradient.chunks_mut(RUN).zip(trace.chunks(RUN)).zip(mask.chunks(RUN)) {
+                if site {
+                    step += sum(g, &t[..g.len()], |g, t| g * t);
+                }
+                g.iter_mut().zip(m).for_each(|(g, &m)| *g = select(m, *g, 0.0));
+            }
             step
         },
     )

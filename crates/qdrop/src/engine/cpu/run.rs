@@ -251,14 +251,23 @@ impl Frame {
     ) {
         let code = shared.code;
         let layout = code.layouts[slot];
-        let mut values = self.read(shared, slot).to_vec();
         let rows = if code.places[slot] == Place::Constant { 0 } else { layout.channels * self.samples };
+        let fresh = |b: &usize| !self.written[slot] && code.places[slot] != Place::Buffer(*b);
+        let first = code.gradients[slot].filter(fresh);
+        let mut values = first.map_or_else(Vec::new, |b| std::mem::take(&mut self.buffers[b]));
+        let own = self.read(shared, slot);
+        let n = own.len();
+        values.resize(values.len().max(n), 0.0);
+        values[..n].copy_from_slice(own);
         for row in 0..rows {
             let (c, sample) = (row / self.samples, row % self.samples);
             let range = c * layout.inner..(c + 1) * layout.inner;
             f(sample, range, &mut values[row * layout.inner..(row + 1) * layout.inner]);
         }
-        self.contribute(code, slot, &values);
+        match first {
+            Some(b) => (self.buffers[b], self.written[slot]) = (values, true),
+            None => self.contribute(code, slot, &values[..n]),
+        }
     }
 
     /// Runs all kernels backwards from the gradients of the outputs.

@@ -10,6 +10,8 @@ use crate::error::Result;
 use crate::tensor::Rows;
 use rayon::prelude::*;
 
+/// Groups of samples between two reports of progress.
+const TOGETHER: usize = 16;
 /// Least weight, as a share of the mean.
 const LEAST: f32 = 0.01;
 
@@ -20,7 +22,16 @@ const LEAST: f32 = 0.01;
 /// With random signs v at the outputs, the expectation of (Jᵀ·v)² is this diagonal. Of one draw per sample, means over
 /// channels and over samples and positions are kept: their product is the weight. Both have mean 1 and are at least
 /// 0.01. A site that no output depends on has none.
-pub fn sensitivity(program: &Program, inputs: &[Rows], sizes: &[f32], seed: u64) -> Result<Vec<Option<LossWeights>>> {
+///
+/// Work runs on `pool`; now and then `progress` learns how many samples are done, and may stop it with an error.
+pub fn sensitivity(
+    program: &Program,
+    inputs: &[Rows],
+    sizes: &[f32],
+    seed: u64,
+    pool: &rayon::ThreadPool,
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Vec<Option<LossWeights>>> {
     let code = Code::new(program, true)?;
     let n = inputs.first().map_or(0, Rows::len);
     check(&code, inputs, n)?;
@@ -62,7 +73,11 @@ pub fn sensitivity(program: &Program, inputs: &[Rows], sizes: &[f32], seed: u64)
         Ok(squares)
     };
     let firsts: Vec<usize> = (0..n).step_by(code.group).collect();
-    let groups = firsts.into_par_iter().map(group).collect::<Result<Vec<_>>>()?;
+    let mut groups = Vec::with_capacity(firsts.len());
+    for some in firsts.chunks(TOGETHER) {
+        groups.extend(pool.install(|| some.par_iter().map(|&first| group(first)).collect::<Result<Vec<_>>>())?);
+        progress(n.min(groups.len() * code.group))?;
+    }
     Ok((0..program.sites.len()).map(|site| weights(&program.slots[program.sites[site]].shape, site, &groups)).collect())
 }
 

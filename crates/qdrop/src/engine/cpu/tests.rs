@@ -226,7 +226,14 @@ fn sensitivity_is_the_diagonal_of_the_squared_jacobian() {
     let w = net.graph.constant(net.weights.remove(0).0).unwrap().to_f32().unwrap();
     let m = net.graph.constant(m).unwrap().to_f32().unwrap();
     let problem = net.problem(&[&[1, 3, 2, 2]], &[y], 4000);
-    let found = sensitivity(&problem.program, &problem.float_inputs, &[1.0], 3).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let mut done = 0;
+    let mut progress = |n| {
+        done = n;
+        Ok(())
+    };
+    let found = sensitivity(&problem.program, &problem.float_inputs, &[1.0], 3, &pool, &mut progress).unwrap();
+    assert_eq!(done, 4000);
     let found = found[0].as_ref().unwrap();
     let near = |got: &[f32], want: &[f32]| {
         let mean = want.iter().sum::<f32>() / want.len() as f32;

@@ -143,8 +143,7 @@ impl Winograd {
             if dw.is_some() {
                 self.inputs(samples, x, &lines, v, small);
                 for p in 0..POINTS {
-                    let Panels { start, panel, pitch } = point(p, oc, n);
-                    let up = Left { start, strip: STRIP * pitch, row: pitch, run: PANEL, jump: panel, step: 1 };
+                    let up = Left::panels(point(p, oc, n).start, oc);
                     let turned = &mut small[..n.next_multiple_of(PANEL) * ic.next_multiple_of(PANEL)];
                     turn(&v[point(p, ic, n).start..], ic, turned);
                     let (to, from) = (Panels::new(p * self.slopes(), oc), Panels::new(0, n.next_multiple_of(PANEL)));
