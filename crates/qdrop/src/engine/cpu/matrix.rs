@@ -328,3 +328,89 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::philox::Stream;
+
+    fn noise(purpose: u32, n: usize) -> Vec<f32> {
+        Stream::new(9, 0, purpose, 0).below(n, 1 << 20).iter().map(|&v| v as f32 / (1 << 19) as f32 - 1.0).collect()
+    }
+
+    /// Rows, depth, columns on both sides of strips, blocks of the depth and panels.
+    fn sizes() -> impl Iterator<Item = [usize; 3]> {
+        let depths = [0, 1, 7, 95, 96, 97, 200];
+        let all =
+            move |rows| depths.into_iter().flat_map(move |depth| [1, 16, 17, 33, 70].map(|cols| [rows, depth, cols]));
+        [1, 3, 4, 7, 8, 9, 21].into_iter().flat_map(all)
+    }
+
+    /// What a product should be, from where its elements lie.
+    fn plain(
+        [rows, depth, cols]: [usize; 3],
+        a: impl Fn(usize, usize) -> f32,
+        b: impl Fn(usize, usize) -> f32,
+    ) -> Vec<f64> {
+        let one = |i, j| (0..depth).map(|k| f64::from(a(i, k)) * f64::from(b(k, j))).sum();
+        (0..rows * cols).map(|n| one(n / cols, n % cols)).collect()
+    }
+
+    #[test]
+    fn products_of_any_size_and_strides() {
+        for size @ [rows, depth, cols] in sizes() {
+            let (a, b) = (noise(1, rows * (depth + 3) + 5), noise(2, depth * (cols + 2) + 5));
+            let upright = (View::rows(5, rows, depth, depth + 3), View::rows(2, depth, cols, cols + 2));
+            let turned = (View::rows(1, depth, rows, rows).t(), View::rows(3, cols, depth, depth).t());
+            for (av, bv) in [upright, turned, (upright.0, turned.1), (turned.0, upright.1)] {
+                let at = |v: View, i: usize, j: usize| v.start + i * v.row + j * v.col;
+                let want = plain(size, |i, k| a[at(av, i, k)], |k, j| b[at(bv, k, j)]);
+                let mut y = vec![7.0; rows * (cols + 1) + 4];
+                let before = y.clone();
+                let to = View::rows(4, rows, cols, cols + 1);
+                product((&mut y, to), false, (&a, av), (&b, bv));
+                product((&mut y, to), true, (&a, av), (&b, bv));
+                for (n, want) in want.iter().enumerate() {
+                    let got = f64::from(y[at(to, n / cols, n % cols)]);
+                    assert!((got - 2.0 * want).abs() < 1e-4, "{size:?}, element {n}: {got} instead of twice {want}");
+                }
+                for i in 0..rows {
+                    y[4 + i * (cols + 1)..][..cols].fill(7.0);
+                }
+                assert_eq!(y, before, "{size:?}: wrote beside the result");
+            }
+        }
+    }
+
+    #[test]
+    fn left_factors_in_panels() {
+        for size @ [rows, depth, cols] in sizes() {
+            let (a, b) = (noise(3, depth.next_multiple_of(PANEL) * rows), noise(4, depth * cols));
+            let want = plain(size, |i, k| a[k / PANEL * rows * PANEL + i * PANEL + k % PANEL], |k, j| b[k * cols + j]);
+            let mut y = vec![0.0; rows * cols];
+            let to = View::rows(0, rows, cols, cols);
+            product((&mut y, to), false, (&a, Left::panels(0, rows)), (&b, View::rows(0, depth, cols, cols)));
+            let far = y.iter().zip(&want).map(|(&y, w)| (f64::from(y) - w).abs()).fold(0.0, f64::max);
+            assert!(far < 5e-5, "{size:?}: {far}");
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_width_of_vectors_changes_no_bit() {
+        let Some(narrow) = pulp::x86::V3::try_new() else { return println!("skipped: no AVX2 here") };
+        for size @ [rows, depth, cols] in sizes() {
+            let (a, b) = (noise(5, rows * depth), noise(6, depth * cols.next_multiple_of(PANEL)));
+            let left = Left::from(View::rows(0, rows, depth, depth));
+            let (to, from) = (Panels::new(0, rows), Panels::new(0, depth));
+            let mut widest = noise(7, rows * cols.next_multiple_of(PANEL));
+            let mut y = widest.clone();
+            multiply(size, (&mut widest, to), true, (&a, left), (&b, from));
+            Simd::vectorize(
+                narrow,
+                Product { sizes: size, y: &mut y, yp: to, add: true, a: &a, al: left, b: &b, bp: from },
+            );
+            assert_eq!(y, widest, "{size:?}");
+        }
+    }
+}
