@@ -9,20 +9,8 @@ use qdrop::graph::{Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::quant::Grid;
 use qdrop::recon::{Problem, Settings, Weight, solve};
 use qdrop::tensor::{DType, Rows, Tensor};
+use qdrop_testing::shared;
 use safetensors::SafeTensors;
-use std::path::PathBuf;
-
-fn golden() -> Option<PathBuf> {
-    let shared = std::env::var_os("QDROP_SHARED").map(PathBuf::from);
-    let dir =
-        shared.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared")).join("golden");
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    assert!(std::env::var_os("QDROP_REQUIRE_SHARED").is_none(), "no golden vectors at {}", dir.display());
-    println!("skipped: no golden vectors at {}", dir.display());
-    None
-}
 
 struct Recorded(Vec<u8>);
 
@@ -144,7 +132,7 @@ fn build(r: &Recorded, block: &Block) -> (Graph, Vec<ValueId>, Vec<ValueId>, Val
 }
 
 fn replay(name: &str, bits: (u32, u32), block: &Block) {
-    let Some(dir) = golden() else { return };
+    let Some(dir) = shared("golden") else { return };
     let r = Recorded(std::fs::read(dir.join(format!("{name}.safetensors"))).unwrap());
     let meta = r.metadata();
     let number = |key: &str| meta[key].parse::<f64>().unwrap();

@@ -4,37 +4,14 @@
 //! Photographs come from the shared data (`QDROP_SHARED`, else `../shared`), demanded by `QDROP_REQUIRE_SHARED=1`.
 
 use qdrop::data::{self, Prepare, Samples, Subset};
-use std::path::{Path, PathBuf};
+use qdrop_testing::{python, shared};
+use std::path::Path;
 use std::process::Command;
 
 /// JPEG decoders differ in the last bits of the inverse transform and of the chroma filter: largest mean and largest
 /// single difference to libjpeg-turbo, in pixel levels, after resizing.
 const JPEG_MEAN: f64 = 0.4;
 const JPEG_MAX: f64 = 6.0;
-
-fn demanded(variable: &str) -> bool {
-    std::env::var(variable).is_ok_and(|v| v == "1")
-}
-
-fn python() -> Option<PathBuf> {
-    let found = std::env::var_os("QDROP_PYTHON").map(PathBuf::from);
-    if found.is_none() {
-        assert!(!demanded("QDROP_REQUIRE_PYTHON"), "QDROP_PYTHON is not set");
-        println!("skipped: QDROP_PYTHON names no Python interpreter with Pillow and numpy");
-    }
-    found
-}
-
-fn shared(part: &str) -> Option<PathBuf> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let path = std::env::var_os("QDROP_SHARED").map_or_else(default, PathBuf::from).join(part);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(!demanded("QDROP_REQUIRE_SHARED"), "{} does not exist", path.display());
-    println!("skipped: {} does not exist", path.display());
-    None
-}
 
 fn run(python: &Path, script: &str, arguments: &[&Path]) {
     let out = Command::new(python).arg("-c").arg(script).args(arguments).output().unwrap();

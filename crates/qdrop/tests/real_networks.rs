@@ -10,7 +10,8 @@ use qdrop::pipeline::{self, Quantized};
 use qdrop::plan::{Format, MethodName, Placement, Recipe};
 use qdrop::report::Silent;
 use qdrop::tensor::Tensor;
-use std::path::{Path, PathBuf};
+use qdrop_testing::{npy, python, shared};
+use std::path::Path;
 use std::process::Command;
 
 /// Largest distance between the outputs of two engines, relative to their size (root of the mean square). A sum that
@@ -24,28 +25,9 @@ const DISTANCE_DEEP: f64 = 0.1;
 /// Largest difference in top-1 between ONNX Runtime and the engine here, in points.
 const TOP1: f64 = 0.2;
 
-fn demanded(variable: &str) -> bool {
-    std::env::var(variable).is_ok_and(|v| v == "1")
-}
-
-fn shared(part: &str) -> Option<PathBuf> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let path = std::env::var_os("QDROP_SHARED").map_or_else(default, PathBuf::from).join("data").join(part);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(!demanded("QDROP_REQUIRE_SHARED"), "{} does not exist", path.display());
-    println!("skipped: {} does not exist", path.display());
-    None
-}
-
 /// What the judge `script` prints, a line of JSON.
 fn judge(script: &str, arguments: &[&str]) -> Option<serde_json::Value> {
-    let Some(python) = std::env::var_os("QDROP_PYTHON") else {
-        assert!(!demanded("QDROP_REQUIRE_PYTHON"), "QDROP_PYTHON is not set");
-        println!("skipped: QDROP_PYTHON names no Python interpreter with onnxruntime");
-        return None;
-    };
+    let python = python()?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/judge").join(script);
     let out = Command::new(python).arg(script).args(arguments).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -107,7 +89,7 @@ fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str, 
     let all: Vec<f32> = first.iter().flat_map(|t| t.as_f32().unwrap().to_vec()).collect();
     let shape: Vec<usize> = std::iter::once(count).chain(first[0].shape().iter().copied()).collect();
     let input = dir.path().join("input.npy");
-    save_npy(&input, &shape, &all);
+    npy(&input, "<f4", &shape, &all.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
     let out = dir.path().join("out");
     let theirs = |level: &str| {
         let words = [path, &out, &input].map(|p| p.to_str().unwrap().to_string());
@@ -150,23 +132,9 @@ fn outputs(graph: &Graph, samples: &dyn Samples, count: usize) -> Vec<f32> {
     rows[0].iter().flatten().copied().collect()
 }
 
-fn save_npy(path: &Path, shape: &[usize], values: &[f32]) {
-    let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");
-    while (header.len() + 11) % 64 != 0 {
-        header.push(' ');
-    }
-    header.push('\n');
-    let mut file = b"\x93NUMPY\x01\x00".to_vec();
-    file.extend((header.len() as u16).to_le_bytes());
-    file.extend(header.as_bytes());
-    file.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-    std::fs::write(path, file).unwrap();
-}
-
 #[test]
 fn resnet20_learns_and_onnx_runtime_agrees_with_the_written_file() {
-    let Some(dir) = shared("cifar10") else { return };
+    let Some(dir) = shared("data/cifar10") else { return };
     let (model, all) = (dir.join("resnet20.onnx"), images(&dir.join("calib"), "imagenet-norm"));
     let (calib, test) = (Subset::first(&all, 256), images(&dir.join("test"), "imagenet-norm"));
     let graph = simplified(&model, &calib);
@@ -195,7 +163,7 @@ fn resnet20_learns_and_onnx_runtime_agrees_with_the_written_file() {
 
 #[test]
 fn every_format_and_placement_means_the_same_to_onnx_runtime() {
-    let Some(dir) = shared("cifar10") else { return };
+    let Some(dir) = shared("data/cifar10") else { return };
     let (model, all) = (dir.join("resnet20.onnx"), images(&dir.join("calib"), "imagenet-norm"));
     let calib = Subset::first(&all, 64);
     let graph = simplified(&model, &calib);
@@ -222,7 +190,7 @@ fn every_format_and_placement_means_the_same_to_onnx_runtime() {
 
 #[test]
 fn mobilenetv2_written_with_4_bit_weights_means_the_same_to_onnx_runtime() {
-    let Some(dir) = shared("imagenet") else { return };
+    let Some(dir) = shared("data/imagenet") else { return };
     let (model, all) = (dir.join("mobilenetv2.onnx"), images(&dir.join("calib.csv"), "imagenet"));
     let calib = Subset::first(&all, 32);
     let graph = simplified(&model, &calib);

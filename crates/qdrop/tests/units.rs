@@ -8,6 +8,7 @@ use qdrop::engine::facts::infer;
 use qdrop::graph::Graph;
 use qdrop::passes::{InputShapes, simplify};
 use qdrop::plan::{Plan, Recipe, Unit, plan};
+use qdrop_testing::shared;
 use std::path::{Path, PathBuf};
 
 /// A unit with layers: its operators in alphabetical order.
@@ -43,16 +44,8 @@ fn fixtures(name: &str) -> Vec<PathBuf> {
     found
 }
 
-fn shared(file: &str) -> Vec<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let folder = std::env::var_os("QDROP_SHARED").map_or_else(beside, PathBuf::from);
-    let path = folder.join("data").join(file);
-    if path.exists() {
-        return vec![path];
-    }
-    assert!(std::env::var_os("QDROP_REQUIRE_SHARED").is_none_or(|v| v != "1"), "missing {}", path.display());
-    println!("skipped: {file} needs the shared data (QDROP_SHARED)");
-    Vec::new()
+fn data(file: &str) -> Vec<PathBuf> {
+    shared(&format!("data/{file}")).into_iter().collect()
 }
 
 /// What a unit with layers should be: its operators, and the number of its activation quantizers.
@@ -136,7 +129,7 @@ fn mobilenet_v2_units() -> Vec<Want> {
 #[test]
 fn mobilenet_v2() {
     check(fixtures("mobilenet_v2"), &mobilenet_v2_units());
-    check(shared("imagenet/mobilenetv2.onnx"), &mobilenet_v2_units());
+    check(data("imagenet/mobilenetv2.onnx"), &mobilenet_v2_units());
 }
 
 #[test]
@@ -155,6 +148,6 @@ fn cifar_resnets() {
         for stage in 1..3 {
             want[1 + stage * blocks].0 = "Add Conv Conv Pad Relu Relu Slice Slice".to_string();
         }
-        check(shared(file), &want);
+        check(data(file), &want);
     }
 }

@@ -2,6 +2,7 @@
 
 use qdrop::graph::{Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::tensor::{DType, Tensor};
+use qdrop_testing::npy;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -94,21 +95,6 @@ pub fn image(path: &Path, seed: u64, side: usize) {
     let pixels = noise(seed, row * side);
     bytes.extend(pixels.iter().map(|x| ((x + 0.5) * 255.0) as u8));
     std::fs::write(path, bytes).unwrap();
-}
-
-/// Writes a version 1 `.npy` file.
-pub fn npy(path: &Path, dtype: &str, shape: &[usize], bytes: &[u8]) {
-    let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();
-    let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({dims}), }}");
-    while (header.len() + 11) % 64 != 0 {
-        header.push(' ');
-    }
-    header.push('\n');
-    let mut file = b"\x93NUMPY\x01\x00".to_vec();
-    file.extend((header.len() as u16).to_le_bytes());
-    file.extend(header.as_bytes());
-    file.extend(bytes);
-    std::fs::write(path, file).unwrap();
 }
 
 fn floats(values: &[f32]) -> Vec<u8> {

@@ -4,18 +4,10 @@
 use super::proto::*;
 use super::*;
 use crate::graph::*;
+use qdrop_testing::{python, shared};
 use std::process::Command;
 
-fn python(test: &str) -> Option<String> {
-    let python = std::env::var("QDROP_PYTHON").ok();
-    if python.is_none() {
-        assert!(std::env::var("QDROP_REQUIRE_PYTHON").is_err(), "QDROP_PYTHON is not set");
-        eprintln!("skipped: {test} needs QDROP_PYTHON (an interpreter with onnx and onnxruntime)");
-    }
-    python
-}
-
-fn script(python: &str, command: &str, dir: &Path) {
+fn script(python: &Path, command: &str, dir: &Path) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/onnx_models.py");
     let out = Command::new(python).args([script, command]).arg(dir).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
@@ -58,7 +50,7 @@ fn rewrite(path: &Path, out: &Path) {
 
 #[test]
 fn python_agrees_with_what_is_written() {
-    let Some(python) = python("python_agrees_with_what_is_written") else { return };
+    let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     script(&python, "make", dir.path());
@@ -74,21 +66,13 @@ fn python_agrees_with_what_is_written() {
 /// The networks of the shared data, and those in the folder that QDROP_MODELS names.
 #[test]
 fn real_networks_survive() {
-    let shared = match std::env::var("QDROP_SHARED") {
-        Ok(dir) => PathBuf::from(dir),
-        Err(_) => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
-    };
-    if !shared.is_dir() {
-        assert!(std::env::var("QDROP_REQUIRE_SHARED").is_err(), "no shared data at {}", shared.display());
-        eprintln!("skipped: real_networks_survive needs the shared data (QDROP_SHARED)");
-        return;
-    }
-    let Some(python) = python("real_networks_survive") else { return };
+    let Some(data) = shared("data") else { return };
+    let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     std::fs::create_dir(&out).unwrap();
     let more = std::env::var("QDROP_MODELS").map(|d| models(Path::new(&d))).unwrap_or_default();
-    for path in models(&shared.join("data")).iter().chain(&more) {
+    for path in models(&data).iter().chain(&more) {
         let here = dir.path().join(path.file_name().unwrap());
         std::fs::copy(path, &here).unwrap();
         let data = path.with_extension("onnx.data");

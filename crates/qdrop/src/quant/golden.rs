@@ -4,7 +4,6 @@ use super::rounding::{alpha_init, grad_alpha, h, harden, nearest, regulariser, r
 use super::search::tests::grid_error;
 use super::*;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Relative distance allowed by the recorded float32 arithmetic.
 const CLOSE: f32 = 1e-5;
@@ -29,14 +28,8 @@ impl Arrays {
 
 /// The arrays of `../shared/golden/<name>`; `None`, said aloud, where the shared folder is missing.
 fn read(name: &str) -> Option<Arrays> {
-    let shared = std::env::var("QDROP_SHARED")
-        .map_or_else(|_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")), PathBuf::from);
-    let path = shared.join("golden").join(format!("{name}.safetensors"));
-    let Ok(bytes) = std::fs::read(&path) else {
-        assert!(std::env::var("QDROP_REQUIRE_SHARED").as_deref() != Ok("1"), "missing {}", path.display());
-        eprintln!("skipped: {} is missing", path.display());
-        return None;
-    };
+    let path = qdrop_testing::shared(&format!("golden/{name}.safetensors"))?;
+    let bytes = std::fs::read(path).unwrap();
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let meta = header.metadata().clone().unwrap_or_default().into_iter().collect();

@@ -1,0 +1,55 @@
+//! What the tests of the workspace share: where data of others and a Python interpreter are, and small files.
+//!
+//! What is missing is printed as skipped, or fails the test where an environment variable demands it with the value 1:
+//! `QDROP_REQUIRE_SHARED`, `QDROP_REQUIRE_PYTHON`.
+
+use std::path::{Path, PathBuf};
+
+fn missing(demand: &str, what: &str) {
+    assert!(std::env::var(demand).as_deref() != Ok("1"), "{what}, and {demand} demands it");
+    println!("skipped: {what}");
+}
+
+/// `part` of the shared data, in the folder that `QDROP_SHARED` names, else in `shared` beside the workspace.
+///
+/// # Panics
+/// Where it is missing but demanded.
+pub fn shared(part: &str) -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let path = std::env::var_os("QDROP_SHARED").map_or_else(beside, PathBuf::from).join(part);
+    if path.exists() {
+        return Some(path);
+    }
+    missing("QDROP_REQUIRE_SHARED", &format!("{} does not exist (QDROP_SHARED)", path.display()));
+    None
+}
+
+/// The Python interpreter that `QDROP_PYTHON` names.
+///
+/// # Panics
+/// Where none is named but demanded.
+pub fn python() -> Option<PathBuf> {
+    let found = std::env::var_os("QDROP_PYTHON").map(PathBuf::from);
+    if found.is_none() {
+        missing("QDROP_REQUIRE_PYTHON", "QDROP_PYTHON names no interpreter with scripts/judge/requirements.txt");
+    }
+    found
+}
+
+/// Writes a version 1 `.npy` file of `dtype` (`<f4`) and `shape`.
+///
+/// # Panics
+/// Where it cannot be written.
+pub fn npy(path: &Path, dtype: &str, shape: &[usize], bytes: &[u8]) {
+    let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();
+    let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({dims}), }}");
+    while (header.len() + 11) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.as_bytes());
+    file.extend(bytes);
+    std::fs::write(path, file).unwrap();
+}
