@@ -117,19 +117,26 @@ impl Conv {
         }
     }
 
-    /// dw += gradient of w, found as its transpose: of both factors of the products the columns are the larger, which
-    /// a left one can be taken from as it lies.
+    /// dw += gradient of w. Of the two factors of the products, columns and dy, the larger is the left one, which can be
+    /// taken as it lies: columns of more than one tap give the transpose.
     fn weight_gradient(&self, samples: usize, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Vec<f32>) {
         let (plane_in, plane_out) = self.planes();
         let (n_in, n) = (samples * plane_in, samples * plane_out);
         let depth = self.ic * self.taps();
         let size = depth * self.oc;
+        let direct = self.pointwise() && self.ic <= self.oc;
         for (group, dw) in dw.chunks_exact_mut(size.max(1)).enumerate() {
             let out = group * self.oc * n;
             let x = &x[group * self.ic * n_in..][..self.ic * n_in];
             for (tile, lines) in self.tiles(samples).enumerate() {
                 let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
-                let up = (dy, View::rows(out + start, self.oc, columns, n).t());
+                let up = (dy, View::rows(out + start, self.oc, columns, n));
+                if direct {
+                    let (to, at) = (View::rows(0, self.oc, depth, depth), View::rows(start, depth, columns, n));
+                    product((&mut *dw, to), true, up, (x, at.t()));
+                    continue;
+                }
+                let up = (up.0, up.1.t());
                 let gathered = if self.pointwise() { 0 } else { depth * columns.next_multiple_of(PANEL) };
                 grow(scratch, size + gathered + columns);
                 let (transposed, rest) = scratch.split_at_mut(size);
@@ -142,7 +149,7 @@ impl Conv {
                     product(to, tile > 0, (panels, Left::panels(0, depth)), up);
                 }
             }
-            if n > 0 {
+            if n > 0 && !direct {
                 for (o, row) in dw.chunks_exact_mut(depth.max(1)).enumerate() {
                     row.iter_mut().zip(scratch[o..size].iter().step_by(self.oc)).for_each(|(g, &v)| *g += v);
                 }

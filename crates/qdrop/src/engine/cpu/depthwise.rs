@@ -35,12 +35,21 @@ impl Depthwise {
         std::array::from_fn(|t| self.offset(t / across, t % across, width))
     }
 
+    #[inline(always)]
     fn split(&self, x: &[f32], phased: &mut [f32], width: usize) {
         let [h, w] = &self.axes;
         for (iy, row) in x.chunks_exact(w.input).enumerate() {
             let line = &mut phased[(iy + h.begin) * w.stride * width..][..w.stride * width];
             if w.stride == 1 {
                 line[w.begin..w.begin + w.input].copy_from_slice(row);
+                continue;
+            }
+            if w.stride == 2 {
+                let ((even, odd), (pairs, last)) = (self.halves(line, width), row.as_chunks::<2>());
+                for ((even, odd), pair) in even.iter_mut().zip(odd).zip(pairs) {
+                    (*even, *odd) = (pair[0], pair[1]);
+                }
+                even.iter_mut().skip(pairs.len()).zip(last).for_each(|(e, &v)| *e = v);
                 continue;
             }
             for phase in 0..w.stride {
@@ -52,6 +61,14 @@ impl Depthwise {
         }
     }
 
+    /// Where the even and the odd columns of a row lie in its line, with stride 2.
+    #[inline(always)]
+    fn halves<'a>(&self, line: &'a mut [f32], width: usize) -> (&'a mut [f32], &'a mut [f32]) {
+        let (zero, one) = line.split_at_mut(width);
+        let (zero, one) = (&mut zero[self.phase(0).1..], &mut one[self.phase(1).1..]);
+        if self.phase(0).0 == 0 { (zero, one) } else { (one, zero) }
+    }
+
     /// First input column of a phase, and where it lies in the phase's line.
     fn phase(&self, phase: usize) -> (usize, usize) {
         let w = &self.axes[1];
@@ -59,10 +76,22 @@ impl Depthwise {
         (first, (first + w.begin) / w.stride)
     }
 
-    fn join(&self, phased: &[f32], dx: &mut [f32], add: bool, width: usize) {
+    #[inline(always)]
+    fn join(&self, phased: &mut [f32], dx: &mut [f32], add: bool, width: usize) {
         let [h, w] = &self.axes;
         for (iy, row) in dx.chunks_exact_mut(w.input).enumerate() {
-            let line = &phased[(iy + h.begin) * w.stride * width..][..w.stride * width];
+            let line = &mut phased[(iy + h.begin) * w.stride * width..][..w.stride * width];
+            if w.stride == 2 {
+                if !add {
+                    row.fill(0.0);
+                }
+                let ((even, odd), (pairs, last)) = (self.halves(line, width), row.as_chunks_mut::<2>());
+                last.iter_mut().zip(&even[pairs.len().min(even.len())..]).for_each(|(x, &g)| *x += g);
+                for ((&mut even, &mut odd), pair) in even.iter_mut().zip(odd).zip(pairs) {
+                    *pair = [pair[0] + even, pair[1] + odd];
+                }
+                continue;
+            }
             for phase in 0..w.stride {
                 let (first, from) = self.phase(phase);
                 let line = &line[phase * width + from..];
@@ -97,7 +126,10 @@ impl Depthwise {
         let planes = (x.chunks_exact(ah.input * aw.input)).zip(y.chunks_exact_mut(ah.output * aw.output));
         for (plane, (x, y)) in planes.enumerate() {
             let channel = plane / samples;
-            self.split(x, phased, width);
+            vectorized(
+                #[inline(always)]
+                || self.split(x, phased, width),
+            );
             y.fill(bias.map_or(0.0, |b| b[channel]));
             let filter = &w[channel * taps..][..taps];
             vectorized(
@@ -134,7 +166,10 @@ impl Depthwise {
         if let Some(dw) = &mut dw {
             let planes = x.chunks_exact(ah.input * aw.input).zip(dy.chunks_exact(ah.output * aw.output));
             for (plane, (x, dy)) in planes.enumerate() {
-                self.split(x, phased, width);
+                vectorized(
+                    #[inline(always)]
+                    || self.split(x, phased, width),
+                );
                 let sums = &mut dw[plane / samples * taps..][..taps];
                 vectorized(
                     #[inline(always)]
@@ -183,7 +218,10 @@ impl Depthwise {
                         }
                     },
                 );
-                self.join(phased, dx, *add, width);
+                vectorized(
+                    #[inline(always)]
+                    || self.join(phased, dx, *add, width),
+                );
             }
         }
     }
