@@ -5,7 +5,8 @@ mod draw;
 pub use draw::CLASSES;
 
 use qdrop::{Error, Result};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// The float network, trained by `scripts/train_demo.py`.
 pub const NETWORK: &[u8] = include_bytes!("../../assets/demo.onnx");
@@ -13,19 +14,58 @@ pub const NETWORK: &[u8] = include_bytes!("../../assets/demo.onnx");
 pub const PRESET: &str = "imagenet-norm";
 
 /// Draws `count` pictures into `dir`, class after class in turn: `dir/CLASS/NUMBER.png`, or `dir/NUMBER.png` without
-/// their labels.
+/// their labels. A folder that holds anything else is left alone: its files would be taken for pictures of the demo.
 pub fn draw(dir: &Path, seed: u64, count: usize, labels: bool) -> Result<()> {
-    for index in 0..count {
-        let class = index % CLASSES;
-        let folder = if labels { dir.join(format!("{class:02}")) } else { dir.to_path_buf() };
-        if index < CLASSES {
-            std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+    let name = |index: usize| {
+        let folder = if labels { dir.join(format!("{:02}", index % CLASSES)) } else { dir.to_path_buf() };
+        folder.join(format!("{index:05}.png"))
+    };
+    let paths: Vec<PathBuf> = (0..count).map(name).collect();
+    if dir.exists() {
+        refuse_strangers(dir, &paths.iter().collect())?;
+    }
+    for (index, path) in paths.iter().enumerate() {
+        if let Some(folder) = path.parent().filter(|_| index < CLASSES) {
+            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         }
-        let path = folder.join(format!("{index:05}.png"));
         let mut bytes = std::io::Cursor::new(Vec::new());
-        let encoded = draw::picture(seed, index, class).write_to(&mut bytes, image::ImageFormat::Png);
+        let picture = draw::picture(seed, index, index % CLASSES);
+        let encoded = picture.write_to(&mut bytes, image::ImageFormat::Png);
         encoded.map_err(|e| Error::internal(format!("a drawn picture cannot be encoded: {e}")).at(path.display()))?;
-        std::fs::write(&path, bytes.into_inner()).map_err(|e| Error::io(&path, e))?;
+        std::fs::write(path, bytes.into_inner()).map_err(|e| Error::io(path, e))?;
     }
     Ok(())
+}
+
+/// An error if a file below `dir` is none of `own`.
+fn refuse_strangers(dir: &Path, own: &BTreeSet<&PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
+        let path = entry.map_err(|e| Error::io(dir, e))?.path();
+        if path.is_dir() {
+            refuse_strangers(&path, own)?;
+        } else if !own.contains(&path) {
+            let error = Error::data("a folder for the demo's pictures holds another file").at(path.display());
+            return Err(error.hint("name an empty or new folder with --output-dir"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_drawn_again_but_not_among_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let pictures = dir.path().join("test");
+        for _ in 0..2 {
+            draw(&pictures, 1, 25, true).unwrap();
+        }
+        assert!(pictures.join("04/00024.png").exists());
+        std::fs::write(pictures.join("04/holiday.png"), "mine").unwrap();
+        let error = draw(&pictures, 1, 25, true).unwrap_err().to_string();
+        assert!(error.contains("holiday.png"), "{error}");
+        assert_eq!(std::fs::read(pictures.join("04/holiday.png")).unwrap(), b"mine");
+    }
 }

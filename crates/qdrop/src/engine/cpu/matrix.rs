@@ -2,9 +2,9 @@
 //! Matrix products; the one place with a micro-kernel.
 //!
 //! Right factors and results lie in panels of [`PANEL`] columns, left factors anywhere. A tile of [`STRIP`] rows and a
-//! panel of the result stays in registers while the depth is passed, so every element is one chain of fused
-//! multiply-adds in order of the depth: the result does not depend on the width of the machine's vectors, nor on how
-//! a product is cut into blocks.
+//! panel of the result stays in registers while the depth is passed, so every element is one chain of multiply-adds in
+//! order of the depth, fused where the machine can: the result does not depend on the width of its vectors, nor on how a
+//! product is cut into blocks.
 
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
@@ -184,12 +184,9 @@ impl WithSimd for Product<'_> {
                             cols: PANEL.min(cols - j),
                             depth: DEPTH.min(depth - from),
                             add: add || from > 0,
-                            row: al.row,
-                            run: al.run,
-                            jump: al.jump,
-                            step: al.step,
-                            pitch: yp.pitch,
+                            left: al,
                             right: bp.pitch,
+                            pitch: yp.pitch,
                         };
                         // SAFETY: `multiply` has seen that what the part reads and writes lies inside the slices.
                         unsafe {
@@ -211,13 +208,11 @@ struct Part {
     cols: usize,
     depth: usize,
     add: bool,
-    row: usize,
-    run: usize,
-    jump: usize,
-    step: usize,
-    /// Elements between rows of the result, and of the right factor.
-    pitch: usize,
+    /// Strides of the left factor.
+    left: Left,
+    /// Elements between rows of the right factor, and of the result.
     right: usize,
+    pitch: usize,
 }
 
 impl Part {
@@ -234,7 +229,7 @@ impl Part {
                 let (rows, cols) = ((self.rows - i).min(height), (self.cols - j).min(width));
                 // SAFETY: a piece of the tile.
                 unsafe {
-                    let (a, b) = (a.add(i * self.row), b.add(j));
+                    let (a, b) = (a.wrapping_add(i * self.left.row), b.wrapping_add(j));
                     let y = y.add(i * self.pitch + j);
                     if rows == height && cols == width {
                         match S::REGISTER_COUNT >= 32 {
@@ -299,26 +294,27 @@ impl Part {
                     }
                 }
             }
-            let mut left = self.depth;
-            while left > 0 {
-                let run = left.min(self.run);
+            let Left { row, run, jump, step, .. } = self.left;
+            let mut rest = self.depth;
+            while rest > 0 {
+                let count = rest.min(run);
                 let mut column = a;
-                for _ in 0..run {
+                for _ in 0..count {
                     let mut right = [simd.splat_f32s(0.0); W];
                     for (w, right) in right.iter_mut().enumerate() {
                         *right = b.add(w * S::F32_LANES).cast::<S::f32s>().read_unaligned();
                     }
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let left = simd.splat_f32s(*column.add(r * self.row));
+                        let left = simd.splat_f32s(*column.add(r * row));
                         for (sum, right) in sums.iter_mut().zip(right) {
                             *sum = simd.mul_add_e_f32s(left, right, *sum);
                         }
                     }
-                    column = column.wrapping_add(self.step);
+                    column = column.wrapping_add(step);
                     b = b.wrapping_add(self.right);
                 }
-                a = a.wrapping_add(self.jump);
-                left -= run;
+                a = a.wrapping_add(jump);
+                rest -= count;
             }
             for (r, sums) in sums.into_iter().enumerate() {
                 for (w, sum) in sums.into_iter().enumerate() {
