@@ -83,7 +83,8 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
         let mut loss_weights = Weights::new();
         if recipe.method.resolved().weigh_outputs {
             let (found, timing) = timed(sink, Stage::Weigh, Some(samples.len()), |sink| {
-                weigh::weigh(graph, &facts, &plan, samples, recipe.method.seed, &pool, sink)
+                let inputs = run::load(graph, samples, &pool)?;
+                weigh::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, &pool, sink)
             })?;
             report.timings.push(timing);
             loss_weights = found;

@@ -4,7 +4,7 @@
 //! dominate it. Here elements count as much as the float network's outputs depend on them.
 
 use super::run;
-use crate::data::Samples;
+use super::unit::Cache;
 use crate::engine::cpu::{Runner, sensitivity};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Region, compile};
@@ -20,17 +20,16 @@ use std::collections::BTreeMap;
 /// Weights of the elements of units' outputs.
 pub(super) type Weights = BTreeMap<ValueId, LossWeights>;
 
-/// Weights of the elements of all units' outputs that outputs of real numbers depend on.
+/// Weights of the elements of all units' outputs that outputs of real numbers depend on, for the network's `inputs`.
 pub(super) fn weigh(
     graph: &Graph,
     facts: &Facts,
     plan: &Plan,
-    samples: &dyn Samples,
+    inputs: &Cache,
     seed: u64,
     pool: &ThreadPool,
     sink: &mut dyn Sink,
 ) -> Result<Weights> {
-    let inputs = run::load(graph, samples, pool)?;
     let rows: Vec<Rows> = graph.inputs.iter().map(|v| inputs[v].clone()).collect();
     let outputs = run::real_outputs(graph, facts);
     let nodes = run::behind(graph, &outputs);
@@ -45,8 +44,9 @@ pub(super) fn weigh(
     let sizes: Vec<f32> = pool.install(|| float.run(&[], &[], &rows))?.iter().map(size).collect();
     let region = Region { sites: values.iter().map(|&v| (v, None)).collect(), ..region };
     let program = compile(graph, facts, &region)?;
+    let total = rows.first().map_or(0, Rows::len);
     let mut progress = |done| {
-        sink.event(&Event::StageProgress { stage: Stage::Weigh, done, total: samples.len() });
+        sink.event(&Event::StageProgress { stage: Stage::Weigh, done, total });
         run::go_on(sink)
     };
     let weights = sensitivity(&program, &rows, &sizes, seed, pool, &mut progress)?;
@@ -61,4 +61,52 @@ fn size(rows: &Rows) -> f32 {
         count += row.len();
     }
     (energy / count.max(1) as f64).sqrt().max(f64::from(f32::MIN_POSITIVE)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::facts;
+    use crate::graph::{Binary, Dim, Fact, Node, NodeId, Op, Unary};
+    use crate::plan::Unit;
+    use crate::report::Silent;
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn what_the_outputs_depend_on_counts() {
+        // y = relu(x)·w, and a product whose result leads nowhere.
+        let mut g = Graph { opset: 17, ..Graph::default() };
+        let shape = |n| Some(vec![Dim::Symbol("n".into()), Dim::Known(n)]);
+        let x = g.add_value("x", Fact { dtype: Some(DType::F32), shape: shape(3) });
+        let w = g.add_constant("w", Tensor::f32(&[3, 2], vec![0.0, 0.0, 1.0, -1.0, 2.0, 2.0]));
+        let [r, y, dead] = ["r", "y", "dead"].map(|n| g.add_value(n, Fact::default()));
+        g.nodes = vec![
+            Node::new("relu", Op::Unary(Unary::Relu), &[x], &[r]),
+            Node::new("y", Op::MatMul, &[r, w], &[y]),
+            Node::new("dead", Op::Binary(Binary::Mul), &[r, r], &[dead]),
+        ];
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let unit = |nodes: &[u32], outputs: &[ValueId]| Unit {
+            name: String::new(),
+            nodes: nodes.iter().map(|&n| NodeId(n)).collect(),
+            inputs: vec![],
+            outputs: outputs.to_vec(),
+            layers: vec![],
+            sites: vec![],
+            parameters: 0,
+            multiply_adds: 0,
+            cache_bytes: 0,
+        };
+        let units = vec![unit(&[0], &[r]), unit(&[1, 2], &[y, dead])];
+        let plan = Plan { layers: vec![], sites: vec![], units, float: vec![] };
+        let facts = facts::infer(&g, &[vec![1, 3]]).unwrap();
+        let rows = (0..2000).flat_map(|i| [60.0, (i % 8) as f32, (i % 5) as f32 + 1.0]);
+        let inputs = Cache::from([(x, Rows::new(2000, rows.collect()))]);
+        let weights = weigh(&g, &facts, &plan, &inputs, 7, &run::pool(1).unwrap(), &mut Silent).unwrap();
+        assert_eq!(weights.keys().copied().collect::<Vec<_>>(), [r, y]);
+        // Squares of the rows of w are 0, 2 and 8.
+        let found = &weights[&r].channels;
+        assert!(found[0] == 0.01 && (found[1] - 0.6).abs() < 0.06 && (found[2] - 2.4).abs() < 0.12, "{found:?}");
+        assert_eq!(weights[&y].channels, [1.0, 1.0]);
+    }
 }
