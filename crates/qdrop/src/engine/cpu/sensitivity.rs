@@ -118,15 +118,13 @@ impl Squares {
 fn weights(shape: &[usize], site: usize, groups: &[Vec<Option<Squares>>]) -> Option<LossWeights> {
     let mut channels = vec![0.0; loss_channels(shape).max(1)];
     let mut positions = Vec::new();
-    let mut samples = 0;
     for squares in groups.iter().map(|g| &g[site]) {
         let squares = squares.as_ref()?;
         channels.iter_mut().zip(&squares.channels).for_each(|(c, s)| *c += s);
         positions.extend_from_slice(&squares.positions);
-        samples += squares.positions.len() * channels.len();
     }
     let width = shape.iter().product::<usize>() / channels.len();
-    let samples = samples / (width * channels.len()).max(1);
+    let samples = positions.len() / width.max(1);
     let channels: Vec<f32> = channels.iter().map(|&c| c as f32).collect();
     let (channels, positions) = (even(channels)?, even(positions)?);
     Some(LossWeights { channels, positions: Rows::new(samples, positions), last: shape.len() == 3 })

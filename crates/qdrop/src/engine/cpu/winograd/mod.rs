@@ -17,7 +17,7 @@ use super::math::vectorized;
 use super::matrix::{Left, PANEL, Panels, STRIP, multiply};
 use comb::Comb;
 use std::ops::Range;
-use transform::{FilterBack, FilterIn, InputBack, InputIn, Spread, TileBack, TileOut, transform};
+use transform::{FilterBack, FilterIn, InputBack, InputIn, Line, Spread, TileBack, TileOut, transform};
 
 /// Elements of the widest vector.
 const LANES: usize = 16;
@@ -214,31 +214,36 @@ impl Winograd {
 
     /// V of the inputs under `lines`.
     fn inputs(&self, samples: usize, x: &[f32], lines: &Range<usize>, v: &mut [f32], small: &mut [f32]) {
-        let ([height, width], n) = (self.input, self.columns(lines));
-        let comb = Comb::new(self, lines, STEP + 2);
-        let (small, [rows, ends]) = comb.split(small, n);
-        for c in 0..self.ic {
-            let x = &x[c * samples * height * width..];
-            vectorized(
-                #[inline(always)]
-                || comb.part(x, [rows, ends], small, n),
-            );
-            transform(InputIn, (small, Spread::plain(n)), (v, Spread::channel(c, self.ic, n)), n);
-        }
+        self.apart(InputIn, STEP + 2, samples * self.input[0] * self.input[1], x, lines, (v, self.ic), small);
     }
 
     /// Gradient of M from that of y under `lines`.
     fn upstream(&self, samples: usize, dy: &[f32], lines: &Range<usize>, m: &mut [f32], small: &mut [f32]) {
-        let ([height, width], n) = (self.output, self.columns(lines));
-        let comb = Comb::new(self, lines, STEP);
+        self.apart(TileBack, STEP, samples * self.output[0] * self.output[1], dy, lines, (m, self.oc), small);
+    }
+
+    /// Takes tiles of `size` rows under `lines` out of channels of `plane` elements and transforms them by `line`.
+    #[allow(clippy::too_many_arguments)]
+    fn apart<const N: usize>(
+        &self,
+        line: impl Line<N, 6>,
+        size: usize,
+        plane: usize,
+        from: &[f32],
+        lines: &Range<usize>,
+        (to, channels): (&mut [f32], usize),
+        small: &mut [f32],
+    ) {
+        let n = self.columns(lines);
+        let comb = Comb::new(self, lines, size);
         let (small, [rows, ends]) = comb.split(small, n);
-        for c in 0..self.oc {
-            let dy = &dy[c * samples * height * width..];
+        for c in 0..channels {
+            let from = &from[c * plane..];
             vectorized(
                 #[inline(always)]
-                || comb.part(dy, [rows, ends], small, n),
+                || comb.part(from, [rows, ends], small, n),
             );
-            transform(TileBack, (small, Spread::plain(n)), (m, Spread::channel(c, self.oc, n)), n);
+            transform(line, (small, Spread::plain(n)), (to, Spread::channel(c, channels, n)), n);
         }
     }
 
