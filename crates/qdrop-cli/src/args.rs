@@ -127,6 +127,10 @@ pub struct Quantize {
     /// Labelled samples on which float, nearest rounding and the written file are measured
     #[arg(long, value_name = "PATH")]
     pub eval: Option<PathBuf>,
+    /// Where finished units are kept, so that a stopped run goes on after the last of them, by the same command
+    /// [default: OUTPUT.work, removed when the file is written; a directory named here stays]
+    #[arg(long, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
     #[command(flatten)]
     pub wish: Wish,
     #[command(flatten)]

@@ -71,6 +71,13 @@ pub fn default_output(model: &Path, recipe: &Recipe) -> PathBuf {
     PathBuf::from(format!("{stem}.w{}a{}.onnx", recipe.weights.bits, recipe.activations.bits))
 }
 
+/// Where finished units are kept when the user names no directory: beside the result.
+pub fn default_work(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".work");
+    PathBuf::from(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

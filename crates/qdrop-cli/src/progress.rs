@@ -49,18 +49,17 @@ impl Sink for Cancellable {
 
 /// `unit 3/12 layer1.0 (2 layers): loss 0.01 -> 0.002, 2000 iterations in 12 s`
 fn unit_line(index: usize, unit: &UnitReport) -> String {
-    let UnitReport { name, layers, loss_before, loss_after, iterations, seconds } = unit;
+    let UnitReport { name, layers, loss_before, loss_after, iterations, resumed, seconds } = unit;
     let layers = match layers.len() {
         1 => "1 layer".to_string(),
         n => format!("{n} layers"),
     };
-    format!(
-        "unit {} {name} ({layers}): loss {} -> {}, {iterations} iterations in {}",
-        index + 1,
-        figure(*loss_before),
-        figure(*loss_after),
-        duration(*seconds)
-    )
+    let how = match resumed {
+        true => "kept from an earlier run".to_string(),
+        false => format!("{iterations} iterations in {}", duration(*seconds)),
+    };
+    let (before, after) = (figure(*loss_before), figure(*loss_after));
+    format!("unit {} {name} ({layers}): loss {before} -> {after}, {how}", index + 1)
 }
 
 /// Plain lines.

@@ -143,7 +143,7 @@ fn resnet20_learns_and_onnx_runtime_agrees_with_the_written_file() {
 
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("w2a4.onnx");
-    let done = pipeline::quantize(&graph, &recipe(MethodName::Qdrop, 2, 4, 200), &calib, &mut Silent).unwrap();
+    let done = pipeline::quantize(&graph, &recipe(MethodName::Qdrop, 2, 4, 200), &calib, None, &mut Silent).unwrap();
     pipeline::save(&done.graph, &path).unwrap();
     file_holds_the_decisions(&path, &done, &graph);
     let (nearest, learned) = (top1(&done.nearest, &test), top1(&simplified(&path, &test), &test));
@@ -180,7 +180,7 @@ fn every_format_and_placement_means_the_same_to_onnx_runtime() {
         let mut recipe = recipe(MethodName::Rtn, weights, activations, 1);
         (recipe.output.format, recipe.activations.placement) = (format, placement);
         (recipe.weights.symmetric, recipe.activations.symmetric) = (symmetric, symmetric);
-        let done = pipeline::quantize(&graph, &recipe, &calib, &mut Silent).unwrap();
+        let done = pipeline::quantize(&graph, &recipe, &calib, None, &mut Silent).unwrap();
         let path = out.path().join(format!("{format:?}.{placement:?}.w{weights}a{activations}.onnx"));
         pipeline::save(&done.graph, &path).unwrap();
         file_holds_the_decisions(&path, &done, &graph);
@@ -194,7 +194,7 @@ fn mobilenetv2_written_with_4_bit_weights_means_the_same_to_onnx_runtime() {
     let (model, all) = (dir.join("mobilenetv2.onnx"), images(&dir.join("calib.csv"), "imagenet"));
     let calib = Subset::first(&all, 32);
     let graph = simplified(&model, &calib);
-    let done = pipeline::quantize(&graph, &recipe(MethodName::Qdrop, 4, 8, 2), &calib, &mut Silent).unwrap();
+    let done = pipeline::quantize(&graph, &recipe(MethodName::Qdrop, 4, 8, 2), &calib, None, &mut Silent).unwrap();
     // 20 units and the whole network.
     assert_eq!(done.report.units.len(), 21);
     let out = tempfile::tempdir().unwrap();

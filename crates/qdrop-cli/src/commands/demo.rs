@@ -85,7 +85,7 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
             sink.event(&Event::Note { message: format!("W{weight_bits}A{activation_bits} by {name}") });
             (recipe.weights.bits, recipe.activations.bits, recipe.method.name) = (weight_bits, activation_bits, method);
             let start = Instant::now();
-            let quantized = pipeline::quantize(&graph, &recipe, &calib, sink)?;
+            let quantized = pipeline::quantize(&graph, &recipe, &calib, None, sink)?;
             let seconds = start.elapsed().as_secs_f64();
             let path = dir.join(format!("demo.w{weight_bits}a{activation_bits}.{word}.onnx"));
             pipeline::save(&quantized.graph, &path)?;

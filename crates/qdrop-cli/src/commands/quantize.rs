@@ -4,7 +4,7 @@ use crate::args::{Print, Quantize};
 use crate::{Outcome, checks, out, progress, samples, wish};
 use qdrop::data::Samples;
 use qdrop::graph::Graph;
-use qdrop::pipeline::{self, Checked};
+use qdrop::pipeline::{self, Checked, WorkDir};
 use qdrop::plan::{MethodName, Recipe};
 use qdrop::report::{Accuracy, Report, Score, Sink, Stage, timed};
 use qdrop::{Error, Result};
@@ -55,9 +55,17 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     };
 
     let checked = Checked::new(&graph, &shapes, &calib)?;
-    let done = pipeline::quantize(&graph, &recipe, &checked, sink)?;
+    let place = args.work_dir.clone().unwrap_or_else(|| checks::default_work(&output));
+    let work = if recipe.method.resolved().learns { Some(WorkDir::open(&place)?) } else { None };
+    let done = match pipeline::quantize(&graph, &recipe, &checked, work.as_ref(), sink) {
+        Ok(done) => done,
+        Err(error) => return Err(kept(error, work, args.work_dir.is_some())),
+    };
     let mut report = done.report;
     let ((), t) = timed(sink, Stage::Write, None, |_| pipeline::save(&done.graph, &output))?;
+    if let (Some(work), None) = (work, &args.work_dir) {
+        work.remove()?;
+    }
     timings.append(&mut report.timings);
     timings.push(t);
     if let Some(eval) = &eval {
@@ -82,6 +90,23 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     report.skipped = calib.skipped() + eval.as_ref().map_or(0, Samples::skipped);
     print(&report, args.format)?;
     Ok(Outcome::Done)
+}
+
+/// `error` with what is left of the run; a directory that holds nothing goes, unless the user named it.
+fn kept(error: Error, work: Option<WorkDir>, named: bool) -> Error {
+    let Some(work) = work else { return error };
+    let units = match work.solutions() {
+        0 if named => return error,
+        // It holds nothing, and the error that matters is already there.
+        0 => {
+            let _ = work.remove();
+            return error;
+        }
+        1 => "1 finished unit is".to_string(),
+        n => format!("{n} finished units are"),
+    };
+    let hint = format!("{units} kept in `{}`; the same command goes on from there", work.path().display());
+    if error.advice().is_none() { error.hint(hint) } else { error }
 }
 
 /// Plans `read` for its errors only.

@@ -4,10 +4,11 @@ use super::facts::Facts;
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, Op, ValueId};
 use crate::tensor::DType;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// A value of the program.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Slot {
     /// Element type the values stand for.
     pub dtype: DType,
@@ -20,7 +21,7 @@ pub struct Slot {
 }
 
 /// One step of the forward pass; the backward pass takes the steps in reverse.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Step {
     /// An operator.
     Node {
@@ -63,7 +64,7 @@ pub struct Region {
 }
 
 /// A compiled [`Region`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Program {
     /// Values.
     pub slots: Vec<Slot>,

@@ -5,9 +5,10 @@ use super::program::Program;
 use crate::error::Result;
 use crate::quant::Grid;
 use crate::tensor::Rows;
+use serde::{Deserialize, Serialize};
 
 /// A weight whose rounding is learned.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Weight {
     /// Index of the layer in the plan.
     pub layer: usize,
@@ -20,7 +21,7 @@ pub struct Weight {
 }
 
 /// A bias that is learned with the weight of its layer, in units of that weight's step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Bias {
     /// Index of the layer in the plan.
     pub layer: usize,
@@ -111,7 +112,7 @@ pub trait Draws: Sync {
 }
 
 /// Counter-based choices: they depend on these fields and the iteration alone.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct RandomDraws {
     /// Seed of the run.
     pub seed: u64,
@@ -168,7 +169,7 @@ pub struct Step<'a> {
 }
 
 /// Losses of one iteration, before its update.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Losses {
     /// Σ over the channel axis of the squared difference, mean over the rest.
     pub reconstruction: f64,

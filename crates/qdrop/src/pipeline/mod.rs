@@ -14,6 +14,7 @@ mod tune;
 mod unit;
 mod walk;
 mod weigh;
+mod work;
 
 pub use evaluate::{compare, evaluate};
 pub use memory::{Memory, memory};
@@ -21,3 +22,4 @@ pub use model::{load, model_bytes, plan, prepare, save};
 pub use quantize::{Quantized, quantize};
 pub use samples::{Checked, check_labels, spread};
 pub use shapes::{declared_shapes, input_shapes};
+pub use work::WorkDir;

@@ -8,6 +8,7 @@ use super::samples;
 use super::shapes::input_shapes;
 use super::unit::Biases;
 use super::weigh::{self, Weights};
+use super::work::WorkDir;
 use crate::calibrate::{self, Watch};
 use crate::data::Samples;
 use crate::engine::facts;
@@ -37,8 +38,15 @@ pub struct Quantized {
     pub report: Report,
 }
 
-/// Quantizes `graph` (simplified by [`super::prepare`]) as `recipe` asks, calibrating on `samples`.
-pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Quantized> {
+/// Quantizes `graph` (simplified by [`super::prepare`]) as `recipe` asks, calibrating on `samples`. Every unit solved is
+/// kept in `work`, from where another run takes it that would come to the same problem.
+pub fn quantize(
+    graph: &Graph,
+    recipe: &Recipe,
+    samples: &dyn Samples,
+    work: Option<&WorkDir>,
+    sink: &mut dyn Sink,
+) -> Result<Quantized> {
     let pool = run::pool(recipe.method.threads)?;
     let shapes = run::shapes_of(samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
@@ -89,7 +97,8 @@ pub fn quantize(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mu
             report.timings.push(timing);
             loss_weights = found;
         }
-        let job = Job { graph, facts: &facts, plan: &plan, recipe, pool: &pool, weight_grids, loss_weights, samples };
+        let (facts, plan, pool) = (&facts, &plan, &pool);
+        let job = Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, samples, work };
         let (learned, timing) =
             timed(sink, Stage::Reconstruct, None, |sink| job.reconstruct(found, &mut report.units, sink))?;
         report.timings.push(timing);

@@ -3,6 +3,7 @@
 use super::run;
 use super::unit::{Biases, Compiled, Pooled};
 use super::weigh::Weights;
+use super::work::{self, WorkDir};
 use crate::data::Samples;
 use crate::engine::cpu::CpuTrainer;
 use crate::engine::facts::Facts;
@@ -10,7 +11,7 @@ use crate::error::Result;
 use crate::graph::Graph;
 use crate::plan::{LayerId, Plan, Recipe, Unit};
 use crate::quant::{Grid, QuantizedWeight};
-use crate::recon::{self, Draws, Problem, RandomDraws, Settings, Solution};
+use crate::recon::{self, Problem, RandomDraws, Settings, Solution};
 use crate::report::{Event, Sink, UnitReport};
 use rayon::ThreadPool;
 use std::time::Instant;
@@ -25,6 +26,8 @@ pub(super) struct Job<'a> {
     pub weight_grids: &'a [Grid],
     pub loss_weights: Weights,
     pub samples: &'a dyn Samples,
+    /// Where solutions are kept.
+    pub work: Option<&'a WorkDir>,
 }
 
 /// What is found: integers of every weight, learned biases, the grid of every site.
@@ -59,7 +62,7 @@ impl Job<'_> {
                 let loss_before = compiled.loss(&nearest, &targets);
                 drop(nearest);
                 let problem = compiled.problem(self.weight_grids, &grids, &float, &quantized, targets.clone())?;
-                let mut solution = self
+                let (mut solution, resumed) = self
                     .solve_unit(&problem, number as u32, &pace, sink)
                     .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;
                 compiled.keep_biases(&mut solution, &mut biases);
@@ -77,6 +80,7 @@ impl Job<'_> {
                     loss_before,
                     loss_after: compiled.loss(&next, &targets),
                     iterations: pace.iterations(),
+                    resumed,
                     seconds: start.elapsed().as_secs_f64(),
                 };
                 sink.event(&pace.finished(&report));
@@ -97,7 +101,7 @@ impl Job<'_> {
         Ok(found)
     }
 
-    fn solve_unit(&self, problem: &Problem, unit: u32, pace: &Pace, sink: &mut dyn Sink) -> Result<Solution> {
+    fn solve_unit(&self, problem: &Problem, unit: u32, pace: &Pace, sink: &mut dyn Sink) -> Result<(Solution, bool)> {
         let method = &self.recipe.method;
         let effective = method.resolved();
         let settings = Settings {
@@ -121,12 +125,35 @@ impl Job<'_> {
         self.solve(problem, &settings, &draws, pace, sink)
     }
 
-    /// Solves `problem` on this machine's processors.
+    /// Solves `problem` on this machine's processors, or finds that an earlier run did: then the second value is true.
     pub fn solve(
         &self,
         problem: &Problem,
         settings: &Settings,
-        draws: &dyn Draws,
+        draws: &RandomDraws,
+        pace: &Pace,
+        sink: &mut dyn Sink,
+    ) -> Result<(Solution, bool)> {
+        let Some(work) = self.work else { return Ok((self.learn(problem, settings, draws, pace, sink)?, false)) };
+        let key = work::key(problem, settings, draws)?;
+        match work.find(&key) {
+            Ok(Some(solution)) => return Ok((solution, true)),
+            Ok(None) => {}
+            Err(path) => {
+                let message = format!("`{}` is damaged; what it held is learned again", path.display());
+                sink.event(&Event::Note { message });
+            }
+        }
+        let solution = self.learn(problem, settings, draws, pace, sink)?;
+        work.keep(&key, &solution)?;
+        Ok((solution, false))
+    }
+
+    fn learn(
+        &self,
+        problem: &Problem,
+        settings: &Settings,
+        draws: &RandomDraws,
         pace: &Pace,
         sink: &mut dyn Sink,
     ) -> Result<Solution> {

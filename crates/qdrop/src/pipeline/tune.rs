@@ -75,7 +75,8 @@ impl Job<'_> {
         };
         let before: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
         let loss_before = measure(&before, &problem.grids)?;
-        let solution = self.solve(problem, &settings, &draws, pace, sink).map_err(|e| e.at("the whole network"))?;
+        let solved = self.solve(problem, &settings, &draws, pace, sink);
+        let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
         let after: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
         let mut loss_after = measure(&after, &solution.grids)?;
         if loss_after < loss_before {
@@ -88,7 +89,8 @@ impl Job<'_> {
         }
         let seconds = start.elapsed().as_secs_f64();
         let name = "network".to_string();
-        let report = UnitReport { name, layers, loss_before, loss_after, iterations: pace.iterations(), seconds };
+        let iterations = pace.iterations();
+        let report = UnitReport { name, layers, loss_before, loss_after, iterations, resumed, seconds };
         sink.event(&pace.finished(&report));
         Ok(Some(report))
     }

@@ -9,9 +9,10 @@ use crate::engine::train::{Losses, Step, Trainer};
 use crate::error::{Error, Kind, Result};
 use crate::quant::lsq::LEARNED_STEP_FLOOR;
 use crate::quant::{Grid, QuantizedWeight, rounding};
+use serde::{Deserialize, Serialize};
 
 /// How to solve; see [`crate::plan::Method`] for the meaning of each.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Settings {
     /// Number of iterations.
     pub iterations: usize,
@@ -51,7 +52,7 @@ impl Settings {
 }
 
 /// What was found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Solution {
     /// Hardened weights.
     pub weights: Vec<QuantizedWeight>,

@@ -190,7 +190,9 @@ pub struct UnitReport {
     pub loss_after: f64,
     /// Iterations done; 0 when nothing was learned.
     pub iterations: usize,
-    /// Time it took.
+    /// Whether an earlier run had solved it.
+    pub resumed: bool,
+    /// Time it took in this run.
     pub seconds: f64,
 }
 
@@ -298,6 +300,7 @@ mod tests {
             loss_before: 2.0,
             loss_after: 0.5,
             iterations: 10,
+            resumed: false,
             seconds: 0.25,
         };
         let mut report = Report::new(MethodName::Qdrop);

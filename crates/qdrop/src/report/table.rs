@@ -104,7 +104,7 @@ impl Report {
                     figure(u.loss_before),
                     figure(u.loss_after),
                     u.iterations.to_string(),
-                    duration(u.seconds),
+                    if u.resumed { "kept".into() } else { duration(u.seconds) },
                 ]);
             }
             tables.push(t);

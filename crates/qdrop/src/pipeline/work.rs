@@ -1,0 +1,144 @@
+//! What a run that was stopped goes on from: solutions of finished units, kept in a directory.
+
+use crate::error::{Error, Kind, Result};
+use crate::recon::{Problem, RandomDraws, Settings, Solution};
+use crate::tensor::Rows;
+use serde::Serialize;
+use std::fs::{File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Changes with the layout of the files, and with every change of the engine that moves a bit of a solution.
+const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 1").as_bytes();
+/// Ends the names of solutions.
+const EXTENSION: &str = "unit";
+/// Starts the names of files that are being written.
+const UNFINISHED: &str = ".qdrop-";
+/// The file that tells other runs to keep off.
+const LOCK: &str = "lock";
+/// Bytes of the checksum that a file begins with.
+const CHECKSUM: usize = blake3::OUT_LEN;
+
+/// A directory of solutions, each under the hash of everything it follows from: the unit's problem with all samples, the
+/// settings, the seed. So it serves any number of runs, and a solution is never taken for another's.
+#[derive(Debug)]
+pub struct WorkDir {
+    path: PathBuf,
+    /// Locked as long as this lives.
+    _lock: File,
+}
+
+impl WorkDir {
+    /// Opens the directory at `path`, which is made if it is missing, and locks it. What an earlier run left half-written
+    /// is removed. Errors: it cannot be made or written, or another run works in it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let io = |e| Error::io(path, e).hint("give another work directory");
+        std::fs::create_dir_all(path).map_err(io)?;
+        let lock = path.join(LOCK);
+        let file = File::options().create(true).truncate(false).write(true).open(&lock).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(Kind::Io, "another run works in this directory")
+                    .at(path.display())
+                    .hint("wait for it, or give another work directory"));
+            }
+            Err(TryLockError::Error(e)) => return Err(io(e)),
+        }
+        for entry in std::fs::read_dir(path).map_err(io)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
+            }
+        }
+        Ok(WorkDir { path: path.to_path_buf(), _lock: file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Number of solutions in it.
+    pub fn solutions(&self) -> usize {
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        entries.filter(|e| e.path().extension().is_some_and(|e| e == EXTENSION)).count()
+    }
+
+    /// Removes what this library put there, and the directory if nothing else is in it.
+    pub fn remove(self) -> Result<()> {
+        let io = |e| Error::io(&self.path, e);
+        for entry in std::fs::read_dir(&self.path).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if path.extension().is_some_and(|e| e == EXTENSION) || path.file_name().is_some_and(|n| n == LOCK) {
+                std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+            }
+        }
+        match std::fs::remove_dir(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(io(e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn file(&self, key: &blake3::Hash) -> PathBuf {
+        self.path.join(format!("{}.{EXTENSION}", &key.to_hex()[..32]))
+    }
+
+    /// The solution kept under `key`; `Err` with the place where its file is damaged.
+    pub(super) fn find(&self, key: &blake3::Hash) -> std::result::Result<Option<Solution>, PathBuf> {
+        let path = self.file(key);
+        let Ok(bytes) = std::fs::read(&path) else { return Ok(None) };
+        let Some((sum, content)) = bytes.split_at_checked(CHECKSUM) else { return Err(path) };
+        if blake3::hash(content).as_bytes() != sum {
+            return Err(path);
+        }
+        postcard::from_bytes(content).map(Some).map_err(|_| path)
+    }
+
+    /// Keeps `solution` under `key`. The file is complete or not there.
+    pub(super) fn keep(&self, key: &blake3::Hash, solution: &Solution) -> Result<()> {
+        let path = self.file(key);
+        let content = encode(solution)?;
+        let write = || {
+            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.path)?;
+            file.write_all(blake3::hash(&content).as_bytes())?;
+            file.write_all(&content)?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        write().map_err(|e: std::io::Error| {
+            Error::io(&path, e).hint("make room and run the same again: it goes on after the last unit that was kept")
+        })
+    }
+}
+
+/// The hash of everything that a solution follows from.
+pub(super) fn key(problem: &Problem, settings: &Settings, draws: &RandomDraws) -> Result<blake3::Hash> {
+    let Problem { program, weights, biases, grids, scale_rates, float_inputs, quantized_inputs, targets, loss_weights } =
+        problem;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(REVISION);
+    hasher.update(&encode(&(program, weights, biases, grids, scale_rates, settings, draws))?);
+    for rows in float_inputs.iter().chain(quantized_inputs).chain(targets) {
+        update(&mut hasher, rows);
+    }
+    for weights in loss_weights {
+        hasher.update(&encode(&weights.as_ref().map(|w| (&w.channels, w.last)))?);
+        if let Some(weights) = weights {
+            update(&mut hasher, &weights.positions);
+        }
+    }
+    Ok(hasher.finalize())
+}
+
+fn update(hasher: &mut blake3::Hasher, rows: &Rows) {
+    hasher.update(&(rows.len() as u64).to_le_bytes());
+    hasher.update(&(rows.width() as u64).to_le_bytes());
+    for row in rows.iter() {
+        hasher.update(bytemuck::cast_slice(row));
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    postcard::to_stdvec(value).map_err(|e| Error::internal(format!("cannot encode: {e}")))
+}
