@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use qdrop::plan::{Color, Format, Granularity, Layout, MethodName, Observer, Placement};
+use qdrop::plan::{ByteSize, Color, Format, Granularity, Layout, MethodName, Observer, Placement};
 use std::path::PathBuf;
 
 const ABOUT: &str = "Quantize a trained ONNX network to 2-8 bit weights and activations, without training data labels";
@@ -260,6 +260,10 @@ pub struct Wish {
     /// Threads; 0 takes all cores; never changes the result [default: 0]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Memory the run may take, such as 4GiB: samples' values that do not fit lie in files in the work directory; never
+    /// changes the result [default: all that is needed]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
     /// Use at most this many calibration samples, spread evenly over the set [default: all]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,

@@ -9,7 +9,7 @@ use qdrop::graph::Graph;
 use qdrop::pipeline::{self, Quantized};
 use qdrop::plan::{Format, MethodName, Placement, Recipe};
 use qdrop::report::Silent;
-use qdrop::tensor::Tensor;
+use qdrop::tensor::{Rows, Shelf, Tensor};
 use qdrop_testing::{npy, python, shared};
 use std::path::Path;
 use std::process::Command;
@@ -128,8 +128,8 @@ fn outputs(graph: &Graph, samples: &dyn Samples, count: usize) -> Vec<f32> {
     };
     let runner = Runner::new(&compile(graph, &facts, &region).unwrap()).unwrap();
     let data = (0..count).flat_map(|i| samples.get(i).unwrap()[0].as_f32().unwrap().to_vec()).collect();
-    let rows = runner.run(&[], &[], &[qdrop::tensor::Rows::new(count, data)]).unwrap();
-    rows[0].iter().flatten().copied().collect()
+    let rows = runner.run(&[], &[], &[Rows::new(count, data)], &Shelf::memory()).unwrap();
+    rows[0].iter().flat_map(|row| row.unwrap().into_owned()).collect()
 }
 
 #[test]

@@ -83,7 +83,8 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
     let graph = pipeline::prepare(&graph, shapes.as_deref()).map_err(at_model)?;
     let plan = pipeline::plan(&graph, &recipe, shapes.as_deref()).map_err(at_model)?;
     let samples = recipe.input.samples.unwrap_or(SAMPLES);
-    let view = view(args.model.display().to_string(), &graph, &plan, &recipe, samples);
+    let memory = pipeline::memory(&graph, &plan, &recipe, shapes.as_deref(), samples).map_err(at_model)?;
+    let view = view(args.model.display().to_string(), &graph, &plan, &recipe, memory);
     match args.format {
         Print::Json => out::json(&view)?,
         Print::Text => out::print(&text(&view))?,
@@ -96,7 +97,7 @@ pub fn without_batch(shapes: &[Vec<usize>]) -> Vec<Vec<usize>> {
     shapes.iter().map(|s| s.get(1..).unwrap_or_default().to_vec()).collect()
 }
 
-fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, samples: usize) -> View {
+fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, predicted_memory: Memory) -> View {
     let name = |&v: &ValueId| graph.value(v).name.clone();
     let layer = |id: &qdrop::plan::LayerId| &plan.layers[id.0 as usize];
     let site = |id: &qdrop::plan::SiteId| &plan.sites[id.0 as usize];
@@ -138,7 +139,7 @@ fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, samples: usi
             .iter()
             .map(|(node, reason)| FloatView { node: node.clone(), reason: reason.clone() })
             .collect(),
-        predicted_memory: pipeline::memory(graph, plan, recipe, samples),
+        predicted_memory,
     }
 }
 
@@ -200,7 +201,14 @@ fn text(v: &View) -> String {
     }
     let m = &v.predicted_memory;
     let mut memory = Table::new(format!("Predicted memory for {} samples", m.samples), "what|>size");
-    for (what, n) in [("network", m.network), ("caches", m.caches), ("learning state", m.state), ("in all", m.total)] {
+    let parts = [
+        ("network", m.network),
+        ("samples' values", m.caches),
+        ("working memory", m.working),
+        ("in all, with the program", m.total),
+        ("samples' values in files", m.files),
+    ];
+    for (what, n) in parts.into_iter().filter(|part| part.0 != "samples' values in files" || part.1 > 0) {
         memory.row([what.to_string(), bytes(n)]);
     }
     tables.push(memory);

@@ -103,7 +103,9 @@ pub fn exponents(plan: &Plan, pair: &LayerPair, values: &Rows) -> Result<Vec<i32
     let plane = values.width() / pair.channels;
     let channel = |c: usize| {
         let mut seen = Observation::new();
-        values.iter().for_each(|row| seen.observe(&row[c * plane..][..plane]));
+        for row in values.iter() {
+            seen.observe(&row?[c * plane..][..plane]);
+        }
         let most = seen.range()?.1;
         Ok((if most > 0.0 { fit(&seen, &range_spec(&site.grid))?.scale[0] } else { 0.0 }, most))
     };
@@ -154,6 +156,7 @@ mod tests {
     use crate::engine::program::{Region, compile};
     use crate::graph::testing::{Builder, window};
     use crate::plan::{Recipe, plan};
+    use crate::tensor::Shelf;
 
     /// Images → convolution → rectifier → depthwise → rectifier → depthwise → convolution, three channels inside.
     fn network(cap: Option<f32>, bits: u32) -> (Graph, Plan) {
@@ -186,12 +189,13 @@ mod tests {
     }
 
     /// By the fast device: every operation happens in f32, so factors that are powers of two leave no trace.
-    fn outputs(graph: &Graph, x: &[f32]) -> Rows {
+    fn outputs(graph: &Graph, x: &[f32]) -> Vec<f32> {
         let facts = facts::infer(graph, &[vec![1, 2, 4, 4]]).unwrap();
         let (nodes, inputs, outputs) = (graph.node_ids().collect(), graph.inputs.clone(), graph.outputs.clone());
         let region = Region { nodes, inputs, outputs, ..Region::default() };
         let runner = Runner::new(&compile(graph, &facts, &region).unwrap()).unwrap();
-        runner.run(&[], &[], &[Rows::new(1, x.to_vec())]).unwrap().remove(0)
+        let rows = runner.run(&[], &[], &[Rows::new(1, x.to_vec())], &Shelf::memory()).unwrap();
+        rows[0].row(0).unwrap().into_owned()
     }
 
     #[test]

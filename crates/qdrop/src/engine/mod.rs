@@ -5,6 +5,7 @@
 
 pub mod cpu;
 pub mod facts;
+pub mod heap;
 pub mod naive;
 pub mod ops;
 pub mod philox;

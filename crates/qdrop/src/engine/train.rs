@@ -67,11 +67,12 @@ pub struct LossWeights {
 
 impl LossWeights {
     /// Weights of the elements of `sample`, in their order, into `row`.
-    pub fn expand(&self, sample: usize, row: &mut Vec<f32>) {
-        let positions = self.positions.row(sample);
+    pub fn expand(&self, sample: usize, row: &mut Vec<f32>) -> Result<()> {
+        let positions = &*self.positions.row(sample)?;
         let (outer, inner) = if self.last { (positions, &*self.channels) } else { (&*self.channels, positions) };
         row.clear();
         outer.iter().for_each(|&o| row.extend(inner.iter().map(|&i| o * i)));
+        Ok(())
     }
 }
 

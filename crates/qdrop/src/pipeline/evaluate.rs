@@ -17,7 +17,7 @@ pub fn evaluate(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut
     let Some(&scores) = graph.outputs.first() else {
         return Err(Error::model("the network has no output"));
     };
-    let network = Network::new(graph, &shapes, vec![scores])?;
+    let network = Network::new(graph, &shapes, vec![scores], threads)?;
     let mut counts = Classification::default();
     each(
         samples,
@@ -32,7 +32,7 @@ pub fn evaluate(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut
                 let Some(label) = samples.label(first + i) else {
                     return Err(Error::data(format!("sample `{name}` has no label")));
                 };
-                counts.add(&name, scores, label)?;
+                counts.add(&name, &scores?, label)?;
             }
             Ok(())
         },
@@ -53,7 +53,7 @@ pub fn compare(
     let (in_a, in_b) = shared(a, b, &shapes)?;
     let names: Vec<&str> = in_a.iter().map(|&v| a.value(v).name.as_str()).collect();
     let mut distances: Vec<Comparison> = names.iter().map(|&n| Comparison::new(n)).collect();
-    let (a, b) = (Network::new(a, &shapes, in_a)?, Network::new(b, &shapes, in_b)?);
+    let (a, b) = (Network::new(a, &shapes, in_a, threads)?, Network::new(b, &shapes, in_b, threads)?);
     each(
         samples,
         a.chunk.min(b.chunk),
@@ -64,7 +64,7 @@ pub fn compare(
         |first, (x, y)| {
             for (d, (x, y)) in distances.iter_mut().zip(x.iter().zip(&y)) {
                 for (i, (x, y)) in x.iter().zip(y.iter()).enumerate() {
-                    d.add(x, y).map_err(|e| e.at(format!("sample `{}`", samples.name(first + i))))?;
+                    d.add(&x?, &y?).map_err(|e| e.at(format!("sample `{}`", samples.name(first + i))))?;
                 }
             }
             Ok(())

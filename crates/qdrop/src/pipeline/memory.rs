@@ -1,33 +1,165 @@
 //! How much memory a run will take, from the plan alone.
 
-use crate::graph::Graph;
-use crate::plan::{Plan, Recipe};
+use super::run;
+use super::shapes::input_shapes;
+use super::unit::Compiled;
+use super::weigh::Weights;
+use crate::engine::cpu::{Footprint, footprint};
+use crate::engine::facts::{self, Facts};
+use crate::engine::program::{Program, Region, compile};
+use crate::engine::train::loss_channels;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Plan, Recipe, Unit};
+use crate::quant::Observation;
+use crate::report::bytes;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
-/// Predicted memory in bytes; an estimate of what lives at the peak, without the program itself.
+/// Bytes of the program itself, its threads, and what the allocator keeps.
+const BASE: u64 = 24 << 20;
+
+/// Predicted memory in bytes, of the stage that takes most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Calibration samples it is for.
     pub samples: usize,
-    /// Constants of the network: the float ones and the quantized ones.
+    /// Constants of the network, float and quantized, and the weights of losses.
     pub network: u64,
-    /// Inputs (float and quantized) and outputs of the largest unit for all samples.
+    /// Values of all samples, in memory.
     pub caches: u64,
-    /// Rounding variables of the largest unit with gradient and both Adam moments.
-    pub state: u64,
-    /// All of it.
+    /// Values of all samples that do not fit below the recipe's limit and lie in files.
+    pub files: u64,
+    /// Values of samples at work, rounding variables, gradients and optimisers.
+    pub working: u64,
+    /// All of it, with the program.
     pub total: u64,
 }
 
-/// Predicts the memory that quantizing `graph` (simplified) by `plan` takes with `samples` calibration samples.
-pub fn memory(graph: &Graph, plan: &Plan, recipe: &Recipe, samples: usize) -> Memory {
+impl Memory {
+    /// What a run takes when values of samples lie in files.
+    fn least(&self) -> u64 {
+        self.total - self.caches
+    }
+}
+
+/// Predicts the memory that quantizing `graph` (simplified) by `plan` takes with `samples` calibration samples;
+/// `sample_shapes` are those of one sample, one per graph input, without the batch axis.
+pub fn memory(
+    graph: &Graph,
+    plan: &Plan,
+    recipe: &Recipe,
+    sample_shapes: Option<&[Vec<usize>]>,
+    samples: usize,
+) -> Result<Memory> {
+    let facts = facts::infer(graph, &input_shapes(graph, sample_shapes)?)?;
+    let stages = predict(graph, &facts, plan, recipe, samples)?;
+    let room = room(graph, &facts, plan, recipe, samples)?;
+    let beyond = |stage: &Memory| stage.caches.saturating_sub(room);
+    let files = stages.iter().map(beyond).max().unwrap_or(0);
+    let kept = |stage: &Memory| {
+        let beyond = beyond(stage);
+        Memory { files, caches: stage.caches - beyond, total: stage.total - beyond, ..*stage }
+    };
+    stages.iter().map(kept).max_by_key(|m| m.total).ok_or_else(|| Error::internal("a run has no stages"))
+}
+
+/// Bytes that values of samples may take in memory, for all to stay within the recipe's limit; all where it has none.
+pub(super) fn room(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: usize) -> Result<u64> {
+    let Some(limit) = recipe.method.memory else { return Ok(u64::MAX) };
+    let least = predict(graph, facts, plan, recipe, samples)?.iter().map(Memory::least).max().unwrap_or(0);
+    limit.0.checked_sub(least).ok_or_else(|| {
+        let message = format!("a memory of {limit} is too small, {} are needed", bytes(least));
+        Error::recipe(message).hint("allow more, or use fewer threads or smaller batches")
+    })
+}
+
+/// What each stage takes.
+struct Stages {
+    samples: usize,
+    network: u64,
+    stages: Vec<Memory>,
+}
+
+impl Stages {
+    fn add(&mut self, caches: u64, working: u64) {
+        let (samples, network) = (self.samples, self.network);
+        let total = BASE.saturating_add(network).saturating_add(caches).saturating_add(working);
+        self.stages.push(Memory { samples, network, caches, files: 0, working, total });
+    }
+}
+
+fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: usize) -> Result<Vec<Memory>> {
+    let method = &recipe.method;
+    let effective = method.resolved();
+    let threads = run::pool(method.threads)?.current_num_threads();
+    let of = |v: ValueId| facts.get(v).map_or(0, |f| f.numel() as u64 * 4 * samples as u64);
+    let sum = |values: &mut dyn Iterator<Item = ValueId>| values.map(of).sum::<u64>();
+    let needs = |program: &Program| footprint(program, samples, method.batch, threads);
+
     let constants = graph.values.iter().filter_map(|v| v.constant.as_ref());
     let float: u64 = constants.map(|t| (t.len() as u64).saturating_mul(t.dtype().bits() as u64) / 8).sum();
-    let network = float.saturating_mul(2);
-    let learns = recipe.method.name != crate::plan::MethodName::Rtn;
-    let largest = |f: &dyn Fn(&crate::plan::Unit) -> u64| plan.units.iter().map(f).max().unwrap_or(0);
-    let caches = if learns { largest(&|u| u.cache_bytes.saturating_mul(samples as u64)) } else { 0 };
-    let state = if learns { largest(&|u| u.parameters.saturating_mul(16)) } else { 0 };
-    let total = network.saturating_add(caches).saturating_add(state);
-    Memory { samples, network, caches, state, total }
+    let integers: u64 = plan.layers.iter().map(|l| l.shape.iter().product::<usize>() as u64).sum();
+    let positions = |v: &ValueId| {
+        let shape = facts.get(*v).map(|f| f.shape.clone()).unwrap_or_default();
+        of(*v) / loss_channels(&shape).max(1) as u64
+    };
+    let positions: u64 = plan.units.iter().flat_map(|u| &u.outputs).map(positions).sum();
+    let weighs = effective.learns && effective.weigh_outputs;
+    // The network that was read, the simplified one; integers found, nearest and written.
+    let network = 2 * float + 3 * integers + if weighs { positions } else { 0 };
+    let mut stages = Stages { samples, network, stages: Vec::new() };
+
+    let outputs = run::real_outputs(graph, facts);
+    let region = |sites: Vec<ValueId>| Region {
+        nodes: run::behind(graph, &outputs),
+        inputs: graph.inputs.clone(),
+        outputs: outputs.clone(),
+        sites: sites.into_iter().map(|v| (v, None)).collect(),
+        ..Region::default()
+    };
+    let whole = compile(graph, facts, &region(plan.sites.iter().map(|s| s.value).collect()))?;
+    let whole = needs(&whole)?;
+    let inputs = sum(&mut graph.inputs.iter().copied());
+    let ends = sum(&mut outputs.iter().copied());
+    // Observing: a chunk of all activations, which are copied once, and what is seen of each.
+    let seen: u64 = plan.sites.iter().map(|s| facts.get(s.value).map_or(0, |f| f.numel() as u64)).sum();
+    let chunk = run::chunk(seen as usize, threads).min(samples) as u64;
+    stages.add(0, whole.inference + 8 * seen * chunk + plan.sites.len() as u64 * Observation::MOST_BYTES);
+    if !effective.learns {
+        return Ok(stages.stages);
+    }
+    if weighs {
+        stages.add(inputs + ends, whole.learning + positions);
+    }
+    for (number, unit) in plan.units.iter().enumerate() {
+        let compiled = Compiled::new(graph, facts, plan, unit, effective.learn_biases, &Weights::new())?;
+        let Footprint { inference, learning } = compiled.footprint(samples, method.batch, threads)?;
+        let (entered, left) = (graph_inputs(graph, &unit.inputs), sum(&mut unit.outputs.iter().copied()));
+        let read = sum(&mut unit.inputs.iter().copied());
+        let both = read + sum(&mut unit.inputs.iter().copied().filter(|v| !entered.contains(v)));
+        let later = waiting(graph, plan, number);
+        let waiting =
+            sum(&mut later.iter().copied()) + sum(&mut later.iter().copied().filter(|v| !graph.inputs.contains(v)));
+        stages.add(both + left + waiting, learning);
+        stages.add(read + 2 * left + waiting, inference);
+    }
+    if effective.tune_iterations > 0 {
+        stages.add(inputs + ends, whole.learning.max(whole.inference) + float);
+    }
+    Ok(stages.stages)
+}
+
+/// Those of `values` that both streams share: inputs of the network.
+fn graph_inputs(graph: &Graph, values: &[ValueId]) -> BTreeSet<ValueId> {
+    values.iter().copied().filter(|v| graph.inputs.contains(v)).collect()
+}
+
+/// Values that units after `number` read, that are known before it, and that it does not read itself.
+fn waiting(graph: &Graph, plan: &Plan, number: usize) -> BTreeSet<ValueId> {
+    let made = |u: &Unit| u.outputs.clone();
+    let known: BTreeSet<ValueId> =
+        plan.units[..number].iter().flat_map(made).chain(graph.inputs.iter().copied()).collect();
+    let read = plan.units[number + 1..].iter().flat_map(|u| u.inputs.iter().copied());
+    read.filter(|v| known.contains(v) && !plan.units[number].inputs.contains(v)).collect()
 }

@@ -1,6 +1,7 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
 use super::equalize;
+use super::memory;
 use super::reconstruct::{Found, Job};
 use super::refine;
 use super::run::{self, Network};
@@ -17,7 +18,7 @@ use crate::graph::Graph;
 use crate::plan::{Plan, Recipe};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Report, Sink, Stage, timed};
-use crate::tensor::{Rows, Tensor};
+use crate::tensor::{Rows, Shelf, Tensor};
 use crate::{lower, onnx};
 use std::sync::Arc;
 
@@ -55,12 +56,15 @@ pub fn quantize(
     (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
     (report.seed, report.samples) = (recipe.method.seed, samples.len());
 
+    let room = memory::room(graph, &facts, &plan, recipe, samples.len())?;
+    let temporary = std::env::temp_dir();
+    let shelf = Shelf::new(room, work.map_or(temporary.as_path(), WorkDir::path));
     let mut equalized = None;
     let pairs = calibrate::layer_pairs(graph, &plan);
     if recipe.activations.equalize_samples > 0 && !pairs.is_empty() {
         let (equal, timing) = timed(sink, Stage::Equalize, Some(pairs.len()), |sink| {
             let few = samples::spread(samples, Some(recipe.activations.equalize_samples))?;
-            equalize::equalize(graph, &facts, &plan, &pairs, run::load(graph, &few, &pool)?, &pool, sink)
+            equalize::equalize(graph, &facts, &plan, &pairs, run::load(graph, &few, &pool, &shelf)?, &pool, sink)
         })?;
         report.timings.push(timing);
         equalized = Some(equal);
@@ -77,7 +81,7 @@ pub fn quantize(
     if recipe.activations.refine_samples > 0 && !grids.is_empty() {
         let ((), timing) = timed(sink, Stage::Refine, Some(grids.len()), |sink| {
             let few = samples::spread(samples, Some(recipe.activations.refine_samples))?;
-            let inputs = run::load(graph, &few, &pool)?;
+            let inputs = run::load(graph, &few, &pool, &shelf)?;
             refine::refine(graph, &facts, &plan, inputs, &pool, &mut grids, sink)
         })?;
         report.timings.push(timing);
@@ -91,14 +95,14 @@ pub fn quantize(
         let mut loss_weights = Weights::new();
         if recipe.method.resolved().weigh_outputs {
             let (found, timing) = timed(sink, Stage::Weigh, Some(samples.len()), |sink| {
-                let inputs = run::load(graph, samples, &pool)?;
+                let inputs = run::load(graph, samples, &pool, &shelf)?;
                 weigh::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, &pool, sink)
             })?;
             report.timings.push(timing);
             loss_weights = found;
         }
-        let (facts, plan, pool) = (&facts, &plan, &pool);
-        let job = Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, samples, work };
+        let (facts, plan, pool, shelf) = (&facts, &plan, &pool, &shelf);
+        let job = Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, samples, shelf, work };
         let (learned, timing) =
             timed(sink, Stage::Reconstruct, None, |sink| job.reconstruct(found, &mut report.units, sink))?;
         report.timings.push(timing);
@@ -121,7 +125,7 @@ fn observe(
     if plan.sites.is_empty() {
         return Ok(Vec::new());
     }
-    let network = Network::new(graph, shapes, plan.sites.iter().map(|s| s.value).collect())?;
+    let network = Network::new(graph, shapes, plan.sites.iter().map(|s| s.value).collect(), recipe.method.threads)?;
     let some = samples::spread(samples, Some(recipe.activations.samples))?;
     let mut watch = Watch::new(plan);
     let stage = Stage::Calibrate;
@@ -134,7 +138,8 @@ fn observe(
         |inputs| network.run(inputs),
         |_, values| {
             for i in 0..values.first().map_or(0, Rows::len) {
-                watch.observe_all(&values.iter().map(|rows| rows.row(i)).collect::<Vec<_>>());
+                let rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
+                watch.observe_all(&rows.iter().map(|row| &**row).collect::<Vec<_>>());
             }
             Ok(())
         },

@@ -1,18 +1,19 @@
 //! Solving the units one after the other, then tuning the whole network.
 
 use super::run;
-use super::unit::{Biases, Compiled, Pooled};
+use super::unit::{Biases, Cache, Compiled, Pooled};
 use super::weigh::Weights;
 use super::work::{self, WorkDir};
 use crate::data::Samples;
 use crate::engine::cpu::CpuTrainer;
 use crate::engine::facts::Facts;
 use crate::error::Result;
-use crate::graph::Graph;
+use crate::graph::{Graph, ValueId};
 use crate::plan::{LayerId, Plan, Recipe, Unit};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{self, Problem, RandomDraws, Settings, Solution};
 use crate::report::{Event, Sink, UnitReport};
+use crate::tensor::Shelf;
 use rayon::ThreadPool;
 use std::time::Instant;
 
@@ -26,6 +27,8 @@ pub(super) struct Job<'a> {
     pub weight_grids: &'a [Grid],
     pub loss_weights: Weights,
     pub samples: &'a dyn Samples,
+    /// Where values of the samples are put.
+    pub shelf: &'a Shelf,
     /// Where solutions are kept.
     pub work: Option<&'a WorkDir>,
 }
@@ -42,43 +45,46 @@ impl Job<'_> {
     /// each unit once, when it is solved.
     pub fn reconstruct(&self, start: Found, reports: &mut Vec<UnitReport>, sink: &mut dyn Sink) -> Result<Found> {
         let units = &self.plan.units;
-        let Found { mut weights, mut biases, mut grids } = start;
-        let mut float = run::load(self.graph, self.samples, self.pool)?;
+        let mut found = start;
+        let mut float = run::load(self.graph, self.samples, self.pool, self.shelf)?;
         let mut quantized = float.clone();
         let mut pace = Pace::new(self);
         let learn_biases = self.recipe.method.resolved().learn_biases;
         for (number, unit) in units.iter().enumerate() {
             let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, learn_biases, &self.loss_weights)?;
-            let targets = self.pool.install(|| compiled.float_outputs(&float))?;
+            let targets = self.pool.install(|| compiled.float_outputs(&float, self.shelf))?;
+            let quantize = |cache: &Cache, found: &Found, keep| {
+                self.pool.install(|| compiled.quantized(cache, found, &targets, keep))
+            };
+            let read_later = |v: &ValueId| units[number + 1..].iter().any(|u| u.inputs.contains(v));
             let next = if unit.layers.is_empty() {
-                self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?
+                quantize(&quantized, &found, Some(self.shelf))?.1
             } else {
                 let start = Instant::now();
                 let name = |l: &LayerId| self.plan.layers[l.0 as usize].name.clone();
                 let layers: Vec<String> = unit.layers.iter().map(name).collect();
                 sink.event(&pace.started(&unit.name, layers.len()));
-                let nearest =
-                    self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?;
-                let loss_before = compiled.loss(&nearest, &targets);
-                drop(nearest);
-                let problem = compiled.problem(self.weight_grids, &grids, &float, &quantized, targets.clone())?;
+                let loss_before = quantize(&quantized, &found, None)?.0;
+                let problem = compiled.problem(self.weight_grids, &found.grids, &float, &quantized, targets.clone())?;
                 let (mut solution, resumed) = self
                     .solve_unit(&problem, number as u32, &pace, sink)
                     .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;
-                compiled.keep_biases(&mut solution, &mut biases);
+                drop(problem);
+                float.retain(|v, _| read_later(v));
+                compiled.keep_biases(&mut solution, &mut found.biases);
                 for weight in solution.weights {
                     let layer = weight.layer;
-                    weights[layer] = weight;
+                    found.weights[layer] = weight;
                 }
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
-                    grids[site.0 as usize] = grid;
+                    found.grids[site.0 as usize] = grid;
                 }
-                let next = self.pool.install(|| compiled.quantized_outputs(&quantized, &weights, &biases, &grids))?;
+                let (loss_after, next) = quantize(&quantized, &found, Some(self.shelf))?;
                 let report = UnitReport {
                     name: unit.name.clone(),
                     layers,
                     loss_before,
-                    loss_after: compiled.loss(&next, &targets),
+                    loss_after,
                     iterations: pace.iterations(),
                     resumed,
                     seconds: start.elapsed().as_secs_f64(),
@@ -90,11 +96,10 @@ impl Job<'_> {
             compiled.store(&mut float, targets);
             compiled.store(&mut quantized, next);
             for cache in [&mut float, &mut quantized] {
-                cache.retain(|v, _| units[number + 1..].iter().any(|u| u.inputs.contains(v)));
+                cache.retain(|v, _| read_later(v));
             }
         }
         drop((float, quantized));
-        let mut found = Found { weights, biases, grids };
         if pace.iterations() > 0 {
             reports.extend(self.tune(&mut found, &mut pace, sink)?);
         }

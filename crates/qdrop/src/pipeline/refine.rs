@@ -36,7 +36,7 @@ pub(super) fn refine(
         let site = &plan.sites[i];
         walk.until(site.value)?;
         let tail = walk.tail(Some((site.value, site.readers.clone())))?;
-        let refined = calibrate::refine_step(&grids[i], |grid| Ok(distance(&walk.run(&tail, Some(grid))?, &wanted)));
+        let refined = calibrate::refine_step(&grids[i], |grid| distance(&walk.run(&tail, Some(grid))?, &wanted));
         grids[i] = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;
         sink.event(&Event::StageProgress { stage: Stage::Refine, done: done + 1, total: sites.len() });
     }
@@ -44,14 +44,16 @@ pub(super) fn refine(
 }
 
 /// Squared error of `got` as a share of the energy of `wanted`, summed over the outputs.
-fn distance(got: &[Rows], wanted: &[Rows]) -> f64 {
+fn distance(got: &[Rows], wanted: &[Rows]) -> Result<f64> {
     let one = |(got, wanted): (&Rows, &Rows)| {
         let (mut error, mut energy) = (0.0, f64::MIN_POSITIVE);
-        for (&g, &w) in got.iter().flatten().zip(wanted.iter().flatten()) {
-            error += f64::from(g - w) * f64::from(g - w);
-            energy += f64::from(w) * f64::from(w);
+        for (got, wanted) in got.iter().zip(wanted.iter()) {
+            for (&g, &w) in got?.iter().zip(&*wanted?) {
+                error += f64::from(g - w) * f64::from(g - w);
+                energy += f64::from(w) * f64::from(w);
+            }
         }
-        error / energy
+        Ok(error / energy)
     };
     got.iter().zip(wanted).map(one).sum()
 }

@@ -9,12 +9,12 @@ use crate::engine::program::{Region, compile};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::{DType, Rows, Tensor};
+use crate::tensor::{DType, Rows, RowsWriter, Shelf, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 
 /// Elements handed out between two looks at the sink, about.
-const CHUNK: usize = 1 << 24;
+const CHUNK: usize = 1 << 22;
 /// Samples between two looks at the sink at most.
 const SAMPLES: usize = 64;
 
@@ -26,8 +26,9 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Prepares `graph` for samples of `shapes` (no batch axis); running it yields the values `wanted`.
-    pub fn new(graph: &Graph, shapes: &[Vec<usize>], wanted: Vec<ValueId>) -> Result<Self> {
+    /// Prepares `graph` for samples of `shapes` (no batch axis) on `threads` threads (0: all cores); running it yields
+    /// the values `wanted`.
+    pub fn new(graph: &Graph, shapes: &[Vec<usize>], wanted: Vec<ValueId>, threads: usize) -> Result<Self> {
         let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
         for &v in &wanted {
             if facts.get(v).is_none() {
@@ -39,13 +40,19 @@ impl Network {
         let nodes = behind(graph, &wanted);
         let region = Region { nodes, inputs: graph.inputs.clone(), outputs: wanted, ..Region::default() };
         let runner = Runner::new(&compile(graph, &facts, &region)?)?;
-        Ok(Network { chunk: (CHUNK / elements.max(1)).clamp(1, SAMPLES), runner })
+        Ok(Network { chunk: chunk(elements, threads), runner })
     }
 
     /// The wanted values of `samples`.
     pub fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
-        self.runner.run(&[], &[], &rows(samples)?)
+        self.runner.run(&[], &[], &rows(samples)?, &Shelf::memory())
     }
+}
+
+/// Samples that are run at a time on `threads` threads, each with `elements` elements wanted.
+pub(super) fn chunk(elements: usize, threads: usize) -> usize {
+    let threads = if threads == 0 { rayon::current_num_threads() } else { threads };
+    (CHUNK / elements.max(1)).max(threads).min(SAMPLES)
 }
 
 /// The nodes that `wanted` depend on, in order.
@@ -76,11 +83,21 @@ pub(super) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
     (0..inputs).map(input).collect()
 }
 
-/// All samples, per input of the graph.
-pub(super) fn load(graph: &Graph, samples: &dyn Samples, pool: &rayon::ThreadPool) -> Result<Cache> {
-    let all =
-        pool.install(|| (0..samples.len()).into_par_iter().map(|i| samples.get(i)).collect::<Result<Vec<_>>>())?;
-    Ok(graph.inputs.iter().copied().zip(rows(&all)?).collect())
+/// All samples, per input of the graph, on `shelf`.
+pub(super) fn load(graph: &Graph, samples: &dyn Samples, pool: &rayon::ThreadPool, shelf: &Shelf) -> Result<Cache> {
+    let n = samples.len();
+    let mut all: Vec<RowsWriter> = Vec::new();
+    let indices: Vec<usize> = (0..n).collect();
+    for some in indices.chunks(SAMPLES) {
+        let loaded = pool.install(|| some.par_iter().map(|&i| samples.get(i)).collect::<Result<Vec<_>>>())?;
+        for sample in &loaded {
+            if all.is_empty() {
+                all = sample.iter().map(|t| shelf.rows(n, t.len())).collect::<Result<_>>()?;
+            }
+            all.iter_mut().zip(sample).try_for_each(|(to, tensor)| to.push(&tensor.to_f32()?))?;
+        }
+    }
+    Ok(graph.inputs.iter().copied().zip(all.into_iter().map(RowsWriter::finish)).collect())
 }
 
 /// Calls `job` for `chunk` samples after the other on `threads` threads (0: all cores), each chunk with its first

@@ -6,7 +6,7 @@
 
 use super::reconstruct::{Found, Job, Pace};
 use super::run;
-use super::unit::{bias, learned_biases, loss};
+use super::unit::{Loss, bias, learned_biases};
 use crate::engine::cpu::Runner;
 use crate::engine::facts;
 use crate::engine::program::{Region, compile};
@@ -70,8 +70,10 @@ impl Job<'_> {
         let runner = Runner::new(&problem.program)?;
         let measure = |biases: &[&[f32]], grids: &[Grid]| {
             let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
-            let outputs = self.pool.install(|| runner.run(biases, &grids, &problem.quantized_inputs))?;
-            Ok::<_, Error>(loss(&problem.program, &outputs, &problem.targets, &problem.loss_weights))
+            let mut loss = Loss::new(&problem.program, &problem.targets, &problem.loss_weights);
+            let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs);
+            self.pool.install(|| runner.run_each(biases, &grids, &problem.quantized_inputs, &mut add))?;
+            Ok::<_, Error>(loss.total())
         };
         let before: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
         let loss_before = measure(&before, &problem.grids)?;
@@ -97,13 +99,13 @@ impl Job<'_> {
 
     /// What the outputs depend on, with the integers of `found`, to be solved for its biases and steps.
     fn network(&self, found: &Found) -> Result<Network> {
-        let cache = run::load(self.graph, self.samples, self.pool)?;
+        let cache = run::load(self.graph, self.samples, self.pool, self.shelf)?;
         let outputs = run::real_outputs(self.graph, self.facts);
         let (nodes, inputs) = (run::behind(self.graph, &outputs), self.graph.inputs.clone());
         let rows: Vec<Rows> = inputs.iter().map(|v| cache[v].clone()).collect();
         let region = Region { nodes, inputs, outputs, ..Region::default() };
         let float = Runner::new(&compile(self.graph, self.facts, &region)?)?;
-        let targets = self.pool.install(|| float.run(&[], &[], &rows))?;
+        let targets = self.pool.install(|| float.run(&[], &[], &rows, self.shelf))?;
 
         let mut biases = Vec::new();
         if self.recipe.method.resolved().learn_biases {

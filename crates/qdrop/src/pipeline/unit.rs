@@ -1,16 +1,17 @@
 //! One unit of a plan, ready to be run and solved.
 
+use super::reconstruct::Found;
 use super::weigh::Weights;
-use crate::engine::cpu::{CpuTrainer, Runner};
+use crate::engine::cpu::{CpuTrainer, Footprint, Runner, footprint};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::{LossWeights, Losses, Step, Trainer, loss_rest};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit};
-use crate::quant::{Grid, QuantizedWeight};
+use crate::quant::Grid;
 use crate::recon::{Bias, Problem, Solution, Weight};
-use crate::tensor::Rows;
+use crate::tensor::{Rows, RowsWriter, Shelf};
 use std::collections::BTreeMap;
 
 /// Values of one stream (float or quantized) that units still to come read.
@@ -73,36 +74,48 @@ impl<'a> Compiled<'a> {
         Ok(Compiled { unit, plan, runner, program, float, biases, sites, loss_weights })
     }
 
+    /// What working on it takes.
+    pub fn footprint(&self, samples: usize, batch: usize, threads: usize) -> Result<Footprint> {
+        footprint(&self.program, samples, batch, threads)
+    }
+
     fn inputs(&self, cache: &Cache) -> Result<Vec<Rows>> {
         let one = |v: &ValueId| cache.get(v).cloned().ok_or_else(|| Error::internal("a unit's input is not cached"));
         self.unit.inputs.iter().map(one).collect()
     }
 
-    /// Outputs of the float unit for the inputs in `cache`.
-    pub fn float_outputs(&self, cache: &Cache) -> Result<Vec<Rows>> {
+    /// Outputs of the float unit for the inputs in `cache`, on `shelf`.
+    pub fn float_outputs(&self, cache: &Cache, shelf: &Shelf) -> Result<Vec<Rows>> {
         let biases = self.biases.iter().map(|b| b.2.as_slice());
         let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(biases).collect();
-        self.runner.run(&weights, &vec![None; self.sites.len()], &self.inputs(cache)?)
+        self.runner.run(&weights, &vec![None; self.sites.len()], &self.inputs(cache)?, shelf)
     }
 
-    /// Outputs of the quantized unit for the inputs in `cache`; `weights`, `learned` biases and `grids` are those
-    /// of the whole plan.
-    pub fn quantized_outputs(
+    /// The reconstruction loss of the quantized unit over all samples in `cache`, whose float outputs are `targets`.
+    /// `found` is that of the whole plan. The outputs go on `keep`.
+    pub fn quantized(
         &self,
         cache: &Cache,
-        weights: &[QuantizedWeight],
-        learned: &Biases,
-        grids: &[Grid],
-    ) -> Result<Vec<Rows>> {
+        found: &Found,
+        targets: &[Rows],
+        keep: Option<&Shelf>,
+    ) -> Result<(f64, Vec<Rows>)> {
         let one = |l: &LayerId| {
-            let w = &weights[l.0 as usize];
+            let w = &found.weights[l.0 as usize];
             w.grid.dequantize_u8(&self.plan.layers[l.0 as usize].shape, &w.integers)
         };
         let weights = self.unit.layers.iter().map(one).collect::<Result<Vec<_>>>()?;
-        let biases = self.biases.iter().map(|b| learned.get(&b.1).unwrap_or(&b.2).as_slice());
+        let biases = self.biases.iter().map(|b| found.biases.get(&b.1).unwrap_or(&b.2).as_slice());
         let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).chain(biases).collect();
-        let grids: Vec<Option<&Grid>> = self.sites.iter().map(|s| Some(&grids[s.0 as usize])).collect();
-        self.runner.run(&weights, &grids, &self.inputs(cache)?)
+        let grids: Vec<Option<&Grid>> = self.sites.iter().map(|s| Some(&found.grids[s.0 as usize])).collect();
+        let rows = |shelf: &Shelf| targets.iter().map(|t| shelf.rows(t.len(), t.width())).collect::<Result<Vec<_>>>();
+        let mut kept = keep.map(rows).transpose()?.unwrap_or_default();
+        let mut loss = Loss::new(&self.program, targets, &self.loss_weights);
+        self.runner.run_each(&weights, &grids, &self.inputs(cache)?, &mut |first, outputs| {
+            kept.iter_mut().zip(outputs).try_for_each(|(to, part)| to.push(part))?;
+            loss.add(first, outputs)
+        })?;
+        Ok((loss.total(), kept.into_iter().map(RowsWriter::finish).collect()))
     }
 
     /// What the unit is solved from; `weight_grids` and `grids` are those of the whole plan.
@@ -133,11 +146,6 @@ impl<'a> Compiled<'a> {
         })
     }
 
-    /// Reconstruction loss of `outputs` over all samples.
-    pub fn loss(&self, outputs: &[Rows], targets: &[Rows]) -> f64 {
-        loss(&self.program, outputs, targets, &self.loss_weights)
-    }
-
     /// Adds the biases of `solution` to `learned`.
     pub fn keep_biases(&self, solution: &mut Solution, learned: &mut Biases) {
         learned.extend(self.biases.iter().map(|b| b.1).zip(solution.biases.drain(..).map(|(_, content)| content)));
@@ -149,22 +157,43 @@ impl<'a> Compiled<'a> {
     }
 }
 
-/// Reconstruction loss of the `outputs` of `program` over all samples.
-pub(super) fn loss(program: &Program, outputs: &[Rows], targets: &[Rows], weights: &[Option<LossWeights>]) -> f64 {
-    let mut total = 0.0;
-    for (i, (y, target)) in outputs.iter().zip(targets).enumerate() {
-        let mut row = vec![1.0; y.width()];
-        let mut sum = 0.0;
-        for sample in 0..y.len() {
-            if let Some(weights) = &weights[i] {
-                weights.expand(sample, &mut row);
-            }
-            let square = |((&a, &b), &w): ((&f32, &f32), &f32)| f64::from(w) * f64::from(a - b) * f64::from(a - b);
-            sum += y.row(sample).iter().zip(target.row(sample)).zip(&row).map(square).sum::<f64>();
-        }
-        total += sum / (loss_rest(&program.slots[program.outputs[i]].shape) * y.len()) as f64;
+/// The reconstruction loss over all samples, summed up while they come.
+pub(super) struct Loss<'a> {
+    targets: &'a [Rows],
+    weights: &'a [Option<LossWeights>],
+    /// Per output: elements that its mean averages.
+    rest: Vec<f64>,
+    /// Per output.
+    sums: Vec<f64>,
+}
+
+impl<'a> Loss<'a> {
+    /// Of the outputs of `program` against `targets`.
+    pub fn new(program: &Program, targets: &'a [Rows], weights: &'a [Option<LossWeights>]) -> Self {
+        let rest = |(&slot, rows): (&usize, &Rows)| (loss_rest(&program.slots[slot].shape) * rows.len()) as f64;
+        let rest = program.outputs.iter().zip(targets).map(rest).collect();
+        Loss { targets, weights, rest, sums: vec![0.0; targets.len()] }
     }
-    total
+
+    /// Adds samples from `first` on: their rows, per output.
+    pub fn add(&mut self, first: usize, outputs: &[Vec<f32>]) -> Result<()> {
+        for (i, (rows, target)) in outputs.iter().zip(self.targets).enumerate() {
+            let mut weights = vec![1.0; target.width()];
+            for (sample, row) in (first..).zip(rows.chunks_exact(target.width().max(1))) {
+                if let Some(some) = &self.weights[i] {
+                    some.expand(sample, &mut weights)?;
+                }
+                let square = |((&a, &b), &w): ((&f32, &f32), &f32)| f64::from(w) * f64::from(a - b) * f64::from(a - b);
+                self.sums[i] += row.iter().zip(&*target.row(sample)?).zip(&weights).map(square).sum::<f64>();
+            }
+        }
+        Ok(())
+    }
+
+    /// What it came to.
+    pub fn total(&self) -> f64 {
+        self.sums.iter().zip(&self.rest).map(|(sum, rest)| sum / rest).sum()
+    }
 }
 
 /// Those of `layers` whose constant bias can be learned, for nothing else reads it, with the bias and its float content.

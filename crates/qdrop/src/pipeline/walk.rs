@@ -8,7 +8,7 @@ use crate::engine::program::{Readers, Region, compile};
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::quant::Grid;
-use crate::tensor::Rows;
+use crate::tensor::{Rows, Shelf};
 use rayon::ThreadPool;
 use std::collections::BTreeSet;
 
@@ -97,6 +97,6 @@ impl<'a> Walk<'a> {
     pub fn run(&self, part: &Part, grid: Option<&Grid>) -> Result<Vec<Rows>> {
         let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
         let inputs: Vec<Rows> = part.inputs.iter().map(|v| self.values[v].clone()).collect();
-        self.pool.install(|| part.runner.run(&[], &grids, &inputs))
+        self.pool.install(|| part.runner.run(&[], &grids, &inputs, &Shelf::memory()))
     }
 }

@@ -17,6 +17,9 @@ use crate::tensor::{DType, Rows};
 use rayon::ThreadPool;
 use std::collections::BTreeMap;
 
+/// Least root mean square of an output.
+const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
+
 /// Weights of the elements of units' outputs.
 pub(super) type Weights = BTreeMap<ValueId, LossWeights>;
 
@@ -41,7 +44,17 @@ pub(super) fn weigh(
     values.dedup();
     let region = Region { nodes, inputs: graph.inputs.clone(), outputs, ..Region::default() };
     let float = Runner::new(&compile(graph, facts, &region)?)?;
-    let sizes: Vec<f32> = pool.install(|| float.run(&[], &[], &rows))?.iter().map(size).collect();
+    let mut energies = vec![(f64::MIN_POSITIVE, 0); region.outputs.len()];
+    let mut add = |_, outputs: &[Vec<f32>]| {
+        for ((energy, count), values) in energies.iter_mut().zip(outputs) {
+            *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+            *count += values.len();
+        }
+        Ok(())
+    };
+    pool.install(|| float.run_each(&[], &[], &rows, &mut add))?;
+    let size = |&(energy, count): &(f64, usize)| (energy / count.max(1) as f64).sqrt().max(SMALLEST) as f32;
+    let sizes: Vec<f32> = energies.iter().map(size).collect();
     let region = Region { sites: values.iter().map(|&v| (v, None)).collect(), ..region };
     let program = compile(graph, facts, &region)?;
     let total = rows.first().map_or(0, Rows::len);
@@ -51,16 +64,6 @@ pub(super) fn weigh(
     };
     let weights = sensitivity(&program, &rows, &sizes, seed, pool, &mut progress)?;
     Ok(values.into_iter().zip(weights).filter_map(|(v, w)| Some((v, w?))).collect())
-}
-
-/// Root mean square.
-fn size(rows: &Rows) -> f32 {
-    let (mut energy, mut count) = (f64::MIN_POSITIVE, 0);
-    for row in rows.iter() {
-        energy += row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
-        count += row.len();
-    }
-    (energy / count.max(1) as f64).sqrt().max(f64::from(f32::MIN_POSITIVE)) as f32
 }
 
 #[cfg(test)]

@@ -120,23 +120,24 @@ pub(super) fn key(problem: &Problem, settings: &Settings, draws: &RandomDraws) -
     hasher.update(REVISION);
     hasher.update(&encode(&(program, weights, biases, grids, scale_rates, settings, draws))?);
     for rows in float_inputs.iter().chain(quantized_inputs).chain(targets) {
-        update(&mut hasher, rows);
+        update(&mut hasher, rows)?;
     }
     for weights in loss_weights {
         hasher.update(&encode(&weights.as_ref().map(|w| (&w.channels, w.last)))?);
         if let Some(weights) = weights {
-            update(&mut hasher, &weights.positions);
+            update(&mut hasher, &weights.positions)?;
         }
     }
     Ok(hasher.finalize())
 }
 
-fn update(hasher: &mut blake3::Hasher, rows: &Rows) {
+fn update(hasher: &mut blake3::Hasher, rows: &Rows) -> Result<()> {
     hasher.update(&(rows.len() as u64).to_le_bytes());
     hasher.update(&(rows.width() as u64).to_le_bytes());
     for row in rows.iter() {
-        hasher.update(bytemuck::cast_slice(row));
+        hasher.update(bytemuck::cast_slice(&row?));
     }
+    Ok(())
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {

@@ -7,12 +7,14 @@ mod layers;
 mod names;
 mod recipe;
 mod sites;
+mod size;
 mod text;
 mod units;
 mod view;
 
 pub use names::matches;
 pub use recipe::*;
+pub use size::ByteSize;
 
 use crate::engine::facts::Facts;
 use crate::error::{Error, Result};

@@ -1,5 +1,6 @@
 //! The user's wish: every option with its default, unit and meaning. Unknown keys are refused.
 
+use super::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
 /// A whole recipe; every part may be left out.
@@ -188,6 +189,9 @@ pub struct Method {
     pub seed: u64,
     /// Threads; 0 takes all cores. Changes speed, never the result.
     pub threads: usize,
+    /// Memory that a run may take. Values of the samples that do not fit lie in files in the work directory. Changes
+    /// speed, never the result. Default: all that is needed.
+    pub memory: Option<ByteSize>,
 }
 
 impl Default for Method {
@@ -210,6 +214,7 @@ impl Default for Method {
             tune_iterations: None,
             seed: 1005,
             threads: 0,
+            memory: None,
         }
     }
 }

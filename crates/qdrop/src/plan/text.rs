@@ -102,6 +102,12 @@ const KEYS: &[Key] = &[
     ("method", "learn_scales", "true", "learn activation steps; default true for qdrop, false for the others"),
     ("method", "seed", "", "seed of every random choice"),
     ("method", "threads", "", "0 takes all cores; changes speed, never the result"),
+    (
+        "method",
+        "memory",
+        "\"4GiB\"",
+        "memory that a run may take; what does not fit lies in files in the work directory; never changes the result;\ndefault: all that is needed",
+    ),
     ("units", "granularity", "\"block\"", "block or layer; default layer for adaround, block for the others"),
     ("units", "max_layers", "", "most weight layers in a block"),
     ("units", "cut_after", "", "name patterns of nodes (`*` matches anything) after which a unit must end"),

@@ -44,6 +44,9 @@ struct Bin {
 }
 
 impl Observation {
+    /// Bytes of memory that it takes at most.
+    pub const MOST_BYTES: u64 = (CAPACITY * size_of::<Bin>()) as u64;
+
     /// Nothing seen yet.
     pub fn new() -> Self {
         Self::default()

@@ -5,7 +5,7 @@
 
 mod rows;
 
-pub use rows::Rows;
+pub use rows::{Rows, RowsWriter, Shelf};
 
 use crate::error::{Error, Result};
 use half::{bf16, f16};

@@ -1,13 +1,32 @@
-//! Values of one tensor for many samples.
+//! Values of one tensor for many samples, in memory or in a file.
 
+use crate::error::{Error, Result};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Equal rows of f32, one a sample (row-major, without batch axis). Cloning shares the content.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Rows {
     len: usize,
     width: usize,
-    data: Arc<Vec<f32>>,
+    content: Arc<Content>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Memory {
+        data: Vec<f32>,
+        /// The shelf's count of it.
+        _held: Option<Held>,
+    },
+    File {
+        file: File,
+        dir: PathBuf,
+    },
 }
 
 impl Rows {
@@ -15,7 +34,7 @@ impl Rows {
     pub fn new(len: usize, data: Vec<f32>) -> Self {
         let width = data.len().checked_div(len).unwrap_or(0);
         assert_eq!(width * len, data.len(), "{} values are not {len} equal rows", data.len());
-        Rows { len, width, data: Arc::new(data) }
+        Rows { len, width, content: Arc::new(Content::Memory { data, _held: None }) }
     }
 
     /// Number of samples.
@@ -33,13 +52,169 @@ impl Rows {
         self.width
     }
 
-    /// The elements of sample `i`.
-    pub fn row(&self, i: usize) -> &[f32] {
-        &self.data[i * self.width..(i + 1) * self.width]
+    /// Whether the rows lie in a file.
+    pub fn in_file(&self) -> bool {
+        matches!(*self.content, Content::File { .. })
+    }
+
+    /// The elements of sample `i`; an error only where they lie in a file that cannot be read.
+    pub fn row(&self, i: usize) -> Result<Cow<'_, [f32]>> {
+        match &*self.content {
+            Content::Memory { data, .. } => Ok(Cow::Borrowed(&data[i * self.width..(i + 1) * self.width])),
+            Content::File { file, dir } => {
+                assert!(i < self.len, "row {i} of {}", self.len);
+                let mut row = vec![0.0f32; self.width];
+                let bytes = bytemuck::cast_slice_mut(&mut row);
+                read_at(file, bytes, i as u64 * bytes_of(1, self.width)).map_err(|e| Error::io(dir, e))?;
+                Ok(Cow::Owned(row))
+            }
+        }
     }
 
     /// All samples in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
+    pub fn iter(&self) -> impl Iterator<Item = Result<Cow<'_, [f32]>>> {
         (0..self.len).map(|i| self.row(i))
+    }
+}
+
+fn bytes_of(len: usize, width: usize) -> u64 {
+    len as u64 * width as u64 * size_of::<f32>() as u64
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_read(file, bytes, at)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        (bytes, at) = (&mut bytes[n..], at + n as u64);
+    }
+    Ok(())
+}
+
+/// Where rows are put: into memory while all that live there stay within a limit, else into files that vanish with them.
+#[derive(Debug, Clone)]
+pub struct Shelf {
+    dir: PathBuf,
+    limit: u64,
+    used: Arc<AtomicU64>,
+}
+
+impl Shelf {
+    /// Everything into memory.
+    pub fn memory() -> Self {
+        Shelf { dir: PathBuf::new(), limit: u64::MAX, used: Arc::default() }
+    }
+
+    /// At most `limit` bytes into memory, the rest into files in `dir`.
+    pub fn new(limit: u64, dir: &Path) -> Self {
+        Shelf { dir: dir.to_path_buf(), limit, used: Arc::default() }
+    }
+
+    /// Room for `len` rows of `width` elements, to be put in one after the other.
+    pub fn rows(&self, len: usize, width: usize) -> Result<RowsWriter> {
+        let bytes = bytes_of(len, width);
+        let fits = |used: u64| used.checked_add(bytes).filter(|&all| all <= self.limit);
+        let goal = match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => {
+                let held = Held { bytes, used: Arc::clone(&self.used) };
+                Goal::Memory(Vec::with_capacity(len * width), held)
+            }
+            Err(_) => Goal::File(tempfile::tempfile_in(&self.dir).map_err(|e| Error::io(&self.dir, e))?),
+        };
+        Ok(RowsWriter { len, width, goal, dir: self.dir.clone(), done: 0 })
+    }
+}
+
+/// Memory in use, given back when dropped.
+#[derive(Debug)]
+struct Held {
+    bytes: u64,
+    used: Arc<AtomicU64>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Takes rows in order.
+#[derive(Debug)]
+pub struct RowsWriter {
+    len: usize,
+    width: usize,
+    goal: Goal,
+    dir: PathBuf,
+    /// Elements written.
+    done: usize,
+}
+
+#[derive(Debug)]
+enum Goal {
+    Memory(Vec<f32>, Held),
+    File(File),
+}
+
+impl RowsWriter {
+    /// Adds whole rows that lie one after the other.
+    pub fn push(&mut self, rows: &[f32]) -> Result<()> {
+        self.done += rows.len();
+        match &mut self.goal {
+            Goal::Memory(data, _) => data.extend_from_slice(rows),
+            Goal::File(file) => file.write_all(bytemuck::cast_slice(rows)).map_err(|e| {
+                Error::io(&self.dir, e).hint("make room, or let more of the samples' values stay in memory")
+            })?,
+        }
+        Ok(())
+    }
+
+    /// The rows, all of which must have been added.
+    pub fn finish(self) -> Rows {
+        let RowsWriter { len, width, goal, dir, done } = self;
+        assert_eq!(done, len * width, "{done} values are not {len} rows of {width}");
+        let content = match goal {
+            Goal::Memory(data, held) => Content::Memory { data, _held: Some(held) },
+            Goal::File(file) => Content::File { file, dir },
+        };
+        Rows { len, width, content: Arc::new(content) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_lies_in_files_and_reads_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(100, dir.path());
+        let fill = |len: usize| {
+            let mut writer = shelf.rows(len, 3).unwrap();
+            for i in 0..len {
+                writer.push(&[i as f32, 0.5, -1.0]).unwrap();
+            }
+            writer.finish()
+        };
+        let (a, b) = (fill(7), fill(7));
+        assert_eq!((a.in_file(), b.in_file()), (false, true));
+        for rows in [&a, &b] {
+            assert_eq!((rows.len(), rows.width()), (7, 3));
+            assert_eq!(*rows.row(6).unwrap(), [6.0, 0.5, -1.0]);
+            assert_eq!(rows.iter().map(|r| r.unwrap()[0]).sum::<f32>(), 21.0);
+        }
+        let shared = a.clone();
+        drop(a);
+        assert!(fill(7).in_file(), "a clone still holds the memory");
+        drop(shared);
+        assert!(!fill(7).in_file(), "given back");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the files have no names");
+        assert!(fill(0).is_empty());
     }
 }

@@ -58,6 +58,17 @@ impl Conv {
         (0..lines).step_by(tile).map(move |start| start..(start + tile).min(lines))
     }
 
+    /// Elements of working memory that passes over `samples` samples take, with gradients if `learn` says so.
+    pub fn working(&self, samples: usize, learn: bool) -> usize {
+        if self.pointwise() {
+            return if learn { self.ic * self.oc } else { 0 };
+        }
+        let depth = self.ic * self.taps();
+        let columns = self.tiles(samples).next().map_or(0, |lines| lines.len() * self.axes[1].output);
+        let gathered = depth * columns.next_multiple_of(PANEL) + columns;
+        if learn { gathered + depth * self.oc } else { gathered }
+    }
+
     /// y = conv(x, w) + bias for `samples` samples; `scratch` is working memory.
     pub fn forward(
         &self,

@@ -106,6 +106,11 @@ impl Depthwise {
         }
     }
 
+    /// Elements of working memory that every pass takes.
+    pub fn working(&self) -> usize {
+        self.pitch().1
+    }
+
     /// y = conv(x, w) + bias for `samples` samples; `scratch` is working memory.
     pub fn forward(
         &self,

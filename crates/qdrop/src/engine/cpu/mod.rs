@@ -9,6 +9,7 @@
 mod code;
 mod conv;
 mod depthwise;
+mod footprint;
 mod math;
 mod matrix;
 mod pass;
@@ -20,18 +21,25 @@ mod tests;
 mod trainer;
 mod winograd;
 
+pub use footprint::{Footprint, footprint};
 pub use sensitivity::sensitivity;
 pub use trainer::CpuTrainer;
 
 use crate::engine::program::Program;
 use crate::error::{Error, Result};
 use crate::quant::Grid;
-use crate::tensor::Rows;
+use crate::tensor::{Rows, RowsWriter, Shelf};
 use code::{Code, Place};
 use pass::Quantizer;
 use rayon::prelude::*;
 use run::{Frame, Shared};
 use std::sync::{Mutex, PoisonError};
+
+/// Groups a thread that run before their outputs are handed on.
+const TOGETHER: usize = 4;
+
+/// Takes the number of a group's first sample and, per output of the program, the rows of the group.
+type Take<'a> = &'a mut dyn FnMut(usize, &[Vec<f32>]) -> Result<()>;
 
 /// A program ready for inference; may be run from several threads.
 #[derive(Debug)]
@@ -51,9 +59,27 @@ impl Runner {
         self.code.group
     }
 
-    /// Outputs for `inputs` (per input of the program). `grids` has one entry per site; `None` leaves it float. Groups
-    /// of samples run in parallel.
-    pub fn run(&self, weights: &[&[f32]], grids: &[Option<&Grid>], inputs: &[Rows]) -> Result<Vec<Rows>> {
+    /// Outputs for `inputs` (per input of the program), put on `shelf`. `grids` has one entry per site; `None` leaves it
+    /// float. Groups of samples run in parallel.
+    pub fn run(
+        &self,
+        weights: &[&[f32]],
+        grids: &[Option<&Grid>],
+        inputs: &[Rows],
+        shelf: &Shelf,
+    ) -> Result<Vec<Rows>> {
+        let n = inputs.first().map_or(0, Rows::len);
+        let outputs = self.code.program.outputs.iter();
+        let mut all =
+            outputs.map(|&slot| shelf.rows(n, self.code.layouts[slot].numel())).collect::<Result<Vec<_>>>()?;
+        self.run_each(weights, grids, inputs, &mut |_, group| {
+            all.iter_mut().zip(group).try_for_each(|(to, part)| to.push(part))
+        })?;
+        Ok(all.into_iter().map(RowsWriter::finish).collect())
+    }
+
+    /// Like [`Runner::run`], but hands the outputs to `take`, group after group.
+    pub fn run_each(&self, weights: &[&[f32]], grids: &[Option<&Grid>], inputs: &[Rows], take: Take) -> Result<()> {
         let n = inputs.first().map_or(0, Rows::len);
         let sites: Vec<Option<Quantizer>> = grids.iter().map(|g| g.map(Quantizer::new)).collect();
         let shared = Shared { code: &self.code, weights, tiled: &[], sites: &sites };
@@ -64,7 +90,7 @@ impl Runner {
             frame.start(samples);
             for (&slot, rows) in self.code.program.inputs.iter().zip(inputs) {
                 for sample in 0..samples {
-                    let row = rows.row(first + sample);
+                    let row = rows.row(first + sample)?;
                     frame.fill(&self.code, slot, sample, |range, out| out.copy_from_slice(&row[range]));
                 }
             }
@@ -79,15 +105,11 @@ impl Runner {
             Ok(outputs)
         };
         let firsts: Vec<usize> = (0..n).step_by(self.code.group).collect();
-        let groups = firsts.into_par_iter().map(group).collect::<Result<Vec<Vec<Vec<f32>>>>>()?;
-        let mut all: Vec<Vec<f32>> = vec![Vec::new(); self.code.program.outputs.len()];
-        for (to, &slot) in all.iter_mut().zip(&self.code.program.outputs) {
-            to.reserve_exact(n * self.code.layouts[slot].numel());
+        for some in firsts.chunks(TOGETHER * rayon::current_num_threads()) {
+            let groups = some.par_iter().map(|&first| group(first)).collect::<Result<Vec<Vec<Vec<f32>>>>>()?;
+            some.iter().zip(&groups).try_for_each(|(&first, outputs)| take(first, outputs))?;
         }
-        for group in groups {
-            all.iter_mut().zip(group).for_each(|(to, part)| to.extend_from_slice(&part));
-        }
-        Ok(all.into_iter().map(|data| Rows::new(n, data)).collect())
+        Ok(())
     }
 }
 

@@ -45,7 +45,7 @@ pub fn sensitivity(
         frame.start(samples);
         for (&slot, rows) in program.inputs.iter().zip(inputs) {
             for sample in 0..samples {
-                let row = rows.row(first + sample);
+                let row = rows.row(first + sample)?;
                 frame.fill(&code, slot, sample, |range, x| x.copy_from_slice(&row[range]));
             }
         }

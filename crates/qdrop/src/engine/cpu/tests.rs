@@ -8,7 +8,7 @@ use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::{Bias, LossWeights, Problem, RandomDraws, Step, Trainer, Weight, loss_channels};
 use crate::graph::{Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use crate::quant::{Grid, RangeSpec, Search, fit_weight};
-use crate::tensor::{DType, Rows, Tensor};
+use crate::tensor::{DType, Rows, Shelf, Tensor};
 
 /// Builds a graph and the region that covers it.
 struct Net {
@@ -155,15 +155,16 @@ fn check_inference(problem: &Problem) {
     let naive_weights: Vec<Vec<f64>> = weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();
     for on in [false, true] {
         let grids: Vec<Option<&Grid>> = problem.grids.iter().map(|g| on.then_some(g)).collect();
-        let got = runner.run(&weights, &grids, &problem.float_inputs).unwrap();
+        let got = runner.run(&weights, &grids, &problem.float_inputs, &Shelf::memory()).unwrap();
         let keep = vec![on.then(Vec::new); problem.grids.len()];
         for sample in 0..problem.samples() {
-            let inputs = problem.float_inputs.iter().map(|r| r.row(sample).iter().map(|&v| f64::from(v)).collect());
+            let inputs =
+                problem.float_inputs.iter().map(|r| r.row(sample).unwrap().iter().map(|&v| f64::from(v)).collect());
             let settings = naive::Settings { weights: &naive_weights, grids: &problem.grids, keep: &keep };
             let tape = naive::forward::<f64>(&problem.program, settings, inputs.collect()).unwrap();
             for (rows, want) in got.iter().zip(tape.outputs(&problem.program)) {
                 let want: Vec<f32> = want.iter().map(|&v| v as f32).collect();
-                let d = distance(rows.row(sample), &want);
+                let d = distance(&rows.row(sample).unwrap(), &want);
                 assert!(d < TOLERANCE, "inference (sites {on}) of sample {sample} deviates by {d}");
             }
         }
@@ -245,11 +246,11 @@ fn sensitivity_is_the_diagonal_of_the_squared_jacobian() {
         }
     };
     near(&found.channels, &[0, 1, 2].map(|c| (0..5).map(|o| w[o * 3 + c] * w[o * 3 + c]).sum()));
-    let all = |p: usize| found.positions.iter().map(|row| row[p]).sum::<f32>() / 4000.0;
+    let all = |p: usize| found.positions.iter().map(|row| row.unwrap()[p]).sum::<f32>() / 4000.0;
     near(&[0, 1, 2, 3].map(all), &[0, 1, 2, 3].map(|p: usize| m[p] * m[p]));
     let mut row = Vec::new();
-    found.expand(7, &mut row);
-    assert_eq!(row[6], found.channels[1] * found.positions.row(7)[2]);
+    found.expand(7, &mut row).unwrap();
+    assert_eq!(row[6], found.channels[1] * found.positions.row(7).unwrap()[2]);
 }
 
 #[test]

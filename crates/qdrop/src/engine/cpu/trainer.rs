@@ -12,7 +12,7 @@ use crate::quant::lsq::{LEARNED_STEP_FLOOR, gradient_factor};
 use rayon::prelude::*;
 
 /// Partial sums of gradients at most; groups are dealt to them in turn.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 /// Learns one unit.
 pub struct CpuTrainer<'a> {
@@ -75,7 +75,7 @@ impl<'a> CpuTrainer<'a> {
         let samples = (batch.len() - first).min(code.group);
         let mut frame = self.frames.take(code, true);
         frame.start(samples);
-        self.feed(step, &mut frame, &batch[first..first + samples], first);
+        self.feed(step, &mut frame, &batch[first..first + samples], first)?;
         let mut keeps = Vec::with_capacity(self.masks.len());
         for (site, &slot) in self.problem.program.sites.iter().enumerate() {
             let mut keep = Keep::All;
@@ -90,13 +90,14 @@ impl<'a> CpuTrainer<'a> {
             let (target, weights) = (&self.problem.targets[i], &self.problem.loss_weights[i]);
             let mut rows = vec![Vec::new(); if weights.is_some() { samples } else { 0 }];
             if let Some(weights) = weights {
-                rows.iter_mut().zip(&batch[first..]).for_each(|(row, &sample)| weights.expand(sample, row));
+                rows.iter_mut().zip(&batch[first..]).try_for_each(|(row, &sample)| weights.expand(sample, row))?;
             }
+            let wanted = batch[first..first + samples].iter().map(|&s| target.row(s)).collect::<Result<Vec<_>>>()?;
             let rest = (loss_rest(&code.program.slots[slot].shape) * batch.len()) as f64;
             let mut sum = 0.0;
             frame.upstream(shared, slot, |sample, range, values| {
                 let weights = rows.get(sample).map(|row| &row[range.clone()]);
-                sum += pass::loss(values, &target.row(batch[first + sample])[range], weights, (2.0 / rest) as f32);
+                sum += pass::loss(values, &wanted[sample][range], weights, (2.0 / rest) as f32);
             });
             lane.reconstruction += sum / rest;
         }
@@ -106,18 +107,19 @@ impl<'a> CpuTrainer<'a> {
     }
 
     /// Fills the inputs with the mix of both networks.
-    fn feed(&self, step: &Step, frame: &mut Frame, samples: &[usize], first: usize) {
+    fn feed(&self, step: &Step, frame: &mut Frame, samples: &[usize], first: usize) -> Result<()> {
         for (input, &slot) in self.code.program.inputs.iter().enumerate() {
             let (float, quantized) = (&self.problem.float_inputs[input], &self.problem.quantized_inputs[input]);
             let mut mask = vec![0; float.width()];
             for (position, &sample) in samples.iter().enumerate() {
                 let keep = step.draws.keep(step.iteration, Purpose::Input(input), first + position, &mut mask);
-                let (q, f) = (quantized.row(sample), float.row(sample));
+                let (q, f) = (quantized.row(sample)?, float.row(sample)?);
                 frame.fill(&self.code, slot, position, |range, x| {
                     pass::mix(keep, &mask[range.clone()], &q[range.clone()], &f[range], x);
                 });
             }
         }
+        Ok(())
     }
 
     /// Brings the weights of tiled convolutions into their domain.

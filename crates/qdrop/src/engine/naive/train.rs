@@ -35,9 +35,9 @@ impl<'a, R: Real> NaiveTrainer<'a, R> {
         })
     }
 
-    fn mixed(&self, sample: usize, input: usize, keep: &Option<Vec<bool>>) -> Vec<R> {
-        let float = self.problem.float_inputs[input].row(sample);
-        let quantized = self.problem.quantized_inputs[input].row(sample);
+    fn mixed(&self, sample: usize, input: usize, keep: &Option<Vec<bool>>) -> Result<Vec<R>> {
+        let float = self.problem.float_inputs[input].row(sample)?;
+        let quantized = self.problem.quantized_inputs[input].row(sample)?;
         let pick = |(i, (&q, &f)): (usize, (&f32, &f32))| match keep {
             None => f,
             Some(mask) => {
@@ -48,7 +48,7 @@ impl<'a, R: Real> NaiveTrainer<'a, R> {
                 }
             }
         };
-        quantized.iter().zip(float).enumerate().map(pick).map(|v| R::of(f64::from(v))).collect()
+        Ok(quantized.iter().zip(&*float).enumerate().map(pick).map(|v| R::of(f64::from(v))).collect())
     }
 }
 
@@ -95,18 +95,18 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
             let mask = |purpose, slot| mask(step.draws, step.iteration, purpose, position, numel(slot));
             let inputs = (program.inputs.iter().enumerate())
                 .map(|(i, &s)| self.mixed(sample, i, &mask(Purpose::Input(i), s)))
-                .collect();
+                .collect::<Result<_>>()?;
             let keep: Vec<_> = program.sites.iter().enumerate().map(|(i, &s)| mask(Purpose::Site(i), s)).collect();
             let run = Settings { weights: &weights, grids: &self.grids, keep: &keep };
             let tape = forward(program, run, inputs)?;
             let mut upstream = Vec::new();
             for (i, (y, &slot)) in tape.outputs(program).zip(&program.outputs).enumerate() {
-                let target = self.problem.targets[i].row(sample);
+                let target = self.problem.targets[i].row(sample)?;
                 let mut weights = vec![1.0; y.len()];
                 if let Some(own) = &self.problem.loss_weights[i] {
-                    own.expand(sample, &mut weights);
+                    own.expand(sample, &mut weights)?;
                 }
-                let (part, g) = loss(y, target, &weights, &program.slots[slot].shape, batch.len());
+                let (part, g) = loss(y, &target, &weights, &program.slots[slot].shape, batch.len());
                 reconstruction += part;
                 upstream.push(g);
             }

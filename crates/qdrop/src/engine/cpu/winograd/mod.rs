@@ -199,12 +199,28 @@ impl Winograd {
         Left { start: p * self.weights(), strip, row: 0, run: STRIP, jump: strip, step: 0 }
     }
 
-    /// Working memory: V, M, room for one channel, and `total` elements for the gradient of U.
-    fn parts<'a>(&self, scratch: &'a mut Vec<f32>, n: usize, total: usize) -> [&'a mut [f32]; 4] {
+    /// Elements of working memory that the passes of learning over `samples` samples take.
+    pub fn working(&self, samples: usize) -> usize {
+        let columns = self.blocks(samples).next().map_or(0, |lines| self.columns(&lines));
+        POINTS * self.slopes() + self.sizes(columns).iter().sum::<usize>()
+    }
+
+    /// Elements of U of all points.
+    pub fn all_weights(&self) -> usize {
+        POINTS * self.weights()
+    }
+
+    /// Elements of V, M, and room for one channel, for `n` columns.
+    fn sizes(&self, n: usize) -> [usize; 3] {
         let whole = n.next_multiple_of(PANEL);
         // Tiles of one channel, or a panel of V turned.
         let small = ((POINTS + 6 * STEP + 12) * n).max(whole * self.ic.next_multiple_of(PANEL)).max(9 * PANEL);
-        let sizes = [point(POINTS, self.ic, n).start, point(POINTS, self.oc, n).start, small];
+        [point(POINTS, self.ic, n).start, point(POINTS, self.oc, n).start, small]
+    }
+
+    /// Working memory: V, M, room for one channel, and `total` elements for the gradient of U.
+    fn parts<'a>(&self, scratch: &'a mut Vec<f32>, n: usize, total: usize) -> [&'a mut [f32]; 4] {
+        let sizes = self.sizes(n);
         grow(scratch, total + sizes.iter().sum::<usize>());
         let (du, rest) = scratch.split_at_mut(total);
         let (v, rest) = rest.split_at_mut(sizes[0]);

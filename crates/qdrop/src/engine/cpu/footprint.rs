@@ -1,0 +1,56 @@
+//! How much memory this device works in.
+
+use super::TOGETHER;
+use super::code::{Code, Kernel, Place};
+use super::trainer::LANES;
+use crate::engine::program::Program;
+use crate::error::Result;
+
+/// Bytes that running a program takes, without its inputs and what comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Inference, with the outputs that wait to be handed on.
+    pub inference: u64,
+    /// Learning with all its state: roundings, optimisers, gradients.
+    pub learning: u64,
+}
+
+/// The footprint of `program` on `threads` threads, of `samples` samples in all and batches of `batch`.
+pub fn footprint(program: &Program, samples: usize, batch: usize, threads: usize) -> Result<Footprint> {
+    let bytes = |elements: usize| elements as u64 * 4;
+    let code = Code::new(program, false)?;
+    let outputs: usize = program.outputs.iter().map(|&s| code.layouts[s].numel()).sum();
+    let waiting = (TOGETHER * threads * code.group).min(samples);
+    let frames = threads.min(samples.div_ceil(code.group)) as u64;
+    let inference = frames * frame(&code, false) + bytes(waiting * outputs);
+
+    let code = Code::new(program, true)?;
+    let lanes = batch.div_ceil(code.group).min(LANES);
+    let numel = |&slot: &usize| code.program.slots[slot].shape.iter().product::<usize>();
+    let weights: usize = program.weights.iter().map(numel).sum();
+    let tiled = code.kernels.iter().map(|k| match k {
+        Kernel::Conv { tiled: Some(tiled), w, .. } if matches!(code.places[*w], Place::Weight(_)) => {
+            tiled.all_weights()
+        }
+        _ => 0,
+    });
+    // Of every weight: float, rounding variable, soft content, two moments, base, step, two limits.
+    let state = weights * (9 + lanes) + tiled.sum::<usize>();
+    let learning = threads.min(lanes) as u64 * frame(&code, true) + bytes(state);
+    Ok(Footprint { inference, learning })
+}
+
+/// Bytes of one frame.
+fn frame(code: &Code, learn: bool) -> u64 {
+    let scratch = code.kernels.iter().map(|k| match k {
+        Kernel::Conv { tiled: Some(tiled), w, .. } if learn && matches!(code.places[*w], Place::Weight(_)) => {
+            tiled.working(code.group)
+        }
+        Kernel::Conv { conv, .. } => conv.working(code.group, learn),
+        Kernel::Depthwise { conv, .. } => conv.working(),
+        _ => 0,
+    });
+    let buffers = code.buffers.iter().sum::<usize>() * code.group;
+    let masks = if learn { code.masks.iter().sum::<usize>() * code.group } else { 0 };
+    (buffers + scratch.max().unwrap_or(0)) as u64 * 4 + masks as u64
+}
