@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Seconds per iteration of every unit of ResNet-18: the published algorithm in PyTorch against qdrop, in turn.
+"""Seconds per iteration of every unit of a network: the published algorithm in PyTorch against qdrop, in turn.
 
-usage: official_blocks.py QDROP [--threads N] [--batch N] [--rounds N] [--iterations N] [--json]
+usage: official_blocks.py QDROP [--network resnet18|mobilenetv2] [--threads N] [--batch N] [--rounds N]
+                          [--iterations N] [--json]
 
 QDROP is the program (target/release/qdrop). The PyTorch side is a plain writing of QDrop as published, as the official
 code does it: autograd, element-wise operations one by one, convolutions by PyTorch, random weights and data. The qdrop
-side is `qdrop quantize` on torchvision's ResNet-18 with random weights; its seconds per iteration are the difference of
-two runs of different length. Both take the same number of threads; rounds alternate, and the best of each side counts.
+side is `qdrop bench` on torchvision's network with random weights. Both take the same number of threads; rounds alternate,
+and the best of each side counts.
 Needs torch, torchvision and onnx.
 """
 
@@ -18,7 +19,6 @@ import tempfile
 import time
 import warnings
 
-import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -69,18 +69,19 @@ class SoftRounded(nn.Module):
         integers = torch.clamp((self.layer.weight / self.scale).floor() + self.h() + self.zero, 0, self.qmax)
         w = (integers - self.zero) * self.scale
         if isinstance(self.layer, nn.Conv2d):
-            return F.conv2d(x, w, self.layer.bias, self.layer.stride, self.layer.padding)
+            layer = self.layer
+            return F.conv2d(x, w, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
         return F.linear(x, w, self.layer.bias)
 
 
 class Single(nn.Module):
-    def __init__(self, layer, relu):
+    def __init__(self, layer, act):
         super().__init__()
-        self.layer, self.quantizer = SoftRounded(layer), ActivationQuantizer() if relu else None
+        self.layer, self.act, self.quantizer = SoftRounded(layer), act, ActivationQuantizer() if act else None
 
     def forward(self, x):
         y = self.layer(x)
-        return self.quantizer(F.relu(y)) if self.quantizer else y
+        return self.quantizer(self.act(y)) if self.quantizer else y
 
 
 class Basic(nn.Module):
@@ -96,19 +97,57 @@ class Basic(nn.Module):
         return self.outer(F.relu(y + (x if self.down is None else self.down(x))))
 
 
-def units():
+class Inverted(nn.Module):
+    """Expansion, depthwise, projection."""
+
+    def __init__(self, i, o, stride, expand):
+        super().__init__()
+        inner = i * expand
+        self.expand = SoftRounded(nn.Conv2d(i, inner, 1)) if expand > 1 else None
+        self.depthwise = SoftRounded(nn.Conv2d(inner, inner, 3, stride, 1, groups=inner))
+        self.project = SoftRounded(nn.Conv2d(inner, o, 1))
+        self.skip = stride == 1 and i == o
+        self.quantizers = nn.ModuleList(ActivationQuantizer() for _ in range(3 if expand > 1 else 2))
+
+    def forward(self, x):
+        y = x if self.expand is None else self.quantizers[2](F.relu6(self.expand(x)))
+        y = self.project(self.quantizers[1](F.relu6(self.depthwise(y))))
+        return self.quantizers[0](x + y if self.skip else y)
+
+
+def resnet18():
     """(name, module, input shape) of every unit with weights."""
-    yield "conv1", Single(nn.Conv2d(3, 64, 7, 2, 3), True), (3, 224, 224)
+    yield "conv1", Single(nn.Conv2d(3, 64, 7, 2, 3), F.relu), (3, 224, 224)
     width, side = 64, 56
     for stage, channels in enumerate((64, 128, 256, 512), 1):
         for block in range(2):
             stride = 2 if stage > 1 and block == 0 else 1
             yield f"layer{stage}.{block}", Basic(width, channels, stride), (width, side, side)
             width, side = channels, side // stride
-    yield "fc", Single(nn.Linear(512, 1000), False), (512,)
+    yield "fc", Single(nn.Linear(512, 1000), None), (512,)
 
 
-def pytorch(batch, iterations):
+def mobilenetv2():
+    """(name, module, input shape) of every unit with weights."""
+    yield "first", Single(nn.Conv2d(3, 32, 3, 2, 1), F.relu6), (3, 224, 224)
+    width, side, number = 32, 112, 0
+    settings = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    for expand, channels, count, first in settings:
+        for block in range(count):
+            stride = first if block == 0 else 1
+            yield f"blocks.{number}", Inverted(width, channels, stride, expand), (width, side, side)
+            width, side, number = channels, side // stride, number + 1
+    yield "last", Single(nn.Conv2d(320, 1280, 1), F.relu6), (320, 7, 7)
+    yield "classifier", Single(nn.Linear(1280, 1000), None), (1280,)
+
+
+NETWORKS = {
+    "resnet18": (resnet18, torchvision.models.resnet18),
+    "mobilenetv2": (mobilenetv2, torchvision.models.mobilenet_v2),
+}
+
+
+def pytorch(units, batch, iterations):
     """Seconds per iteration of each unit."""
     seconds = {}
     for name, unit, shape in units():
@@ -137,21 +176,18 @@ def pytorch(batch, iterations):
     return seconds
 
 
-def qdrop(program, folder, threads, batch, iterations):
+def qdrop(program, model, threads, batch):
     """Seconds per iteration of each unit, in network order."""
-    runs = []
-    for count in (2, 2 + iterations):
-        command = [program, "quantize", folder / "resnet18.onnx", "--calib", folder / "random.npy", "-w", str(BITS),
-                   "-a", str(BITS), "--iters", str(count), "--batch", str(batch), "--threads", str(threads), "--seed",
-                   "0", "--refine-samples", "0", "-o", folder / "out.onnx", "--format", "json", "--quiet"]
-        report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-        runs.append([unit["seconds"] for unit in report["units"]])
-    return [(long - short) / iterations for short, long in zip(*runs)]
+    command = [program, "bench", model, "--shape", "1,3,224,224", "-w", str(BITS), "-a", str(BITS), "--lambda", str(LAMBDA),
+               "--batch", str(batch), "--threads", str(threads), "--format", "json", "--quiet"]
+    report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return [unit["seconds"] for unit in report["units"]]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("qdrop")
+    parser.add_argument("--network", choices=NETWORKS, default="resnet18")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=2)
@@ -162,16 +198,16 @@ def main():
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     ours, theirs = [], []
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        model = torchvision.models.resnet18(weights=None).eval()
-        torch.onnx.export(model, (torch.randn(1, 3, 224, 224),), folder / "resnet18.onnx", dynamo=False,
+    units, build = NETWORKS[args.network]
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "network.onnx"
+        torch.onnx.export(build(weights=None).eval(), (torch.randn(1, 3, 224, 224),), path, dynamo=False,
                           opset_version=17, input_names=["input"], output_names=["output"])
-        np.save(folder / "random.npy", torch.randn(SAMPLES, 3, 224, 224).numpy())
         for _ in range(args.rounds):
-            ours.append(qdrop(args.qdrop, folder, args.threads, args.batch, 4 * args.iterations))
-            theirs.append(pytorch(args.batch, args.iterations))
+            ours.append(qdrop(args.qdrop, path, args.threads, args.batch))
+            theirs.append(pytorch(units, args.batch, args.iterations))
     names = list(theirs[0])
+    assert all(len(o) == len(names) for o in ours), "both sides must have the same units"
     rows = [(n, min(t[n] for t in theirs), min(o[i] for o in ours)) for i, n in enumerate(names)]
     rows.append(("all", sum(r[1] for r in rows), sum(r[2] for r in rows)))
     if args.json:

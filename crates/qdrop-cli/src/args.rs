@@ -42,6 +42,8 @@ pub enum Command {
     Eval(Eval),
     /// Show how far the intermediate values of two networks lie apart
     Compare(Compare),
+    /// Measure how fast this machine solves a network's units, without data
+    Bench(Box<Bench>),
     /// Print a recipe with every option, its meaning and its default
     Recipe,
     /// Quantize a small built-in network by four methods and show the accuracies
@@ -183,6 +185,28 @@ pub struct Compare {
     pub input: Input,
     #[command(flatten)]
     pub run: Run,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Print,
+}
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop bench model.onnx
+  qdrop bench model.onnx -w 2 -a 4 --batch 64 --threads 4
+  qdrop bench model.onnx --shape 1,3,224,224
+
+An iteration of every unit is measured on noise. GFLOP/s count a convolution's direct sums, however it is computed,
+over the whole iteration; the ceiling is one large matrix product on every thread.")]
+pub struct Bench {
+    /// The float ONNX file
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub shape: Shape,
+    #[command(flatten)]
+    pub wish: Wish,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     pub format: Print,

@@ -45,6 +45,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::Plan(args) => commands::plan::run(&args),
         Command::Quantize(args) => commands::quantize::run(&args, quiet),
         Command::Eval(args) => commands::eval::run(&args, quiet),
+        Command::Bench(args) => commands::bench::run(&args, quiet),
         Command::Compare(args) => commands::compare::run(&args, quiet),
         Command::Demo(args) => commands::demo::run(&args, quiet),
         Command::Recipe => out::print(&Recipe::default_toml()?).map(|()| Outcome::Done),

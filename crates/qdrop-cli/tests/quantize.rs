@@ -155,3 +155,26 @@ fn the_demo_writes_what_it_lists() {
     ok(dir.path(), next);
     ok(dir.path(), "compare d/demo.onnx d/demo.w2a2.qdrop.onnx --data d/test --input imagenet-norm --samples 64");
 }
+
+#[test]
+fn bench_measures_every_unit() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    common::world(dir);
+    let text = ok(dir, "bench model.onnx -w 2 -a 2 --batch 8 --threads 2 --format json");
+    let bench: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&bench["batch"], &bench["threads"]), (&8.into(), &2.into()), "{text}");
+    let units = bench["units"].as_array().unwrap();
+    assert_eq!(units.iter().map(|u| u["name"].as_str().unwrap()).collect::<Vec<_>>(), ["stem", "block", "head"]);
+    let number = |v: &serde_json::Value, key: &str| v[key].as_f64().unwrap();
+    for unit in units {
+        let shares = number(unit, "forward") + number(unit, "backward") + number(unit, "update");
+        assert!((shares - 1.0).abs() < 1e-9 && number(unit, "seconds") > 0.0 && number(unit, "gflops") > 0.0, "{text}");
+    }
+    assert!(number(&bench, "ceiling_gflops") > 0.0 && number(&bench, "calibrate") > 0.0, "{text}");
+    let table = ok(dir, "bench model.onnx --batch 8");
+    assert!(table.contains("An iteration of 8 samples") && table.contains("of ceiling"), "{table}");
+    let output = common::qdrop(dir, &["bench", "model.onnx", "--method", "rtn"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("expected a method that learns"));
+}

@@ -1,5 +1,6 @@
 //! One module per command: checks, the library's verbs in order, the result on stdout.
 
+pub mod bench;
 pub mod compare;
 pub mod demo;
 pub mod eval;

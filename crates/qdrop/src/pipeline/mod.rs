@@ -1,5 +1,6 @@
 //! The corridor: calls the rooms in order, owns the seed and the progress events.
 
+mod bench;
 mod equalize;
 mod evaluate;
 mod memory;
@@ -16,6 +17,7 @@ mod walk;
 mod weigh;
 mod work;
 
+pub use bench::{Bench, UnitSpeed, bench};
 pub use evaluate::{compare, evaluate};
 pub use memory::{Memory, memory};
 pub use model::{load, model_bytes, plan, prepare, save};

@@ -114,7 +114,7 @@ pub fn quantize(
 }
 
 /// First grids of all sites, from the float network.
-fn observe(
+pub(super) fn observe(
     graph: &Graph,
     plan: &Plan,
     recipe: &Recipe,

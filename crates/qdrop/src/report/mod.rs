@@ -41,6 +41,8 @@ pub enum Stage {
     Evaluate,
     /// Comparing two networks value by value.
     Compare,
+    /// Measuring speed.
+    Bench,
 }
 
 impl Stage {
@@ -60,6 +62,7 @@ impl Stage {
             Stage::Write => "write",
             Stage::Evaluate => "evaluate",
             Stage::Compare => "compare",
+            Stage::Bench => "measure",
         }
     }
 }

@@ -58,6 +58,11 @@ impl Conv {
         (0..lines).step_by(tile).map(move |start| start..(start + tile).min(lines))
     }
 
+    /// Multiply-adds of the forward pass of one sample.
+    pub fn multiply_adds(&self) -> f64 {
+        (self.groups * self.oc * self.ic * self.taps() * self.planes().1) as f64
+    }
+
     /// Elements of working memory that passes over `samples` samples take, with gradients if `learn` says so.
     pub fn working(&self, samples: usize, learn: bool) -> usize {
         if self.pointwise() {

@@ -40,6 +40,23 @@ pub fn footprint(program: &Program, samples: usize, batch: usize, threads: usize
     Ok(Footprint { inference, learning })
 }
 
+/// Operations (multiplications and additions) of the products that one sample takes in an iteration of learning, counted
+/// as direct sums: the forward pass, the gradient of the weight, and that of the input where one is needed.
+pub fn flops(program: &Program) -> Result<f64> {
+    let code = Code::new(program, true)?;
+    let learned = |slot: usize| f64::from(u8::from(program.slots[slot].learned));
+    let one = |kernel: &Kernel| match kernel {
+        Kernel::Conv { conv, x, w, .. } => conv.multiply_adds() * (1.0 + learned(*x) + learned(*w)),
+        Kernel::Depthwise { conv, x, w, y, .. } => {
+            let taps: usize = conv.axes.iter().map(|a| a.kernel).product();
+            (code.layouts[*y].numel() * taps) as f64 * (1.0 + learned(*x) + learned(*w))
+        }
+        Kernel::Dense { rows, k, n, x, w, .. } => (rows * k * n) as f64 * (1.0 + learned(*x) + learned(*w)),
+        _ => 0.0,
+    };
+    Ok(2.0 * code.kernels.iter().map(one).sum::<f64>())
+}
+
 /// Bytes of one frame.
 fn frame(code: &Code, learn: bool) -> u64 {
     let scratch = code.kernels.iter().map(|k| match k {

@@ -7,6 +7,7 @@
 //! product is cut into blocks.
 
 use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// Columns of a panel.
@@ -104,6 +105,25 @@ impl Panels {
     fn at(&self, i: usize, j: usize) -> usize {
         self.start + j / PANEL * self.panel + i * self.pitch + j % PANEL
     }
+}
+
+/// Speed of one large product on every thread of the caller's pool, in 10⁹ operations a second: the best of some.
+pub fn ceiling() -> f64 {
+    const SIDE: [usize; 3] = [512, 512, 2048];
+    let [rows, depth, cols] = SIDE;
+    let threads = rayon::current_num_threads();
+    let (a, b) = (vec![0.5f32; rows * depth], vec![0.25f32; depth * cols]);
+    let mut results = vec![vec![0.0f32; rows * cols]; threads];
+    let mut best = f64::INFINITY;
+    for _ in 0..8 {
+        let start = std::time::Instant::now();
+        results.par_iter_mut().with_max_len(1).for_each(|y| {
+            let view = |rows, cols| View::rows(0, rows, cols, cols);
+            product((y, view(rows, cols)), false, (&a, view(rows, depth)), (&b, view(depth, cols)));
+        });
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    2.0 * (threads * rows * depth * cols) as f64 / best / 1e9
 }
 
 /// y = a·b, or y += a·b with `add`.

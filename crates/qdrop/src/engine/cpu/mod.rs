@@ -21,9 +21,10 @@ mod tests;
 mod trainer;
 mod winograd;
 
-pub use footprint::{Footprint, footprint};
+pub use footprint::{Footprint, flops, footprint};
+pub use matrix::ceiling;
 pub use sensitivity::sensitivity;
-pub use trainer::CpuTrainer;
+pub use trainer::{CpuTrainer, Times};
 
 use crate::engine::program::Program;
 use crate::error::{Error, Result};

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::quant::Grid;
 use crate::quant::lsq::{LEARNED_STEP_FLOOR, gradient_factor};
 use rayon::prelude::*;
+use std::time::Instant;
 
 /// Partial sums of gradients at most; groups are dealt to them in turn.
 pub(super) const LANES: usize = 8;
@@ -28,12 +29,26 @@ pub struct CpuTrainer<'a> {
     tiled: Vec<Vec<f32>>,
     lanes: Vec<Lane>,
     frames: Frames,
+    times: Times,
+}
+
+/// Where the time of all iterations so far went, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Times {
+    /// Mixing, masks, forward passes, losses.
+    pub forward: f64,
+    /// Backward passes.
+    pub backward: f64,
+    /// Roundings, biases, steps and their optimisers.
+    pub update: f64,
 }
 
 struct Lane {
     reconstruction: f64,
     weights: Vec<Vec<f32>>,
     scales: Vec<f64>,
+    /// Time of this thread in forward and backward passes.
+    seconds: [f64; 2],
 }
 
 impl<'a> CpuTrainer<'a> {
@@ -60,7 +75,13 @@ impl<'a> CpuTrainer<'a> {
             tiled: vec![Vec::new(); problem.weights.len()],
             lanes: Vec::new(),
             frames: Frames::default(),
+            times: Times::default(),
         })
+    }
+
+    /// Where the time went.
+    pub fn times(&self) -> Times {
+        self.times
     }
 
     /// What the program's weights hold now.
@@ -71,6 +92,7 @@ impl<'a> CpuTrainer<'a> {
 
     /// Loss and gradients of the samples `batch[first..]` of one group, added to `lane`.
     fn group(&self, step: &Step, shared: &Shared, batch: &[usize], first: usize, lane: &mut Lane) -> Result<()> {
+        let start = Instant::now();
         let code = &self.code;
         let samples = (batch.len() - first).min(code.group);
         let mut frame = self.frames.take(code, true);
@@ -101,8 +123,11 @@ impl<'a> CpuTrainer<'a> {
             });
             lane.reconstruction += sum / rest;
         }
+        let forward = start.elapsed().as_secs_f64();
         frame.backward(shared, &mut Sums { weights: &mut lane.weights, scales: &mut lane.scales, watch: None })?;
         self.frames.give(frame);
+        lane.seconds[0] += forward;
+        lane.seconds[1] += start.elapsed().as_secs_f64() - forward;
         Ok(())
     }
 
@@ -162,7 +187,9 @@ impl Trainer for CpuTrainer<'_> {
             reconstruction: 0.0,
             weights: self.contents().iter().map(|w| vec![0.0; w.len()]).collect(),
             scales: vec![0.0; self.grids.len()],
+            seconds: [0.0; 2],
         });
+        let start = Instant::now();
         self.transform_weights();
         let contents = self.contents();
         let sites: Vec<Option<Quantizer>> = self.grids.iter().map(|g| Some(Quantizer::new(g))).collect();
@@ -170,9 +197,11 @@ impl Trainer for CpuTrainer<'_> {
         lanes.par_iter_mut().with_max_len(1).enumerate().try_for_each(|(i, lane)| {
             lane.reconstruction = 0.0;
             lane.scales.fill(0.0);
+            lane.seconds = [0.0; 2];
             lane.weights.iter_mut().for_each(|w| w.fill(0.0));
             starts.iter().skip(i).step_by(count).try_for_each(|&first| self.group(step, &shared, &batch, first, lane))
         })?;
+        let passes = start.elapsed().as_secs_f64();
         let reconstruction: f64 = lanes.iter().map(|l| l.reconstruction).sum();
         let mut total = reconstruction;
         for (i, weight) in self.weights.iter_mut().enumerate() {
@@ -189,6 +218,11 @@ impl Trainer for CpuTrainer<'_> {
             let gradients: Vec<f64> = (0..self.grids.len()).map(sum).collect();
             self.update_scales(step, batch.len(), &gradients);
         }
+        let threads = |i: usize| lanes.iter().map(|l| l.seconds[i]).sum::<f64>();
+        let forward = threads(0) / (threads(0) + threads(1)).max(f64::MIN_POSITIVE);
+        self.times.forward += passes * forward;
+        self.times.backward += passes * (1.0 - forward);
+        self.times.update += start.elapsed().as_secs_f64() - passes;
         self.lanes = lanes;
         Ok(Losses { reconstruction, total })
     }

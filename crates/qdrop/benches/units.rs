@@ -1,0 +1,174 @@
+//! `cargo bench`: an iteration of typical units, inference, and the first grid of an activation. Whole networks:
+//! `qdrop bench`.
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use qdrop::engine::cpu::{CpuTrainer, Runner};
+use qdrop::engine::facts;
+use qdrop::engine::program::{Program, Region, compile};
+use qdrop::engine::train::{RandomDraws, Step, Trainer};
+use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
+use qdrop::quant::{Grid, Observation, RangeSpec, Search, fit};
+use qdrop::recon::{Problem, Weight};
+use qdrop::tensor::{DType, Rows, Shelf, Tensor};
+
+/// Samples an iteration.
+const BATCH: usize = 32;
+
+fn main() {
+    divan::main();
+}
+
+/// Numbers between -0.5 and 0.5 that look random.
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..n).map(next).collect()
+}
+
+/// A unit under construction: its graph, where weights and quantizers are.
+struct Unit {
+    graph: Graph,
+    x: ValueId,
+    shape: [usize; 3],
+    weights: Vec<(ValueId, Vec<usize>)>,
+    sites: Vec<ValueId>,
+}
+
+impl Unit {
+    fn new(shape: [usize; 3]) -> Self {
+        let mut graph = Graph { opset: 17, ..Graph::default() };
+        let dims = [1, shape[0], shape[1], shape[2]].map(Dim::Known).to_vec();
+        let x = graph.add_value("x", Fact { dtype: Some(DType::F32), shape: Some(dims) });
+        graph.inputs.push(x);
+        Unit { graph, x, shape, weights: Vec::new(), sites: Vec::new() }
+    }
+
+    fn push(&mut self, op: Op, inputs: &[ValueId]) -> ValueId {
+        let name = format!("v{}", self.graph.values.len());
+        let y = self.graph.add_value(&name, Fact::default());
+        self.graph.nodes.push(Node::new(name, op, inputs, &[y]));
+        y
+    }
+
+    /// A convolution with as many outputs as `to`, `kernel` square, from `from` channels in `group` groups.
+    fn conv(&mut self, x: ValueId, [from, to, kernel, group]: [usize; 4]) -> ValueId {
+        let shape = vec![to, from / group, kernel, kernel];
+        let n = shape.iter().product();
+        let content = Tensor::f32(&shape, noise(self.weights.len() as u64 + 1, n));
+        let w = self.graph.add_constant(&format!("w{}", self.weights.len()), content);
+        self.weights.push((w, shape));
+        let padding = Padding::Explicit(vec![kernel as i64 / 2; 4]);
+        let window = Window { kernel: vec![kernel as i64; 2], strides: vec![], dilations: vec![], padding };
+        self.push(Op::Conv { window, group: group as i64 }, &[x, w])
+    }
+
+    fn quantized(&mut self, x: ValueId) -> ValueId {
+        let y = self.push(Op::Unary(Unary::Relu), &[x]);
+        self.sites.push(y);
+        y
+    }
+
+    fn finish(mut self, y: ValueId) -> (Program, Problem) {
+        self.graph.outputs.push(y);
+        let facts = facts::infer(&self.graph, &[[1].iter().chain(&self.shape).copied().collect()]).unwrap();
+        let region = Region {
+            nodes: self.graph.node_ids().collect(),
+            inputs: vec![self.x],
+            outputs: vec![y],
+            weights: self.weights.iter().map(|w| w.0).collect(),
+            sites: self.sites.iter().map(|&s| (s, None)).collect(),
+        };
+        let program = compile(&self.graph, &facts, &region).unwrap();
+        let weight = |(layer, (w, shape)): (usize, &(ValueId, Vec<usize>))| {
+            let float = self.graph.constant(*w).unwrap().to_f32().unwrap();
+            Weight { layer, float, shape: shape.clone(), grid: Grid::per_tensor(4, 1.0 / 15.0, 8).unwrap() }
+        };
+        let rows = |seed: u64, slot: usize| {
+            let width = program.slots[slot].shape.iter().product::<usize>();
+            Rows::new(BATCH, noise(seed, BATCH * width))
+        };
+        let problem = Problem {
+            weights: self.weights.iter().enumerate().map(weight).collect(),
+            biases: Vec::new(),
+            grids: vec![Grid::per_tensor(4, 0.1, 0).unwrap(); self.sites.len()],
+            scale_rates: vec![1.0; self.sites.len()],
+            float_inputs: vec![rows(7, program.inputs[0])],
+            quantized_inputs: vec![rows(8, program.inputs[0])],
+            targets: vec![rows(9, program.outputs[0])],
+            loss_weights: vec![None],
+            program: program.clone(),
+        };
+        (program, problem)
+    }
+}
+
+/// Two 3×3 convolutions with a shortcut.
+fn basic(channels: usize, side: usize) -> (Program, Problem) {
+    let mut u = Unit::new([channels, side, side]);
+    let a = u.conv(u.x, [channels, channels, 3, 1]);
+    let a = u.quantized(a);
+    let b = u.conv(a, [channels, channels, 3, 1]);
+    let sum = u.push(Op::Binary(Binary::Add), &[b, u.x]);
+    let y = u.quantized(sum);
+    u.finish(y)
+}
+
+/// Expansion by 6, depthwise 3×3, projection.
+fn inverted(channels: usize, side: usize) -> (Program, Problem) {
+    let (mut u, inner) = (Unit::new([channels, side, side]), 6 * channels);
+    let a = u.conv(u.x, [channels, inner, 1, 1]);
+    let a = u.quantized(a);
+    let b = u.conv(a, [inner, inner, 3, inner]);
+    let b = u.quantized(b);
+    let y = u.conv(b, [inner, channels, 1, 1]);
+    u.finish(y)
+}
+
+fn iterate(bencher: Bencher, (_, problem): (Program, Problem)) {
+    let draws = RandomDraws { seed: 1, unit: 0, batch: BATCH, samples: BATCH, input_keep: 0.5, activation_keep: 0.5 };
+    let mut trainer = CpuTrainer::new(&problem).unwrap();
+    let mut iteration = 0;
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+        iteration += 1;
+        let (rounding_lr, bias_lr, scale_lr) = (1e-3, 1e-3, 4e-5);
+        trainer
+            .step(&Step { iteration, draws: &draws, lambda: 0.01, beta: 10.0, rounding_lr, bias_lr, scale_lr })
+            .unwrap()
+    });
+}
+
+/// Channels and side of ResNet-18's stages.
+#[divan::bench(args = [(64, 56), (128, 28), (256, 14), (512, 7)])]
+fn basic_block(bencher: Bencher, (channels, side): (usize, usize)) {
+    iterate(bencher, basic(channels, side));
+}
+
+/// Channels and side of some of MobileNetV2's blocks.
+#[divan::bench(args = [(24, 56), (64, 14), (160, 7)])]
+fn inverted_residual(bencher: Bencher, (channels, side): (usize, usize)) {
+    iterate(bencher, inverted(channels, side));
+}
+
+#[divan::bench(args = [(64, 56), (512, 7)])]
+fn inference(bencher: Bencher, (channels, side): (usize, usize)) {
+    let (program, problem) = basic(channels, side);
+    let runner = Runner::new(&program).unwrap();
+    let weights: Vec<&[f32]> = problem.weights.iter().map(|w| w.float.as_slice()).collect();
+    let grids: Vec<Option<&Grid>> = problem.grids.iter().map(Some).collect();
+    bencher
+        .counter(ItemsCount::new(BATCH))
+        .bench(|| runner.run(&weights, &grids, &problem.float_inputs, &Shelf::memory()).unwrap());
+}
+
+/// Bits of the grid; the values are two-sided, so that scale and zero point are searched.
+#[divan::bench(args = [2, 4, 8])]
+fn first_grid(bencher: Bencher, bits: u32) {
+    let mut seen = Observation::new();
+    seen.observe(&noise(3, 1 << 20));
+    let spec = RangeSpec { bits, symmetric: false, search: Search::Mse };
+    bencher.bench(|| fit(&seen, &spec).unwrap());
+}

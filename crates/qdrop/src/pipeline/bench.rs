@@ -1,0 +1,218 @@
+//! How fast this machine solves the units of a network, on noise.
+
+use super::quantize::observe;
+use super::reconstruct::Found;
+use super::run;
+use super::shapes::input_shapes;
+use super::unit::{Biases, Cache, Compiled};
+use super::weigh::Weights;
+use crate::calibrate;
+use crate::data::Samples;
+use crate::engine::cpu::{CpuTrainer, ceiling, flops};
+use crate::engine::facts;
+use crate::engine::philox::Stream;
+use crate::engine::train::{Step, Trainer};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::plan::Recipe;
+use crate::recon::{Problem, RandomDraws};
+use crate::report::{Event, Sink, Stage};
+use crate::tensor::{DType, Shelf, Tensor};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// Least time that a unit is measured for, in seconds, and least iterations.
+const LEAST: (f64, usize) = (1.0, 3);
+/// Values of noise between its ends.
+const LEVELS: usize = 1 << 16;
+
+/// Speed of one unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnitSpeed {
+    /// The unit's name.
+    pub name: String,
+    /// Weight layers in it.
+    pub layers: usize,
+    /// An iteration, in seconds: the median.
+    pub seconds: f64,
+    /// Share of it in the forward passes, 0 to 1; losses, masks and mixing included.
+    pub forward: f64,
+    /// Share in the backward passes.
+    pub backward: f64,
+    /// Share in rounding variables, biases, steps and their optimisers.
+    pub update: f64,
+    /// Speed of its products, counted as direct sums, in 10⁹ operations a second over the whole iteration.
+    pub gflops: f64,
+}
+
+/// Speed of this machine on one network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bench {
+    /// Samples an iteration.
+    pub batch: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Speed of one large matrix product on every thread, in 10⁹ operations a second.
+    pub ceiling_gflops: f64,
+    /// Units with weight layers, in network order.
+    pub units: Vec<UnitSpeed>,
+    /// One iteration of every unit, in seconds.
+    pub seconds: f64,
+    /// Samples a second whose activations are watched for first grids.
+    pub calibrate: f64,
+    /// Samples a second for which both streams advance through all units.
+    pub advance: f64,
+    /// Most memory that the process has had, in bytes, where the system tells.
+    pub peak_bytes: Option<u64>,
+}
+
+/// Measures `graph` (simplified) as `recipe` would have it quantized, on as many samples of noise as a batch;
+/// `sample_shapes` are those of one sample, one per graph input, without the batch axis.
+pub fn bench(
+    graph: &Graph,
+    recipe: &Recipe,
+    sample_shapes: Option<&[Vec<usize>]>,
+    sink: &mut dyn Sink,
+) -> Result<Bench> {
+    if !recipe.method.resolved().learns {
+        return Err(Error::recipe("expected a method that learns, got rtn").hint("choose another with --method"));
+    }
+    let pool = run::pool(recipe.method.threads)?;
+    let shelf = Shelf::memory();
+    let shapes = input_shapes(graph, sample_shapes)?;
+    let facts = facts::infer(graph, &shapes)?;
+    let plan = super::plan(graph, recipe, sample_shapes)?;
+    let samples = Noise {
+        len: recipe.method.batch,
+        inputs: graph
+            .inputs
+            .iter()
+            .zip(&shapes)
+            .map(|(&v, shape)| (graph.value(v).fact.dtype.unwrap_or(DType::F32), shape[1..].to_vec()))
+            .collect(),
+    };
+    let shapes = run::shapes_of(&samples)?;
+    let start = Instant::now();
+    let grids = observe(graph, &plan, recipe, &shapes, &samples, sink)?;
+    let calibrate = samples.len as f64 / start.elapsed().as_secs_f64();
+    let weight_grids = pool.install(|| calibrate::fit_weights(graph, &plan))?;
+    let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
+    let found = Found { weights, biases: Biases::new(), grids };
+
+    let mut float = run::load(graph, &samples, &pool, &shelf)?;
+    let mut quantized: Cache = float.clone();
+    let (mut units, mut advancing) = (Vec::new(), 0.0);
+    let total = plan.units.len();
+    for (number, unit) in plan.units.iter().enumerate() {
+        run::go_on(sink)?;
+        let learn_biases = recipe.method.resolved().learn_biases;
+        let compiled = Compiled::new(graph, &facts, &plan, unit, learn_biases, &Weights::new())?;
+        let start = Instant::now();
+        let targets = pool.install(|| compiled.float_outputs(&float, &shelf))?;
+        let (_, next) = pool.install(|| compiled.quantized(&quantized, &found, &targets, Some(&shelf)))?;
+        advancing += start.elapsed().as_secs_f64();
+        if !unit.layers.is_empty() {
+            let problem = compiled.problem(&weight_grids, &found.grids, &float, &quantized, targets.clone())?;
+            let speed = pool.install(|| measure(&problem, recipe, number as u32))?;
+            units.push(UnitSpeed { name: unit.name.clone(), layers: unit.layers.len(), ..speed });
+        }
+        compiled.store(&mut float, targets);
+        compiled.store(&mut quantized, next);
+        for cache in [&mut float, &mut quantized] {
+            cache.retain(|v, _| plan.units[number + 1..].iter().any(|u| u.inputs.contains(v)));
+        }
+        sink.event(&Event::StageProgress { stage: Stage::Bench, done: number + 1, total });
+    }
+    Ok(Bench {
+        batch: samples.len,
+        threads: pool.current_num_threads(),
+        ceiling_gflops: pool.install(ceiling),
+        seconds: units.iter().map(|u| u.seconds).sum(),
+        units,
+        calibrate,
+        advance: samples.len as f64 / advancing,
+        peak_bytes: peak(),
+    })
+}
+
+/// Speed of the iterations of `problem` on the pool of the caller.
+fn measure(problem: &Problem, recipe: &Recipe, unit: u32) -> Result<UnitSpeed> {
+    let method = &recipe.method;
+    let effective = method.resolved();
+    let draws = RandomDraws {
+        seed: method.seed,
+        unit,
+        batch: method.batch,
+        samples: problem.samples(),
+        input_keep: effective.input_keep,
+        activation_keep: effective.activation_keep,
+    };
+    let mut trainer = CpuTrainer::new(problem)?;
+    // Half of all iterations and more have a regulariser; so have these.
+    let (lambda, beta) = (method.lambda, (method.beta_start + method.beta_end) / 2.0);
+    let (rounding_lr, scale_lr) = (effective.rounding_lr, effective.scale_lr);
+    let step = |iteration| Step { iteration, draws: &draws, lambda, beta, rounding_lr, bias_lr: rounding_lr, scale_lr };
+    // Buffers are made in the first one.
+    trainer.step(&step(1))?;
+    let warm = trainer.times();
+    let (began, mut each) = (Instant::now(), Vec::new());
+    while each.len() < LEAST.1 || began.elapsed().as_secs_f64() < LEAST.0 {
+        let start = Instant::now();
+        trainer.step(&step(each.len() + 2))?;
+        each.push(start.elapsed().as_secs_f64());
+    }
+    let times = trainer.times();
+    let parts = [times.forward - warm.forward, times.backward - warm.backward, times.update - warm.update];
+    let all = parts.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    each.sort_by(f64::total_cmp);
+    let seconds = each[each.len() / 2];
+    Ok(UnitSpeed {
+        name: String::new(),
+        layers: 0,
+        seconds,
+        forward: parts[0] / all,
+        backward: parts[1] / all,
+        update: parts[2] / all,
+        gflops: flops(&problem.program)? * method.batch as f64 / seconds / 1e9,
+    })
+}
+
+/// Samples of noise between -1.7 and 1.7; zeros where integers are wanted.
+struct Noise {
+    len: usize,
+    inputs: Vec<(DType, Vec<usize>)>,
+}
+
+impl Samples for Noise {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        let one = |(i, (dtype, shape)): (usize, &(DType, Vec<usize>))| {
+            let numel = shape.iter().product();
+            let level = |l: usize| (l as f64 / (LEVELS - 1) as f64 - 0.5) * 3.4;
+            let values: Vec<f64> = match dtype.is_float() {
+                true => Stream::new(0, index as u32, i as u32, 0).below(numel, LEVELS).into_iter().map(level).collect(),
+                false => vec![0.0; numel],
+            };
+            Tensor::from_f64(*dtype, shape, &values)
+        };
+        self.inputs.iter().enumerate().map(one).collect()
+    }
+
+    fn label(&self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("noise {index}")
+    }
+}
+
+/// Most memory that this process has had, in bytes.
+fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
