@@ -178,3 +178,19 @@ fn bench_measures_every_unit() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("expected a method that learns"));
 }
+
+#[test]
+fn a_unit_never_ends_worse_than_it_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    common::world(dir);
+    std::fs::write(dir.join("wild.toml"), "[method]\nbatch = 8\niterations = 3\nrounding_lr = 10.0\n").unwrap();
+    let words = "quantize model.onnx --calib images --recipe wild.toml -w 3 -a 8 -o a.onnx --format json";
+    let output = common::qdrop(dir, &words.split(' ').collect::<Vec<_>>());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("note: unit `block`: learning raised the loss, nearest rounding stays"), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for unit in report["units"].as_array().unwrap() {
+        assert!(unit["loss_after"].as_f64() <= unit["loss_before"].as_f64(), "{report}");
+    }
+}

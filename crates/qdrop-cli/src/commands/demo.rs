@@ -56,15 +56,17 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
     let dir = &args.output_dir;
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     if let Some(count) = args.draw {
-        demo::draw(dir, args.seed, count, true)?;
+        demo::draw(&demo::paths(dir, count, true)?, args.seed)?;
         out::print(&format!("{count} pictures of {CLASSES} classes drawn into {}", dir.display()))?;
         return Ok(Outcome::Done);
     }
     let mut sink = progress::sink(quiet);
     let sink = sink.as_mut();
     let (calib, test, model) = (dir.join("calib"), dir.join("test"), dir.join("demo.onnx"));
-    demo::draw(&calib, CALIBRATION.1, CALIBRATION.0, false)?;
-    demo::draw(&test, TEST.1, TEST.0, true)?;
+    // Both folders are looked at before anything is drawn.
+    let pictures = (demo::paths(&calib, CALIBRATION.0, false)?, demo::paths(&test, TEST.0, true)?);
+    demo::draw(&pictures.0, CALIBRATION.1)?;
+    demo::draw(&pictures.1, TEST.1)?;
     std::fs::write(&model, demo::NETWORK).map_err(|e| Error::io(&model, e))?;
 
     let mut recipe = Recipe::default();

@@ -13,9 +13,9 @@ pub const NETWORK: &[u8] = include_bytes!("../../assets/demo.onnx");
 /// The input preset that the network was trained with.
 pub const PRESET: &str = "imagenet-norm";
 
-/// Draws `count` pictures into `dir`, class after class in turn: `dir/CLASS/NUMBER.png`, or `dir/NUMBER.png` without
-/// their labels. A folder that holds anything else is left alone: its files would be taken for pictures of the demo.
-pub fn draw(dir: &Path, seed: u64, count: usize, labels: bool) -> Result<()> {
+/// Files of `count` pictures in `dir`, class after class in turn: `dir/CLASS/NUMBER.png`, or `dir/NUMBER.png` without
+/// their labels. An error if the folder holds anything else: it would be taken for pictures of the demo.
+pub fn paths(dir: &Path, count: usize, labels: bool) -> Result<Vec<PathBuf>> {
     let name = |index: usize| {
         let folder = if labels { dir.join(format!("{:02}", index % CLASSES)) } else { dir.to_path_buf() };
         folder.join(format!("{index:05}.png"))
@@ -24,6 +24,11 @@ pub fn draw(dir: &Path, seed: u64, count: usize, labels: bool) -> Result<()> {
     if dir.exists() {
         refuse_strangers(dir, &paths.iter().collect())?;
     }
+    Ok(paths)
+}
+
+/// Draws the pictures of the stream `seed` into the files of [`paths`].
+pub fn draw(paths: &[PathBuf], seed: u64) -> Result<()> {
     for (index, path) in paths.iter().enumerate() {
         if let Some(folder) = path.parent().filter(|_| index < CLASSES) {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
@@ -60,11 +65,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pictures = dir.path().join("test");
         for _ in 0..2 {
-            draw(&pictures, 1, 25, true).unwrap();
+            draw(&paths(&pictures, 25, true).unwrap(), 1).unwrap();
         }
         assert!(pictures.join("04/00024.png").exists());
         std::fs::write(pictures.join("04/holiday.png"), "mine").unwrap();
-        let error = draw(&pictures, 1, 25, true).unwrap_err().to_string();
+        let error = paths(&pictures, 25, true).unwrap_err().to_string();
         assert!(error.contains("holiday.png"), "{error}");
         assert_eq!(std::fs::read(pictures.join("04/holiday.png")).unwrap(), b"mine");
     }

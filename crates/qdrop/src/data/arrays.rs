@@ -167,6 +167,11 @@ impl Samples for Arrays {
         self.arrays.iter().map(one).collect()
     }
 
+    fn held_bytes(&self) -> u64 {
+        let bytes = |t: &Tensor| t.len() as u64 * t.dtype().bits() as u64 / 8;
+        self.arrays.iter().map(|(_, tensor)| bytes(tensor)).sum()
+    }
+
     fn label(&self, index: usize) -> Option<usize> {
         self.labels.as_ref()?.get(index).copied()
     }

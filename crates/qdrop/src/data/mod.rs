@@ -86,6 +86,11 @@ pub trait Samples: Sync {
         0
     }
 
+    /// Bytes of memory that the set itself takes all the time.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
+
     /// Names of the tensors of a sample, where the source names them (`.npz`, `.safetensors`).
     fn input_names(&self) -> Option<Vec<String>> {
         None
@@ -109,6 +114,9 @@ macro_rules! forward_samples {
             }
             fn skipped(&self) -> usize {
                 (**self).skipped()
+            }
+            fn held_bytes(&self) -> u64 {
+                (**self).held_bytes()
             }
             fn input_names(&self) -> Option<Vec<String>> {
                 (**self).input_names()

@@ -48,6 +48,10 @@ impl<S: Samples> Samples for Subset<S> {
         self.samples.skipped()
     }
 
+    fn held_bytes(&self) -> u64 {
+        self.samples.held_bytes()
+    }
+
     fn input_names(&self) -> Option<Vec<String>> {
         self.samples.input_names()
     }
@@ -195,6 +199,10 @@ impl Samples for Fitted {
 
     fn skipped(&self) -> usize {
         self.samples.skipped()
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.samples.held_bytes()
     }
 
     fn input_names(&self) -> Option<Vec<String>> {

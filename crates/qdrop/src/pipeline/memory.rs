@@ -43,7 +43,8 @@ impl Memory {
     }
 }
 
-/// Predicts the memory that quantizing `graph` (simplified) by `plan` takes with `samples` calibration samples;
+/// Predicts the memory that quantizing `graph` (simplified) by `plan` takes with `samples` calibration samples that are
+/// decoded when they are asked for (arrays, which are held in memory, come on top);
 /// `sample_shapes` are those of one sample, one per graph input, without the batch axis.
 pub fn memory(
     graph: &Graph,
@@ -54,7 +55,7 @@ pub fn memory(
 ) -> Result<Memory> {
     let facts = facts::infer(graph, &input_shapes(graph, sample_shapes)?)?;
     let stages = predict(graph, &facts, plan, recipe, samples)?;
-    let room = room(graph, &facts, plan, recipe, samples)?;
+    let room = room(graph, &facts, plan, recipe, samples, 0)?;
     let beyond = |stage: &Memory| stage.caches.saturating_sub(room);
     let files = stages.iter().map(beyond).max().unwrap_or(0);
     let kept = |stage: &Memory| {
@@ -65,9 +66,17 @@ pub fn memory(
 }
 
 /// Bytes that values of samples may take in memory, for all to stay within the recipe's limit; all where it has none.
-pub(super) fn room(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: usize) -> Result<u64> {
+/// `held` bytes are the samples' own.
+pub(super) fn room(
+    graph: &Graph,
+    facts: &Facts,
+    plan: &Plan,
+    recipe: &Recipe,
+    samples: usize,
+    held: u64,
+) -> Result<u64> {
     let Some(limit) = recipe.method.memory else { return Ok(u64::MAX) };
-    let least = predict(graph, facts, plan, recipe, samples)?.iter().map(Memory::least).max().unwrap_or(0);
+    let least = predict(graph, facts, plan, recipe, samples)?.iter().map(Memory::least).max().unwrap_or(0) + held;
     limit.0.checked_sub(least).ok_or_else(|| {
         let message = format!("a memory of {limit} is too small, {} are needed", bytes(least));
         Error::recipe(message).hint("allow more, or use fewer threads or smaller batches")

@@ -56,7 +56,7 @@ pub fn quantize(
     (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
     (report.seed, report.samples) = (recipe.method.seed, samples.len());
 
-    let room = memory::room(graph, &facts, &plan, recipe, samples.len())?;
+    let room = memory::room(graph, &facts, &plan, recipe, samples.len(), samples.held_bytes())?;
     let temporary = std::env::temp_dir();
     let shelf = Shelf::new(room, work.map_or(temporary.as_path(), WorkDir::path));
     let mut equalized = None;

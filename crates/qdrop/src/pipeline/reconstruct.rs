@@ -34,6 +34,7 @@ pub(super) struct Job<'a> {
 }
 
 /// What is found: integers of every weight, learned biases, the grid of every site.
+#[derive(Clone)]
 pub(super) struct Found {
     pub weights: Vec<QuantizedWeight>,
     pub biases: Biases,
@@ -50,6 +51,7 @@ impl Job<'_> {
         let mut quantized = float.clone();
         let mut pace = Pace::new(self);
         let learn_biases = self.recipe.method.resolved().learn_biases;
+        let learned_quantized = self.recipe.method.resolved().activation_keep > 0.0;
         for (number, unit) in units.iter().enumerate() {
             let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, learn_biases, &self.loss_weights)?;
             let targets = self.pool.install(|| compiled.float_outputs(&float, self.shelf))?;
@@ -71,6 +73,7 @@ impl Job<'_> {
                     .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;
                 drop(problem);
                 float.retain(|v, _| read_later(v));
+                let before = found.clone();
                 compiled.keep_biases(&mut solution, &mut found.biases);
                 for weight in solution.weights {
                     let layer = weight.layer;
@@ -79,7 +82,15 @@ impl Job<'_> {
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
                     found.grids[site.0 as usize] = grid;
                 }
-                let (loss_after, next) = quantize(&quantized, &found, Some(self.shelf))?;
+                let (mut loss_after, mut next) = quantize(&quantized, &found, Some(self.shelf))?;
+                // Other methods learn without quantized activations, and so for another loss.
+                if loss_after > loss_before && learned_quantized {
+                    let message = format!("unit `{}`: learning raised the loss, nearest rounding stays", unit.name);
+                    sink.event(&Event::Note { message });
+                    drop(next);
+                    found = before;
+                    (loss_after, next) = quantize(&quantized, &found, Some(self.shelf))?;
+                }
                 let report = UnitReport {
                     name: unit.name.clone(),
                     layers,

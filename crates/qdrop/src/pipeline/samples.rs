@@ -124,6 +124,10 @@ impl Samples for Checked<'_> {
         self.inner.skipped()
     }
 
+    fn held_bytes(&self) -> u64 {
+        self.inner.held_bytes()
+    }
+
     fn input_names(&self) -> Option<Vec<String>> {
         self.inner.input_names()
     }
