@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use qdrop::plan::{ByteSize, Color, Format, Granularity, Layout, MethodName, Observer, Placement};
+use qdrop::plan::{ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement};
 use std::path::PathBuf;
 
 const ABOUT: &str = "Quantize a trained ONNX network to 2-8 bit weights and activations, without training data labels";
@@ -288,6 +288,9 @@ pub struct Wish {
     /// changes the result [default: all that is needed]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
+    /// How samples' values at the borders of units are kept: f16 takes half the memory, rounded to 11 bits [default: f32]
+    #[arg(long, value_parser = names::<Cache>(&["f32", "f16"]))]
+    pub cache: Option<Cache>,
     /// Use at most this many calibration samples, spread evenly over the set [default: all]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,

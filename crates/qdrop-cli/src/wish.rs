@@ -63,6 +63,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set(&mut recipe.method.seed, &wish.seed);
     set(&mut recipe.method.threads, &wish.threads);
     set_some(&mut recipe.method.memory, &wish.memory);
+    set(&mut recipe.method.cache, &wish.cache);
     set_some(&mut recipe.method.input_keep, &wish.keep_probability);
     set_some(&mut recipe.method.activation_keep, &wish.keep_probability);
     set_some(&mut recipe.units.granularity, &wish.granularity);

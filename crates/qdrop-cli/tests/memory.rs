@@ -62,7 +62,8 @@ fn a_run_takes_what_the_plan_says() {
     let dir = tempfile::tempdir().unwrap();
     let model = data.join("resnet20.onnx");
     let model = model.display();
-    for memory in ["", "--memory 150MiB"] {
+    let mut values = Vec::new();
+    for memory in ["", "--cache f16", "--memory 150MiB"] {
         let more = format!("--input imagenet-norm --iters 4 --samples 1024 --threads 2 {memory}");
         let plan: serde_json::Value =
             serde_json::from_str(&run(dir.path(), &format!("plan {model} {more} --format json")).1).unwrap();
@@ -71,6 +72,8 @@ fn a_run_takes_what_the_plan_says() {
         let peak = peak(dir.path(), &format!("quantize {model} --calib {} -q -o o.onnx {more}", calib.display()));
         let ratio = peak as f64 / predicted as f64;
         assert!((0.9..=1.1).contains(&ratio), "{memory}: {peak} bytes taken, {predicted} predicted");
-        assert_eq!(memory.is_empty(), plan["predicted_memory"]["files"] == 0, "{plan}");
+        assert_eq!(memory.contains("MiB"), plan["predicted_memory"]["files"] != 0, "{plan}");
+        values.push(plan["predicted_memory"]["caches"].as_u64().unwrap());
     }
+    assert_eq!(values[0], 2 * values[1]);
 }

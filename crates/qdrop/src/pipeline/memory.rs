@@ -102,7 +102,8 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     let method = &recipe.method;
     let effective = method.resolved();
     let threads = run::pool(method.threads)?.current_num_threads();
-    let of = |v: ValueId| facts.get(v).map_or(0, |f| f.numel() as u64 * 4 * samples as u64);
+    let values = |v: ValueId| facts.get(v).map_or(0, |f| (f.numel() * samples) as u64);
+    let of = |v: ValueId| values(v) * method.cache.precision().bytes();
     let sum = |values: &mut dyn Iterator<Item = ValueId>| values.map(of).sum::<u64>();
     let needs = |program: &Program| footprint(program, samples, method.batch, threads);
 
@@ -111,7 +112,7 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     let integers: u64 = plan.layers.iter().map(|l| l.shape.iter().product::<usize>() as u64).sum();
     let positions = |v: &ValueId| {
         let shape = facts.get(*v).map(|f| f.shape.clone()).unwrap_or_default();
-        of(*v) / loss_channels(&shape).max(1) as u64
+        4 * values(*v) / loss_channels(&shape).max(1) as u64
     };
     let positions: u64 = plan.units.iter().flat_map(|u| &u.outputs).map(positions).sum();
     let weighs = effective.learns && effective.weigh_outputs;

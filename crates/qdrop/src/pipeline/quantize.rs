@@ -58,7 +58,7 @@ pub fn quantize(
 
     let room = memory::room(graph, &facts, &plan, recipe, samples.len(), samples.held_bytes())?;
     let temporary = std::env::temp_dir();
-    let shelf = Shelf::new(room, work.map_or(temporary.as_path(), WorkDir::path));
+    let shelf = Shelf::new(room, work.map_or(temporary.as_path(), WorkDir::path), recipe.method.cache.precision());
     let mut equalized = None;
     let pairs = calibrate::layer_pairs(graph, &plan);
     if recipe.activations.equalize_samples > 0 && !pairs.is_empty() {

@@ -1,6 +1,7 @@
 //! The user's wish: every option with its default, unit and meaning. Unknown keys are refused.
 
 use super::size::ByteSize;
+use crate::tensor::Precision;
 use serde::{Deserialize, Serialize};
 
 /// A whole recipe; every part may be left out.
@@ -192,6 +193,9 @@ pub struct Method {
     /// Memory that a run may take. Values of the samples that do not fit lie in files in the work directory. Changes
     /// speed, never the result. Default: all that is needed.
     pub memory: Option<ByteSize>,
+    /// How values of the samples at the borders of units are kept: `f16` takes half the memory and disk of `f32`, and
+    /// rounds them to 11 bits.
+    pub cache: Cache,
 }
 
 impl Default for Method {
@@ -215,6 +219,28 @@ impl Default for Method {
             seed: 1005,
             threads: 0,
             memory: None,
+            cache: Cache::default(),
+        }
+    }
+}
+
+/// How values of samples are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision.
+    F16,
+}
+
+impl Cache {
+    /// The precision it names.
+    pub fn precision(self) -> Precision {
+        match self {
+            Cache::F32 => Precision::Single,
+            Cache::F16 => Precision::Half,
         }
     }
 }

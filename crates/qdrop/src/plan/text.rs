@@ -108,6 +108,12 @@ const KEYS: &[Key] = &[
         "\"4GiB\"",
         "memory that a run may take; what does not fit lies in files in the work directory; never changes the result;\ndefault: all that is needed",
     ),
+    (
+        "method",
+        "cache",
+        "",
+        "how values of the samples at the borders of units are kept: f32, or f16 in half the memory, rounded to 11 bits",
+    ),
     ("units", "granularity", "\"block\"", "block or layer; default layer for adaround, block for the others"),
     ("units", "max_layers", "", "most weight layers in a block"),
     ("units", "cut_after", "", "name patterns of nodes (`*` matches anything) after which a unit must end"),

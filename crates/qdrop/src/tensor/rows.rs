@@ -1,6 +1,8 @@
-//! Values of one tensor for many samples, in memory or in a file.
+//! Values of one tensor for many samples, in memory or in a file, in single or half precision.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write;
@@ -16,6 +18,26 @@ pub struct Rows {
     content: Arc<Content>,
 }
 
+/// How values are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    Single,
+    /// As half-precision numbers: half the bytes, 11 significant bits.
+    Half,
+}
+
+impl Precision {
+    /// Bytes of a value.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Precision::Single => 4,
+            Precision::Half => 2,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Content {
     Memory {
@@ -23,9 +45,14 @@ enum Content {
         /// The shelf's count of it.
         _held: Option<Held>,
     },
+    Half {
+        data: Vec<f16>,
+        _held: Held,
+    },
     File {
         file: File,
         dir: PathBuf,
+        precision: Precision,
     },
 }
 
@@ -61,12 +88,23 @@ impl Rows {
     pub fn row(&self, i: usize) -> Result<Cow<'_, [f32]>> {
         match &*self.content {
             Content::Memory { data, .. } => Ok(Cow::Borrowed(&data[i * self.width..(i + 1) * self.width])),
-            Content::File { file, dir } => {
+            Content::Half { data, .. } => Ok(Cow::Owned(data[i * self.width..(i + 1) * self.width].to_f32_vec())),
+            Content::File { file, dir, precision } => {
                 assert!(i < self.len, "row {i} of {}", self.len);
-                let mut row = vec![0.0f32; self.width];
-                let bytes = bytemuck::cast_slice_mut(&mut row);
-                read_at(file, bytes, i as u64 * bytes_of(1, self.width)).map_err(|e| Error::io(dir, e))?;
-                Ok(Cow::Owned(row))
+                let at = (i * self.width) as u64 * precision.bytes();
+                let read = |bytes: &mut [u8]| read_at(file, bytes, at).map_err(|e| Error::io(dir, e));
+                match precision {
+                    Precision::Single => {
+                        let mut row = vec![0.0f32; self.width];
+                        read(bytemuck::cast_slice_mut(&mut row))?;
+                        Ok(Cow::Owned(row))
+                    }
+                    Precision::Half => {
+                        let mut row = vec![0u16; self.width];
+                        read(bytemuck::cast_slice_mut(&mut row))?;
+                        Ok(Cow::Owned(row.reinterpret_cast::<f16>().to_f32_vec()))
+                    }
+                }
             }
         }
     }
@@ -75,10 +113,6 @@ impl Rows {
     pub fn iter(&self) -> impl Iterator<Item = Result<Cow<'_, [f32]>>> {
         (0..self.len).map(|i| self.row(i))
     }
-}
-
-fn bytes_of(len: usize, width: usize) -> u64 {
-    len as u64 * width as u64 * size_of::<f32>() as u64
 }
 
 #[cfg(unix)]
@@ -103,30 +137,36 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()
 pub struct Shelf {
     dir: PathBuf,
     limit: u64,
+    precision: Precision,
     used: Arc<AtomicU64>,
 }
 
 impl Shelf {
-    /// Everything into memory.
+    /// Everything into memory, as it is.
     pub fn memory() -> Self {
-        Shelf { dir: PathBuf::new(), limit: u64::MAX, used: Arc::default() }
+        Self::new(u64::MAX, Path::new(""), Precision::Single)
     }
 
     /// At most `limit` bytes into memory, the rest into files in `dir`.
-    pub fn new(limit: u64, dir: &Path) -> Self {
-        Shelf { dir: dir.to_path_buf(), limit, used: Arc::default() }
+    pub fn new(limit: u64, dir: &Path, precision: Precision) -> Self {
+        Shelf { dir: dir.to_path_buf(), limit, precision, used: Arc::default() }
     }
 
     /// Room for `len` rows of `width` elements, to be put in one after the other.
     pub fn rows(&self, len: usize, width: usize) -> Result<RowsWriter> {
-        let bytes = bytes_of(len, width);
+        let bytes = len as u64 * width as u64 * self.precision.bytes();
         let fits = |used: u64| used.checked_add(bytes).filter(|&all| all <= self.limit);
         let goal = match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => {
                 let held = Held { bytes, used: Arc::clone(&self.used) };
-                Goal::Memory(Vec::with_capacity(len * width), held)
+                match self.precision {
+                    Precision::Single => Goal::Memory(Vec::with_capacity(len * width), held),
+                    Precision::Half => Goal::Half(Vec::with_capacity(len * width), held),
+                }
             }
-            Err(_) => Goal::File(tempfile::tempfile_in(&self.dir).map_err(|e| Error::io(&self.dir, e))?),
+            Err(_) => {
+                Goal::File(tempfile::tempfile_in(&self.dir).map_err(|e| Error::io(&self.dir, e))?, self.precision)
+            }
         };
         Ok(RowsWriter { len, width, goal, dir: self.dir.clone(), done: 0 })
     }
@@ -159,7 +199,8 @@ pub struct RowsWriter {
 #[derive(Debug)]
 enum Goal {
     Memory(Vec<f32>, Held),
-    File(File),
+    Half(Vec<f16>, Held),
+    File(File, Precision),
 }
 
 impl RowsWriter {
@@ -168,9 +209,25 @@ impl RowsWriter {
         self.done += rows.len();
         match &mut self.goal {
             Goal::Memory(data, _) => data.extend_from_slice(rows),
-            Goal::File(file) => file.write_all(bytemuck::cast_slice(rows)).map_err(|e| {
-                Error::io(&self.dir, e).hint("make room, or let more of the samples' values stay in memory")
-            })?,
+            Goal::Half(data, _) => {
+                let start = data.len();
+                data.resize(start + rows.len(), f16::ZERO);
+                narrow(rows, &mut data[start..])?;
+            }
+            Goal::File(file, precision) => {
+                let mut halves = Vec::new();
+                let bytes: &[u8] = match precision {
+                    Precision::Single => bytemuck::cast_slice(rows),
+                    Precision::Half => {
+                        halves.resize(rows.len(), f16::ZERO);
+                        narrow(rows, &mut halves)?;
+                        bytemuck::cast_slice(halves.reinterpret_cast())
+                    }
+                };
+                file.write_all(bytes).map_err(|e| {
+                    Error::io(&self.dir, e).hint("make room, or let more of the samples' values stay in memory")
+                })?;
+            }
         }
         Ok(())
     }
@@ -181,9 +238,20 @@ impl RowsWriter {
         assert_eq!(done, len * width, "{done} values are not {len} rows of {width}");
         let content = match goal {
             Goal::Memory(data, held) => Content::Memory { data, _held: Some(held) },
-            Goal::File(file) => Content::File { file, dir },
+            Goal::Half(data, held) => Content::Half { data, _held: held },
+            Goal::File(file, precision) => Content::File { file, dir, precision },
         };
         Rows { len, width, content: Arc::new(content) }
+    }
+}
+
+/// `values` in half precision; an error where one is too large for it.
+fn narrow(values: &[f32], halves: &mut [f16]) -> Result<()> {
+    halves.convert_from_f32_slice(values);
+    match halves.iter().zip(values).find(|(h, v)| !h.is_finite() && v.is_finite()) {
+        None => Ok(()),
+        Some((_, v)) => Err(Error::new(Kind::Numeric, format!("{v} is too large for half precision"))
+            .hint("keep the samples' values in single precision")),
     }
 }
 
@@ -194,7 +262,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_lies_in_files_and_reads_the_same() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::new(100, dir.path());
+        let shelf = Shelf::new(100, dir.path(), Precision::Single);
         let fill = |len: usize| {
             let mut writer = shelf.rows(len, 3).unwrap();
             for i in 0..len {
@@ -216,5 +284,25 @@ mod tests {
         assert!(!fill(7).in_file(), "given back");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the files have no names");
         assert!(fill(0).is_empty());
+    }
+
+    #[test]
+    fn half_precision_takes_half_the_room() {
+        let dir = tempfile::tempdir().unwrap();
+        for (limit, in_file) in [(24, false), (23, true)] {
+            let shelf = Shelf::new(limit, dir.path(), Precision::Half);
+            let mut writer = shelf.rows(4, 3).unwrap();
+            writer.push(&[1.0, -2.5, 65504.0, 0.1, 0.0, -0.0]).unwrap();
+            writer.push(&[1e-8, 3.0, 2049.0, 7.0, 8.0, 9.0]).unwrap();
+            let rows = writer.finish();
+            assert_eq!(rows.in_file(), in_file);
+            assert_eq!(*rows.row(0).unwrap(), [1.0, -2.5, 65504.0]);
+            assert!((rows.row(1).unwrap()[0] - 0.1).abs() < 5e-5);
+            assert_eq!(*rows.row(2).unwrap(), [0.0, 3.0, 2048.0]);
+            assert_eq!(*rows.row(3).unwrap(), [7.0, 8.0, 9.0]);
+            let mut writer = shelf.rows(1, 1).unwrap();
+            let error = writer.push(&[65520.0]).unwrap_err().to_string();
+            assert!(error.starts_with("65520 is too large for half precision"), "{error}");
+        }
     }
 }
