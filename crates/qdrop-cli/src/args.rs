@@ -9,10 +9,10 @@ const ABOUT: &str = "Quantize a trained ONNX network to 2-8 bit weights and acti
 
 const EXAMPLES: &str = "\
 Examples:
-  qdrop demo                                                   see the whole job on a built-in network
-  qdrop plan model.onnx -w 4 -a 4                              what would be done, before any data is read
+  qdrop demo                                        see the whole job on a built-in network
+  qdrop plan model.onnx -w 4 -a 4                   what would be done, before any data is read
   qdrop quantize model.onnx --calib images/ --input imagenet -w 4 -a 4 -o model.w4a4.onnx
-  qdrop eval model.w4a4.onnx --data test/ --input imagenet     measure the written file
+  qdrop eval model.w4a4.onnx --data test/ --input imagenet  measure the written file
   qdrop compare model.onnx model.w4a4.onnx --data images/ --input imagenet
 
 Results go to stdout, progress to stderr.
@@ -20,7 +20,7 @@ Exit status: 0 done, 1 a stated threshold was missed, 2 error, 130 interrupted."
 
 /// Whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "qdrop", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "qdrop", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -34,7 +34,7 @@ pub struct Cli {
 pub enum Command {
     /// Show a network's inputs, outputs, operators and size
     Inspect(Inspect),
-    /// Show what quantize would do: units, layers, sites, bits, memory, and what stays float and why
+    /// Show what quantize would do: units, layers, sites, bits, memory, what stays float and why
     Plan(Plan),
     /// Quantize a network
     Quantize(Box<Quantize>),
@@ -108,14 +108,14 @@ pub struct Plan {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  qdrop quantize resnet20.onnx --calib calib/ --input imagenet-norm -w 2 -a 4 --method qdrop --iters 2000 \\
-      --seed 0 -o out.onnx
-  qdrop quantize mobilenetv2.onnx --calib calib.csv --input imagenet -w 4 -a 4 --lambda 0.1 -o out.onnx \\
-      --eval eval.csv
+  qdrop quantize resnet20.onnx --calib calib/ --input imagenet-norm -w 2 -a 4 --method qdrop \\
+      --iters 2000 --seed 0 -o out.onnx
+  qdrop quantize mobilenetv2.onnx --calib calib.csv --input imagenet -w 4 -a 4 --lambda 0.1 \\
+      -o out.onnx --eval eval.csv
   qdrop quantize model.onnx --calib samples.npy --recipe w2a4.toml
 
-Samples: a folder of images (flat, or one sub-folder per class), a CSV with lines file,label, or arrays in a
-.npy, .npz or .safetensors file, used as they are. Every option can also stand in a recipe (`qdrop recipe`);
+Samples: a folder of images (flat, or one sub-folder per class), a CSV with lines file,label, or arrays in a \
+.npy, .npz or .safetensors file, used as they are. Every option can also stand in a recipe (`qdrop recipe`); \
 what is typed here overrides it.")]
 pub struct Quantize {
     /// The float ONNX file
@@ -198,7 +198,7 @@ Examples:
   qdrop bench model.onnx -w 2 -a 4 --batch 64 --threads 4
   qdrop bench model.onnx --shape 1,3,224,224
 
-An iteration of every unit is measured on noise. GFLOP/s count a convolution's direct sums, however it is computed,
+An iteration of every unit is measured on noise. GFLOP/s count a convolution's direct sums, however it is computed, \
 over the whole iteration; the ceiling is one large matrix product on every thread.")]
 pub struct Bench {
     /// The float ONNX file

@@ -18,6 +18,7 @@ pub fn qdrop(directory: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .env("NO_COLOR", "1")
         .env_remove("CLICOLOR_FORCE")
+        .env_remove("COLUMNS")
         .output()
         .expect("the program starts")
 }
