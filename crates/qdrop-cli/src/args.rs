@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use qdrop::plan::{ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement};
+use qdrop::plan::{ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement, Preset};
 use std::path::PathBuf;
 
 const ABOUT: &str = "Quantize a trained ONNX network to 2-8 bit weights and activations, without training data labels";
@@ -266,7 +266,11 @@ pub struct Wish {
     /// Method: nearest rounding, or learned rounding by one of three papers [default: qdrop]
     #[arg(long, value_parser = names::<MethodName>(&["rtn", "adaround", "brecq", "qdrop"]))]
     pub method: Option<MethodName>,
-    /// Iterations per unit [default: 20000]
+    /// Defaults for the options that are left out: the published method and schedule (paper, 20000 iterations per
+    /// unit), what most networks need (balanced, 2000), a good first answer (fast, 300) [default: balanced]
+    #[arg(long, value_parser = names::<Preset>(&["paper", "balanced", "fast"]))]
+    pub preset: Option<Preset>,
+    /// Iterations per unit [default: the preset's]
     #[arg(long, value_name = "N")]
     pub iters: Option<usize>,
     /// Samples per iteration [default: 32]

@@ -62,6 +62,10 @@ fn unit_line(index: usize, unit: &UnitReport) -> String {
     format!("unit {} {name} ({layers}): loss {before} -> {after}, {how}", index + 1)
 }
 
+fn estimate(seconds: f64) -> String {
+    format!("estimated time: about {}", duration(seconds))
+}
+
 /// Plain lines.
 struct Lines {
     last: Option<Instant>,
@@ -102,6 +106,7 @@ impl Sink for Lines {
                 });
             }
             Event::UnitFinished { index, unit } => self.always(&unit_line(*index, unit)),
+            Event::Estimate { seconds } => self.always(&estimate(*seconds)),
             Event::Note { message } => self.always(&format!("note: {message}")),
             _ => {}
         }
@@ -154,6 +159,7 @@ impl Sink for Bars {
                 self.bar.set_message(format!("loss {} {iterations_per_second:.1} it/s {left} left", figure(*loss)));
             }
             Event::UnitFinished { index, unit } => self.bar.suspend(|| out::tell(&unit_line(*index, unit))),
+            Event::Estimate { seconds } => self.bar.suspend(|| out::tell(&estimate(*seconds))),
             Event::Note { message } => self.bar.suspend(|| out::tell(&format!("note: {message}"))),
             Event::StageFinished { .. } => self.bar.finish_and_clear(),
             _ => {}

@@ -47,8 +47,8 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set(&mut recipe.weights.first_last_bits, &wish.first_last_bits);
     set(&mut recipe.activations.bits, &wish.activations);
     set(&mut recipe.activations.observer, &wish.observer);
-    set(&mut recipe.activations.equalize_samples, &wish.equalize_samples);
-    set(&mut recipe.activations.refine_samples, &wish.refine_samples);
+    set_some(&mut recipe.activations.equalize_samples, &wish.equalize_samples);
+    set_some(&mut recipe.activations.refine_samples, &wish.refine_samples);
     set(&mut recipe.activations.placement, &wish.placement);
     set(&mut recipe.activations.last_bits, &wish.first_last_bits);
     set(&mut recipe.activations.first_output_8bit, &wish.first_output_8bit);
@@ -57,7 +57,8 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
         recipe.activations.symmetric = matches!(symmetric, Symmetric::Activations | Symmetric::Both);
     }
     set(&mut recipe.method.name, &wish.method);
-    set(&mut recipe.method.iterations, &wish.iters);
+    set(&mut recipe.method.preset, &wish.preset);
+    set_some(&mut recipe.method.iterations, &wish.iters);
     set(&mut recipe.method.batch, &wish.batch);
     set(&mut recipe.method.lambda, &wish.lambda);
     set(&mut recipe.method.seed, &wish.seed);
@@ -94,7 +95,7 @@ mod tests {
     fn flags_override_and_silence_keeps() {
         let mut recipe = Recipe::default();
         recipe.weights.bits = 3;
-        recipe.method.iterations = 7;
+        recipe.method.iterations = Some(7);
         recipe.input.preset = Some("imagenet".into());
         let wish = Wish {
             iters: Some(9),
@@ -108,10 +109,10 @@ mod tests {
         };
         apply(&mut recipe, &wish);
         apply_input(&mut recipe, &Input { crop: Some(32), ..Input::default() });
-        assert_eq!((recipe.weights.bits, recipe.method.iterations), (3, 9));
+        assert_eq!((recipe.weights.bits, recipe.method.iterations), (3, Some(9)));
         assert_eq!((recipe.weights.symmetric, recipe.activations.symmetric), (true, false));
-        assert_eq!((recipe.activations.observer, recipe.activations.refine_samples), (Observer::MinMax, 0));
-        assert_eq!(recipe.activations.equalize_samples, 3);
+        assert_eq!((recipe.activations.observer, recipe.activations.refine_samples), (Observer::MinMax, Some(0)));
+        assert_eq!(recipe.activations.equalize_samples, Some(3));
         assert_eq!((recipe.method.input_keep, recipe.method.activation_keep), (Some(0.25), Some(0.25)));
         assert_eq!((recipe.input.preset.as_deref(), recipe.input.crop), (Some("imagenet"), Some(32)));
     }

@@ -55,6 +55,7 @@ fn reports_are_json_and_learning_lowers_the_loss() {
         "{text}"
     );
     assert_eq!(report["accuracy"]["result"]["samples"], 40);
+    assert!(report["estimate"].as_f64().is_some_and(|seconds| seconds > 0.0), "{text}");
     let eval: serde_json::Value = serde_json::from_str(&ok(dir, "eval a.onnx --data list.csv --format json")).unwrap();
     assert_eq!(eval["top1"], report["accuracy"]["result"]["top1"], "the file measures as reported");
 }
@@ -112,6 +113,21 @@ fn every_option_of_the_recipe_is_printed_and_read_back() {
 }
 
 #[cfg(unix)]
+#[test]
+fn presets_set_what_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    common::world(dir);
+    let iterations = |more: &str| {
+        let text = ok(dir, &format!("quantize model.onnx --calib images --batch 8 -o a.onnx --format json {more}"));
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let units = report["units"].as_array().unwrap().len();
+        (report["iterations"].as_u64().unwrap(), units)
+    };
+    assert_eq!(iterations("--preset fast"), (300, 4));
+    assert_eq!(iterations("--preset paper --iters 60"), (60, 3), "the paper does not tune the whole network");
+}
+
 #[test]
 fn an_interrupted_run_leaves_no_file() {
     use std::process::{Command, Stdio};

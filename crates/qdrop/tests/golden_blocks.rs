@@ -167,6 +167,7 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
         program,
     };
     let settings = Settings {
+        stop_settled: false,
         iterations: number("iters") as usize,
         rounding_lr: number("weight_lr"),
         bias_lr: 0.0,

@@ -47,7 +47,7 @@ fn named(preset: &str) -> qdrop::plan::Input {
 fn recipe(method: MethodName, weights: u32, activations: u32, iterations: usize) -> Recipe {
     let mut recipe = Recipe::default();
     (recipe.weights.bits, recipe.activations.bits) = (weights, activations);
-    (recipe.method.name, recipe.method.iterations, recipe.method.seed) = (method, iterations, 0);
+    (recipe.method.name, recipe.method.iterations, recipe.method.seed) = (method, Some(iterations), 0);
     recipe
 }
 

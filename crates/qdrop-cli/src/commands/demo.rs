@@ -71,7 +71,7 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
 
     let mut recipe = Recipe::default();
     recipe.input.preset = Some(demo::PRESET.into());
-    recipe.method.iterations = args.iters.unwrap_or(ITERATIONS);
+    recipe.method.iterations = Some(args.iters.unwrap_or(ITERATIONS));
     (recipe.method.seed, recipe.method.threads) = (args.seed, args.threads);
     recipe.validate()?;
     let read = pipeline::load(&model)?;
@@ -103,7 +103,7 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
             model: model.display().to_string(),
             calibration_samples: calib.len(),
             test_samples: test.len(),
-            iterations: recipe.method.iterations,
+            iterations: recipe.resolved().iterations,
             seed: args.seed,
             float_top1: float.top1,
             float_bytes: pipeline::model_bytes(&model)?,

@@ -56,7 +56,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
 
     let checked = Checked::new(&graph, &shapes, &calib)?;
     let place = args.work_dir.clone().unwrap_or_else(|| checks::default_work(&output));
-    let work = if recipe.method.resolved().learns { Some(WorkDir::open(&place)?) } else { None };
+    let work = if recipe.resolved().learns { Some(WorkDir::open(&place)?) } else { None };
     let done = match pipeline::quantize(&graph, &recipe, &checked, work.as_ref(), sink) {
         Ok(done) => done,
         Err(error) => return Err(kept(error, work, args.work_dir.is_some())),

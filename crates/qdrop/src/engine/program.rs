@@ -64,7 +64,7 @@ pub struct Region {
 }
 
 /// A compiled [`Region`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Program {
     /// Values.
     pub slots: Vec<Slot>,
@@ -82,7 +82,8 @@ pub struct Program {
 
 /// Compiles `region` with the facts of its graph at batch 1.
 pub fn compile(graph: &Graph, facts: &Facts, region: &Region) -> Result<Program> {
-    let mut b = Builder { graph, facts, region, map: BTreeMap::new(), seen: BTreeMap::new(), program: empty() };
+    let mut b =
+        Builder { graph, facts, region, map: BTreeMap::new(), seen: BTreeMap::new(), program: Program::default() };
     for &w in &region.weights {
         let slot = b.slot(w, true)?;
         b.program.slots[slot].constant = None;
@@ -106,10 +107,6 @@ pub fn compile(graph: &Graph, facts: &Facts, region: &Region) -> Result<Program>
         b.program.outputs.push(slot);
     }
     Ok(b.program)
-}
-
-fn empty() -> Program {
-    Program { slots: vec![], steps: vec![], inputs: vec![], outputs: vec![], weights: vec![], sites: vec![] }
 }
 
 struct Builder<'a> {

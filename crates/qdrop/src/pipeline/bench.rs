@@ -4,18 +4,17 @@ use super::quantize::observe;
 use super::reconstruct::Found;
 use super::run;
 use super::shapes::input_shapes;
+use super::speed;
 use super::unit::{Biases, Cache, Compiled};
 use super::weigh::Weights;
 use crate::calibrate;
 use crate::data::Samples;
-use crate::engine::cpu::{CpuTrainer, ceiling, flops};
+use crate::engine::cpu::ceiling;
 use crate::engine::facts;
 use crate::engine::philox::Stream;
-use crate::engine::train::{Step, Trainer};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::Recipe;
-use crate::recon::{Problem, RandomDraws};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::{DType, Shelf, Tensor};
 use serde::{Deserialize, Serialize};
@@ -74,7 +73,7 @@ pub fn bench(
     sample_shapes: Option<&[Vec<usize>]>,
     sink: &mut dyn Sink,
 ) -> Result<Bench> {
-    if !recipe.method.resolved().learns {
+    if !recipe.resolved().learns {
         return Err(Error::recipe("expected a method that learns, got rtn").hint("choose another with --method"));
     }
     let pool = run::pool(recipe.method.threads)?;
@@ -105,7 +104,7 @@ pub fn bench(
     let total = plan.units.len();
     for (number, unit) in plan.units.iter().enumerate() {
         run::go_on(sink)?;
-        let learn_biases = recipe.method.resolved().learn_biases;
+        let learn_biases = recipe.resolved().learn_biases;
         let compiled = Compiled::new(graph, &facts, &plan, unit, learn_biases, &Weights::new())?;
         let start = Instant::now();
         let targets = pool.install(|| compiled.float_outputs(&float, &shelf))?;
@@ -113,8 +112,11 @@ pub fn bench(
         advancing += start.elapsed().as_secs_f64();
         if !unit.layers.is_empty() {
             let problem = compiled.problem(&weight_grids, &found.grids, &float, &quantized, targets.clone())?;
-            let speed = pool.install(|| measure(&problem, recipe, number as u32))?;
-            units.push(UnitSpeed { name: unit.name.clone(), layers: unit.layers.len(), ..speed });
+            let speed = pool.install(|| speed::measure(&problem, recipe, LEAST))?;
+            let [forward, backward, update] = speed.shares;
+            let (name, layers) = (unit.name.clone(), unit.layers.len());
+            let (seconds, gflops) = (speed.seconds, speed.flops / speed.seconds / 1e9);
+            units.push(UnitSpeed { name, layers, seconds, forward, backward, update, gflops });
         }
         compiled.store(&mut float, targets);
         compiled.store(&mut quantized, next);
@@ -132,48 +134,6 @@ pub fn bench(
         calibrate,
         advance: samples.len as f64 / advancing,
         peak_bytes: peak(),
-    })
-}
-
-/// Speed of the iterations of `problem` on the pool of the caller.
-fn measure(problem: &Problem, recipe: &Recipe, unit: u32) -> Result<UnitSpeed> {
-    let method = &recipe.method;
-    let effective = method.resolved();
-    let draws = RandomDraws {
-        seed: method.seed,
-        unit,
-        batch: method.batch,
-        samples: problem.samples(),
-        input_keep: effective.input_keep,
-        activation_keep: effective.activation_keep,
-    };
-    let mut trainer = CpuTrainer::new(problem)?;
-    // Half of all iterations and more have a regulariser; so have these.
-    let (lambda, beta) = (method.lambda, (method.beta_start + method.beta_end) / 2.0);
-    let (rounding_lr, scale_lr) = (effective.rounding_lr, effective.scale_lr);
-    let step = |iteration| Step { iteration, draws: &draws, lambda, beta, rounding_lr, bias_lr: rounding_lr, scale_lr };
-    // Buffers are made in the first one.
-    trainer.step(&step(1))?;
-    let warm = trainer.times();
-    let (began, mut each) = (Instant::now(), Vec::new());
-    while each.len() < LEAST.1 || began.elapsed().as_secs_f64() < LEAST.0 {
-        let start = Instant::now();
-        trainer.step(&step(each.len() + 2))?;
-        each.push(start.elapsed().as_secs_f64());
-    }
-    let times = trainer.times();
-    let parts = [times.forward - warm.forward, times.backward - warm.backward, times.update - warm.update];
-    let all = parts.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-    each.sort_by(f64::total_cmp);
-    let seconds = each[each.len() / 2];
-    Ok(UnitSpeed {
-        name: String::new(),
-        layers: 0,
-        seconds,
-        forward: parts[0] / all,
-        backward: parts[1] / all,
-        update: parts[2] / all,
-        gflops: flops(&problem.program)? * method.batch as f64 / seconds / 1e9,
     })
 }
 

@@ -100,7 +100,7 @@ impl Stages {
 
 fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: usize) -> Result<Vec<Memory>> {
     let method = &recipe.method;
-    let effective = method.resolved();
+    let effective = recipe.resolved();
     let threads = run::pool(method.threads)?.current_num_threads();
     let values = |v: ValueId| facts.get(v).map_or(0, |f| (f.numel() * samples) as u64);
     let of = |v: ValueId| values(v) * method.cache.precision().bytes();

@@ -11,6 +11,7 @@ mod refine;
 mod run;
 mod samples;
 mod shapes;
+mod speed;
 mod tune;
 mod unit;
 mod walk;

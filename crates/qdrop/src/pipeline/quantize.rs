@@ -7,6 +7,7 @@ use super::refine;
 use super::run::{self, Network};
 use super::samples;
 use super::shapes::input_shapes;
+use super::speed::Costs;
 use super::unit::Biases;
 use super::weigh::{self, Weights};
 use super::work::WorkDir;
@@ -17,7 +18,7 @@ use crate::error::Result;
 use crate::graph::Graph;
 use crate::plan::{Plan, Recipe};
 use crate::quant::{Grid, QuantizedWeight};
-use crate::report::{Report, Sink, Stage, timed};
+use crate::report::{Event, Report, Sink, Stage, timed};
 use crate::tensor::{Rows, Shelf, Tensor};
 use crate::{lower, onnx};
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub fn quantize(
     work: Option<&WorkDir>,
     sink: &mut dyn Sink,
 ) -> Result<Quantized> {
+    let effective = recipe.resolved();
     let pool = run::pool(recipe.method.threads)?;
     let shapes = run::shapes_of(samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
@@ -59,11 +61,22 @@ pub fn quantize(
     let room = memory::room(graph, &facts, &plan, recipe, samples.len(), samples.held_bytes())?;
     let temporary = std::env::temp_dir();
     let shelf = Shelf::new(room, work.map_or(temporary.as_path(), WorkDir::path), recipe.method.cache.precision());
+    let costs = match effective.learns {
+        true => {
+            let (costs, timing) =
+                timed(sink, Stage::Bench, None, |sink| Costs::new(graph, &facts, &plan, recipe, &pool, sink))?;
+            report.timings.push(timing);
+            report.estimate = costs.estimate(recipe, samples.len(), work.map_or(0, WorkDir::solutions));
+            report.estimate.iter().for_each(|&seconds| sink.event(&Event::Estimate { seconds }));
+            Some(costs)
+        }
+        false => None,
+    };
     let mut equalized = None;
     let pairs = calibrate::layer_pairs(graph, &plan);
-    if recipe.activations.equalize_samples > 0 && !pairs.is_empty() {
+    if effective.equalize_samples > 0 && !pairs.is_empty() {
         let (equal, timing) = timed(sink, Stage::Equalize, Some(pairs.len()), |sink| {
-            let few = samples::spread(samples, Some(recipe.activations.equalize_samples))?;
+            let few = samples::spread(samples, Some(effective.equalize_samples))?;
             equalize::equalize(graph, &facts, &plan, &pairs, run::load(graph, &few, &pool, &shelf)?, &pool, sink)
         })?;
         report.timings.push(timing);
@@ -78,9 +91,9 @@ pub fn quantize(
         Ok((grids, pool.install(|| calibrate::fit_weights(graph, &plan))?))
     })?;
     report.timings.push(timing);
-    if recipe.activations.refine_samples > 0 && !grids.is_empty() {
+    if effective.refine_samples > 0 && !grids.is_empty() {
         let ((), timing) = timed(sink, Stage::Refine, Some(grids.len()), |sink| {
-            let few = samples::spread(samples, Some(recipe.activations.refine_samples))?;
+            let few = samples::spread(samples, Some(effective.refine_samples))?;
             let inputs = run::load(graph, &few, &pool, &shelf)?;
             refine::refine(graph, &facts, &plan, inputs, &pool, &mut grids, sink)
         })?;
@@ -89,11 +102,11 @@ pub fn quantize(
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
     let nearest = write(graph, &plan, &weights, &Biases::new(), &grids, recipe)?;
     let mut found = Found { weights, biases: Biases::new(), grids };
-    if recipe.method.resolved().learns {
-        report.iterations = recipe.method.iterations;
+    if let Some(costs) = &costs {
+        report.iterations = effective.iterations;
         let weight_grids = &weight_grids;
         let mut loss_weights = Weights::new();
-        if recipe.method.resolved().weigh_outputs {
+        if effective.weigh_outputs {
             let (found, timing) = timed(sink, Stage::Weigh, Some(samples.len()), |sink| {
                 let inputs = run::load(graph, samples, &pool, &shelf)?;
                 weigh::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, &pool, sink)
@@ -102,7 +115,7 @@ pub fn quantize(
             loss_weights = found;
         }
         let (facts, plan, pool, shelf) = (&facts, &plan, &pool, &shelf);
-        let job = Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, samples, shelf, work };
+        let job = Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, samples, shelf, costs, work };
         let (learned, timing) =
             timed(sink, Stage::Reconstruct, None, |sink| job.reconstruct(found, &mut report.units, sink))?;
         report.timings.push(timing);

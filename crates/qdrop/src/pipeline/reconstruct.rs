@@ -1,6 +1,7 @@
 //! Solving the units one after the other, then tuning the whole network.
 
 use super::run;
+use super::speed::Costs;
 use super::unit::{Biases, Cache, Compiled, Pooled};
 use super::weigh::Weights;
 use super::work::{self, WorkDir};
@@ -9,7 +10,7 @@ use crate::engine::cpu::CpuTrainer;
 use crate::engine::facts::Facts;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{LayerId, Plan, Recipe, Unit};
+use crate::plan::{LayerId, Plan, Recipe};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{self, Problem, RandomDraws, Settings, Solution};
 use crate::report::{Event, Sink, UnitReport};
@@ -29,6 +30,8 @@ pub(super) struct Job<'a> {
     pub samples: &'a dyn Samples,
     /// Where values of the samples are put.
     pub shelf: &'a Shelf,
+    /// What iterations cost.
+    pub costs: &'a Costs,
     /// Where solutions are kept.
     pub work: Option<&'a WorkDir>,
 }
@@ -50,8 +53,8 @@ impl Job<'_> {
         let mut float = run::load(self.graph, self.samples, self.pool, self.shelf)?;
         let mut quantized = float.clone();
         let mut pace = Pace::new(self);
-        let learn_biases = self.recipe.method.resolved().learn_biases;
-        let learned_quantized = self.recipe.method.resolved().activation_keep > 0.0;
+        let learn_biases = self.recipe.resolved().learn_biases;
+        let learned_quantized = self.recipe.resolved().activation_keep > 0.0;
         for (number, unit) in units.iter().enumerate() {
             let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, learn_biases, &self.loss_weights)?;
             let targets = self.pool.install(|| compiled.float_outputs(&float, self.shelf))?;
@@ -74,6 +77,7 @@ impl Job<'_> {
                 drop(problem);
                 float.retain(|v, _| read_later(v));
                 let before = found.clone();
+                let iterations = solution.losses.len();
                 compiled.keep_biases(&mut solution, &mut found.biases);
                 for weight in solution.weights {
                     let layer = weight.layer;
@@ -96,7 +100,7 @@ impl Job<'_> {
                     layers,
                     loss_before,
                     loss_after,
-                    iterations: pace.iterations(),
+                    iterations,
                     resumed,
                     seconds: start.elapsed().as_secs_f64(),
                 };
@@ -119,9 +123,9 @@ impl Job<'_> {
 
     fn solve_unit(&self, problem: &Problem, unit: u32, pace: &Pace, sink: &mut dyn Sink) -> Result<(Solution, bool)> {
         let method = &self.recipe.method;
-        let effective = method.resolved();
+        let effective = self.recipe.resolved();
         let settings = Settings {
-            iterations: method.iterations,
+            iterations: effective.iterations,
             rounding_lr: effective.rounding_lr,
             bias_lr: effective.rounding_lr,
             scale_lr: effective.scale_lr,
@@ -129,6 +133,7 @@ impl Job<'_> {
             warmup: method.warmup,
             beta_start: method.beta_start,
             beta_end: method.beta_end,
+            stop_settled: effective.stop_settled,
         };
         let draws = RandomDraws {
             seed: method.seed,
@@ -182,13 +187,9 @@ impl Job<'_> {
     }
 }
 
-/// Multiply-adds that take as long as reading and writing one value, about.
-const TRAFFIC: u64 = 50;
-
 /// Estimates the time left from the work done so far.
 pub(super) struct Pace {
-    /// Per unit to solve, and for the whole network at the end: multiply-adds of an iteration's sample and what its
-    /// memory traffic comes to, iterations.
+    /// Per unit to solve, and for the whole network at the end: cost of an iteration, iterations.
     work: Vec<(f64, usize)>,
     /// Position among them.
     index: usize,
@@ -196,16 +197,9 @@ pub(super) struct Pace {
 
 impl Pace {
     fn new(job: &Job) -> Self {
-        let numel = |v| job.facts.get(v).map_or(0, |f| f.numel() as u64);
-        let values = |u: &Unit| -> u64 {
-            u.nodes.iter().flat_map(|&n| job.graph.node(n).outputs.iter().flatten().copied()).map(numel).sum()
-        };
-        let work = |u: &Unit| u.multiply_adds.saturating_add(TRAFFIC * values(u)).max(1) as f64;
-        let method = &job.recipe.method;
-        let solved = job.plan.units.iter().filter(|u| !u.layers.is_empty());
-        let mut work: Vec<(f64, usize)> = solved.map(|u| (work(u), method.iterations)).collect();
-        let whole = work.iter().map(|w| w.0).sum::<f64>().max(1.0);
-        work.push((whole, method.resolved().tune_iterations));
+        let effective = job.recipe.resolved();
+        let mut work: Vec<(f64, usize)> = job.costs.units.iter().map(|&c| (c, effective.iterations)).collect();
+        work.push((job.costs.network.max(f64::MIN_POSITIVE), effective.tune_iterations));
         Pace { work, index: 0 }
     }
 

@@ -40,7 +40,7 @@ impl Job<'_> {
     /// Learns the biases and steps of `found`, which stays as it is where that does not bring the outputs closer.
     pub fn tune(&self, found: &mut Found, pace: &mut Pace, sink: &mut dyn Sink) -> Result<Option<UnitReport>> {
         let start = Instant::now();
-        let scale_lr = if self.recipe.method.resolved().scale_lr > 0.0 { SCALE_LR } else { 0.0 };
+        let scale_lr = if self.recipe.resolved().scale_lr > 0.0 { SCALE_LR } else { 0.0 };
         let network = self.network(found)?;
         let problem = &network.problem;
         if problem.targets.is_empty() || problem.biases.is_empty() && (problem.grids.is_empty() || scale_lr == 0.0) {
@@ -58,6 +58,7 @@ impl Job<'_> {
             warmup: method.warmup,
             beta_start: method.beta_start,
             beta_end: method.beta_end,
+            stop_settled: false,
         };
         let draws = RandomDraws {
             seed: method.seed,
@@ -91,7 +92,7 @@ impl Job<'_> {
         }
         let seconds = start.elapsed().as_secs_f64();
         let name = "network".to_string();
-        let iterations = pace.iterations();
+        let iterations = solution.losses.len();
         let report = UnitReport { name, layers, loss_before, loss_after, iterations, resumed, seconds };
         sink.event(&pace.finished(&report));
         Ok(Some(report))
@@ -108,7 +109,7 @@ impl Job<'_> {
         let targets = self.pool.install(|| float.run(&[], &[], &rows, self.shelf))?;
 
         let mut biases = Vec::new();
-        if self.recipe.method.resolved().learn_biases {
+        if self.recipe.resolved().learn_biases {
             let reached = |l: &LayerId| self.plan.layers[l.0 as usize].nodes.iter().all(|n| region.nodes.contains(n));
             let layers = (0..self.plan.layers.len() as u32).map(LayerId).filter(reached);
             biases = learned_biases(self.graph, self.plan, layers)?;

@@ -32,7 +32,7 @@ impl Recipe {
         for (key, value, low) in [
             ("activations.samples", a.samples, 1),
             ("input.samples", i.samples.unwrap_or(1), 1),
-            ("method.iterations", m.iterations, 1),
+            ("method.iterations", m.iterations.unwrap_or(1), 1),
             ("method.batch", m.batch, 1),
             ("units.max_layers", self.units.max_layers, 1),
         ] {

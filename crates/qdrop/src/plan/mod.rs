@@ -3,6 +3,7 @@
 
 mod atoms;
 mod check;
+mod effective;
 mod layers;
 mod names;
 mod recipe;
@@ -12,6 +13,7 @@ mod text;
 mod units;
 mod view;
 
+pub use effective::Effective;
 pub use names::matches;
 pub use recipe::*;
 pub use size::ByteSize;

@@ -101,11 +101,13 @@ pub struct Activations {
     /// Calibration samples from which the first grids are fitted.
     pub samples: usize,
     /// Calibration samples on which channels before depthwise layers are brought to a common width, by powers of two
-    /// that change nothing the float network computes. 0 leaves the weights as they are, as published.
-    pub equalize_samples: usize,
+    /// that change nothing the float network computes. 0 leaves the weights as they are, as published. Default: 32, 0
+    /// with the preset `paper`.
+    pub equalize_samples: Option<usize>,
     /// Calibration samples on which the first grids are held against the network's outputs: where another step lowers
-    /// the error there by a tenth, it is taken. 0 keeps the observer's, as published.
-    pub refine_samples: usize,
+    /// the error there by a tenth, it is taken. 0 keeps the observer's, as published. Default: 32, 0 with the preset
+    /// `paper`.
+    pub refine_samples: Option<usize>,
 }
 
 impl Default for Activations {
@@ -119,18 +121,11 @@ impl Default for Activations {
             last_bits: 8,
             first_output_8bit: false,
             samples: 256,
-            equalize_samples: 32,
-            refine_samples: 32,
+            equalize_samples: None,
+            refine_samples: None,
         }
     }
 }
-
-/// Iterations per unit for which the published learning rates were chosen.
-const PUBLISHED_ITERATIONS: usize = 20_000;
-/// Most iterations for the whole network that nobody asked for.
-const MOST_TUNING: usize = 1000;
-/// Most that learning rates grow when iterations are fewer.
-const MOST_FASTER: f64 = 10.0;
 
 /// A published method; each is a set of defaults for [`Method`] and [`Units`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,18 +142,34 @@ pub enum MethodName {
     Qdrop,
 }
 
-/// Options of the method; a missing option takes the named method's value.
+/// How much time a run may spend and whether it keeps to the paper: defaults for the options that are left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// The published method and schedule to the letter: 20 000 iterations, published learning rates, nothing beyond.
+    Paper,
+    /// What most networks need.
+    #[default]
+    Balanced,
+    /// A good first answer.
+    Fast,
+}
+
+/// Options of the method; a missing option takes the value of the preset and of the named method; see
+/// [`Recipe::resolved`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Method {
     /// Which method.
     pub name: MethodName,
-    /// Iterations per unit.
-    pub iterations: usize,
+    /// Defaults for the options that are left out.
+    pub preset: Preset,
+    /// Iterations per unit. Default: the preset's.
+    pub iterations: Option<usize>,
     /// Samples per iteration, drawn with replacement.
     pub batch: usize,
     /// Learning rate of the rounding variables (Adam). Default: 1e-3 for 20 000 iterations, as published; fewer take
-    /// larger steps, so that variables travel as far, at most ten times as large.
+    /// larger steps, so that variables travel as far, at most ten times as large (not with the preset `paper`).
     pub rounding_lr: Option<f64>,
     /// First learning rate of the activation steps (Adam, cosine to 0). Default: 4e-5 for 20 000 iterations, as
     /// published; larger for fewer like `rounding_lr`.
@@ -175,16 +186,20 @@ pub struct Method {
     pub input_keep: Option<f64>,
     /// Probability that an activation inside the unit keeps its quantized value, 0 to 1. Default: 0.5 for QDrop, 0 for AdaRound and BRECQ.
     pub activation_keep: Option<f64>,
+    /// Whether a unit ends before its iterations do when all roundings are settled. Default: not with the preset
+    /// `paper`.
+    pub stop_settled: Option<bool>,
     /// Whether activation steps are learned. Default: for QDrop.
     pub learn_scales: Option<bool>,
     /// Whether biases are learned with the roundings of their layers; without, rounding alone must make up for what
-    /// quantized activations shift on average, as published. Default: for QDrop.
+    /// quantized activations shift on average, as published. Default: for QDrop, not with the preset `paper`.
     pub learn_biases: Option<bool>,
     /// Whether elements of a unit's output count in its loss as much as the network's outputs depend on them; without,
-    /// all count alike, as published. Default: for QDrop.
+    /// all count alike, as published. Default: for QDrop, not with the preset `paper`.
     pub weigh_outputs: Option<bool>,
     /// Iterations in which biases and activation steps of the whole network are learned against its outputs after the
-    /// last unit; 0 leaves it at the units, as published. Default: for QDrop half of `iterations`, at most 1000, else 0.
+    /// last unit; 0 leaves it at the units, as published. Default: for QDrop half of `iterations`, at most 1000, else and
+    /// with the preset `paper` 0.
     pub tune_iterations: Option<usize>,
     /// Seed of every random choice.
     pub seed: u64,
@@ -202,7 +217,8 @@ impl Default for Method {
     fn default() -> Self {
         Method {
             name: MethodName::Qdrop,
-            iterations: PUBLISHED_ITERATIONS,
+            preset: Preset::default(),
+            iterations: None,
             batch: 32,
             rounding_lr: None,
             scale_lr: None,
@@ -212,6 +228,7 @@ impl Default for Method {
             beta_end: 2.0,
             input_keep: None,
             activation_keep: None,
+            stop_settled: None,
             learn_scales: None,
             learn_biases: None,
             weigh_outputs: None,
@@ -242,68 +259,6 @@ impl Cache {
             Cache::F32 => Precision::Single,
             Cache::F16 => Precision::Half,
         }
-    }
-}
-
-/// What a [`Method`] comes to when its own options and the named method's defaults are put together.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Effective {
-    /// Probability that an element of a unit's input is taken from the quantized network, 0 to 1.
-    pub input_keep: f64,
-    /// Probability that an activation inside the unit keeps its quantized value, 0 to 1.
-    pub activation_keep: f64,
-    /// Learning rate of the rounding variables.
-    pub rounding_lr: f64,
-    /// First learning rate of the activation steps; 0 where they are not learned.
-    pub scale_lr: f64,
-    /// Whether biases are learned.
-    pub learn_biases: bool,
-    /// Whether elements of units' outputs have weights in the loss.
-    pub weigh_outputs: bool,
-    /// Iterations for the whole network after the last unit.
-    pub tune_iterations: usize,
-    /// Whether anything is learned at all.
-    pub learns: bool,
-    /// The method's own granularity, which [`Units::granularity`] overrides.
-    pub granularity: Granularity,
-}
-
-impl Method {
-    /// The options in effect.
-    pub fn resolved(&self) -> Effective {
-        let (keep, learn_scales, granularity) = match self.name {
-            MethodName::Rtn | MethodName::Brecq => (0.0, false, Granularity::Block),
-            MethodName::Adaround => (0.0, false, Granularity::Layer),
-            MethodName::Qdrop => (0.5, true, Granularity::Block),
-        };
-        let qdrop = self.name == MethodName::Qdrop;
-        let faster = (PUBLISHED_ITERATIONS as f64 / self.iterations.max(1) as f64).clamp(1.0, MOST_FASTER);
-        Effective {
-            input_keep: self.input_keep.unwrap_or(keep),
-            activation_keep: self.activation_keep.unwrap_or(keep),
-            rounding_lr: self.rounding_lr.unwrap_or(1e-3 * faster),
-            scale_lr: if self.learn_scales.unwrap_or(learn_scales) {
-                self.scale_lr.unwrap_or(4e-5 * faster)
-            } else {
-                0.0
-            },
-            learn_biases: self.learn_biases.unwrap_or(qdrop),
-            weigh_outputs: self.weigh_outputs.unwrap_or(qdrop),
-            tune_iterations: self.tune_iterations.unwrap_or(if qdrop {
-                (self.iterations / 2).min(MOST_TUNING)
-            } else {
-                0
-            }),
-            learns: self.name != MethodName::Rtn,
-            granularity,
-        }
-    }
-}
-
-impl Recipe {
-    /// The size of units in effect.
-    pub fn resolved_granularity(&self) -> Granularity {
-        self.units.granularity.unwrap_or(self.method.resolved().granularity)
     }
 }
 
@@ -418,38 +373,4 @@ pub struct Override {
     pub weight_symmetric: Option<bool>,
     /// Symmetric activation grid.
     pub activation_symmetric: Option<bool>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn short_schedules_take_larger_steps() {
-        let rates = |iterations: usize| {
-            let e = Method { iterations, ..Method::default() }.resolved();
-            (e.rounding_lr, e.scale_lr)
-        };
-        assert_eq!(rates(20_000), (1e-3, 4e-5));
-        assert_eq!(rates(80_000), (1e-3, 4e-5));
-        assert_eq!(rates(5_000), (4e-3, 1.6e-4));
-        assert_eq!(rates(100), (1e-2, 4e-4));
-        let given = Method { iterations: 100, rounding_lr: Some(1e-3), scale_lr: Some(0.0), ..Method::default() };
-        assert_eq!((given.resolved().rounding_lr, given.resolved().scale_lr), (1e-3, 0.0));
-        let brecq = Method { name: MethodName::Brecq, ..Method::default() };
-        assert_eq!(brecq.resolved().scale_lr, 0.0);
-    }
-
-    #[test]
-    fn what_goes_beyond_the_paper_is_for_qdrop_unless_asked_for() {
-        let beyond = |name, iterations, learn_biases, tune_iterations| {
-            let e = Method { name, iterations, learn_biases, tune_iterations, ..Method::default() }.resolved();
-            (e.learn_biases, e.tune_iterations)
-        };
-        assert_eq!(beyond(MethodName::Qdrop, 20_000, None, None), (true, 1000));
-        assert_eq!(beyond(MethodName::Qdrop, 300, None, None), (true, 150));
-        assert_eq!(beyond(MethodName::Qdrop, 300, Some(false), Some(0)), (false, 0));
-        assert_eq!(beyond(MethodName::Brecq, 20_000, None, None), (false, 0));
-        assert_eq!(beyond(MethodName::Adaround, 20_000, Some(true), Some(7)), (true, 7));
-    }
 }

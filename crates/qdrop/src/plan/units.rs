@@ -96,7 +96,7 @@ type Piece = BTreeSet<usize>;
 impl Cutter<'_> {
     /// All units in order.
     fn run(&self) -> Vec<Piece> {
-        let by_layer = self.recipe.resolved_granularity() == Granularity::Layer;
+        let by_layer = self.recipe.resolved().granularity == Granularity::Layer;
         let mut done = Piece::new();
         let mut pieces: Vec<Piece> = Vec::new();
         for start in 0..self.atoms.list.len() {

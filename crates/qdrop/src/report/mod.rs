@@ -62,7 +62,7 @@ impl Stage {
             Stage::Write => "write",
             Stage::Evaluate => "evaluate",
             Stage::Compare => "compare",
-            Stage::Bench => "measure",
+            Stage::Bench => "measure speed",
         }
     }
 }
@@ -137,6 +137,11 @@ pub enum Event {
         index: usize,
         /// What came of it.
         unit: UnitReport,
+    },
+    /// How long the run will take, told before it begins.
+    Estimate {
+        /// Until the file can be written.
+        seconds: f64,
     },
     /// Something the user should know and that is no error.
     Note {
@@ -259,6 +264,8 @@ pub struct Report {
     pub bytes_after: Option<u64>,
     /// Accuracy, when labelled samples were given.
     pub accuracy: Option<Accuracy>,
+    /// Time that the run was estimated to take before it began, in seconds; short runs are not.
+    pub estimate: Option<f64>,
     /// Time per stage, in the order of the run.
     pub timings: Vec<Timing>,
     /// Samples left out because they could not be read.
@@ -285,6 +292,7 @@ impl Report {
             bytes_before: None,
             bytes_after: None,
             accuracy: None,
+            estimate: None,
             timings: Vec::new(),
             skipped: 0,
         }

@@ -131,6 +131,9 @@ impl Report {
                 t.row([timing.stage.to_string(), duration(timing.seconds)]);
             }
             t.row(["all".into(), duration(self.timings.iter().map(|t| t.seconds).sum())]);
+            if let Some(seconds) = self.estimate {
+                t.row(["estimated before".into(), duration(seconds)]);
+            }
             tables.push(t);
         }
         tables

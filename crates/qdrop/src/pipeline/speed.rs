@@ -1,0 +1,131 @@
+//! How fast this machine learns, measured before it does.
+
+use super::unit::Compiled;
+use super::weigh::Weights;
+use crate::engine::cpu::{CpuTrainer, flops};
+use crate::engine::facts::Facts;
+use crate::engine::philox::Stream;
+use crate::engine::train::{Step, Trainer};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Effective, Plan, Recipe, Unit};
+use crate::quant::Grid;
+use crate::recon::{Problem, RandomDraws};
+use crate::report::Sink;
+use crate::tensor::Rows;
+use rayon::ThreadPool;
+use std::time::Instant;
+
+/// Time that a unit is measured for at least, in seconds, and iterations.
+const LEAST: (f64, usize) = (0.05, 2);
+/// Iterations per unit below which a measurement would take too large a part of the run.
+const WORTH: usize = 50;
+/// What an iteration of the whole network takes of one of every unit, about: no weight is rounded there.
+const WHOLE: f64 = 0.5;
+/// How often all samples pass through the network besides, in iterations' time: both streams, losses before and after,
+/// first grids, weights of losses.
+const PASSES: f64 = 4.0;
+/// Grid that noise is measured on.
+const NOISE_STEP: f32 = 0.1;
+
+/// Speed of a problem.
+pub(super) struct Speed {
+    /// An iteration, in seconds: the median.
+    pub seconds: f64,
+    /// Shares of forward passes, backward passes and updates in it, 0 to 1.
+    pub shares: [f64; 3],
+    /// Operations of its products in an iteration, counted as direct sums.
+    pub flops: f64,
+}
+
+/// Speed of the iterations of `problem` on the pool of the caller, measured for `least` seconds and iterations.
+pub(super) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize)) -> Result<Speed> {
+    let method = &recipe.method;
+    let Effective { input_keep, activation_keep, rounding_lr, scale_lr, .. } = recipe.resolved();
+    let (seed, batch, samples) = (method.seed, method.batch, problem.samples());
+    let draws = RandomDraws { seed, unit: 0, batch, samples, input_keep, activation_keep };
+    let mut trainer = CpuTrainer::new(problem)?;
+    // Half of all iterations and more have a regulariser; so have these.
+    let (lambda, beta) = (method.lambda, (method.beta_start + method.beta_end) / 2.0);
+    let step = |iteration| Step { iteration, draws: &draws, lambda, beta, rounding_lr, bias_lr: rounding_lr, scale_lr };
+    // Buffers are made in the first one.
+    trainer.step(&step(1))?;
+    let warm = trainer.times();
+    let (began, mut each) = (Instant::now(), Vec::new());
+    while each.len() < least.1 || began.elapsed().as_secs_f64() < least.0 {
+        let start = Instant::now();
+        trainer.step(&step(each.len() + 2))?;
+        each.push(start.elapsed().as_secs_f64());
+    }
+    let times = trainer.times();
+    let parts = [times.forward - warm.forward, times.backward - warm.backward, times.update - warm.update];
+    let all = parts.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    each.sort_by(f64::total_cmp);
+    Ok(Speed {
+        seconds: each[(each.len() - 1) / 2],
+        shares: parts.map(|part| part / all),
+        flops: flops(&problem.program)? * batch as f64,
+    })
+}
+
+/// How long the parts of a run take, in seconds where they were measured.
+#[derive(Debug, Clone)]
+pub(super) struct Costs {
+    /// An iteration of each unit that is solved.
+    pub units: Vec<f64>,
+    /// An iteration of the whole network.
+    pub network: f64,
+    /// Whether these are seconds; else they only compare.
+    pub measured: bool,
+}
+
+impl Costs {
+    /// Measures every unit of `plan` on noise; where a run is too short for that, counts multiply-adds.
+    pub fn new(
+        graph: &Graph,
+        facts: &Facts,
+        plan: &Plan,
+        recipe: &Recipe,
+        pool: &ThreadPool,
+        sink: &mut dyn Sink,
+    ) -> Result<Self> {
+        let measured = recipe.resolved().iterations >= WORTH;
+        let mut units = Vec::new();
+        for unit in plan.units.iter().filter(|u| !u.layers.is_empty()) {
+            super::run::go_on(sink)?;
+            units.push(match measured {
+                true => noise(graph, facts, plan, recipe, unit, pool)?,
+                false => unit.multiply_adds.max(1) as f64,
+            });
+        }
+        Ok(Costs { network: WHOLE * units.iter().sum::<f64>(), units, measured })
+    }
+
+    /// Estimated time of a run on `samples`, in seconds, when its first `solved` units are known.
+    pub fn estimate(&self, recipe: &Recipe, samples: usize, solved: usize) -> Option<f64> {
+        let effective = recipe.resolved();
+        let iterations: f64 = self.units.iter().skip(solved).sum::<f64>() * effective.iterations as f64;
+        let passes = PASSES * samples as f64 / recipe.method.batch as f64 * self.units.iter().sum::<f64>();
+        let tuning = self.network * effective.tune_iterations as f64;
+        self.measured.then_some(iterations + passes + tuning)
+    }
+}
+
+/// Seconds of an iteration of `unit` on noise.
+fn noise(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, unit: &Unit, pool: &ThreadPool) -> Result<f64> {
+    let compiled = Compiled::new(graph, facts, plan, unit, recipe.resolved().learn_biases, &Weights::new())?;
+    let batch = recipe.method.batch;
+    let rows = |(i, v): (usize, &ValueId)| {
+        let (width, float) = facts.get(*v).map_or((0, true), |f| (f.numel(), f.dtype.is_float()));
+        let level = |l: usize| if float { (l as f32 - 127.5) / 75.0 } else { 0.0 };
+        let values: Vec<f32> = Stream::new(0, i as u32, 0, 0).below(width, 256).into_iter().map(level).collect();
+        (*v, Rows::new(batch, values.repeat(batch)))
+    };
+    let inputs = unit.inputs.iter().enumerate().map(rows).collect();
+    let targets = unit.outputs.iter().enumerate().map(rows).map(|(_, rows)| rows).collect();
+    let grid = |bits: u32| Grid::per_tensor(bits, NOISE_STEP, 1 << (bits - 1));
+    let weights = plan.layers.iter().map(|l| grid(l.grid.bits)).collect::<Result<Vec<_>>>()?;
+    let sites = plan.sites.iter().map(|s| grid(s.grid.bits)).collect::<Result<Vec<_>>>()?;
+    let problem = compiled.problem(&weights, &sites, &inputs, &inputs, targets)?;
+    Ok(pool.install(|| measure(&problem, recipe, LEAST))?.seconds)
+}

@@ -1,0 +1,156 @@
+//! What a recipe comes to when its options, its preset and its method's defaults are put together.
+
+use super::{Granularity, MethodName, Preset, Recipe};
+use serde::{Deserialize, Serialize};
+
+/// Iterations per unit for which the published learning rates were chosen.
+const PUBLISHED_ITERATIONS: usize = 20_000;
+/// Most iterations for the whole network that nobody asked for.
+const MOST_TUNING: usize = 1000;
+/// Most that learning rates grow when iterations are fewer.
+const MOST_FASTER: f64 = 10.0;
+/// Samples on which channels are equalized and first grids refined.
+const FEW_SAMPLES: usize = 32;
+
+impl Preset {
+    /// Iterations per unit.
+    pub fn iterations(self) -> usize {
+        match self {
+            Preset::Paper => PUBLISHED_ITERATIONS,
+            Preset::Balanced => 2000,
+            Preset::Fast => 300,
+        }
+    }
+}
+
+/// The options in effect.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Effective {
+    /// Whether anything is learned at all.
+    pub learns: bool,
+    /// Iterations per unit.
+    pub iterations: usize,
+    /// Probability that an element of a unit's input is taken from the quantized network, 0 to 1.
+    pub input_keep: f64,
+    /// Probability that an activation inside the unit keeps its quantized value, 0 to 1.
+    pub activation_keep: f64,
+    /// Learning rate of the rounding variables.
+    pub rounding_lr: f64,
+    /// First learning rate of the activation steps; 0 where they are not learned.
+    pub scale_lr: f64,
+    /// Whether a unit ends when its roundings are settled.
+    pub stop_settled: bool,
+    /// Whether biases are learned.
+    pub learn_biases: bool,
+    /// Whether elements of units' outputs have weights in the loss.
+    pub weigh_outputs: bool,
+    /// Iterations for the whole network after the last unit.
+    pub tune_iterations: usize,
+    /// Samples on which channels before depthwise layers are equalized; 0: never.
+    pub equalize_samples: usize,
+    /// Samples on which first grids are refined; 0: never.
+    pub refine_samples: usize,
+    /// Size of units.
+    pub granularity: Granularity,
+}
+
+impl Recipe {
+    /// The options in effect.
+    pub fn resolved(&self) -> Effective {
+        let method = &self.method;
+        let (keep, learn_scales, granularity) = match method.name {
+            MethodName::Rtn | MethodName::Brecq => (0.0, false, Granularity::Block),
+            MethodName::Adaround => (0.0, false, Granularity::Layer),
+            MethodName::Qdrop => (0.5, true, Granularity::Block),
+        };
+        let beyond = method.preset != Preset::Paper;
+        let qdrop_beyond = beyond && method.name == MethodName::Qdrop;
+        let iterations = method.iterations.unwrap_or(method.preset.iterations());
+        let faster = match beyond {
+            true => (PUBLISHED_ITERATIONS as f64 / iterations.max(1) as f64).clamp(1.0, MOST_FASTER),
+            false => 1.0,
+        };
+        let learned_scales = method.learn_scales.unwrap_or(learn_scales);
+        let tuning = if qdrop_beyond { (iterations / 2).min(MOST_TUNING) } else { 0 };
+        let few = if beyond { FEW_SAMPLES } else { 0 };
+        Effective {
+            learns: method.name != MethodName::Rtn,
+            iterations,
+            input_keep: method.input_keep.unwrap_or(keep),
+            activation_keep: method.activation_keep.unwrap_or(keep),
+            rounding_lr: method.rounding_lr.unwrap_or(1e-3 * faster),
+            scale_lr: if learned_scales { method.scale_lr.unwrap_or(4e-5 * faster) } else { 0.0 },
+            stop_settled: method.stop_settled.unwrap_or(beyond),
+            learn_biases: method.learn_biases.unwrap_or(qdrop_beyond),
+            weigh_outputs: method.weigh_outputs.unwrap_or(qdrop_beyond),
+            tune_iterations: method.tune_iterations.unwrap_or(tuning),
+            equalize_samples: self.activations.equalize_samples.unwrap_or(few),
+            refine_samples: self.activations.refine_samples.unwrap_or(few),
+            granularity: self.units.granularity.unwrap_or(granularity),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Activations, Method};
+
+    fn resolved(method: Method) -> Effective {
+        Recipe { method, ..Recipe::default() }.resolved()
+    }
+
+    #[test]
+    fn short_schedules_take_larger_steps() {
+        let rates = |iterations: usize| {
+            let e = resolved(Method { iterations: Some(iterations), ..Method::default() });
+            (e.rounding_lr, e.scale_lr)
+        };
+        assert_eq!(rates(20_000), (1e-3, 4e-5));
+        assert_eq!(rates(80_000), (1e-3, 4e-5));
+        assert_eq!(rates(5_000), (4e-3, 1.6e-4));
+        assert_eq!(rates(100), (1e-2, 4e-4));
+        let given = Method { iterations: Some(100), rounding_lr: Some(1e-3), scale_lr: Some(0.0), ..Method::default() };
+        let given = resolved(given);
+        assert_eq!((given.rounding_lr, given.scale_lr), (1e-3, 0.0));
+        let brecq = Method { name: MethodName::Brecq, ..Method::default() };
+        assert_eq!(resolved(brecq).scale_lr, 0.0);
+    }
+
+    #[test]
+    fn what_goes_beyond_the_paper_is_for_qdrop_unless_asked_for() {
+        let beyond = |name, iterations, learn_biases, tune_iterations| {
+            let iterations = Some(iterations);
+            let e = resolved(Method { name, iterations, learn_biases, tune_iterations, ..Method::default() });
+            (e.learn_biases, e.tune_iterations)
+        };
+        assert_eq!(beyond(MethodName::Qdrop, 20_000, None, None), (true, 1000));
+        assert_eq!(beyond(MethodName::Qdrop, 300, None, None), (true, 150));
+        assert_eq!(beyond(MethodName::Qdrop, 300, Some(false), Some(0)), (false, 0));
+        assert_eq!(beyond(MethodName::Brecq, 20_000, None, None), (false, 0));
+        assert_eq!(beyond(MethodName::Adaround, 20_000, Some(true), Some(7)), (true, 7));
+    }
+
+    #[test]
+    fn the_preset_of_the_paper_is_the_published_method() {
+        let paper = Method { preset: Preset::Paper, ..Method::default() };
+        let e = resolved(paper.clone());
+        assert_eq!((e.iterations, e.rounding_lr, e.scale_lr), (20_000, 1e-3, 4e-5));
+        assert_eq!((e.learn_biases, e.weigh_outputs, e.stop_settled, e.tune_iterations), (false, false, false, 0));
+        assert_eq!((e.equalize_samples, e.refine_samples), (0, 0));
+        assert_eq!((e.input_keep, e.activation_keep), (0.5, 0.5));
+        let short = resolved(Method { iterations: Some(100), ..paper.clone() });
+        assert_eq!((short.iterations, short.rounding_lr), (100, 1e-3), "typed options win, rates stay");
+        let activations = Activations { refine_samples: Some(8), ..Activations::default() };
+        let refined = Recipe { method: paper, activations, ..Recipe::default() }.resolved();
+        assert_eq!((refined.refine_samples, refined.equalize_samples), (8, 0));
+    }
+
+    #[test]
+    fn presets_differ_in_time() {
+        let iterations = |preset| resolved(Method { preset, ..Method::default() }).iterations;
+        assert!(iterations(Preset::Fast) < iterations(Preset::Balanced));
+        assert!(iterations(Preset::Balanced) < iterations(Preset::Paper));
+        assert_eq!(Method::default().preset, Preset::Balanced);
+    }
+}
