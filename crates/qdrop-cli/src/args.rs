@@ -301,6 +301,9 @@ pub struct Wish {
     /// Bits of the first and the last weight layer and of the tensor that reaches the last [default: 8]
     #[arg(long, value_name = "BITS")]
     pub first_last_bits: Option<u32>,
+    /// Bits of embedding tables, rounded to nearest: 2 to 8, or 32 for float [default: 8]
+    #[arg(long, value_name = "BITS")]
+    pub embedding_bits: Option<u32>,
     /// Output of the first layer at 8 bit too
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub first_output_8bit: Option<bool>,
@@ -325,6 +328,9 @@ pub struct Wish {
     /// Size of the pieces solved at once [default: block; layer for adaround]
     #[arg(long, value_parser = names::<Granularity>(&["block", "layer"]))]
     pub granularity: Option<Granularity>,
+    /// Blocks that are solved as one unit, at most; 2 joins attention and feed-forward [default: 1]
+    #[arg(long, value_name = "N")]
+    pub blocks: Option<usize>,
     /// Form of the written file: 8-bit operators that run everywhere, or native 4- and 2-bit types [default: qcdq]
     #[arg(long, value_parser = names::<Format>(&["qcdq", "qdq"]))]
     pub file_format: Option<Format>,

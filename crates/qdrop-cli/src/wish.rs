@@ -45,6 +45,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set(&mut recipe.weights.per_channel, &wish.per_channel);
     set(&mut recipe.weights.observer, &wish.observer);
     set(&mut recipe.weights.first_last_bits, &wish.first_last_bits);
+    set(&mut recipe.weights.embedding_bits, &wish.embedding_bits);
     set(&mut recipe.activations.bits, &wish.activations);
     set(&mut recipe.activations.observer, &wish.observer);
     set_some(&mut recipe.activations.equalize_samples, &wish.equalize_samples);
@@ -68,6 +69,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set_some(&mut recipe.method.input_keep, &wish.keep_probability);
     set_some(&mut recipe.method.activation_keep, &wish.keep_probability);
     set_some(&mut recipe.units.granularity, &wish.granularity);
+    set(&mut recipe.units.blocks, &wish.blocks);
     set_some(&mut recipe.input.samples, &wish.samples);
     set(&mut recipe.output.format, &wish.file_format);
 }

@@ -5,7 +5,7 @@ use crate::{Outcome, checks, out, wish};
 use qdrop::Result;
 use qdrop::graph::{Graph, ValueId};
 use qdrop::pipeline::{self, Memory};
-use qdrop::plan::{Plan, Recipe};
+use qdrop::plan::{LayerId, Plan, Recipe};
 use qdrop::report::{Table, bytes, count};
 use serde::Serialize;
 
@@ -49,6 +49,8 @@ struct UnitView {
 #[derive(Debug, Serialize)]
 struct LayerView {
     name: String,
+    unit: String,
+    learned: bool,
     weight: String,
     shape: Vec<usize>,
     bits: u32,
@@ -99,7 +101,7 @@ pub fn without_batch(shapes: &[Vec<usize>]) -> Vec<Vec<usize>> {
 
 fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, predicted_memory: Memory) -> View {
     let name = |&v: &ValueId| graph.value(v).name.clone();
-    let layer = |id: &qdrop::plan::LayerId| &plan.layers[id.0 as usize];
+    let layer = |id: &LayerId| &plan.layers[id.0 as usize];
     let site = |id: &qdrop::plan::SiteId| &plan.sites[id.0 as usize];
     let units = plan.units.iter().map(|u| UnitView {
         name: u.name.clone(),
@@ -114,8 +116,12 @@ fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, predicted_me
         multiply_adds: u.multiply_adds,
         cache_bytes_per_sample: u.cache_bytes,
     });
-    let layers = plan.layers.iter().map(|l| LayerView {
+    let unit = |id: LayerId| plan.units.iter().find(|u| u.layers.contains(&id) || u.fixed.contains(&id));
+    let learned = |id: LayerId| plan.units.iter().any(|u| u.layers.contains(&id));
+    let layers = (0..).map(LayerId).zip(&plan.layers).map(|(id, l)| LayerView {
         name: l.name.clone(),
+        unit: unit(id).map_or_else(String::new, |u| u.name.clone()),
+        learned: learned(id),
         weight: name(&l.weight),
         shape: l.shape.clone(),
         bits: l.grid.bits,
@@ -172,18 +178,15 @@ fn text(v: &View) -> String {
         ]);
     }
     let mut layers = Table::new("Layers", "unit|layer|shape|>bits|grid");
-    for u in &v.units {
-        for name in &u.layers {
-            for l in v.layers.iter().filter(|l| l.name == *name) {
-                let grid = format!(
-                    "{}, {}",
-                    if l.per_channel { "per channel" } else { "per tensor" },
-                    if l.symmetric { "symmetric" } else { "asymmetric" }
-                );
-                let shape = l.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
-                layers.row([u.name.clone(), l.name.clone(), shape, l.bits.to_string(), grid]);
-            }
-        }
+    for l in &v.layers {
+        let grid = format!(
+            "{}, {}{}",
+            if l.per_channel { "per channel" } else { "per tensor" },
+            if l.symmetric { "symmetric" } else { "asymmetric" },
+            if l.learned { "" } else { ", to nearest" }
+        );
+        let shape = l.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+        layers.row([l.unit.clone(), l.name.clone(), shape, l.bits.to_string(), grid]);
     }
     let mut sites = Table::new("Activation sites", "value|>bits|grid|read quantized by");
     for s in &v.sites {

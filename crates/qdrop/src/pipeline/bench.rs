@@ -105,7 +105,7 @@ pub fn bench(
     for (number, unit) in plan.units.iter().enumerate() {
         run::go_on(sink)?;
         let learn_biases = recipe.resolved().learn_biases;
-        let compiled = Compiled::new(graph, &facts, &plan, unit, learn_biases, &Weights::new())?;
+        let compiled = Compiled::new(graph, &facts, &plan, unit, learn_biases, &Weights::new(), Some(&found))?;
         let start = Instant::now();
         let targets = pool.install(|| compiled.float_outputs(&float, &shelf))?;
         let (_, next) = pool.install(|| compiled.quantized(&quantized, &found, &targets, Some(&shelf)))?;

@@ -143,7 +143,7 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
         stages.add(inputs + ends, whole.learning + positions);
     }
     for (number, unit) in plan.units.iter().enumerate() {
-        let compiled = Compiled::new(graph, facts, plan, unit, effective.learn_biases, &Weights::new())?;
+        let compiled = Compiled::new(graph, facts, plan, unit, effective.learn_biases, &Weights::new(), None)?;
         let Footprint { inference, learning } = compiled.footprint(samples, method.batch, threads)?;
         let (entered, left) = (graph_inputs(graph, &unit.inputs), sum(&mut unit.outputs.iter().copied()));
         let read = sum(&mut unit.inputs.iter().copied());

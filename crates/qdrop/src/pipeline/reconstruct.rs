@@ -56,7 +56,8 @@ impl Job<'_> {
         let learn_biases = self.recipe.resolved().learn_biases;
         let learned_quantized = self.recipe.resolved().activation_keep > 0.0;
         for (number, unit) in units.iter().enumerate() {
-            let compiled = Compiled::new(self.graph, self.facts, self.plan, unit, learn_biases, &self.loss_weights)?;
+            let (graph, facts, weights) = (self.graph, self.facts, &self.loss_weights);
+            let compiled = Compiled::new(graph, facts, self.plan, unit, learn_biases, weights, Some(&found))?;
             let targets = self.pool.install(|| compiled.float_outputs(&float, self.shelf))?;
             let quantize = |cache: &Cache, found: &Found, keep| {
                 self.pool.install(|| compiled.quantized(cache, found, &targets, keep))

@@ -147,6 +147,11 @@ pub(super) fn shapes_of(samples: &dyn Samples) -> Result<Vec<Vec<usize>>> {
     Ok(samples.get(0)?.iter().map(|t| t.shape().to_vec()).collect())
 }
 
+/// Shapes of one sample with its batch axis, per input of `graph`.
+pub(super) fn input_facts(graph: &Graph, facts: &Facts) -> Vec<Vec<usize>> {
+    graph.inputs.iter().filter_map(|&v| facts.get(v)).map(|f| f.shape.clone()).collect()
+}
+
 /// The outputs of `graph` that can be compared as numbers.
 pub(super) fn real_outputs(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     graph.outputs.iter().copied().filter(|&v| facts.get(v).is_some_and(|f| is_real(f.dtype))).collect()

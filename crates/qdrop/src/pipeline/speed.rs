@@ -113,7 +113,7 @@ impl Costs {
 
 /// Seconds of an iteration of `unit` on noise.
 fn noise(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, unit: &Unit, pool: &ThreadPool) -> Result<f64> {
-    let compiled = Compiled::new(graph, facts, plan, unit, recipe.resolved().learn_biases, &Weights::new())?;
+    let compiled = Compiled::new(graph, facts, plan, unit, recipe.resolved().learn_biases, &Weights::new(), None)?;
     let batch = recipe.method.batch;
     let rows = |(i, v): (usize, &ValueId)| {
         let (width, float) = facts.get(*v).map_or((0, true), |f| (f.numel(), f.dtype.is_float()));

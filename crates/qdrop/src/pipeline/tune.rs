@@ -6,18 +6,17 @@
 
 use super::reconstruct::{Found, Job, Pace};
 use super::run;
-use super::unit::{Loss, bias, learned_biases};
+use super::unit::{Loss, bias, learned_biases, rounded};
 use crate::engine::cpu::Runner;
 use crate::engine::facts;
 use crate::engine::program::{Region, compile};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, ValueId};
+use crate::graph::ValueId;
 use crate::plan::LayerId;
 use crate::quant::Grid;
 use crate::recon::{Problem, RandomDraws, Settings};
 use crate::report::{Sink, UnitReport};
-use crate::tensor::{Rows, Tensor};
-use std::sync::Arc;
+use crate::tensor::Rows;
 use std::time::Instant;
 
 /// Number of the random streams, which separates them from those of units.
@@ -120,8 +119,8 @@ impl Job<'_> {
             region.inputs.contains(&value) || computed(value)
         };
         let sites: Vec<usize> = (0..self.plan.sites.len()).filter(reached).collect();
-        let rounded = self.rounded(found)?;
-        let facts = facts::infer(&rounded, &self.shapes())?;
+        let rounded = rounded(self.graph, self.plan, found.weights.iter())?;
+        let facts = facts::infer(&rounded, &run::input_facts(self.graph, self.facts))?;
         let region = Region {
             weights: biases.iter().map(|b| b.1).collect(),
             sites: sites.iter().map(|&i| (self.plan.sites[i].value, self.plan.sites[i].readers.clone())).collect(),
@@ -143,21 +142,5 @@ impl Job<'_> {
             targets,
         };
         Ok(Network { problem, biases: region.weights, sites })
-    }
-
-    /// The network with its weights rounded.
-    fn rounded(&self, found: &Found) -> Result<Graph> {
-        let mut rounded = self.graph.clone();
-        for weight in &found.weights {
-            let layer = &self.plan.layers[weight.layer];
-            let content = weight.grid.dequantize_u8(&layer.shape, &weight.integers)?;
-            rounded.value_mut(layer.weight).constant = Some(Arc::new(Tensor::f32(&layer.shape, content)));
-        }
-        Ok(rounded)
-    }
-
-    /// Shapes of one sample, per input.
-    fn shapes(&self) -> Vec<Vec<usize>> {
-        self.graph.inputs.iter().filter_map(|&v| self.facts.get(v)).map(|f| f.shape.clone()).collect()
     }
 }

@@ -1,18 +1,20 @@
 //! One unit of a plan, ready to be run and solved.
 
 use super::reconstruct::Found;
+use super::run;
 use super::weigh::Weights;
 use crate::engine::cpu::{CpuTrainer, Footprint, Runner, footprint};
-use crate::engine::facts::Facts;
+use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::{LossWeights, Losses, Step, Trainer, loss_rest};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit};
-use crate::quant::Grid;
+use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{Bias, Problem, Solution, Weight};
-use crate::tensor::{Rows, RowsWriter, Shelf};
+use crate::tensor::{Rows, RowsWriter, Shelf, Tensor};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Values of one stream (float or quantized) that units still to come read.
 pub(super) type Cache = BTreeMap<ValueId, Rows>;
@@ -24,7 +26,9 @@ pub(super) type Biases = BTreeMap<ValueId, Vec<f32>>;
 pub(super) struct Compiled<'a> {
     unit: &'a Unit,
     plan: &'a Plan,
+    /// With the rounded content of weights that are known.
     program: Program,
+    float_runner: Runner,
     runner: Runner,
     float: Vec<Vec<f32>>,
     /// Biases that are learned: layer, value, float content.
@@ -43,6 +47,7 @@ impl<'a> Compiled<'a> {
         unit: &'a Unit,
         learn_biases: bool,
         loss_weights: &Weights,
+        found: Option<&Found>,
     ) -> Result<Self> {
         let mut sites = unit.sites.clone();
         for (i, site) in plan.sites.iter().enumerate() {
@@ -63,15 +68,24 @@ impl<'a> Compiled<'a> {
             weights: layers().map(|l| l.weight).chain(biases.iter().map(|b| b.1)).collect(),
             sites: sites.iter().map(|s| (site(s).value, site(s).readers.clone())).collect(),
         };
-        let program = compile(graph, facts, &region)?;
+        let float_program = compile(graph, facts, &region)?;
+        let program = match found {
+            Some(found) if !unit.fixed.is_empty() => {
+                let fixed = unit.fixed.iter().map(|l| &found.weights[l.0 as usize]);
+                let rounded = rounded(graph, plan, fixed)?;
+                let shapes = run::input_facts(graph, facts);
+                compile(&rounded, &facts::infer(&rounded, &shapes)?, &region)?
+            }
+            _ => float_program.clone(),
+        };
         let content = |layer: &Layer| match graph.constant(layer.weight) {
             Some(tensor) => tensor.to_f32(),
             None => Err(Error::internal(format!("weight of `{}` is not constant", layer.name))),
         };
         let float = layers().map(content).collect::<Result<_>>()?;
-        let runner = Runner::new(&program)?;
+        let (float_runner, runner) = (Runner::new(&float_program)?, Runner::new(&program)?);
         let loss_weights = unit.outputs.iter().map(|v| loss_weights.get(v).cloned()).collect();
-        Ok(Compiled { unit, plan, runner, program, float, biases, sites, loss_weights })
+        Ok(Compiled { unit, plan, float_runner, runner, program, float, biases, sites, loss_weights })
     }
 
     /// What working on it takes.
@@ -88,7 +102,7 @@ impl<'a> Compiled<'a> {
     pub fn float_outputs(&self, cache: &Cache, shelf: &Shelf) -> Result<Vec<Rows>> {
         let biases = self.biases.iter().map(|b| b.2.as_slice());
         let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(biases).collect();
-        self.runner.run(&weights, &vec![None; self.sites.len()], &self.inputs(cache)?, shelf)
+        self.float_runner.run(&weights, &vec![None; self.sites.len()], &self.inputs(cache)?, shelf)
     }
 
     /// The reconstruction loss of the quantized unit over all samples in `cache`, whose float outputs are `targets`.
@@ -194,6 +208,21 @@ impl<'a> Loss<'a> {
     pub fn total(&self) -> f64 {
         self.sums.iter().zip(&self.rest).map(|(sum, rest)| sum / rest).sum()
     }
+}
+
+/// `graph` with the content of `weights` rounded.
+pub(super) fn rounded<'a>(
+    graph: &Graph,
+    plan: &Plan,
+    weights: impl Iterator<Item = &'a QuantizedWeight>,
+) -> Result<Graph> {
+    let mut rounded = graph.clone();
+    for weight in weights {
+        let layer = &plan.layers[weight.layer];
+        let content = weight.grid.dequantize_u8(&layer.shape, &weight.integers)?;
+        rounded.value_mut(layer.weight).constant = Some(Arc::new(Tensor::f32(&layer.shape, content)));
+    }
+    Ok(rounded)
 }
 
 /// Those of `layers` whose constant bias can be learned, for nothing else reads it, with the bias and its float content.

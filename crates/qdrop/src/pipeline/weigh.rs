@@ -95,6 +95,7 @@ mod tests {
             inputs: vec![],
             outputs: outputs.to_vec(),
             layers: vec![],
+            fixed: vec![],
             sites: vec![],
             parameters: 0,
             multiply_adds: 0,

@@ -57,9 +57,10 @@ impl Atoms {
                     of_value[v.0 as usize] = Some(index);
                 }
             }
-            let mut inputs: Vec<ValueId> = view.operands(id).collect();
-            inputs.sort();
-            inputs.dedup();
+            let made: BTreeSet<ValueId> =
+                nodes.iter().flat_map(|&n| &graph.node(n).outputs).flatten().copied().collect();
+            let read = nodes.iter().flat_map(|&n| view.operands(n)).filter(|v| !made.contains(v));
+            let inputs: Vec<ValueId> = read.collect::<BTreeSet<_>>().into_iter().collect();
             for v in &inputs {
                 atoms.readers[v.0 as usize].push(index);
             }
@@ -92,8 +93,9 @@ impl Atoms {
         needed
     }
 
-    /// The first step at which two of the ways that leave `value` through steps outside `done` meet.
-    pub fn join(&self, value: ValueId, done: &BTreeSet<usize>) -> Option<usize> {
+    /// The first step at which two of the ways that leave `value` through steps outside `done` meet; ways into `met`
+    /// count as one.
+    pub fn join(&self, value: ValueId, done: &BTreeSet<usize>, met: &BTreeSet<usize>) -> Option<usize> {
         let ways: Vec<usize> = self.open_readers(value, done);
         if ways.len() < 2 {
             return None;
@@ -101,6 +103,10 @@ impl Atoms {
         // For each later step the first way that leads to it; meeting a second way ends the search.
         let mut way: Vec<Option<usize>> = vec![None; self.list.len()];
         for i in ways[0]..self.list.len() {
+            if met.contains(&i) {
+                way[i] = Some(usize::MAX);
+                continue;
+            }
             let mut from: BTreeSet<usize> = self.list[i].before.iter().filter_map(|&b| way[b]).collect();
             if ways.contains(&i) {
                 from.insert(i);

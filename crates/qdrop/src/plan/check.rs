@@ -11,6 +11,7 @@ impl Recipe {
         let (w, a, m, i) = (&self.weights, &self.activations, &self.method, &self.input);
         bits("weights.bits", w.bits)?;
         bits("weights.first_last_bits", w.first_last_bits)?;
+        bits("weights.embedding_bits", w.embedding_bits)?;
         bits("activations.bits", a.bits)?;
         bits("activations.last_bits", a.last_bits)?;
         for (key, value, low, high) in [
@@ -35,6 +36,7 @@ impl Recipe {
             ("method.iterations", m.iterations.unwrap_or(1), 1),
             ("method.batch", m.batch, 1),
             ("units.max_layers", self.units.max_layers, 1),
+            ("units.blocks", self.units.blocks, 1),
         ] {
             if value < low {
                 return Err(Error::recipe(format!("{key}: expected at least {low}, got {value}")));

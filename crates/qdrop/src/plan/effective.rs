@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 const PUBLISHED_ITERATIONS: usize = 20_000;
 /// Most iterations for the whole network that nobody asked for.
 const MOST_TUNING: usize = 1000;
-/// Most that learning rates grow when iterations are fewer.
-const MOST_FASTER: f64 = 10.0;
+/// Most that the learning rates of roundings and of steps grow when iterations are fewer.
+const MOST_FASTER: (f64, f64) = (50.0, 10.0);
 /// Samples on which channels are equalized and first grids refined.
 const FEW_SAMPLES: usize = 32;
 
@@ -66,10 +66,8 @@ impl Recipe {
         let beyond = method.preset != Preset::Paper;
         let qdrop_beyond = beyond && method.name == MethodName::Qdrop;
         let iterations = method.iterations.unwrap_or(method.preset.iterations());
-        let faster = match beyond {
-            true => (PUBLISHED_ITERATIONS as f64 / iterations.max(1) as f64).clamp(1.0, MOST_FASTER),
-            false => 1.0,
-        };
+        let fewer = if beyond { PUBLISHED_ITERATIONS as f64 / iterations.max(1) as f64 } else { 1.0 };
+        let faster = |most: f64| fewer.clamp(1.0, most);
         let learned_scales = method.learn_scales.unwrap_or(learn_scales);
         let tuning = if qdrop_beyond { (iterations / 2).min(MOST_TUNING) } else { 0 };
         let few = if beyond { FEW_SAMPLES } else { 0 };
@@ -78,8 +76,8 @@ impl Recipe {
             iterations,
             input_keep: method.input_keep.unwrap_or(keep),
             activation_keep: method.activation_keep.unwrap_or(keep),
-            rounding_lr: method.rounding_lr.unwrap_or(1e-3 * faster),
-            scale_lr: if learned_scales { method.scale_lr.unwrap_or(4e-5 * faster) } else { 0.0 },
+            rounding_lr: method.rounding_lr.unwrap_or(1e-3 * faster(MOST_FASTER.0)),
+            scale_lr: if learned_scales { method.scale_lr.unwrap_or(4e-5 * faster(MOST_FASTER.1)) } else { 0.0 },
             stop_settled: method.stop_settled.unwrap_or(beyond),
             learn_biases: method.learn_biases.unwrap_or(qdrop_beyond),
             weigh_outputs: method.weigh_outputs.unwrap_or(qdrop_beyond),
@@ -109,7 +107,8 @@ mod tests {
         assert_eq!(rates(20_000), (1e-3, 4e-5));
         assert_eq!(rates(80_000), (1e-3, 4e-5));
         assert_eq!(rates(5_000), (4e-3, 1.6e-4));
-        assert_eq!(rates(100), (1e-2, 4e-4));
+        assert_eq!(rates(1000), (2e-2, 4e-4));
+        assert_eq!(rates(100), (5e-2, 4e-4));
         let given = Method { iterations: Some(100), rounding_lr: Some(1e-3), scale_lr: Some(0.0), ..Method::default() };
         let given = resolved(given);
         assert_eq!((given.rounding_lr, given.scale_lr), (1e-3, 0.0));

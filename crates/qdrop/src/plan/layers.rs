@@ -56,11 +56,21 @@ impl Layers {
                 readers.entry(weight).or_default().push(id);
             }
         }
+        let active = view.graph.node_ids().filter(|id| view.active[id.0 as usize]);
+        for (id, table) in active.filter_map(|id| Some((id, view.table(id)?))) {
+            readers.entry(table).or_default().push(id);
+        }
+        readers.values_mut().for_each(|nodes| nodes.sort());
         let mut order: Vec<(ValueId, Vec<NodeId>)> = readers.into_iter().collect();
         order.sort_by_key(|(_, nodes)| nodes[0]);
         for (weight, nodes) in order {
             let edge = nodes.iter().any(|id| self.first.contains(id) || self.last.contains(id));
-            let mut bits = if w.bits == 32 || !edge { w.bits } else { w.first_last_bits };
+            let mut bits = match () {
+                () if w.bits == 32 => 32,
+                () if nodes.iter().any(|&id| view.role(id) == Role::Table) => w.embedding_bits,
+                () if edge => w.first_last_bits,
+                () => w.bits,
+            };
             let mut symmetric = w.symmetric;
             for o in matching(view, recipe, &nodes) {
                 bits = o.weight_bits.unwrap_or(bits);
@@ -116,6 +126,8 @@ fn channel_axis(op: &Op, shape: &[usize]) -> Option<usize> {
         Op::ConvTranspose { .. } => Some(1),
         Op::Gemm { trans_b, .. } => Some(if *trans_b { 0 } else { 1 }),
         Op::MatMul if rank >= 2 => Some(rank - 1),
+        // Each row of a table has its own step.
+        Op::Gather { .. } => Some(0),
         _ => None,
     }
     .filter(|&a| a < rank)

@@ -60,7 +60,7 @@ pub struct GridSpec {
     pub percentile: f64,
 }
 
-/// A weight to quantize.
+/// A weight to quantize, of layers or a table that rows are looked up in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Layer {
     /// The layer's name (of its first node).
@@ -103,6 +103,8 @@ pub struct Unit {
     pub outputs: Vec<ValueId>,
     /// Layers whose rounding is learned here (a shared weight belongs to its first unit).
     pub layers: Vec<LayerId>,
+    /// Layers that are read here and whose rounding is known: tables, and those that belong to an earlier unit.
+    pub fixed: Vec<LayerId>,
     /// Sites whose step is learned here: on values computed here, or, where only some readers see a site, the unit of its first reader.
     pub sites: Vec<SiteId>,
     /// Weights and biases, in elements.
@@ -180,7 +182,7 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
         let mine: BTreeSet<NodeId> = nodes.iter().copied().collect();
         let mut inputs: Vec<ValueId> = Vec::new();
         let mut outputs = Vec::new();
-        let mut unit_layers = Vec::new();
+        let (mut unit_layers, mut fixed) = (Vec::new(), BTreeSet::new());
         for &id in &nodes {
             for v in view.operands(id) {
                 if !inside.contains(&v) && !inputs.contains(&v) {
@@ -193,7 +195,15 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
                     outputs.push(v);
                 }
             }
-            unit_layers.extend(layers.of.get(&id).copied().filter(|&l| known_layers.insert(l)));
+            let Some(&layer) = layers.of.get(&id) else { continue };
+            if view.role(id) == view::Role::Table {
+                known_layers.insert(layer);
+            }
+            if known_layers.insert(layer) {
+                unit_layers.push(layer);
+            } else if !unit_layers.contains(&layer) {
+                fixed.insert(layer);
+            }
         }
         let bytes = |v: &ValueId| view.facts.get(*v).map_or(0, |f| f.shape.iter().product::<usize>() as u64 * 4);
         let cache_bytes = 2 * inputs.iter().map(bytes).sum::<u64>() + outputs.iter().map(bytes).sum::<u64>();
@@ -206,6 +216,7 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
             inputs,
             outputs,
             layers,
+            fixed: fixed.into_iter().collect(),
             sites: Vec::new(),
             parameters,
             multiply_adds,

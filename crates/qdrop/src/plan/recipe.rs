@@ -54,6 +54,8 @@ pub struct Weights {
     pub percentile: f64,
     /// Bits of the first and of the last weight layer.
     pub first_last_bits: u32,
+    /// Bits of tables that rows are looked up in (embeddings), rounded to nearest.
+    pub embedding_bits: u32,
 }
 
 impl Default for Weights {
@@ -65,6 +67,7 @@ impl Default for Weights {
             observer: Observer::Mse,
             percentile: 99.99,
             first_last_bits: 8,
+            embedding_bits: 8,
         }
     }
 }
@@ -169,10 +172,10 @@ pub struct Method {
     /// Samples per iteration, drawn with replacement.
     pub batch: usize,
     /// Learning rate of the rounding variables (Adam). Default: 1e-3 for 20 000 iterations, as published; fewer take
-    /// larger steps, so that variables travel as far, at most ten times as large (not with the preset `paper`).
+    /// larger steps, so that variables travel as far, at most 50 times as large (not with the preset `paper`).
     pub rounding_lr: Option<f64>,
     /// First learning rate of the activation steps (Adam, cosine to 0). Default: 4e-5 for 20 000 iterations, as
-    /// published; larger for fewer like `rounding_lr`.
+    /// published; larger for fewer like `rounding_lr`, at most ten times as large.
     pub scale_lr: Option<f64>,
     /// Weight of the rounding regulariser: 0.01 for ResNet and RegNet, 0.1 for MobileNetV2, 0.2 for MNASNet.
     pub lambda: f64,
@@ -278,15 +281,17 @@ pub enum Granularity {
 pub struct Units {
     /// Block or layer. Default: layer for AdaRound, block for the others.
     pub granularity: Option<Granularity>,
-    /// Most weight layers in a block.
+    /// Most weight layers in a unit.
     pub max_layers: usize,
+    /// Blocks that are solved as one unit, at most: 2 joins the attention and the feed-forward part of an encoder layer.
+    pub blocks: usize,
     /// Name patterns of nodes (`*` matches anything) after which a unit must end.
     pub cut_after: Vec<String>,
 }
 
 impl Default for Units {
     fn default() -> Self {
-        Units { granularity: None, max_layers: 12, cut_after: Vec::new() }
+        Units { granularity: None, max_layers: 12, blocks: 1, cut_after: Vec::new() }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Which activations are quantized.
 //!
 //! Placement `producer`: the tensor that a layer, a product of activations or a junction (residual sum, gating
-//! product) makes, after its activation function; what only feeds a junction is left to the junction. Where other
-//! arithmetic (normalisation, softmax) stands before a layer, its result is quantized too. Only tensors behind a
-//! layer and before another one count, so neither the network input nor the last layer's output has a site.
+//! product) makes, after its activation function; what only feeds a junction is left to the junction, and what only
+//! feeds a softmax (scores of attention, masked or not) stays float. Where other arithmetic (normalisation, softmax)
+//! stands before a layer, its result is quantized too. Only tensors behind a layer or a table and before another one
+//! count, so neither the network input nor the last layer's output has a site.
 //!
 //! Placement `consumer`: every activation operand of a layer, a product or a residual sum.
 
@@ -72,6 +73,19 @@ fn tail(view: &View, value: ValueId) -> ValueId {
     value
 }
 
+/// Whether softmax alone reads `value`, perhaps moved.
+fn only_softmax(view: &View, value: ValueId) -> bool {
+    let readers = &view.consumers[value.0 as usize];
+    let reads = |&(id, _): &(NodeId, usize)| {
+        let node = view.graph.node(id);
+        match view.role(id) {
+            Role::Movement => view.single_output(node).is_some_and(|out| only_softmax(view, out)),
+            _ => matches!(node.op, Op::Softmax { .. }),
+        }
+    };
+    !view.leaves[value.0 as usize] && !readers.is_empty() && readers.iter().all(reads)
+}
+
 fn by_producer(view: &View, layers: &Layers) -> BTreeMap<ValueId, Draft> {
     let mut drafts: BTreeMap<ValueId, Draft> = BTreeMap::new();
     let graph = view.graph;
@@ -82,6 +96,9 @@ fn by_producer(view: &View, layers: &Layers) -> BTreeMap<ValueId, Draft> {
         let Some(out) = view.single_output(graph.node(id)) else { continue };
         let tail = tail(view, out);
         let i = tail.0 as usize;
+        if only_softmax(view, tail) {
+            continue;
+        }
         if view.after_layer[i] && view.before_layer[i] && view.is_float(tail) {
             let draft = drafts.entry(tail).or_default();
             draft.owners.push(id);

@@ -15,6 +15,7 @@ const KEYS: &[Key] = &[
     ("weights", "observer", "", "how the first range is found: mse, min-max or percentile"),
     ("weights", "percentile", "", "for the percentile observer: share of values inside the range, in percent"),
     ("weights", "first_last_bits", "", "bits of the first and of the last weight layer"),
+    ("weights", "embedding_bits", "", "bits of tables that rows are looked up in (embeddings), rounded to nearest"),
     ("activations", "bits", "", "2 to 8, or 32 for float"),
     ("activations", "symmetric", "", "zero point fixed in the middle of the grid"),
     ("activations", "observer", "", "how the first range is found: mse, min-max or percentile"),
@@ -58,7 +59,7 @@ const KEYS: &[Key] = &[
         "method",
         "rounding_lr",
         "1e-3",
-        "learning rate of the rounding variables (Adam);\ndefault 1e-3 for 20000 iterations (the paper's), larger in proportion for fewer, at most 1e-2; preset paper: 1e-3",
+        "learning rate of the rounding variables (Adam);\ndefault 1e-3 for 20000 iterations (the paper's), larger in proportion for fewer, at most 5e-2; preset paper: 1e-3",
     ),
     (
         "method",
@@ -127,7 +128,13 @@ const KEYS: &[Key] = &[
         "how values of the samples at the borders of units are kept: f32, or f16 in half the memory, rounded to 11 bits",
     ),
     ("units", "granularity", "\"block\"", "block or layer; default layer for adaround, block for the others"),
-    ("units", "max_layers", "", "most weight layers in a block"),
+    ("units", "max_layers", "", "most weight layers in a unit"),
+    (
+        "units",
+        "blocks",
+        "",
+        "blocks that are solved as one unit, at most; 2 joins the attention and the feed-forward part of an encoder layer",
+    ),
     ("units", "cut_after", "", "name patterns of nodes (`*` matches anything) after which a unit must end"),
     (
         "input",

@@ -67,7 +67,7 @@ fn gate_layers(view: &View, atoms: &Atoms, most: usize) -> BTreeSet<NodeId> {
 
 /// The steps from `value` to a product of `value` with a function of it, when they read nothing else.
 fn gate(view: &View, atoms: &Atoms, value: ValueId, done: &BTreeSet<usize>, most: usize) -> Option<BTreeSet<usize>> {
-    let join = atoms.join(value, done)?;
+    let join = atoms.join(value, done, &BTreeSet::new())?;
     let atom = &atoms.list[join];
     let product = matches!(view.graph.node(atom.nodes[0]).op, Op::Binary(Binary::Mul));
     if !product || !atom.inputs.contains(&value) {
@@ -119,7 +119,25 @@ impl Cutter<'_> {
                 _ => pieces.push(piece),
             }
         }
-        pieces
+        self.join(pieces)
+    }
+
+    /// Joins as many blocks in a row as the recipe asks for.
+    fn join(&self, pieces: Vec<Piece>) -> Vec<Piece> {
+        let mut joined: Vec<(usize, Piece)> = Vec::new();
+        for piece in pieces {
+            let end = piece.last().copied().unwrap_or_default();
+            if let Some((blocks, last)) = joined.last_mut() {
+                let whole: Piece = last.union(&piece).copied().collect();
+                let open = last.iter().all(|i| !self.cuts.contains(i)) && self.fits(&whole, end);
+                if *blocks < self.recipe.units.blocks && open && self.count(last) > 0 && self.count(&piece) > 0 {
+                    (*blocks, *last) = (*blocks + 1, whole);
+                    continue;
+                }
+            }
+            joined.push((1, piece));
+        }
+        joined.into_iter().map(|(_, piece)| piece).collect()
     }
 
     fn atom(&self, i: usize) -> &Atom {
@@ -141,7 +159,9 @@ impl Cutter<'_> {
     /// before its end.
     fn fits(&self, piece: &Piece, end: usize) -> bool {
         let layers = piece.iter().filter(|&&i| self.atom(i).role == Role::Layer).count();
+        let tables = piece.iter().any(|&i| self.atom(i).role == Role::Table);
         layers <= self.recipe.units.max_layers
+            && !(tables && layers > 0)
             && piece.iter().all(|&i| !self.alone(i) && (i == end || !self.cuts.contains(&i)))
     }
 
@@ -150,6 +170,7 @@ impl Cutter<'_> {
         self.atom(start)
             .inputs
             .iter()
+            .filter(|v| self.view.signal[v.0 as usize])
             .filter_map(|&v| self.region(v, done))
             .filter(|(piece, _)| piece.contains(&start))
             .map(|(piece, _)| piece)
@@ -158,10 +179,19 @@ impl Cutter<'_> {
 
     /// The region from `value` to the first meeting of its ways, and the step where it ends.
     fn region(&self, value: ValueId, done: &Piece) -> Option<(Piece, usize)> {
-        let mut end = self.atoms.join(value, done)?;
+        let mut end = self.atoms.join(value, done, &Piece::new())?;
         let mut piece = self.atoms.needed(end, done);
         if !self.fits(&piece, end) {
             return None;
+        }
+        // Where ways meet in a product (attention), what it makes meets the rest further on.
+        while self.atom(end).role == Role::Product {
+            let Some(next) = self.atoms.join(value, done, &piece) else { break };
+            let wider = self.atoms.needed(next, done);
+            if !self.fits(&wider, next) {
+                break;
+            }
+            (piece, end) = (wider, next);
         }
         // A sum of sums is one meeting.
         while let Some(next) = self.next_junction(end, done) {
@@ -240,7 +270,7 @@ impl Cutter<'_> {
             match self.atom(step).role {
                 Role::Layer => return Some((piece, step)),
                 Role::Movement | Role::Other => {}
-                Role::Product | Role::Junction => return None,
+                Role::Product | Role::Junction | Role::Table => return None,
             }
             let tail = self.atom(step).tail.filter(|v| !self.view.leaves[v.0 as usize])?;
             match self.atoms.open_readers(tail, all)[..] {

@@ -20,7 +20,10 @@ pub(super) struct View<'a> {
     pub leaves: Vec<bool>,
     /// Per node: computes a live value and can be run.
     pub active: Vec<bool>,
-    /// Per value: computed by way of a weight layer or product.
+    /// Per value: carries activations; what is computed from integers and truth values alone (masks, positions) does
+    /// not, unless a table or a layer turned it into activations.
+    pub signal: Vec<bool>,
+    /// Per value: computed by way of a weight layer, a table or a product.
     pub after_layer: Vec<bool>,
     /// Per value: a weight layer or product depends on it.
     pub before_layer: Vec<bool>,
@@ -31,6 +34,8 @@ pub(super) struct View<'a> {
 pub(super) enum Role {
     /// Carries a constant float weight.
     Layer,
+    /// Looks rows up in a constant float table (embedding).
+    Table,
     /// Multiplies two activations (attention).
     Product,
     /// Combines two or more activations element by element.
@@ -53,6 +58,7 @@ impl<'a> View<'a> {
             live: vec![false; n],
             leaves: vec![false; n],
             active: vec![false; graph.nodes.len()],
+            signal: vec![false; n],
             after_layer: vec![false; n],
             before_layer: vec![false; n],
         };
@@ -60,6 +66,7 @@ impl<'a> View<'a> {
         let mut unknown = vec![false; n];
         for &v in &graph.inputs {
             view.live[v.0 as usize] = true;
+            view.signal[v.0 as usize] = view.is_float(v);
         }
         for &v in &graph.outputs {
             view.leaves[v.0 as usize] = true;
@@ -81,6 +88,10 @@ impl<'a> View<'a> {
                 carried.push((id, if opaque { Reason::Opaque } else { Reason::BehindOpaque }));
             }
             view.active[id.0 as usize] = any && !opaque && !behind;
+            let makes = opaque || view.weight(id).is_some() || view.table(id).is_some() || reads(&view.signal);
+            for &v in node.outputs.iter().flatten() {
+                view.signal[v.0 as usize] = makes && view.live[v.0 as usize] && view.is_float(v);
+            }
         }
         view.mark_layers(&carried);
         (view, carried)
@@ -92,7 +103,8 @@ impl<'a> View<'a> {
         let counts = |id: NodeId| matches!(self.role(id), Role::Layer | Role::Product) && !carried.contains(&id);
         let layers: Vec<bool> = graph.node_ids().map(counts).collect();
         for id in graph.node_ids().filter(|&id| self.active[id.0 as usize]) {
-            let fed = self.operands(id).any(|v| self.after_layer[v.0 as usize]) || layers[id.0 as usize];
+            let starts = layers[id.0 as usize] || self.role(id) == Role::Table;
+            let fed = starts || self.operands(id).any(|v| self.after_layer[v.0 as usize]);
             for v in graph.node(id).outputs.iter().flatten() {
                 self.after_layer[v.0 as usize] = fed && self.live[v.0 as usize];
             }
@@ -129,13 +141,25 @@ impl<'a> View<'a> {
         (float && self.is_live(first)).then_some(weight)
     }
 
+    /// The constant float table in which a node looks up rows, by indices that depend on a graph input.
+    pub fn table(&self, id: NodeId) -> Option<ValueId> {
+        let node = self.graph.node(id);
+        let (table, indices) = (node.input(0)?, node.input(1)?);
+        let lookup = matches!(node.op, Op::Gather { axis: 0 }) && self.is_live(indices);
+        let matrix = self.graph.constant(table).is_some_and(|t| t.dtype().is_float() && t.rank() == 2);
+        (lookup && matrix).then_some(table)
+    }
+
     /// The role of a node.
     pub fn role(&self, id: NodeId) -> Role {
         let node = self.graph.node(id);
         if self.weight(id).is_some() {
             return Role::Layer;
         }
-        let mut operands: Vec<ValueId> = self.operands(id).collect();
+        if self.table(id).is_some() {
+            return Role::Table;
+        }
+        let mut operands: Vec<ValueId> = self.operands(id).filter(|v| self.signal[v.0 as usize]).collect();
         operands.dedup();
         match &node.op {
             Op::MatMul | Op::Gemm { .. } if operands.len() > 1 => Role::Product,
@@ -155,7 +179,7 @@ impl<'a> View<'a> {
     }
 
     /// The function of one tensor that follows `value`: the longest run of element-wise and normalising nodes that
-    /// read nothing but `value`, constants and each other and end in the only value anyone else reads (`x·sigmoid(x)`
+    /// read nothing but `value`, constants, masks and each other and end in the only value anyone else reads (`x·sigmoid(x)`
     /// counts). Returns the nodes and that value (`value` itself when there are none).
     pub fn function(&self, value: ValueId) -> (Vec<NodeId>, ValueId) {
         let mut nodes: Vec<NodeId> = Vec::new();
@@ -168,7 +192,7 @@ impl<'a> View<'a> {
             if !is_function(&node.op) || !self.active[id.0 as usize] || !node.captures.is_empty() {
                 continue;
             }
-            if !self.operands(id).all(|v| inside.contains(&v)) {
+            if !self.operands(id).all(|v| inside.contains(&v) || !self.signal[v.0 as usize]) {
                 continue;
             }
             nodes.push(id);
@@ -218,7 +242,7 @@ pub(super) fn is_function(op: &Op) -> bool {
         Op::Binary(b) => {
             matches!(b, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Pow | Binary::PRelu)
         }
-        Op::Variadic(_) | Op::Clip | Op::Identity => true,
+        Op::Variadic(_) | Op::Clip | Op::Identity | Op::Where => true,
         Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::LayerNorm { .. } => true,
         _ => false,
     }

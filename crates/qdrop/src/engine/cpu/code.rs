@@ -1,8 +1,10 @@
 //! A program compiled for this device: kernels in order, and buffers planned so that values whose lives do not overlap
 //! share memory.
 
+use super::buffers::{Lives, Planner, Request, What};
 use super::conv::Conv;
 use super::depthwise::Depthwise;
+use super::direct::Direct;
 use super::pass::Act;
 use super::winograd::{TILES, Winograd};
 use crate::engine::ops::conv::geometry;
@@ -70,6 +72,12 @@ pub(super) enum Kernel {
         /// Number of the mask.
         mask: usize,
     },
+    /// A frequent operator of sequence networks: one sample, or, where it maps element by element, all at once.
+    Direct {
+        direct: Direct,
+        step: usize,
+        flat: bool,
+    },
     /// Any operator, by its specification: one sample after the other, or, where it maps element by element, all at
     /// once (`flat`).
     Node {
@@ -119,6 +127,7 @@ impl Code {
             fused: vec![None; program.slots.len()],
             kernels: vec![],
             masks: vec![],
+            sequence: sequence(program),
             learn,
         };
         for i in 0..program.steps.len() {
@@ -126,6 +135,16 @@ impl Code {
         }
         Ok(builder.finish())
     }
+}
+
+/// Whether `program` has the operators that networks on sequences are made of.
+fn sequence(program: &Program) -> bool {
+    let shared = |s: &usize| program.slots[*s].constant.is_some() || program.weights.contains(s);
+    program.steps.iter().any(|step| match step {
+        Step::Node { op: Op::MatMul, operands, .. } => !operands.iter().flatten().any(shared),
+        Step::Node { op: Op::Softmax { .. } | Op::LayerNorm { .. }, .. } => true,
+        _ => false,
+    })
 }
 
 fn layout(shape: &[usize]) -> Layout {
@@ -155,6 +174,8 @@ struct Builder<'a> {
     fused: Vec<Option<Partial>>,
     kernels: Vec<Kernel>,
     masks: Vec<usize>,
+    /// Whether samples run one by one, so that each is contiguous.
+    sequence: bool,
     learn: bool,
 }
 
@@ -197,10 +218,26 @@ impl Builder<'_> {
                     return Ok(());
                 }
                 let flat = self.is_flat(op, &operands, &results);
-                self.kernels.push(Kernel::Node { step: index, flat });
+                self.kernels.push(match self.direct(op, &operands, &results) {
+                    Some(direct) if flat || self.sequence => Kernel::Direct { direct, step: index, flat },
+                    _ => Kernel::Node { step: index, flat },
+                });
             }
         }
         Ok(())
+    }
+
+    /// The direct form of an operator whose constants have no gradient that it cannot give.
+    fn direct(&self, op: &Op, operands: &[Option<usize>], results: &[Option<usize>]) -> Option<Direct> {
+        let [Some(y)] = *results else { return None };
+        let slots = &self.program.slots;
+        let learned = |i: usize| operands.get(i).copied().flatten().is_some_and(|s| slots[s].learned);
+        if matches!(op, Op::LayerNorm { .. }) && (learned(1) || learned(2)) {
+            return None;
+        }
+        let shape = |s: &Option<usize>| s.map(|s| (slots[s].shape.as_slice(), slots[s].dtype.is_float()));
+        let shapes: Vec<_> = operands.iter().map(shape).collect();
+        Direct::of(op, &shapes, &slots[y].shape).filter(|_| slots[y].dtype.is_float())
     }
 
     /// Sums and activation functions become passes; one whose result has a single reader waits for it.
@@ -373,7 +410,7 @@ impl Builder<'_> {
                         }
                     }
                 }
-                Kernel::Node { .. } => {
+                Kernel::Node { .. } | Kernel::Direct { .. } => {
                     if writes.iter().any(|&s| program.slots[s].learned) {
                         reads.iter().chain(&writes).for_each(|&s| lives.touch(s, back));
                     }
@@ -446,7 +483,7 @@ impl Builder<'_> {
     fn disposable(&self, x: usize, t: usize) -> bool {
         let written_by_kernel = self.kernels[..t].iter().any(|k| match k {
             Kernel::Conv { y, .. } | Kernel::Depthwise { y, .. } | Kernel::Dense { y, .. } => *y == x,
-            Kernel::Pass { .. } | Kernel::Node { .. } => false,
+            Kernel::Pass { .. } | Kernel::Direct { .. } | Kernel::Node { .. } => false,
         });
         self.readers[x] == 1 && written_by_kernel
     }
@@ -458,7 +495,7 @@ impl Builder<'_> {
                 (vec![*x], vec![*y])
             }
             Kernel::Pass { x, other, y, .. } => (std::iter::once(*x).chain(*other).collect(), vec![*y]),
-            Kernel::Node { step, .. } => match &self.program.steps[*step] {
+            Kernel::Node { step, .. } | Kernel::Direct { step, .. } => match &self.program.steps[*step] {
                 Step::Node { operands, results, .. } => {
                     (operands.iter().flatten().copied().collect(), results.iter().flatten().copied().collect())
                 }
@@ -517,58 +554,12 @@ impl Builder<'_> {
     }
 }
 
-/// First and last moment at which slots are touched. Moment 0 is the feeding of inputs, t + 1 the forward run of kernel
-/// t, count + 1 the loss, 2·count + 1 - t the backward run of kernel t.
-struct Lives {
-    value: Vec<Option<(usize, usize)>>,
-    gradient: Vec<Option<(usize, usize)>>,
-}
-
-impl Lives {
-    fn touch(&mut self, slot: usize, moment: usize) {
-        let (birth, death) = self.value[slot].unwrap_or((moment, moment));
-        self.value[slot] = Some((birth.min(moment), death.max(moment)));
-    }
-}
-
-enum What {
-    Value(usize),
-    Gradient(usize),
-    Trace(usize),
-}
-
-struct Request {
-    birth: usize,
-    death: usize,
-    size: usize,
-    what: What,
-}
-
-/// Gives each request the smallest buffer that is free and large enough, else the largest free one, else a new one.
-#[derive(Default)]
-struct Planner {
-    sizes: Vec<usize>,
-    free_from: Vec<usize>,
-}
-
-impl Planner {
-    fn place(&mut self, r: &Request) -> usize {
-        let free = (0..self.sizes.len()).filter(|&b| self.free_from[b] <= r.birth);
-        let fitting = free.clone().filter(|&b| self.sizes[b] >= r.size).min_by_key(|&b| (self.sizes[b], b));
-        let buffer = fitting.or_else(|| free.max_by_key(|&b| (self.sizes[b], b))).unwrap_or_else(|| {
-            self.sizes.push(0);
-            self.free_from.push(0);
-            self.sizes.len() - 1
-        });
-        self.sizes[buffer] = self.sizes[buffer].max(r.size);
-        self.free_from[buffer] = r.death + 1;
-        buffer
-    }
-}
-
 /// Samples that run together: enough columns for the narrowest product, within the caches. The products of a tiled
 /// convolution want [`TILES`] columns where others want [`COLUMNS`].
 fn group(code: &Code) -> usize {
+    if code.kernels.iter().any(|k| matches!(k, Kernel::Direct { flat: false, .. })) {
+        return 1;
+    }
     let columns = code.kernels.iter().filter_map(|k| match k {
         Kernel::Conv { tiled: Some(tiled), .. } => Some(tiled.columns_of_a_sample() * COLUMNS / TILES),
         Kernel::Conv { conv, .. } => Some(conv.axes[0].output * conv.axes[1].output),

@@ -55,6 +55,45 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// The error function, to about 1e-7.
+#[inline(always)]
+pub(super) fn erf(x: f32) -> f32 {
+    // A polynomial in x² below 1; above, 1 - exp of a polynomial for the logarithm of 1 - erf, which at 4 is 1.5e-8.
+    let s = x * x;
+    let p = 7.889_123e-5;
+    let p = p * s - 8.020_842e-4;
+    let p = p * s + 5.189_535_5e-3;
+    let p = p * s - 2.685_444_5e-2;
+    let p = p * s + 1.128_36e-1;
+    let p = p * s - 3.761_262_7e-1;
+    let small = x * (p * s + std::f32::consts::FRAC_2_SQRT_PI);
+    let t = x.abs().min(4.0);
+    let q = 1.600_539_1e-6;
+    let q = q * t - 4.531_333_2e-5;
+    let q = q * t + 5.903_414_5e-4;
+    let q = q * t - 4.728_389e-3;
+    let q = q * t + 2.632_969_2e-2;
+    let q = q * t - 1.099_139_17e-1;
+    let q = q * t - 6.320_085e-1;
+    let q = q * t - 1.130_122_9;
+    let large = (1.0 - exp(q * t + 2.919_115e-4)).copysign(x);
+    if t < 1.0 { small } else { large }
+}
+
+/// The hyperbolic tangent, to about 1e-7.
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    let s = x * x;
+    let p = -5.105_283e-3;
+    let p = p * s + 2.004_525_5e-2;
+    let p = p * s - 5.353_494_6e-2;
+    let p = p * s + 1.332_857_2e-1;
+    let p = p * s - 3.333_314e-1;
+    let small = x * (p * s + 1.0);
+    let large = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
+    if s < 0.49 { small } else { large }
+}
+
 /// Partial sums that are added side by side.
 const LANES: usize = 16;
 /// Elements summed in f32 before the sum goes on in f64.
@@ -94,6 +133,22 @@ mod tests {
             let positive = (i as f32 + 8601.0) * 1e-3;
             let want = f64::from(positive).ln();
             assert!((f64::from(ln(positive)) - want).abs() < 3e-7 * want.abs().max(0.3), "ln({positive})");
+        }
+        for i in -60_000..60_000 {
+            let x = i as f32 * 1e-4;
+            let want = f64::from(x).tanh();
+            assert!((f64::from(tanh(x)) - want).abs() < 2e-7 * want.abs().max(1e-3), "tanh({x}) {}", tanh(x));
+        }
+        // Abramowitz and Stegun, table 7.1.
+        for (x, want) in [(0.0, 0.0), (0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0)] {
+            assert!((f64::from(erf(x)) - want).abs() < 2e-7 && erf(-x) == -erf(x), "erf({x}) {}", erf(x));
+        }
+        // The slope of the error function is 2/√π·exp(-x²).
+        for i in 0..400 {
+            let (x, h) = (i as f32 * 1e-2, 0.0625f32);
+            let slope = f64::from(erf(x + h) - erf(x - h)) / f64::from(2.0 * h);
+            let middle = std::f64::consts::FRAC_2_SQRT_PI * (-f64::from(x) * f64::from(x)).exp();
+            assert!((slope - middle).abs() < 3e-3, "erf around {x}: {slope}, {middle}");
         }
         assert_eq!((exp(0.0), ln(1.0), exp(-1000.0) < 1e-37), (1.0, 0.0, true));
     }

@@ -6,9 +6,11 @@
 //! Results do not depend on the number of threads: samples are dealt to groups and groups to lanes by their position,
 //! and lanes are summed in order. Work runs on the rayon pool of the caller.
 
+mod buffers;
 mod code;
 mod conv;
 mod depthwise;
+mod direct;
 mod footprint;
 mod math;
 mod matrix;

@@ -2,6 +2,7 @@
 
 use super::code::{Code, Kernel, Place};
 use super::conv::Wanted;
+use super::direct::Direct;
 use super::math::{sum, vectorized};
 use super::matrix::{View, product};
 use super::pass::{self, Quantizer};
@@ -181,6 +182,15 @@ impl Frame {
                     }
                     self.buffers[at] = out;
                 }
+                Kernel::Direct { direct, step, .. } => {
+                    let Step::Node { operands, results, .. } = &code.program.steps[*step] else { continue };
+                    let Some(Some(y)) = results.first() else { continue };
+                    let (at, mut out) = self.take(code, *y)?;
+                    let n = code.layouts[*y].numel() * self.samples;
+                    let x: Vec<&[f32]> = operands.iter().flatten().map(|&s| self.read(shared, s)).collect();
+                    direct.forward(&x, &mut out[..n]);
+                    self.buffers[at] = out;
+                }
                 Kernel::Node { step, flat } => self.node(shared, *step, *flat)?,
             }
         }
@@ -339,10 +349,46 @@ impl Frame {
                     }
                     self.buffers[up] = dy;
                 }
+                Kernel::Direct { direct, step, .. } => self.direct_backward(shared, direct, *step, sums),
                 Kernel::Node { step, flat } => self.node_backward(shared, *step, *flat, sums)?,
             }
         }
         Ok(())
+    }
+
+    fn direct_backward(&mut self, shared: &Shared, direct: &Direct, step: usize, sums: &mut Sums) {
+        let code = shared.code;
+        let Step::Node { operands, results, .. } = &code.program.steps[step] else { return };
+        let Some(Some(y)) = results.first() else { return };
+        let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { return };
+        let dy = std::mem::take(&mut self.buffers[up]);
+        let dys = &dy[..code.layouts[*y].numel() * self.samples];
+        for (i, &slot) in operands.iter().flatten().enumerate() {
+            let gradient = match code.places[slot] {
+                Place::Constant => None,
+                _ => code.program.slots[slot].learned.then_some(slot),
+            };
+            let Some(slot) = gradient else { continue };
+            let n = self.read(shared, slot).len();
+            // The first contribution is written where it belongs, others beside it.
+            let own = code.gradients[slot].filter(|_| !self.written[slot]);
+            let mut dx = std::mem::take(own.map_or(&mut self.scratch, |b| &mut self.buffers[b]));
+            dx.resize(dx.len().max(n), 0.0);
+            let x: Vec<&[f32]> = operands.iter().flatten().map(|&s| self.read(shared, s)).collect();
+            direct.backward(i, &x, self.read(shared, *y), dys, &mut dx[..n]);
+            match (code.places[slot], own) {
+                (_, Some(b)) => (self.buffers[b], self.written[slot]) = (dx, true),
+                (Place::Weight(w), None) => {
+                    sums.weights[w].iter_mut().zip(&dx).for_each(|(s, g)| *s += g);
+                    self.scratch = dx;
+                }
+                (_, None) => {
+                    self.contribute(code, slot, &dx[..n]);
+                    self.scratch = dx;
+                }
+            }
+        }
+        self.buffers[up] = dy;
     }
 
     fn node_backward(&mut self, shared: &Shared, step: usize, flat: bool, sums: &mut Sums) -> Result<()> {
