@@ -90,9 +90,8 @@ pub fn bench(
             .map(|(&v, shape)| (graph.value(v).fact.dtype.unwrap_or(DType::F32), shape[1..].to_vec()))
             .collect(),
     };
-    let shapes = run::shapes_of(&samples)?;
     let start = Instant::now();
-    let grids = observe(graph, &plan, recipe, &shapes, &samples, sink)?;
+    let grids = observe(graph, &facts, &plan, recipe, &samples, None, sink)?;
     let calibrate = samples.len as f64 / start.elapsed().as_secs_f64();
     let weight_grids = pool.install(|| calibrate::fit_weights(graph, &plan))?;
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;

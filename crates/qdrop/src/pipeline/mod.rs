@@ -5,6 +5,7 @@ mod equalize;
 mod evaluate;
 mod memory;
 mod model;
+mod padding;
 mod quantize;
 mod reconstruct;
 mod refine;

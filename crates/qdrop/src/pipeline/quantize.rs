@@ -2,6 +2,7 @@
 
 use super::equalize;
 use super::memory;
+use super::padding::Padding;
 use super::reconstruct::{Found, Job};
 use super::refine;
 use super::run::{self, Network};
@@ -13,7 +14,7 @@ use super::weigh::{self, Weights};
 use super::work::WorkDir;
 use crate::calibrate::{self, Watch};
 use crate::data::Samples;
-use crate::engine::facts;
+use crate::engine::facts::{self, Facts};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::plan::{Plan, Recipe};
@@ -61,6 +62,7 @@ pub fn quantize(
     let room = memory::room(graph, &facts, &plan, recipe, samples.len(), samples.held_bytes())?;
     let temporary = std::env::temp_dir();
     let shelf = Shelf::new(room, work.map_or(temporary.as_path(), WorkDir::path), recipe.method.cache.precision());
+    let padding = Padding::read(graph, &facts, recipe, samples)?;
     let costs = match effective.learns {
         true => {
             let (costs, timing) =
@@ -87,7 +89,9 @@ pub fn quantize(
 
     let count = recipe.activations.samples.min(samples.len());
     let ((mut grids, weight_grids), timing) = timed(sink, Stage::Calibrate, Some(count), |sink| {
-        let grids = observe(graph, &plan, recipe, &shapes, samples, sink)?;
+        let some = samples::spread(samples, Some(count))?;
+        let few = Padding::read(graph, &facts, recipe, &some)?;
+        let grids = observe(graph, &facts, &plan, recipe, &some, few.as_ref(), sink)?;
         Ok((grids, pool.install(|| calibrate::fit_weights(graph, &plan))?))
     })?;
     report.timings.push(timing);
@@ -114,6 +118,9 @@ pub fn quantize(
             report.timings.push(timing);
             loss_weights = found;
         }
+        if let Some(padding) = &padding {
+            padding.exclude(&facts, &plan, &mut loss_weights)?;
+        }
         let (facts, plan, pool, shelf) = (&facts, &plan, &pool, &shelf);
         let job = Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, samples, shelf, costs, work };
         let (learned, timing) =
@@ -126,32 +133,38 @@ pub fn quantize(
     Ok(Quantized { graph, nearest, plan, weights, grids, report })
 }
 
-/// First grids of all sites, from the float network.
+/// First grids of all sites, from what the float network computes from `samples`.
 pub(super) fn observe(
     graph: &Graph,
+    facts: &Facts,
     plan: &Plan,
     recipe: &Recipe,
-    shapes: &[Vec<usize>],
     samples: &dyn Samples,
+    padding: Option<&Padding>,
     sink: &mut dyn Sink,
 ) -> Result<Vec<Grid>> {
     if plan.sites.is_empty() {
         return Ok(Vec::new());
     }
-    let network = Network::new(graph, shapes, plan.sites.iter().map(|s| s.value).collect(), recipe.method.threads)?;
-    let some = samples::spread(samples, Some(recipe.activations.samples))?;
+    let shapes = run::shapes_of(samples)?;
+    let network = Network::new(graph, &shapes, plan.sites.iter().map(|s| s.value).collect(), recipe.method.threads)?;
     let mut watch = Watch::new(plan);
     let stage = Stage::Calibrate;
     run::each(
-        &some,
+        samples,
         network.chunk,
         recipe.method.threads,
         stage,
         sink,
         |inputs| network.run(inputs),
-        |_, values| {
+        |first, values| {
             for i in 0..values.first().map_or(0, Rows::len) {
-                let rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
+                let mut rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
+                for (site, row) in plan.sites.iter().zip(&mut rows) {
+                    if let (Some(padding), Some(fact)) = (padding, facts.get(site.value)) {
+                        *row = padding.real(&fact.shape, first + i, row)?.into_owned().into();
+                    }
+                }
                 watch.observe_all(&rows.iter().map(|row| &**row).collect::<Vec<_>>());
             }
             Ok(())

@@ -339,6 +339,9 @@ pub struct Input {
     pub layout: Option<Layout>,
     /// Order of colour channels.
     pub color: Option<Color>,
+    /// Network input that marks real tokens by 1 and padding by 0; padding takes no part in first grids and losses.
+    /// Default: the input `attention_mask` if there is one.
+    pub mask: Option<String>,
     /// Most calibration samples to use, spread evenly over the set. Default: all.
     pub samples: Option<usize>,
     /// Leave out images that cannot be read, counting them, instead of stopping.

@@ -149,6 +149,12 @@ const KEYS: &[Key] = &[
     ("input", "std", "[0.229, 0.224, 0.225]", "standard deviation per channel, after the division"),
     ("input", "layout", "\"nchw\"", "order of axes: nchw or nhwc"),
     ("input", "color", "\"rgb\"", "order of colour channels: rgb, bgr or gray"),
+    (
+        "input",
+        "mask",
+        "\"attention_mask\"",
+        "network input that marks real tokens by 1 and padding by 0; padding takes no part in first grids and losses;\ndefault: attention_mask if the network has it",
+    ),
     ("input", "samples", "1024", "most calibration samples to use, spread evenly over the set; default all"),
     ("input", "skip_bad", "", "leave out images that cannot be read, counting them, instead of stopping"),
     ("output", "format", "", "qcdq: 8-bit QuantizeLinear, Clip, DequantizeLinear; qdq: native 4- and 2-bit types"),

@@ -1,0 +1,151 @@
+//! Padding tokens of sequences: they take no part in first grids and losses.
+
+use super::weigh::Weights;
+use crate::data::Samples;
+use crate::engine::facts::Facts;
+use crate::engine::train::{LossWeights, loss_channels};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Plan, Recipe};
+use crate::tensor::{DType, Rows};
+use std::borrow::Cow;
+
+/// The network input that marks padding, unless the recipe names another.
+const MASK: &str = "attention_mask";
+
+/// Which tokens of each sample are real.
+#[derive(Debug, Clone)]
+pub(super) struct Padding {
+    /// Per sample: 1 for a real token, 0 for padding.
+    tokens: Rows,
+    /// Share of the tokens that are real.
+    share: f64,
+}
+
+impl Padding {
+    /// Reads the mask of `samples`; `None` where the network has none, or nothing is padded.
+    pub fn read(graph: &Graph, facts: &Facts, recipe: &Recipe, samples: &dyn Samples) -> Result<Option<Self>> {
+        let name = recipe.input.mask.as_deref();
+        let named = |&&v: &&ValueId| graph.value(v).name == name.unwrap_or(MASK);
+        let found = graph.inputs.iter().position(|v| named(&v)).zip(graph.inputs.iter().find(named));
+        let Some((index, &input)) = found else {
+            return match name {
+                Some(name) => Err(Error::recipe(format!("input.mask: the network has no input `{name}`"))),
+                None => Ok(None),
+            };
+        };
+        let [1, length] = facts.get(input).map_or(&[][..], |f| &f.shape[..]) else {
+            return match name {
+                Some(name) => Err(Error::recipe(format!("input.mask: `{name}` is no mask of shape [batch, tokens]"))),
+                None => Ok(None),
+            };
+        };
+        let mut tokens = Vec::with_capacity(samples.len() * length);
+        for i in 0..samples.len() {
+            tokens.extend(samples.get(i)?[index].to_f32()?.iter().map(|&v| if v > 0.0 { 1.0f32 } else { 0.0 }));
+        }
+        let real = tokens.iter().map(|&v| f64::from(v)).sum::<f64>();
+        if real == tokens.len() as f64 || real == 0.0 {
+            return Ok(None);
+        }
+        let share = real / tokens.len() as f64;
+        Ok(Some(Padding { tokens: Rows::new(samples.len(), tokens), share }))
+    }
+
+    /// Elements before, along and behind the token axis of `shape`, which has a batch axis in front and features at the
+    /// end.
+    fn axis(&self, shape: &[usize]) -> Option<[usize; 3]> {
+        let inner = shape.get(1..shape.len().checked_sub(1)?)?;
+        let axis = 1 + inner.iter().position(|&d| d == self.tokens.width())?;
+        Some([shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()])
+    }
+
+    /// The elements of `row`, a value of `shape` of `sample`, that belong to real tokens.
+    pub fn real<'a>(&self, shape: &[usize], sample: usize, row: &'a [f32]) -> Result<Cow<'a, [f32]>> {
+        let Some([_, length, inner]) = self.axis(shape) else { return Ok(Cow::Borrowed(row)) };
+        let mask = self.tokens.row(sample)?;
+        let kept = row.chunks_exact(inner.max(1)).enumerate().filter(|(i, _)| mask[i % length] > 0.0);
+        Ok(Cow::Owned(kept.flat_map(|(_, part)| part.iter().copied()).collect()))
+    }
+
+    /// Takes padding out of the losses of all units' outputs; the mean of what is left stays the same.
+    pub fn exclude(&self, facts: &Facts, plan: &Plan, weights: &mut Weights) -> Result<()> {
+        for &v in plan.units.iter().flat_map(|u| &u.outputs) {
+            let Some(fact) = facts.get(v).filter(|f| f.dtype == DType::F32) else { continue };
+            let Some([_, length, inner]) = self.axis(&fact.shape) else { continue };
+            let channels = loss_channels(&fact.shape);
+            let (last, width) = (fact.shape.len() == 3, fact.numel() / channels.max(1));
+            let old = weights.remove(&v);
+            // Positions are what is left of the shape without the axis of the channels.
+            let inner = if last { 1 } else { inner };
+            let mut positions = Vec::with_capacity(width * self.tokens.len());
+            for sample in 0..self.tokens.len() {
+                let mask = self.tokens.row(sample)?;
+                let before = old.as_ref().map(|o| o.positions.row(sample)).transpose()?;
+                let at = |i: usize| before.as_ref().map_or(1.0, |b| b[i]) * mask[i / inner % length];
+                positions.extend((0..width).map(|i| at(i) / self.share as f32));
+            }
+            let channels = old.map_or_else(|| vec![1.0; channels], |o| o.channels);
+            let positions = Rows::new(self.tokens.len(), positions);
+            weights.insert(v, LossWeights { channels, positions, last });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::facts;
+    use crate::graph::{Dim, Fact, Node, NodeId, Op, Unary};
+    use crate::plan::Unit;
+
+    fn padding(width: usize, tokens: &[f32]) -> Padding {
+        let share = tokens.iter().map(|&v| f64::from(v)).sum::<f64>() / tokens.len() as f64;
+        Padding { tokens: Rows::new(tokens.len() / width, tokens.to_vec()), share }
+    }
+
+    #[test]
+    fn real_tokens_are_found_along_their_axis() {
+        let p = padding(3, &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
+        let row: Vec<f32> = (0..6).map(|v| v as f32).collect();
+        assert_eq!(*p.real(&[1, 3, 2], 0, &row).unwrap(), [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(*p.real(&[1, 3, 2], 1, &row).unwrap(), [0.0, 1.0]);
+        assert_eq!(*p.real(&[1, 2, 3, 1], 1, &row).unwrap(), [0.0, 3.0], "heads before tokens");
+        assert_eq!(*p.real(&[1, 6], 1, &row).unwrap(), row[..], "no tokens");
+        assert_eq!(*p.real(&[1, 2, 3], 1, &row).unwrap(), row[..], "features are no tokens");
+    }
+    #[test]
+    fn losses_of_padding_weigh_nothing_and_the_rest_as_much_as_before() {
+        let mut g = Graph { opset: 17, ..Graph::default() };
+        let shape = Some(vec![Dim::Symbol("n".into()), Dim::Known(3), Dim::Known(2)]);
+        let x = g.add_value("x", Fact { dtype: Some(DType::F32), shape });
+        let y = g.add_value("y", Fact::default());
+        g.nodes = vec![Node::new("relu", Op::Unary(Unary::Relu), &[x], &[y])];
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let facts = facts::infer(&g, &[vec![1, 3, 2]]).unwrap();
+        let unit = Unit {
+            name: String::new(),
+            nodes: vec![NodeId(0)],
+            inputs: vec![x],
+            outputs: vec![y],
+            layers: vec![],
+            fixed: vec![],
+            sites: vec![],
+            parameters: 0,
+            multiply_adds: 0,
+            cache_bytes: 0,
+        };
+        let plan = Plan { layers: vec![], sites: vec![], units: vec![unit], float: vec![] };
+        let p = padding(3, &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
+        let mut weights = Weights::new();
+        p.exclude(&facts, &plan, &mut weights).unwrap();
+        assert_eq!((&weights[&y].channels[..], weights[&y].last), (&[1.0, 1.0][..], true));
+        assert_eq!(*weights[&y].positions.row(0).unwrap(), [2.0, 2.0, 0.0]);
+        assert_eq!(*weights[&y].positions.row(1).unwrap(), [2.0, 0.0, 0.0]);
+        weights.get_mut(&y).unwrap().channels = vec![3.0, 5.0];
+        p.exclude(&facts, &plan, &mut weights).unwrap();
+        assert_eq!(weights[&y].channels, [3.0, 5.0], "what was weighed stays");
+        assert_eq!(*weights[&y].positions.row(0).unwrap(), [4.0, 4.0, 0.0]);
+    }
+}
