@@ -196,7 +196,7 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
                 }
             }
             let Some(&layer) = layers.of.get(&id) else { continue };
-            if view.role(id) == view::Role::Table {
+            if layers.tables.contains(&layer) {
                 known_layers.insert(layer);
             }
             if known_layers.insert(layer) {
@@ -262,5 +262,7 @@ fn multiply_adds(view: &View, id: NodeId) -> u64 {
     }
 }
 
+#[cfg(test)]
+mod sequence_tests;
 #[cfg(test)]
 mod tests;
