@@ -9,6 +9,7 @@ mod names;
 mod recipe;
 mod sites;
 mod size;
+mod task;
 mod text;
 mod units;
 mod view;
@@ -17,6 +18,7 @@ pub use effective::Effective;
 pub use names::matches;
 pub use recipe::*;
 pub use size::ByteSize;
+pub use task::{Answer, Task};
 
 use crate::engine::facts::Facts;
 use crate::error::{Error, Result};
