@@ -4,7 +4,8 @@
 usage: zoo.py DIR [--only NAME,...]
 
 Writes DIR/NAME.ts.onnx (TorchScript exporter), DIR/NAME.dyn.onnx (the exporter on torch.export), DIR/NAME.in.npz (four
-samples, an array per input of the network) and DIR/NAME.out.npz (PyTorch's answers in eval mode, arrays `0`, `1`, ...).
+samples, an array per input of the network) and DIR/NAME.out.npz (PyTorch's answers in eval mode, computed in double
+precision, arrays `0`, `1`, ...).
 The batch axis is dynamic everywhere. `crates/qdrop/tests/zoo.rs` reads the folder (QDROP_ZOO).
 Needs torch, torchvision, onnx and onnxscript.
 """
@@ -104,10 +105,20 @@ def convnext_small():
     return convnext.ConvNeXt([setting(24, 48, 2), setting(48, None, 2)], num_classes=CLASSES)
 
 
+def vgg():
+    with thin(few):
+        model = tv.vgg11_bn(weights=None, num_classes=CLASSES)
+    model.classifier = nn.Sequential(
+        nn.Linear(few(512) * 49, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, 64), nn.ReLU(True), nn.Dropout(),
+        nn.Linear(64, CLASSES),
+    )
+    return model
+
+
 # Name: (constructor, inputs)
 ZOO = {
     "resnet18": (thinned(few, plain("resnet18")), images(64)),
-    "resnet50": (thinned(few, plain("resnet50")), images(64)),
+    "resnet50": (thinned(part(8), plain("resnet50")), images(64)),
     "regnet_x": (regnet_of(), images(64)),
     "regnet_y": (regnet_of(se_ratio=0.25), images(64)),
     "mobilenet_v2": (plain("mobilenet_v2", width_mult=0.25), images(64)),
@@ -122,7 +133,7 @@ ZOO = {
     "efficientnet": (efficientnet_of(1), images(64)),
     "efficientnet_v2": (efficientnet_of(2), images(64)),
     "convnext": (convnext_small, images(64)),
-    "vgg11_bn": (thinned(few, plain("vgg11_bn")), images(64)),
+    "vgg11_bn": (vgg, images(224)),
     "vit": (vit, images(32)),
     "swin": (swin, images(32)),
     "fpn": (fpn, images(64)),
@@ -165,11 +176,12 @@ def export(name, out):
     """Writes one network; prints what failed and says whether all went well."""
     model, inputs = build(name)
     with torch.no_grad():
-        answers = model(*inputs.values())
+        answers = model.double()(*(v.double() if v.is_floating_point() else v for v in inputs.values()))
+    model.float()
     answers = answers if isinstance(answers, tuple) else (answers,)
     outputs = ["output"] if len(answers) == 1 else [f"output{i}" for i in range(len(answers))]
     np.savez(out / f"{name}.in.npz", **{k: v.numpy() for k, v in inputs.items()})
-    np.savez(out / f"{name}.out.npz", **{str(i): a.numpy() for i, a in enumerate(answers)})
+    np.savez(out / f"{name}.out.npz", **{str(i): a.float().numpy() for i, a in enumerate(answers)})
     good = True
     for kind, exporter in {"ts": script, "dyn": dynamo}.items():
         path = out / f"{name}.{kind}.onnx"
