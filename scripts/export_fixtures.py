@@ -2,13 +2,10 @@
 """Exports torchvision architectures with random weights, by both of PyTorch's exporters.
 
 usage: export_fixtures.py [--out DIR]     the committed test networks (default: crates/qdrop/tests/fixtures)
-       export_fixtures.py --zoo DIR [--only NAME,...]
-                                          full-width networks with inputs and PyTorch's answers, for comparisons
 
 The committed networks keep every layer of the published ones, but only a few channels (see `thin`), so that each file
 is small. Files: NAME.ts.onnx (TorchScript exporter, BatchNorm folded by it), NAME.bn.onnx (TorchScript exporter,
 BatchNorm kept), NAME.dyn.onnx (the exporter on torch.export).
-The zoo adds NAME.io.npz with the arrays `input` [3, 3, S, S] and `output` [3, 1000] (f32, eval mode, PyTorch).
 BatchNorm statistics and weights are random, so that a wrong folding shows. The batch axis is dynamic everywhere.
 Needs torch, torchvision, onnx and onnxscript.
 """
@@ -19,7 +16,6 @@ import io
 import pathlib
 import warnings
 
-import numpy as np
 import onnx
 import torch
 import torchvision
@@ -42,29 +38,15 @@ def plain(name, **fixed):
 FIXTURES = {name: plain(name) for name in ("resnet18", "resnet50", "mobilenet_v2", "mnasnet1_0")}
 FIXTURES["regnet_x_600mf"] = regnet_x_600mf
 
-# Name: (constructor, height and width of the input)
-ZOO = {name: (make, 64) for name, make in FIXTURES.items()} | {
-    "mobilenet_v3_small": (plain("mobilenet_v3_small"), 64),
-    "mobilenet_v3_large": (plain("mobilenet_v3_large"), 64),
-    "squeezenet1_1": (plain("squeezenet1_1"), 64),
-    "shufflenet_v2_x1_0": (plain("shufflenet_v2_x1_0"), 64),
-    "googlenet": (plain("googlenet", init_weights=False, aux_logits=True), 64),
-    "inception_v3": (plain("inception_v3", init_weights=False, aux_logits=True), 128),
-    "densenet121": (plain("densenet121"), 64),
-    "efficientnet_b0": (plain("efficientnet_b0"), 64),
-    "vgg11_bn": (plain("vgg11_bn"), 224),
-}
+def few(channels):
+    """About 1/32 of the channels. Only for networks without concatenation: there equal widths stay equal, which is all
+    that sums ask for."""
+    return channels if channels <= 3 else 2 * max(1, round(channels / 64))
 
 
 @contextlib.contextmanager
-def thin():
-    """Inside, convolutions, BatchNorm and linear layers are built with about 1/32 of their channels.
-
-    Only for networks without concatenation: there equal widths stay equal, which is all that sums ask for.
-    """
-
-    def width(channels):
-        return channels if channels <= 3 else 2 * max(1, round(channels / 64))
+def thin(width=few):
+    """Inside, convolutions, BatchNorm and linear layers are built with `width(channels)` channels."""
 
     class Conv(nn.Conv2d):
         def __init__(self, i, o, *args, groups=1, **options):
@@ -122,24 +104,24 @@ def settle(model, x):
     return model
 
 
-def script(model, x, path, keep_bn):
-    """The TorchScript exporter."""
+def script(model, inputs, outputs, path, keep_bn=False):
+    """The TorchScript exporter. `inputs`: tensors by name; `outputs`: names."""
     mode = torch.onnx.TrainingMode.PRESERVE if keep_bn else torch.onnx.TrainingMode.EVAL
-    axes = {"input": {0: "batch"}, "output": {0: "batch"}}
     torch.onnx.export(
-        model, (x,), path, dynamo=False, opset_version=OPSET, input_names=["input"], output_names=["output"],
-        dynamic_axes=axes, training=mode, do_constant_folding=not keep_bn,
+        model, tuple(inputs.values()), path, dynamo=False, opset_version=OPSET, input_names=list(inputs),
+        output_names=outputs, dynamic_axes={name: {0: "batch"} for name in [*inputs, *outputs]}, training=mode,
+        do_constant_folding=not keep_bn,
     )
 
 
-def dynamo(model, x, path):
+def dynamo(model, inputs, outputs, path):
     """The exporter on torch.export; of its metadata only the modules' names are kept: the rest is large, or names files
     of the exporting machine."""
-    shapes = ({0: torch.export.Dim("batch")},)
+    batch = torch.export.Dim("batch")
     with contextlib.redirect_stdout(io.StringIO()):
         torch.onnx.export(
-            model, (x,), path, dynamo=True, dynamic_shapes=shapes, input_names=["input"], output_names=["output"],
-            external_data=False, verbose=False,
+            model, tuple(inputs.values()), path, dynamo=True, dynamic_shapes=tuple({0: batch} for _ in inputs),
+            input_names=list(inputs), output_names=outputs, external_data=False, verbose=False,
         )
     exported = onnx.load(path)
     for part in [*exported.graph.node, *exported.graph.value_info, *exported.graph.input, exported.graph, exported]:
@@ -162,26 +144,10 @@ def fixtures(out):
         x = torch.randn(2, 3, 64, 64)
         model = settle(randomise(model), x)
         for kind, export in {
-            "ts": lambda p: script(model, x, p, False),
-            "bn": lambda p: script(model, x, p, True),
-            "dyn": lambda p: dynamo(model, x, p),
+            "ts": lambda p: script(model, {"input": x}, ["output"], p),
+            "bn": lambda p: script(model, {"input": x}, ["output"], p, keep_bn=True),
+            "dyn": lambda p: dynamo(model, {"input": x}, ["output"], p),
         }.items():
-            path = out / f"{name}.{kind}.onnx"
-            export(path)
-            judged(path)
-
-
-def zoo(out, only):
-    for name, (make, side) in ZOO.items():
-        if only and name not in only:
-            continue
-        torch.manual_seed(0)
-        x = torch.randn(3, 3, side, side)
-        model = settle(randomise(make()), x)
-        with torch.no_grad():
-            y = model(x)
-        np.savez(out / f"{name}.io.npz", input=x.numpy(), output=y.numpy())
-        for kind, export in {"ts": lambda p: script(model, x, p, False), "dyn": lambda p: dynamo(model, x, p)}.items():
             path = out / f"{name}.{kind}.onnx"
             export(path)
             judged(path)
@@ -190,17 +156,11 @@ def zoo(out, only):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=REPOSITORY / "crates/qdrop/tests/fixtures")
-    parser.add_argument("--zoo", type=pathlib.Path)
-    parser.add_argument("--only", type=lambda s: s.split(","))
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    folder = args.zoo or args.out
-    folder.mkdir(parents=True, exist_ok=True)
-    if args.zoo:
-        zoo(folder, args.only)
-    else:
-        fixtures(folder)
+    args.out.mkdir(parents=True, exist_ok=True)
+    fixtures(args.out)
 
 
 if __name__ == "__main__":
