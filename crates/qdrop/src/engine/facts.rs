@@ -121,6 +121,11 @@ fn node_facts(facts: &Facts, node: &Node) -> Result<Option<Vec<ValueFact>>> {
             Some(None) => return Ok(None),
         }
     }
+    if ops::reads_sizes(&node.op)
+        .is_some_and(|i| operands.get(i).copied().flatten().is_some_and(|f| f.constant.is_none()))
+    {
+        return Ok(None);
+    }
     let known: Vec<Option<Known>> = operands.iter().map(|o| o.map(ValueFact::known)).collect();
     // A Split's part sizes follow from how many results it has; elsewhere trailing results nobody names do not count.
     let results = match node.op {
