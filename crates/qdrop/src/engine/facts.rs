@@ -222,7 +222,7 @@ mod tests {
         let w = g.add_constant("w", Tensor::from_f64(DType::I8, &[3], &[-1.0, 0.0, 5.0]).unwrap());
         let scale = g.add_constant("s", Tensor::scalar(0.1));
         let y = g.add_value("y", Fact::default());
-        g.nodes.push(Node::new("", Op::DequantizeLinear { axis: 0 }, &[w, scale], &[y]));
+        g.nodes.push(Node::new("", Op::DequantizeLinear { axis: 0, block: 0, to: None }, &[w, scale], &[y]));
         let facts = infer(&g, &[]).unwrap();
         let folded = facts.get(y).unwrap().constant.clone().unwrap();
         assert_eq!(folded.as_f32(), Some(&[-0.1f32, 0.0, 0.5][..]));

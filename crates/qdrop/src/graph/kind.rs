@@ -152,7 +152,7 @@ impl Op {
             Op::Cast { .. } => "Cast",
             Op::CastLike => "CastLike",
             Op::Pad { .. } => "Pad",
-            Op::Resize { .. } => "Resize",
+            Op::Resize(_) => "Resize",
             Op::DepthToSpace { .. } => "DepthToSpace",
             Op::SpaceToDepth { .. } => "SpaceToDepth",
             Op::QuantizeLinear { .. } => "QuantizeLinear",

@@ -224,6 +224,8 @@ pub enum Coordinates {
     PytorchHalfPixel,
     AlignCorners,
     Asymmetric,
+    /// The region that the operand `roi` names, in whole sizes less one.
+    CropAndResize,
 }
 
 /// How [`Op::Resize`] in nearest mode rounds a coordinate.
@@ -243,6 +245,39 @@ pub enum Interpolation {
     Nearest(Nearest),
     Linear,
     Cubic { coeff_a: f32, exclude_outside: bool },
+}
+
+/// How the sizes given to [`Op::Resize`] become those of the result.
+#[allow(missing_docs)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aspect {
+    Stretch,
+    NotLarger,
+    NotSmaller,
+}
+
+/// Settings of [`Op::Resize`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resize {
+    /// Interpolation.
+    pub mode: Interpolation,
+    /// Where the result's elements lie in the operand.
+    pub coordinates: Coordinates,
+    /// Whether the interpolation widens where the result is smaller.
+    pub antialias: bool,
+    /// What keeps the ratio of the sizes.
+    pub aspect: Aspect,
+    /// The axes that scales and sizes speak of; none means all.
+    pub axes: Vec<i64>,
+    /// What stands outside of the operand in a crop.
+    pub extrapolation: f32,
+}
+
+impl Resize {
+    /// All other settings at their default.
+    pub fn new(mode: Interpolation, coordinates: Coordinates) -> Self {
+        Resize { mode, coordinates, antialias: false, aspect: Aspect::Stretch, axes: Vec::new(), extrapolation: 0.0 }
+    }
 }
 
 /// An operator. Operands are listed in ONNX's order; attributes absent from the file hold ONNX's default.
@@ -432,21 +467,21 @@ pub enum Op {
     /// `x, pads, value?, axes?`.
     #[allow(missing_docs)]
     Pad { mode: PadMode },
-    /// `x, roi?, scales?, sizes?` (linear and nearest over any axes).
-    #[allow(missing_docs)]
-    Resize { mode: Interpolation, coordinates: Coordinates },
+    /// `x, roi?, scales?, sizes?`.
+    Resize(Resize),
     /// `[N, C·b², H, W]` to `[N, C, H·b, W·b]`; `dcr` is depth-column-row order, else column-row-depth.
     #[allow(missing_docs)]
     DepthToSpace { block: i64, dcr: bool },
     /// Inverse of [`Op::DepthToSpace`] in depth-column-row order.
     #[allow(missing_docs)]
     SpaceToDepth { block: i64 },
-    /// `x, scale, zero_point?`; the result has the zero point's type (uint8 without one).
+    /// `x, scale, zero_point?`; the result has the zero point's type, or that of `to` (uint8 without both). A scale
+    /// holds for `block` elements along the axis; 0 means one for all elements, or one an element of the axis.
     #[allow(missing_docs)]
-    QuantizeLinear { axis: i64 },
-    /// `x, scale, zero_point?`.
+    QuantizeLinear { axis: i64, block: i64, to: Option<DType> },
+    /// `x, scale, zero_point?`; the result has the scale's type, or that of `to`.
     #[allow(missing_docs)]
-    DequantizeLinear { axis: i64 },
+    DequantizeLinear { axis: i64, block: i64, to: Option<DType> },
     /// An operator that is carried unchanged and cannot be run here; its attributes live in the node's origin.
     #[allow(missing_docs)]
     Opaque { domain: String, kind: String },

@@ -16,6 +16,11 @@ const LATER: &[(&str, &str, u64)] = &[
     ("BatchNormalization", "training_mode", 14),
     ("Resize", "antialias", 18),
     ("Resize", "axes", 18),
+    ("Resize", "keep_aspect_ratio_policy", 18),
+    ("QuantizeLinear", "block_size", 21),
+    ("QuantizeLinear", "output_dtype", 21),
+    ("DequantizeLinear", "block_size", 21),
+    ("DequantizeLinear", "output_dtype", 23),
     ("SpaceToDepth", "mode", 28),
     ("ScatterElements", "reduction", 16),
     ("ScatterND", "reduction", 16),
@@ -151,8 +156,10 @@ fn attributes(op: &Op) -> Vec<AttributeProto> {
             .flag("select_last_index", *select_last_index, false),
         Op::Concat { axis } => list.put(int("axis", *axis)),
         Op::Split { axis } | Op::Gather { axis } | Op::GatherElements { axis } => list.int("axis", *axis, 0),
-        Op::Flatten { axis } | Op::QuantizeLinear { axis } | Op::DequantizeLinear { axis } => {
-            list.int("axis", *axis, 1)
+        Op::Flatten { axis } => list.int("axis", *axis, 1),
+        Op::QuantizeLinear { axis, block, to } | Op::DequantizeLinear { axis, block, to } => {
+            list.0.extend(to.map(|to| int("output_dtype", tensor::dtype_code(to) as i64)));
+            list.int("axis", *axis, 1).int("block_size", *block, 0)
         }
         Op::Reshape { allowzero } => list.flag("allowzero", *allowzero, false),
         Op::Transpose { perm } => list.ints("perm", perm),
@@ -174,7 +181,7 @@ fn attributes(op: &Op) -> Vec<AttributeProto> {
             PadMode::Edge => list.put(string("mode", "edge")),
             PadMode::Wrap => list.put(string("mode", "wrap")),
         },
-        Op::Resize { mode, coordinates } => list.resize(*mode, *coordinates),
+        Op::Resize(resize) => list.resize(resize),
         Op::DepthToSpace { block, dcr } => {
             list.put(int("blocksize", *block));
             if *dcr { &mut list } else { list.put(string("mode", "CRD")) }
@@ -252,8 +259,15 @@ impl List {
         }
     }
 
-    fn resize(&mut self, mode: Interpolation, coordinates: Coordinates) -> &mut Self {
-        match mode {
+    fn resize(&mut self, resize: &Resize) -> &mut Self {
+        self.flag("antialias", resize.antialias, false).ints("axes", &resize.axes);
+        self.float("extrapolation_value", resize.extrapolation, 0.0);
+        match resize.aspect {
+            Aspect::Stretch => {}
+            Aspect::NotLarger => self.0.push(string("keep_aspect_ratio_policy", "not_larger")),
+            Aspect::NotSmaller => self.0.push(string("keep_aspect_ratio_policy", "not_smaller")),
+        }
+        match resize.mode {
             Interpolation::Nearest(nearest) => {
                 let name = match nearest {
                     Nearest::RoundPreferFloor => "round_prefer_floor",
@@ -274,12 +288,13 @@ impl List {
                 );
             }
         }
-        let name = match coordinates {
+        let name = match resize.coordinates {
             Coordinates::HalfPixel => "half_pixel",
             Coordinates::HalfPixelSymmetric => "half_pixel_symmetric",
             Coordinates::PytorchHalfPixel => "pytorch_half_pixel",
             Coordinates::AlignCorners => "align_corners",
             Coordinates::Asymmetric => "asymmetric",
+            Coordinates::CropAndResize => "tf_crop_and_resize",
         };
         self.put(string("coordinate_transformation_mode", name))
     }
@@ -423,15 +438,18 @@ mod tests {
             Op::ConstantOfShape { value: crate::tensor::Tensor::i64s(vec![3]).into() },
             Op::Cast { to: DType::F16 },
             Op::Pad { mode: PadMode::Wrap },
-            Op::Resize { mode: Interpolation::Nearest(Nearest::Ceil), coordinates: Coordinates::AlignCorners },
-            Op::Resize {
-                mode: Interpolation::Cubic { coeff_a: -0.5, exclude_outside: true },
-                coordinates: Coordinates::HalfPixelSymmetric,
-            },
+            Op::Resize(Resize::new(Interpolation::Nearest(Nearest::Ceil), Coordinates::AlignCorners)),
+            Op::Resize(Resize {
+                antialias: true,
+                aspect: Aspect::NotLarger,
+                axes: vec![2, 3],
+                extrapolation: 0.5,
+                ..Resize::new(Interpolation::Cubic { coeff_a: -0.5, exclude_outside: true }, Coordinates::CropAndResize)
+            }),
             Op::DepthToSpace { block: 2, dcr: false },
             Op::SpaceToDepth { block: 3 },
-            Op::QuantizeLinear { axis: 0 },
-            Op::DequantizeLinear { axis: -1 },
+            Op::QuantizeLinear { axis: 0, block: 2, to: Some(DType::I4) },
+            Op::DequantizeLinear { axis: -1, block: 0, to: None },
         ];
         for op in ops {
             assert_eq!(super::super::parse::op(&node(&op)).unwrap(), op);

@@ -5,7 +5,7 @@ use super::proto::NodeProto;
 use super::tensor;
 use crate::error::{Error, Result};
 use crate::graph::*;
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
 
 /// The operator of `node`; [`Op::Opaque`] for what the IR cannot express.
@@ -34,7 +34,6 @@ fn modelled(node: &NodeProto, a: &Attrs) -> Result<Option<Op>> {
     }
     // Results beyond the first that some reader may use.
     let extra = node.output.iter().skip(1).any(|o| !o.is_empty());
-    let given = |i: usize| node.input.get(i).is_some_and(|n| !n.is_empty());
     Ok(match kind {
         "Conv" => {
             window(a, true)?.map(|window| a.int("group", 1).map(|group| Op::Conv { window, group })).transpose()?
@@ -220,16 +219,24 @@ fn modelled(node: &NodeProto, a: &Attrs) -> Result<Option<Op>> {
         }
         "QuantizeLinear" => {
             let axis = a.int("axis", 1)?;
-            // With a zero point its type decides, and `output_dtype` can only repeat it.
-            let typed = a.int("output_dtype", 0)? == 0 || given(2);
-            let plain = a.int("block_size", 0)? == 0 && a.int("precision", 0)? == 0 && a.flag("saturate", true)?;
-            (typed && plain).then_some(Op::QuantizeLinear { axis })
+            let (block, to) = (a.int("block_size", 0)?, quantized_type(a)?);
+            let plain = a.int("precision", 0)? == 0 && a.flag("saturate", true)?;
+            to.filter(|_| plain && block >= 0).map(|to| Op::QuantizeLinear { axis, block, to })
         }
         "DequantizeLinear" => {
             let axis = a.int("axis", 1)?;
-            (a.int("block_size", 0)? == 0 && a.int("output_dtype", 0)? == 0).then_some(Op::DequantizeLinear { axis })
+            let (block, to) = (a.int("block_size", 0)?, quantized_type(a)?);
+            to.filter(|_| block >= 0).map(|to| Op::DequantizeLinear { axis, block, to })
         }
         _ => None,
+    })
+}
+
+/// Attribute `output_dtype` where it decides; `None` for an unknown type.
+fn quantized_type(a: &Attrs) -> Result<Option<Option<DType>>> {
+    Ok(match a.int("output_dtype", 0)? {
+        0 => Some(None),
+        code => i32::try_from(code).ok().and_then(tensor::dtype_from).map(Some),
     })
 }
 
@@ -454,12 +461,21 @@ fn resize(a: &Attrs) -> Result<Option<Op>> {
         "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
         "align_corners" => Coordinates::AlignCorners,
         "asymmetric" => Coordinates::Asymmetric,
+        "tf_crop_and_resize" => Coordinates::CropAndResize,
         _ => return Ok(None),
     };
-    // Used by cropping only, which is not modelled.
-    a.float("extrapolation_value", 0.0)?;
-    let stretch = a.string("keep_aspect_ratio_policy", "stretch")? == "stretch";
-    let plain = stretch && !a.flag("antialias", false)?;
-    // `axes` stays unread: with it the node is carried.
-    Ok(plain.then_some(Op::Resize { mode, coordinates }))
+    let aspect = match a.string("keep_aspect_ratio_policy", "stretch")? {
+        "stretch" => Aspect::Stretch,
+        "not_larger" => Aspect::NotLarger,
+        "not_smaller" => Aspect::NotSmaller,
+        _ => return Ok(None),
+    };
+    Ok(Some(Op::Resize(Resize {
+        mode,
+        coordinates,
+        antialias: a.flag("antialias", false)?,
+        aspect,
+        axes: a.ints("axes")?,
+        extrapolation: a.float("extrapolation_value", 0.0)?,
+    })))
 }

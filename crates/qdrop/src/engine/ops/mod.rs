@@ -158,7 +158,7 @@ fn family(op: &Op) -> Result<Family> {
         | Op::DepthToSpace { .. }
         | Op::SpaceToDepth { .. } => Family::Movement,
         Op::Shape { .. } | Op::Size | Op::ConstantOfShape { .. } | Op::Range => Family::Generate,
-        Op::Resize { .. } => Family::Resize,
+        Op::Resize(_) => Family::Resize,
         Op::QuantizeLinear { .. } | Op::DequantizeLinear { .. } => Family::Quantize,
         Op::Opaque { .. } => return Err(Error::unsupported(format!("operator {} cannot be run", op.kind()))),
     })
@@ -175,7 +175,7 @@ fn shapes(op: &Op, x: &Operands, results: usize) -> Result<Vec<Shaped>> {
         Family::Reshape => reshape::infer(op, x),
         Family::Movement => movement::infer(op, x, results),
         Family::Generate => generate::infer(op, x),
-        Family::Resize => resize::infer(x),
+        Family::Resize => resize::infer(op, x),
         Family::Scatter => scatter::infer(op, x),
         Family::Select => select::infer(op, x),
         Family::Linear => linear::infer(op, x),
