@@ -206,7 +206,7 @@ fn dequantized_weights_stay() {
         Tensor::from_f64(crate::tensor::DType::I8, &[3, 2, 1, 1], &[1.0, -2.0, 3.0, 4.0, -5.0, 6.0]).unwrap(),
     );
     let s = b.graph.add_constant("s", Tensor::scalar(0.1));
-    let w = b.node(Op::DequantizeLinear { axis: 0 }, &[q, s]);
+    let w = b.node(Op::DequantizeLinear { axis: 0, block: 0, to: None }, &[q, s]);
     let y = b.conv_with(x, w, 1);
     assert_eq!(kinds(&simplified(&b.finish(&[y]))), ["DequantizeLinear", "Conv"]);
 }
