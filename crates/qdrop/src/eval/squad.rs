@@ -132,7 +132,7 @@ mod tests {
     fn spans_lie_in_the_context_in_order_and_are_short() {
         let mut offsets = vec![None];
         offsets.extend((0..40).map(|i| Some((10 * i, 10 * i + 9))));
-        let (mut begins, mut ends) = (vec![0.0; 41], vec![0.0; 41]);
+        let (mut begins, mut ends) = (vec![-9.0; 41], vec![-9.0; 41]);
         // The best begin is outside, the best end too far behind the second best begin.
         (begins[0], begins[3], begins[5]) = (9.0, 4.0, 3.0);
         (ends[40], ends[4], ends[2]) = (8.0, 2.0, 1.0);
