@@ -105,7 +105,7 @@ impl Plan {
         let lead = fits.ok_or_else(|| Error::model(format!("mask {shape:?} does not fit products {full:?}")))?;
         let mut target = full.to_vec();
         target[3] = shape[shape.len() - 1];
-        let mut strides = broadcast_strides(&shape[..], &target);
+        let mut strides = broadcast_strides(shape, &target);
         if shape[shape.len() - 1] == 1 && lead < 4 {
             strides[3] = 1;
         }
