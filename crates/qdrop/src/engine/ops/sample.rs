@@ -30,7 +30,8 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
             let regions = *second.shape.first().unwrap_or(&0);
             x.expect_shape(1, &[regions, 4])?;
             x.expect_shape(2, &[regions])?;
-            let size: Option<Vec<usize>> = size.iter().map(|&s| usize::try_from(s).ok().filter(|&s| s > 0)).collect();
+            let size: Option<Vec<usize>> =
+                size.iter().map(|&s| usize::try_from(s).ok().filter(|s| (1..1 << 20).contains(s))).collect();
             match (size, shape) {
                 (Some(size), &[_, channels, h, w]) if h > 0 && w > 0 => vec![regions, channels, size[0], size[1]],
                 _ => return Err(Error::model(format!("regions of input {shape:?} have no size"))),
