@@ -339,12 +339,12 @@ pub fn fit(node: &mut NodeProto, opset: u64, constant: impl Fn(&str) -> Option<V
             set(node, int("num_outputs", node.output.len() as i64));
         }
     }
-    if kind == "GridSample" && opset < 20 {
-        let mode = node.attribute.iter().find(|a| a.name() == "mode").and_then(|a| a.s.clone());
-        match mode.as_deref() {
-            None | Some(b"linear") => set(node, string("mode", "bilinear")),
-            Some(b"cubic") => set(node, string("mode", "bicubic")),
-            _ => {}
+    if kind == "GridSample"
+        && let Some(mode) = node.attribute.iter().find(|a| a.name() == "mode").and_then(|a| a.s.clone())
+    {
+        let names = [("linear", "bilinear"), ("cubic", "bicubic")];
+        if let Some((new, old)) = names.into_iter().find(|(n, o)| [n, o].iter().any(|s| s.as_bytes() == mode)) {
+            set(node, string("mode", if opset < 20 { old } else { new }));
         }
     }
     if kind == "RoiAlign" && opset < 16 {

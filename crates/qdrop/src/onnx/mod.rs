@@ -16,6 +16,7 @@ mod attrs;
 mod emit;
 mod external;
 mod facts;
+mod inline;
 mod order;
 mod parse;
 mod proto;
@@ -26,6 +27,8 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 mod writer;
+
+pub use inline::inline;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};

@@ -68,14 +68,15 @@ fn opset(model: &ModelProto) -> Result<u64> {
     }
 }
 
+/// A graph in the making.
 #[derive(Default)]
-struct Builder {
-    graph: Graph,
-    ids: HashMap<String, ValueId>,
+pub(super) struct Builder {
+    pub graph: Graph,
+    pub ids: HashMap<String, ValueId>,
     /// Names that some node, subgraph or the graph's outputs read.
-    read: HashSet<String>,
+    pub read: HashSet<String>,
     /// Operators defined by the model itself.
-    functions: HashSet<(String, String)>,
+    pub functions: HashSet<(String, String)>,
 }
 
 impl Builder {
@@ -192,7 +193,8 @@ impl Builder {
         Ok(ValueId(id))
     }
 
-    fn constant(&mut self, name: &str, tensor: Tensor) -> Result<ValueId> {
+    /// Adds a constant.
+    pub fn constant(&mut self, name: &str, tensor: Tensor) -> Result<ValueId> {
         let id = self.define(name)?;
         let value = self.graph.value_mut(id);
         let shape = tensor.shape().iter().map(|&d| Dim::Known(d)).collect();
@@ -219,7 +221,8 @@ impl Builder {
         Ok(())
     }
 
-    fn node(&mut self, mut node: NodeProto) -> Result<()> {
+    /// Adds a node whose operands are there.
+    pub fn node(&mut self, mut node: NodeProto) -> Result<()> {
         let ours = !is_default(node.domain())
             || self.functions.contains(&(node.domain().to_string(), node.op_type().to_string()));
         if !ours && node.op_type() == "Constant" {
@@ -260,7 +263,8 @@ impl Builder {
         Ok(())
     }
 
-    fn lookup(&self, name: &str) -> Result<ValueId> {
+    /// The value of a name.
+    pub fn lookup(&self, name: &str) -> Result<ValueId> {
         self.ids.get(name).copied().ok_or_else(|| order::nobody(name))
     }
 

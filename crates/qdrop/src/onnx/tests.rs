@@ -313,3 +313,102 @@ fn damage_never_panics() {
         attempt(&noise);
     }
 }
+
+fn named(kind: &str, domain: &str, input: &[&str], output: &[&str]) -> NodeProto {
+    NodeProto {
+        op_type: Some(kind.into()),
+        domain: Some(domain.into()),
+        name: Some(format!("{kind}_{}", output.concat())),
+        input: input.iter().map(|s| s.to_string()).collect(),
+        output: output.iter().map(|s| s.to_string()).collect(),
+        ..Default::default()
+    }
+}
+
+fn value(name: &str) -> ValueInfoProto {
+    let shape =
+        TensorShapeProto { dim: vec![Dimension { value: Some(DimensionValue::DimValue(2)), denotation: None }] };
+    let tensor = TypeProtoTensor { elem_type: Some(1), shape: Some(shape) };
+    let r#type = Some(TypeProto { value: Some(TypeValue::Tensor(tensor)), denotation: None });
+    ValueInfoProto { name: Some(name.into()), r#type, ..Default::default() }
+}
+
+/// y = relu(If(true, leaky(x) + x, x)), where `leaky` is a function that calls another.
+fn branching(condition: bool) -> ModelProto {
+    let import = |domain: &str, v| OperatorSetIdProto { domain: Some(domain.into()), version: Some(v) };
+    let mut slope = attrs::float("alpha", 0.0);
+    (slope.f, slope.ref_attr_name) = (None, Some("slope".into()));
+    let mut inner = named("LeakyRelu", "", &["a"], &["b"]);
+    inner.attribute = vec![slope];
+    let function = |name: &str, node: Vec<NodeProto>, attribute: &[&str]| FunctionProto {
+        name: Some(name.into()),
+        domain: Some("local".into()),
+        input: vec!["a".into()],
+        output: vec!["b".into()],
+        attribute: attribute.iter().map(|s| s.to_string()).collect(),
+        node,
+        opset_import: vec![import("", 17), import("local", 1)],
+        ..Default::default()
+    };
+    let mut call = named("leaky", "local", &["a"], &["b"]);
+    call.attribute = vec![attrs::float("slope", 0.25)];
+    let functions = vec![function("leaky", vec![inner], &["slope"]), function("outer", vec![call], &[])];
+    let branch = |node: Vec<NodeProto>, output: &str| GraphProto {
+        name: Some("branch".into()),
+        node,
+        output: vec![value(output)],
+        ..Default::default()
+    };
+    let then = branch(vec![named("outer", "local", &["x"], &["t"]), named("Add", "", &["t", "x"], &["s"])], "s");
+    let graph_attribute =
+        |name: &str, g| AttributeProto { name: Some(name.into()), r#type: Some(5), g: Some(g), ..Default::default() };
+    let mut choice = named("If", "", &["c"], &["z"]);
+    choice.attribute = vec![
+        graph_attribute("then_branch", then),
+        graph_attribute("else_branch", branch(vec![named("Identity", "", &["x"], &["e"])], "e")),
+    ];
+    let c = crate::tensor::Tensor::new(vec![], crate::tensor::Data::Bool(vec![condition])).unwrap();
+    let graph = GraphProto {
+        name: Some("main".into()),
+        node: vec![choice, named("Relu", "", &["z"], &["y"])],
+        initializer: vec![tensor::encode("c", &c)],
+        input: vec![value("x")],
+        output: vec![value("y")],
+        ..Default::default()
+    };
+    ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![import("", 17), import("local", 1)],
+        graph: Some(graph),
+        functions,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn decided_branches_and_functions_are_put_in_place() {
+    for (condition, want) in [(true, vec!["LeakyRelu", "Add", "Relu"]), (false, vec!["Identity", "Relu"])] {
+        let mut graph = read_bytes(&branching(condition).encode_to_vec(), None).unwrap();
+        assert_eq!(graph.nodes[0].op.kind(), "If");
+        let kept = to_bytes(&graph).unwrap();
+        assert!(inline(&mut graph).unwrap());
+        let kinds: Vec<&str> = graph.nodes.iter().map(|n| n.op.kind()).collect();
+        assert_eq!(kinds, want);
+        if condition {
+            assert_eq!(graph.nodes[0].op, Op::Unary(Unary::LeakyRelu { alpha: 0.25 }));
+        }
+        assert!(!inline(&mut graph).unwrap());
+        // Reading alone changes nothing.
+        assert_eq!(read_bytes(&kept, None).unwrap().nodes[0].op.kind(), "If");
+        let again = read_bytes(&to_bytes(&graph).unwrap(), None).unwrap();
+        assert_eq!(again.nodes.len(), graph.nodes.len());
+    }
+}
+
+#[test]
+fn functions_that_call_themselves_are_refused() {
+    let mut model = branching(true);
+    model.functions[0].node = vec![named("outer", "local", &["a"], &["b"])];
+    let mut graph = read_bytes(&model.encode_to_vec(), None).unwrap();
+    assert!(inline(&mut graph).unwrap_err().to_string().contains("too many nodes"));
+}

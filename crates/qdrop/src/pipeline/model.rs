@@ -24,7 +24,7 @@ pub fn model_bytes(path: &Path) -> Result<u64> {
     onnx::size_on_disk(path)
 }
 
-/// A cleaned copy of `graph`: constants and shape arithmetic folded, BatchNorm folded, identities and dead code
+/// A cleaned copy of `graph`: functions and decided branches in place, constants and shape arithmetic folded, BatchNorm folded, identities and dead code
 /// removed. `sample_shapes` are the shapes of one sample, one per graph input, without the batch axis; `None` takes
 /// what the file declares.
 pub fn prepare(graph: &Graph, sample_shapes: Option<&[Vec<usize>]>) -> Result<Graph> {
@@ -36,7 +36,12 @@ pub fn prepare(graph: &Graph, sample_shapes: Option<&[Vec<usize>]>) -> Result<Gr
         }
     };
     let mut graph = graph.clone();
+    onnx::inline(&mut graph)?;
     passes::simplify(&mut graph, &shapes)?;
+    // A folded condition may have decided on a branch.
+    while onnx::inline(&mut graph)? {
+        passes::simplify(&mut graph, &shapes)?;
+    }
     Ok(graph)
 }
 

@@ -6,7 +6,7 @@ use crate::engine::naive::{self, NaiveTrainer};
 use crate::engine::philox::Stream;
 use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::{Bias, LossWeights, Problem, RandomDraws, Step, Trainer, Weight, loss_channels};
-use crate::graph::{Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
+use crate::graph::{Attention, Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use crate::quant::{Grid, RangeSpec, Search, fit_weight};
 use crate::tensor::{DType, Rows, Shelf, Tensor};
 
@@ -454,6 +454,37 @@ fn attention_and_feed_forward() {
     let y = net.site(y);
     let tokens = TOKENS as usize;
     check(&net.problem(&[&[1, tokens, 8], &[1, 1, tokens, tokens]], &[y], 7));
+}
+
+#[test]
+fn attention_between_norms_and_sums_of_products() {
+    let mut net = Net::new();
+    let x = net.input();
+    let scale = net.constant(&[8]);
+    let a = net.op(Op::RmsNorm { axis: -1, epsilon: 1e-5 }, &[x, scale]);
+    let heads = [0, 1].map(|_| {
+        let w = net.constant(&[8, 8]);
+        net.weights.push((w, Some(1)));
+        net.op(Op::MatMul, &[a, w])
+    });
+    let attention =
+        Attention { causal: true, q_heads: 2, kv_heads: 2, scale: None, softcap: 0.0, product: 0, window: [-1, -1] };
+    let y = net.op(Op::Attention(attention), &[heads[0], heads[1], x]);
+    let y = net.op(Op::Einsum { equation: "bld,bmd->blm".into() }, &[y, x]);
+    let y = net.op(Op::Trilu { upper: false }, &[y]);
+    let w = net.constant(&[6, 4]);
+    net.weights.push((w, Some(1)));
+    let y = net.op(Op::MatMul, &[y, w]);
+    check(&net.problem(&[&[1, 6, 8]], &[y], 5));
+
+    let mut net = Net::new();
+    let x = net.input();
+    let y = net.conv(x, [6, 4, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+    let (scale, bias) = (net.constant(&[6]), net.constant(&[6]));
+    let y = net.op(Op::GroupNorm { groups: 2, epsilon: 1e-3 }, &[y, scale, bias]);
+    let y = net.op(Op::Unary(Unary::Swish { alpha: 1.0 }), &[y]);
+    let y = net.op(Op::LpNorm { axis: 1, p: 2 }, &[y]);
+    check(&net.problem(&[&[1, 4, 5, 4]], &[y], 6));
 }
 
 #[test]

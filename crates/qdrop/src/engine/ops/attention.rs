@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 use crate::graph::{Attention, Op};
 use crate::tensor::DType;
 
+/// Lengths beyond are cut off; keeps arithmetic of positions far from overflow.
+const LENGTH_LIMIT: f64 = (1u64 << 50) as f64;
+
 /// A tensor of heads: its sizes and the strides of batch, head, position and element.
 #[derive(Debug, Clone, Copy)]
 struct Heads {
@@ -105,7 +108,7 @@ impl Plan {
         let lead = fits.ok_or_else(|| Error::model(format!("mask {shape:?} does not fit products {full:?}")))?;
         let mut target = full.to_vec();
         target[3] = shape[shape.len() - 1];
-        let mut strides = broadcast_strides(&shape[..], &target);
+        let mut strides = broadcast_strides(shape, &target);
         if shape[shape.len() - 1] == 1 && lead < 4 {
             strides[3] = 1;
         }
@@ -120,7 +123,11 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
             let p = Plan::new(a, x)?;
             let y = match p.rank {
                 4 => vec![p.q.batch, p.q.heads, p.q.length, p.v.size],
-                _ => vec![p.q.batch, p.q.length, p.q.heads * p.v.size],
+                _ => {
+                    let hidden = p.q.heads.checked_mul(p.v.size);
+                    let hidden = hidden.ok_or_else(|| Error::model("the heads of the result are too large"))?;
+                    vec![p.q.batch, p.q.length, hidden]
+                }
             };
             let present = |size| vec![p.k.batch, p.k.heads, p.keys, size];
             let (kt, vt) = (x.need(1)?.dtype, x.need(2)?.dtype);
@@ -201,7 +208,7 @@ impl<'a, R: Real> Run<'a, R> {
         let (p, infinite) = (&self.p, R::neg_infinity());
         let (k0, _) = self.group(b, h);
         let q = &self.q.data[p.q.at(b, h, i)..][..p.q.size];
-        let length = self.lengths.map(|l| l.data[b].f64() as i64);
+        let length = self.lengths.map(|l| l.data[b].f64().clamp(-LENGTH_LIMIT, LENGTH_LIMIT) as i64);
         let offset = length.map_or(p.past as i64, |l| l - p.q.length as i64);
         let [left, right] = self.a.window;
         let cap = R::of(self.a.softcap as f64);

@@ -230,7 +230,7 @@ pub fn has_gradient(op: &Op) -> bool {
 pub fn reads_sizes(op: &Op) -> Option<usize> {
     match op {
         Op::NonZero => Some(0),
-        Op::Compress { .. } | Op::TopK { .. } => Some(1),
+        Op::Compress { .. } | Op::TopK { .. } | Op::OneHot { .. } => Some(1),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Op, Outside, Sampling};
 
 /// Most samples along one axis of a cell of RoiAlign.
-const CELL_LIMIT: f64 = 4096.0;
+const CELL_LIMIT: f64 = 512.0;
 
 pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
     let (first, second) = (x.need(0)?, x.need(1)?);
@@ -30,7 +30,8 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
             let regions = *second.shape.first().unwrap_or(&0);
             x.expect_shape(1, &[regions, 4])?;
             x.expect_shape(2, &[regions])?;
-            let size: Option<Vec<usize>> = size.iter().map(|&s| usize::try_from(s).ok().filter(|&s| s > 0)).collect();
+            let size: Option<Vec<usize>> =
+                size.iter().map(|&s| usize::try_from(s).ok().filter(|s| (1..1 << 20).contains(s))).collect();
             match (size, shape) {
                 (Some(size), &[_, channels, h, w]) if h > 0 && w > 0 => vec![regions, channels, size[0], size[1]],
                 _ => return Err(Error::model(format!("regions of input {shape:?} have no size"))),
@@ -157,7 +158,7 @@ fn cells<R: Real>(op: &Op, call: &Call<R>, mut f: impl FnMut(usize, usize, &[Sam
         let extent = [0, 1].map(|k| (end[k] - start[k]).max(least));
         let bins = [extent[0] / ph as f64, extent[1] / pw as f64];
         let grid = bins.map(|bin| if *sampling_ratio > 0 { *sampling_ratio as f64 } else { bin.ceil() });
-        if grid.iter().any(|g| !(*g <= CELL_LIMIT)) {
+        if grid.iter().any(|g| g.is_nan() || *g > CELL_LIMIT) {
             return Err(Error::model(format!("region {r} is too large: {extent:?}")));
         }
         let grid = grid.map(|g| g.max(0.0) as usize);

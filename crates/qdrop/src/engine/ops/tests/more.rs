@@ -116,6 +116,27 @@ fn attentions() -> Vec<Case> {
     ]
 }
 
+fn resizes() -> Vec<Case> {
+    let cubic = Interpolation::Cubic { coeff_a: -0.5, exclude_outside: false };
+    let mut cases = Vec::new();
+    for mode in [Interpolation::Linear, cubic] {
+        let plain = || Resize::new(mode, Coordinates::HalfPixel);
+        let narrow = Resize { antialias: true, axes: vec![3, 2], ..plain() };
+        let fitted = Resize { aspect: Aspect::NotLarger, axes: vec![2, 3], ..plain() };
+        cases.push((Op::Resize(narrow), vec![x(&[1, 2, 7, 5]), In::Absent, In::Absent, In::Ints(&[2, 3])], 1));
+        cases.push((Op::Resize(fitted), vec![x(&[1, 1, 4, 3]), In::Absent, In::Absent, In::Ints(&[6, 7])], 1));
+        let crop = Resize { extrapolation: 3.0, ..Resize::new(mode, Coordinates::CropAndResize) };
+        let region = In::Typed(DType::F32, &[4], &[0.0, 0.2, 1.0, 1.3]);
+        cases.push((Op::Resize(crop), vec![x(&[2, 5]), region, In::Absent, In::Ints(&[2, 4])], 1));
+    }
+    cases
+}
+
+#[test]
+fn gradients_of_resizes_with_settings() {
+    resizes().iter().for_each(check);
+}
+
 fn rotations() -> Vec<Case> {
     let op = |interleaved, heads, dim| Op::RotaryEmbedding { interleaved, heads, dim };
     vec![

@@ -38,6 +38,18 @@ fn dequantizing_per_axis_and_in_blocks() {
 }
 
 #[test]
+fn blocks_may_end_early() {
+    let x = || In::Typed(DType::I4, &[1, 5], &[1.0, 2.0, 3.0, 4.0, 5.0]);
+    let op = |block| Op::DequantizeLinear { axis: 1, block, to: None };
+    assert_eq!(data(op(2), &[x(), In::Floats(&[1, 3], &[1.0, 10.0, 100.0])]), [1.0, 2.0, 30.0, 40.0, 500.0]);
+    let scale = In::Floats(&[1, 3], &[1.0, 10.0, 100.0]);
+    assert!(forward(&op(3), &views(&arrays(&[x(), scale])), 1).is_err());
+    let q = Op::QuantizeLinear { axis: 1, block: 2, to: Some(DType::U2) };
+    let y = run(&q, &[In::Floats(&[1, 3], &[1.4, 9.0, 4.0]), In::Floats(&[1, 2], &[1.0, 2.0])], 1).remove(0);
+    assert_eq!((y.dtype, y.data), (DType::U2, vec![1.0, 3.0, 2.0]));
+}
+
+#[test]
 fn integer_arithmetic_truncates_and_wraps() {
     let typed = |d: &'static [f64]| In::Typed(DType::I8, &[3], d);
     let y = data(Op::Binary(Binary::Div), &[typed(&[-7.0, 7.0, 5.0]), typed(&[2.0, -2.0, 0.0])]);

@@ -1,0 +1,215 @@
+//! Carried nodes replaced by what they stand for: an `If` whose condition is constant by its branch, a call of a
+//! function of the model by the function's body.
+
+use super::attrs::{describe, is_default, subgraphs_mut};
+use super::facts::kept;
+use super::proto::*;
+use super::raise::{Raiser, import};
+use super::reader::Builder;
+use super::{order, tensor};
+use crate::error::{Error, Result};
+use crate::graph::*;
+use std::collections::{HashMap, HashSet};
+
+/// Most nodes a graph may have after it.
+const LIMIT: usize = 1 << 20;
+
+/// Most nodes replaced.
+const REPLACED: usize = 1 << 14;
+
+/// Most bodies inside one another; functions that call themselves end there.
+const DEPTH: usize = 32;
+
+/// What replaces a node.
+#[derive(Default)]
+struct Body {
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+    /// Names of its operands, with what the node is given for each.
+    operands: Vec<(String, String)>,
+    /// Names of its results.
+    results: Vec<String>,
+}
+
+/// Replaces what can be replaced, bodies of bodies included, and says whether anything was. What does not apply (a
+/// function of a newer opset than the graph's, attributes that are missing) stays carried.
+pub fn inline(graph: &mut Graph) -> Result<bool> {
+    let carried = |n: &Node| matches!(n.op, Op::Opaque { .. }) && n.origin.is_some();
+    if !graph.nodes.iter().any(carried) {
+        return Ok(false);
+    }
+    let model: ModelProto = kept(&graph.origin)?;
+    let functions: HashMap<(&str, &str, &str), &FunctionProto> =
+        model.functions.iter().map(|f| ((f.domain(), f.name(), f.overload()), f)).collect();
+    let mut builder = Builder { graph: std::mem::take(graph), ..Default::default() };
+    builder.functions = functions.keys().map(|k| (k.0.to_string(), k.1.to_string())).collect();
+    builder.ids = builder.graph.value_ids().map(|v| (builder.graph.value(v).name.clone(), v)).collect();
+    let nodes = std::mem::take(&mut builder.graph.nodes);
+    let mut waiting: Vec<(Node, usize)> = nodes.into_iter().rev().map(|n| (n, 0)).collect();
+    let mut replaced = 0;
+    while let Some((node, depth)) = waiting.pop() {
+        let body = if carried(&node) { body(&builder.graph, &functions, &node)? } else { None };
+        let Some(body) = body else {
+            builder.graph.nodes.push(node);
+            continue;
+        };
+        replaced += 1;
+        if depth == DEPTH || replaced > REPLACED || builder.graph.nodes.len() + waiting.len() > LIMIT {
+            return Err(Error::unsupported("functions and branches of the model unfold to too many nodes"));
+        }
+        let place = format!("node `{}` ({})", node.name, node.op.kind());
+        let kept = builder.graph.nodes.len();
+        splice(&mut builder, &node, body).map_err(|e| e.at(place))?;
+        // The new nodes may be replaced in turn.
+        waiting.extend(builder.graph.nodes.drain(kept..).rev().map(|n| (n, depth + 1)));
+    }
+    *graph = builder.graph;
+    graph.check()?;
+    Ok(replaced > 0)
+}
+
+/// What replaces `node`, if it is known.
+fn body(graph: &Graph, functions: &HashMap<(&str, &str, &str), &FunctionProto>, node: &Node) -> Result<Option<Body>> {
+    let Op::Opaque { domain, kind } = &node.op else { return Ok(None) };
+    let proto: NodeProto = kept(&node.origin)?;
+    if let Some(function) = functions.get(&(domain.as_str(), kind.as_str(), proto.overload())) {
+        return call(graph, function, node, &proto);
+    }
+    if !is_default(domain) || kind != "If" {
+        return Ok(None);
+    }
+    let condition = node.input(0).and_then(|v| graph.constant(v)).map(|t| t.to_f64()).transpose()?;
+    let Some([condition]) = condition.as_deref() else { return Ok(None) };
+    let name = if *condition != 0.0 { "then_branch" } else { "else_branch" };
+    let branch = proto.attribute.iter().find(|a| a.name() == name).and_then(|a| a.g.clone());
+    let Some(branch) = branch else {
+        return Err(Error::model(format!("an If without `{name}`")));
+    };
+    if !branch.sparse_initializer.is_empty() || !branch.input.is_empty() {
+        return Ok(None);
+    }
+    let results = branch.output.iter().map(|o| o.name().to_string()).collect();
+    Ok(Some(Body { nodes: branch.node, initializers: branch.initializer, operands: Vec::new(), results }))
+}
+
+/// The body of `function` for the call `node`, whose attributes are in `proto`.
+fn call(graph: &Graph, function: &FunctionProto, node: &Node, proto: &NodeProto) -> Result<Option<Body>> {
+    let mut nodes = function.node.clone();
+    let given = |name: &str| {
+        let own = proto.attribute.iter().find(|a| a.name() == name);
+        own.or_else(|| function.attribute_proto.iter().find(|a| a.name() == name))
+    };
+    if proto.attribute.iter().any(|a| !a.ref_attr_name().is_empty()) {
+        return Ok(None);
+    }
+    nodes.iter_mut().for_each(|n| resolve(n, &given));
+    let version = import(&function.opset_import).unwrap_or(graph.opset);
+    if version > graph.opset {
+        return Ok(None);
+    }
+    if version < graph.opset {
+        let mut raiser = Raiser::new(version.max(7), graph.opset);
+        let whole = GraphProto { node: nodes.clone(), ..Default::default() };
+        raiser.note_graph(&whole);
+        raiser.nodes(&mut nodes)?;
+    }
+    let name = |i: usize| node.input(i).map_or(String::new(), |v| graph.value(v).name.clone());
+    let operands = function.input.iter().enumerate().map(|(i, formal)| (formal.clone(), name(i))).collect();
+    Ok(Some(Body { nodes, initializers: Vec::new(), operands, results: function.output.clone() }))
+}
+
+/// Gives attributes that refer to a function's attributes their content; those that have none are dropped.
+fn resolve<'a>(node: &mut NodeProto, given: &impl Fn(&str) -> Option<&'a AttributeProto>) {
+    let attributes = std::mem::take(&mut node.attribute);
+    node.attribute.extend(attributes.into_iter().filter_map(|a| match a.ref_attr_name() {
+        "" => Some(a),
+        other => given(other).map(|content| AttributeProto { name: a.name.clone(), ..content.clone() }),
+    }));
+    subgraphs_mut(node).for_each(|g| g.node.iter_mut().for_each(|n| resolve(n, given)));
+}
+
+/// Replaces names in a node and its subgraphs.
+fn rename(node: &mut NodeProto, names: &HashMap<String, String>) {
+    let swap = |name: &mut String| {
+        if let Some(new) = names.get(name.as_str()) {
+            name.clone_from(new);
+        }
+    };
+    node.input.iter_mut().chain(&mut node.output).for_each(swap);
+    for graph in subgraphs_mut(node) {
+        graph.node.iter_mut().for_each(|n| rename(n, names));
+        for info in &mut graph.output {
+            info.name = info.name.take().map(|n| names.get(&n).cloned().unwrap_or(n));
+        }
+    }
+}
+
+/// Puts the nodes of `body` at the end of the graph in place of `node`.
+fn splice(builder: &mut Builder, node: &Node, mut body: Body) -> Result<()> {
+    let mut names: HashMap<String, String> = body.operands.drain(..).collect();
+    let mut taken: HashSet<String> = HashSet::new();
+    let own = body.initializers.iter().map(|t| t.name().to_string());
+    let own: Vec<String> = own.chain(body.nodes.iter().flat_map(|n| n.output.iter().cloned())).collect();
+    for name in own.into_iter().filter(|n| !n.is_empty()) {
+        let wish = if node.name.is_empty() { name.clone() } else { format!("{}/{name}", node.name) };
+        let mut new = name.clone();
+        let mut i = 0;
+        while builder.ids.contains_key(&new) || taken.contains(&new) {
+            new = if i == 0 { wish.clone() } else { format!("{wish}_{i}") };
+            i += 1;
+        }
+        taken.insert(new.clone());
+        if names.insert(name.clone(), new).is_some() {
+            return Err(Error::model(format!("value `{name}` is defined twice")));
+        }
+    }
+    let results: Vec<String> = body.results.iter().map(|r| names.get(r).unwrap_or(r).clone()).collect();
+    body.nodes.iter_mut().for_each(|n| rename(n, &names));
+    builder.read.extend(body.nodes.iter().flat_map(order::reads).chain(results.iter().cloned()));
+    for mut t in body.initializers {
+        let name = names.get(t.name()).cloned().unwrap_or_default();
+        t.name = Some(name.clone());
+        let content = tensor::decode(t)?;
+        builder.constant(&name, content)?;
+    }
+    let first = builder.graph.nodes.len();
+    for mut inner in body.nodes {
+        let place = describe(&inner);
+        if !node.name.is_empty() {
+            inner.name = Some(format!("{}/{}", node.name, inner.name()));
+        }
+        builder.node(inner).map_err(|e| e.at(place))?;
+    }
+    // Results take the place of the node's own; one that the body does not compute is handed on.
+    let mut swapped: HashMap<ValueId, ValueId> = HashMap::new();
+    let mut handed = Vec::new();
+    for (outer, name) in node.outputs.iter().zip(&results) {
+        let Some(outer) = *outer else { continue };
+        let inner = builder.lookup(name)?;
+        let computed = builder.graph.nodes[first..].iter().any(|n| n.outputs.contains(&Some(inner)));
+        if computed && !swapped.contains_key(&inner) {
+            swapped.insert(inner, outer);
+        } else {
+            handed.push((inner, outer));
+        }
+    }
+    if node.outputs.len() > results.len() {
+        return Err(Error::model(format!("{} results for {} of its body", node.outputs.len(), results.len())));
+    }
+    let captured = |n: &Node| n.captures.iter().any(|v| swapped.contains_key(v));
+    let caught = builder.graph.nodes[first..].iter().any(captured);
+    if caught {
+        // Subgraphs read by name, so that such results keep theirs.
+        handed.extend(swapped.drain());
+    }
+    for n in &mut builder.graph.nodes[first..] {
+        for v in n.inputs.iter_mut().chain(&mut n.outputs).flatten() {
+            *v = swapped.get(v).copied().unwrap_or(*v);
+        }
+    }
+    for (inner, outer) in handed {
+        let inner = swapped.get(&inner).copied().unwrap_or(inner);
+        builder.graph.nodes.push(Node::new("", Op::Identity, &[inner], &[outer]));
+    }
+    Ok(())
+}
