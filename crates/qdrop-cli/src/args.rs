@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use qdrop::plan::{ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement, Preset};
+use qdrop::plan::{ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement, Preset, Task};
 use std::path::PathBuf;
 
 const ABOUT: &str = "Quantize a trained ONNX network to 2-8 bit weights and activations, without training data labels";
@@ -113,9 +113,10 @@ Examples:
   qdrop quantize mobilenetv2.onnx --calib calib.csv --input imagenet -w 4 -a 4 --lambda 0.1 \\
       -o out.onnx --eval eval.csv
   qdrop quantize model.onnx --calib samples.npy --recipe w2a4.toml
+  qdrop quantize bert.onnx --task sst2 --calib SST-2/train.tsv --samples 512 --eval SST-2/dev.tsv
 
 Samples: a folder of images (flat, or one sub-folder per class), a CSV with lines file,label, or arrays in a \
-.npy, .npz or .safetensors file, used as they are. Every option can also stand in a recipe (`qdrop recipe`); \
+.npy, .npz or .safetensors file, used as they are; with --task the task's .tsv, .csv or .jsonl file, SQuAD's .json. Every option can also stand in a recipe (`qdrop recipe`); \
 what is typed here overrides it.")]
 pub struct Quantize {
     /// The float ONNX file
@@ -147,18 +148,26 @@ pub struct Quantize {
 #[command(after_help = "\
 Examples:
   qdrop eval out.onnx --data test/ --input imagenet-norm --format json
-  qdrop eval out.onnx --data eval.csv --input imagenet --min-top1 70     exit status 1 below 70 %")]
+  qdrop eval out.onnx --data eval.csv --input imagenet --min-top1 70     exit status 1 below 70 %
+  qdrop eval bert.onnx --task mrpc --data MRPC/dev.tsv --min accuracy=85 --min f1=90
+
+Metrics, all in per cent: top1 and top5; of tasks accuracy (sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews \
+(cola), pearson and spearman (stsb), exact_match and f1 (squad).")]
 pub struct Eval {
     /// The ONNX file, float or quantized
     pub model: PathBuf,
-    /// Labelled samples: one sub-folder per class, CSV with lines file,label, .npz or .safetensors with labels
+    /// Labelled samples: one sub-folder per class, CSV with lines file,label, .npz or .safetensors with labels; with
+    /// --task the task's file
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
     #[command(flatten)]
     pub input: Input,
     #[command(flatten)]
     pub run: Run,
-    /// Exit with status 1 when top-1 is below this percentage
+    /// Exit with status 1 when a metric is below this percentage; may be given for several metrics
+    #[arg(long, value_name = "METRIC=PERCENT", value_parser = threshold)]
+    pub min: Vec<(String, f64)>,
+    /// The same as --min top1=PERCENT
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub min_top1: Option<f64>,
     /// How to print the result
@@ -349,10 +358,12 @@ pub enum Symmetric {
     None,
 }
 
-/// How images become network input; each overrides the recipe.
+/// How images and text become network input; each overrides the recipe.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Images")]
 pub struct Input {
+    #[command(flatten)]
+    pub text: Text,
     /// Preset: imagenet (resize 256, crop 224, mean and std), imagenet-norm (mean and std only), none
     #[arg(long, value_name = "PRESET")]
     pub input: Option<String>,
@@ -382,6 +393,24 @@ pub struct Input {
     pub skip_bad: bool,
 }
 
+/// How text becomes network input; each overrides the recipe.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Text")]
+pub struct Text {
+    /// Samples are text: how its files are read and what is measured (sst2, mrpc, cola, rte, qnli, qqp, mnli, stsb, squad)
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<Task>,
+    /// The network's tokenizer.json [default: tokenizer.json beside the model, else beside the samples]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<String>,
+    /// Tokens of a sample, longer texts are cut [default: what the network declares, else 128, 384 for squad]
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Tokens that neighbouring windows over a long text share, for squad [default: 128]
+    #[arg(long, value_name = "N")]
+    pub doc_stride: Option<usize>,
+}
+
 /// Parses one of `names`, the names that `T` has in recipes.
 fn names<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
 where
@@ -405,6 +434,15 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+fn threshold(text: &str) -> Result<(String, f64), String> {
+    let (metric, least) = text.split_once('=').ok_or("expected a metric and a percentage, such as accuracy=85")?;
+    // Correlations may be negative.
+    match least.parse::<f64>() {
+        Ok(least) if (-100.0..=100.0).contains(&least) => Ok((metric.to_string(), least)),
+        _ => Err("expected a percentage from -100 to 100".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,6 +461,8 @@ mod tests {
             "eval out.onnx --data test/ --input imagenet-norm --format json",
             "plan resnet20.onnx -w 4 -a 4 --format json",
             "quantize m.onnx --calib c --symmetric --first-output-8bit --mean -0.5,0,0.5 --color bgr --file-format qdq",
+            "quantize m.onnx --calib train.tsv --task SST-2 --tokenizer t.json --max-length 64 --eval dev.tsv",
+            "eval m.onnx --data dev.json --task squad --doc-stride 64 --min f1=80 --min exact_match=70",
             "quantize m.onnx --calib c --symmetric=weights --first-output-8bit=false --observer min-max -q",
         ] {
             let words = std::iter::once("qdrop").chain(line.split(' '));

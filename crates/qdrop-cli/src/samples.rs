@@ -1,6 +1,6 @@
 //! Samples as commands need them: opened, fitted to the network's inputs, cut to a number.
 
-use qdrop::data::{self, InputSpec, Prepare, Samples, Subset};
+use qdrop::data::{self, InputSpec, Prepare, Samples, Subset, Text};
 use qdrop::graph::{Dim, Graph};
 use qdrop::pipeline;
 use qdrop::plan::Recipe;
@@ -11,14 +11,27 @@ use std::path::Path;
 /// A sample set from the outside world.
 pub type Source = Subset<Box<dyn Samples + Send + Sync>>;
 
-/// Opens `path` for the inputs of `graph`, prepared as `recipe` says; at most `limit` samples.
-pub fn open(path: &Path, recipe: &Recipe, graph: &Graph, limit: Option<usize>) -> Result<Source> {
+/// Opens `path` for the inputs of `graph`, which was read from `model`, prepared as `recipe` says; at most `limit`
+/// samples, for SQuAD the windows of at most so many questions.
+pub fn open(path: &Path, recipe: &Recipe, model: &Path, graph: &Graph, limit: Option<usize>) -> Result<Source> {
+    let beside = |path: &Path| path.parent().map(Path::to_path_buf).unwrap_or_default();
+    if let Some(text) = Text::resolve(&recipe.input, &[&beside(model), &beside(path)])? {
+        return pipeline::spread(data::open_text(path, &text, &inputs(graph), limit)?, None);
+    }
     let found = data::open(path, &Prepare::resolve(&recipe.input)?)?;
     if found.is_empty() {
         return Err(Error::data("expected samples, found none").at(path.display()));
     }
     let fitted = data::fit(found, &inputs(graph)).map_err(|e| e.at(path.display()))?;
     pipeline::spread(fitted, limit)
+}
+
+/// That `graph` and every one of `samples` fit what is to be measured.
+pub fn check(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples, recipe: &Recipe) -> Result<()> {
+    match recipe.input.task {
+        Some(task) => pipeline::check_task(graph, shapes, samples, task),
+        None => pipeline::check_labels(graph, shapes, samples),
+    }
 }
 
 /// Shapes of one sample, without batch axis.

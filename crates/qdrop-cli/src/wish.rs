@@ -74,7 +74,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set(&mut recipe.output.format, &wish.file_format);
 }
 
-/// Writes the image flags over `recipe`.
+/// Writes the flags of images and text over `recipe`.
 pub fn apply_input(recipe: &mut Recipe, input: &Input) {
     let slot = &mut recipe.input;
     set_some(&mut slot.preset, &input.input);
@@ -86,6 +86,11 @@ pub fn apply_input(recipe: &mut Recipe, input: &Input) {
     set_some(&mut slot.layout, &input.layout);
     set_some(&mut slot.color, &input.color);
     slot.skip_bad |= input.skip_bad;
+    let text = &input.text;
+    set_some(&mut slot.task, &text.task);
+    set_some(&mut slot.tokenizer, &text.tokenizer);
+    set_some(&mut slot.max_length, &text.max_length);
+    set_some(&mut slot.doc_stride, &text.doc_stride);
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     wish::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
     let (a, b) = (pipeline::load(&args.a)?, pipeline::load(&args.b)?);
-    let data = samples::open(&args.data, &recipe, &a, args.run.samples)?;
+    let data = samples::open(&args.data, &recipe, &args.a, &a, args.run.samples)?;
     let shapes = samples::shapes(&data)?;
     let (a, b) = (pipeline::prepare(&a, Some(&shapes))?, pipeline::prepare(&b, Some(&shapes))?);
     let checked = Checked::new(&a, &shapes, &data)?;

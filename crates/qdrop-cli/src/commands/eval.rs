@@ -2,19 +2,19 @@
 
 use crate::args::{Eval, Print};
 use crate::{Outcome, checks, out, progress, samples, wish};
-use qdrop::Result;
 use qdrop::data::Samples;
 use qdrop::pipeline::{self, Checked};
-use qdrop::report::{Stage, Table, duration, timed};
+use qdrop::plan::Task;
+use qdrop::report::{Score, Stage, Table, duration, metric, timed};
+use qdrop::{Error, Result};
 use serde::Serialize;
 
 /// The printed result; also its JSON.
 #[derive(Debug, Serialize)]
 struct View {
     model: String,
-    samples: usize,
-    top1: f64,
-    top5: f64,
+    #[serde(flatten)]
+    score: Score,
     skipped: usize,
     seconds: f64,
 }
@@ -26,44 +26,52 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
     let mut recipe = wish::read(args.run.recipe.as_deref())?;
     wish::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
+    let least = thresholds(args, recipe.input.task)?;
     let read = pipeline::load(&args.model)?;
-    let data = samples::open(&args.data, &recipe, &read, args.run.samples)?;
+    let data = samples::open(&args.data, &recipe, &args.model, &read, args.run.samples)?;
     let shapes = samples::shapes(&data)?;
     let graph = pipeline::prepare(&read, Some(&shapes))?;
-    pipeline::check_labels(&graph, &shapes, &data).map_err(|e| e.at(args.data.display()))?;
+    samples::check(&graph, &shapes, &data, &recipe).map_err(|e| e.at(args.data.display()))?;
     let mut sink = progress::sink(quiet);
     let checked = Checked::new(&graph, &shapes, &data)?;
-    let (metrics, timing) = timed(sink.as_mut(), Stage::Evaluate, Some(data.len()), |sink| {
-        pipeline::evaluate(&graph, &checked, args.run.threads, sink)
+    let (score, timing) = timed(sink.as_mut(), Stage::Evaluate, Some(data.len()), |sink| {
+        pipeline::measure(&graph, &checked, recipe.input.task, args.run.threads, sink)
     })?;
-    let view = View {
-        model: args.model.display().to_string(),
-        samples: metrics.samples,
-        top1: metrics.top1,
-        top5: metrics.top5,
-        skipped: data.skipped(),
-        seconds: timing.seconds,
-    };
+    let view =
+        View { model: args.model.display().to_string(), score, skipped: data.skipped(), seconds: timing.seconds };
     match args.format {
         Print::Json => out::json(&view)?,
         Print::Text => {
-            let mut table = Table::new("", "model|>samples|>top-1 %|>top-5 %|>skipped|>time");
-            table.row([
-                view.model.clone(),
-                view.samples.to_string(),
-                format!("{:.2}", view.top1),
-                format!("{:.2}", view.top5),
-                view.skipped.to_string(),
-                duration(view.seconds),
-            ]);
+            let Score { samples, metrics } = &view.score;
+            let columns: String = metrics.keys().map(|m| format!("|>{} %", metric(m))).collect();
+            let mut table = Table::new("", &format!("model|>samples{columns}|>skipped|>time"));
+            let before = [view.model.clone(), samples.to_string()];
+            let after = [view.skipped.to_string(), duration(view.seconds)];
+            table.row(before.into_iter().chain(metrics.values().map(|v| format!("{v:.2}"))).chain(after));
             out::print(&out::draw(&[table]))?;
         }
     }
-    Ok(match args.min_top1 {
-        Some(least) if view.top1 < least => {
-            out::tell(&format!("top-1 {:.2} % is below the stated {least} %", view.top1));
-            Outcome::Missed
+    let mut outcome = Outcome::Done;
+    for (name, least) in &least {
+        let value = view.score.metrics[name];
+        if value < *least {
+            out::tell(&format!("{} {value:.2} % is below the stated {least} %", metric(name)));
+            outcome = Outcome::Missed;
         }
-        _ => Outcome::Done,
-    })
+    }
+    Ok(outcome)
+}
+
+/// Least values of metrics, all of them measured.
+fn thresholds(args: &Eval, task: Option<Task>) -> Result<Vec<(String, f64)>> {
+    let known = task.map_or(&["top1", "top5"][..], Task::metrics);
+    let top1 = args.min_top1.map(|least| ("top1".to_string(), least));
+    let all: Vec<(String, f64)> = args.min.iter().cloned().chain(top1).collect();
+    match all.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        Some((name, _)) => {
+            let message = format!("the metric `{name}` is not measured here, these are: {}", known.join(", "));
+            Err(Error::recipe(message))
+        }
+        None => Ok(all),
+    }
 }

@@ -6,7 +6,7 @@ use qdrop::data::Samples;
 use qdrop::graph::Graph;
 use qdrop::pipeline::{self, Checked, WorkDir};
 use qdrop::plan::{MethodName, Recipe};
-use qdrop::report::{Accuracy, Report, Score, Sink, Stage, timed};
+use qdrop::report::{Accuracy, Report, Stage, timed};
 use qdrop::{Error, Result};
 use std::path::Path;
 
@@ -39,16 +39,19 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         timings.push(t);
     }
     let limit = recipe.input.samples;
-    let (calib, t) = timed(sink, Stage::Load, None, |_| samples::open(&args.calib, &recipe, &read, limit))?;
+    let (calib, t) =
+        timed(sink, Stage::Load, None, |_| samples::open(&args.calib, &recipe, &args.model, &read, limit))?;
     timings.push(t);
+    // A question of SQuAD is several windows.
+    let calib = pipeline::spread(calib, limit)?;
     enough(calib.len(), &recipe, &args.calib)?;
     let shapes = samples::shapes(&calib)?;
     let (graph, t) = timed(sink, Stage::Simplify, None, |_| pipeline::prepare(&read, Some(&shapes)))?;
     timings.push(t);
     let eval = match &args.eval {
         Some(path) => {
-            let labelled = samples::open(path, &recipe, &read, None)?;
-            pipeline::check_labels(&graph, &shapes, &labelled).map_err(|e| e.at(path.display()))?;
+            let labelled = samples::open(path, &recipe, &args.model, &read, None)?;
+            samples::check(&graph, &shapes, &labelled, &recipe).map_err(|e| e.at(path.display()))?;
             Some(labelled)
         }
         None => None,
@@ -69,14 +72,14 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     timings.append(&mut report.timings);
     timings.push(t);
     if let Some(eval) = &eval {
-        let threads = recipe.method.threads;
+        let (task, threads) = (recipe.input.task, recipe.method.threads);
         let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
             // What is measured is what was written.
             let written = pipeline::prepare(&pipeline::load(&output)?, Some(&shapes))?;
             Ok(Accuracy {
-                float: score(&graph, eval, threads, sink)?,
-                nearest: score(&done.nearest, eval, threads, sink)?,
-                result: score(&written, eval, threads, sink)?,
+                float: pipeline::measure(&graph, eval, task, threads, sink)?,
+                nearest: pipeline::measure(&done.nearest, eval, task, threads, sink)?,
+                result: pipeline::measure(&written, eval, task, threads, sink)?,
             })
         })?;
         report.accuracy = Some(accuracy.0);
@@ -122,12 +125,6 @@ fn enough(samples: usize, recipe: &Recipe, path: &Path) -> Result<()> {
         return Err(Error::data(message).at(path.display()).hint("add samples, or lower --batch"));
     }
     Ok(())
-}
-
-/// Accuracy of `graph` on `samples`.
-pub fn score(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut dyn Sink) -> Result<Score> {
-    let metrics = pipeline::evaluate(graph, samples, threads, sink)?;
-    Ok(Score { samples: metrics.samples, top1: metrics.top1, top5: metrics.top5 })
 }
 
 fn print(report: &Report, format: Print) -> Result<()> {

@@ -81,6 +81,27 @@ pub fn network() -> Graph {
     g
 }
 
+/// Looks `length` words up in a table of `words` rows; two classes.
+fn table(words: usize, length: usize) -> Graph {
+    let mut g = Graph { name: "table".into(), opset: 17, ..Graph::default() };
+    let (batch, width) = (Dim::Symbol("N".into()), 4);
+    let shape = vec![batch.clone(), Dim::Known(length)];
+    let x = g.add_value("input_ids", Fact { dtype: Some(DType::I64), shape: Some(shape) });
+    g.inputs.push(x);
+    let rows = g.add_constant("table", Tensor::f32(&[words, width], noise(7, words * width)));
+    let found = g.add_value("found", Fact::default());
+    g.nodes.push(Node::new("look-up", Op::Gather { axis: 0 }, &[rows, x], &[found]));
+    let flat = g.add_value("flat", Fact::default());
+    g.nodes.push(Node::new("flatten", Op::Flatten { axis: 1 }, &[found], &[flat]));
+    let weight = g.add_constant("head.weight", Tensor::f32(&[2, length * width], noise(8, 2 * length * width)));
+    let y = g.add_value("logits", float(&[batch, Dim::Known(2)]));
+    let gemm = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+    g.nodes.push(Node::new("head", gemm, &[flat, weight], &[y]));
+    g.outputs.push(y);
+    g.check().expect("the test network is sound");
+    g
+}
+
 /// Writes a 24-bit BMP of noise.
 pub fn image(path: &Path, seed: u64, side: usize) {
     let row = (side * 3).next_multiple_of(4);
@@ -109,6 +130,7 @@ pub fn world(dir: &Path) {
 
     let graph = network();
     qdrop::onnx::write(&graph, &at("model.onnx")).unwrap();
+    qdrop::onnx::write(&table(16, 8), &at("table.onnx")).unwrap();
     let bytes = std::fs::read(at("model.onnx")).unwrap();
     write("empty.onnx", b"");
     write("truncated.onnx", &bytes[..bytes.len() / 2]);

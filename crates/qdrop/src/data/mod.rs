@@ -1,4 +1,4 @@
-//! Samples from the outside world: image folders, lists of image files, arrays.
+//! Samples from the outside world: image folders, lists of image files, arrays, text.
 //!
 //! [`open`] looks at a path and answers with [`Samples`]: a folder of images (flat, or one sub-folder per class in
 //! sorted order), a `.csv` with the columns `file` and, optionally, `label`, or arrays `[N, ...]` in a `.npy`,
@@ -10,7 +10,8 @@
 //! and torchvision; resizing equals Pillow's antialiased bilinear filter bit for bit. The orientation tag of
 //! photographs is not applied, as in Pillow.
 //!
-//! Not for text: token arrays can be given as `.npz`. Samples of differing sizes are refused.
+//! Text is opened by [`open_text`], which knows the files of the GLUE tasks and of SQuAD v1.1 and makes them token numbers
+//! of one length by the network's tokenizer. Samples of differing sizes are refused.
 //!
 //! ```
 //! use qdrop::data::{self, InputSpec, Prepare, Samples, Subset};
@@ -49,16 +50,43 @@ mod prepare;
 mod resample;
 #[cfg(test)]
 mod tests;
+mod text;
 mod views;
 
 pub use arrays::Arrays;
 pub use decode::{EXTENSIONS, Pixels};
 pub use prepare::{PRESETS, Prepare};
+pub use text::{Text, open_text};
 pub use views::{InputSpec, Subset, check_against, fit};
 
 use crate::error::{Error, Kind, Result};
 use crate::tensor::Tensor;
 use std::path::Path;
+use std::sync::Arc;
+
+/// What a network's answer for a sample is held against.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    /// A class.
+    Class(usize),
+    /// A number.
+    Number(f64),
+    /// An answer in a text.
+    Window(Window),
+}
+
+/// A window over the text that a question is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Number of the question; its windows stand side by side.
+    pub question: usize,
+    /// The whole text.
+    pub context: Arc<str>,
+    /// Bytes of the text under each token of the sample, `None` under tokens outside it.
+    pub offsets: Vec<Option<(u32, u32)>>,
+    /// Right answers, at least one.
+    pub answers: Arc<[String]>,
+}
 
 /// A finite, indexable set of samples, each a list of one tensor per network input, without batch axis.
 ///
@@ -77,6 +105,11 @@ pub trait Samples: Sync {
 
     /// Class label of sample `index` if there is one.
     fn label(&self, index: usize) -> Option<usize>;
+
+    /// What the answer for sample `index` is held against, if the source knows.
+    fn target(&self, index: usize) -> Result<Option<Target>> {
+        Ok(self.label(index).map(Target::Class))
+    }
 
     /// How errors and reports name sample `index` (a file name or `row 3`).
     fn name(&self, index: usize) -> String;
@@ -108,6 +141,9 @@ macro_rules! forward_samples {
             }
             fn label(&self, index: usize) -> Option<usize> {
                 (**self).label(index)
+            }
+            fn target(&self, index: usize) -> Result<Option<Target>> {
+                (**self).target(index)
             }
             fn name(&self, index: usize) -> String {
                 (**self).name(index)

@@ -1,6 +1,6 @@
 //! Samples seen through a selection, or as the inputs of a network.
 
-use super::Samples;
+use super::{Samples, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -38,6 +38,10 @@ impl<S: Samples> Samples for Subset<S> {
 
     fn label(&self, index: usize) -> Option<usize> {
         self.samples.label(*self.indices.get(index)?)
+    }
+
+    fn target(&self, index: usize) -> Result<Option<Target>> {
+        self.indices.get(index).map_or(Ok(None), |&i| self.samples.target(i))
     }
 
     fn name(&self, index: usize) -> String {
@@ -191,6 +195,10 @@ impl Samples for Fitted {
 
     fn label(&self, index: usize) -> Option<usize> {
         self.samples.label(index)
+    }
+
+    fn target(&self, index: usize) -> Result<Option<Target>> {
+        self.samples.target(index)
     }
 
     fn name(&self, index: usize) -> String {

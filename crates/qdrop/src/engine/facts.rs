@@ -121,6 +121,11 @@ fn node_facts(facts: &Facts, node: &Node) -> Result<Option<Vec<ValueFact>>> {
             Some(None) => return Ok(None),
         }
     }
+    if ops::reads_sizes(&node.op)
+        .is_some_and(|i| operands.get(i).copied().flatten().is_some_and(|f| f.constant.is_none()))
+    {
+        return Ok(None);
+    }
     let known: Vec<Option<Known>> = operands.iter().map(|o| o.map(ValueFact::known)).collect();
     // A Split's part sizes follow from how many results it has; elsewhere trailing results nobody names do not count.
     let results = match node.op {
@@ -217,7 +222,7 @@ mod tests {
         let w = g.add_constant("w", Tensor::from_f64(DType::I8, &[3], &[-1.0, 0.0, 5.0]).unwrap());
         let scale = g.add_constant("s", Tensor::scalar(0.1));
         let y = g.add_value("y", Fact::default());
-        g.nodes.push(Node::new("", Op::DequantizeLinear { axis: 0 }, &[w, scale], &[y]));
+        g.nodes.push(Node::new("", Op::DequantizeLinear { axis: 0, block: 0, to: None }, &[w, scale], &[y]));
         let facts = infer(&g, &[]).unwrap();
         let folded = facts.get(y).unwrap().constant.clone().unwrap();
         assert_eq!(folded.as_f32(), Some(&[-0.1f32, 0.0, 0.5][..]));

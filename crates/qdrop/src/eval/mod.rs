@@ -1,8 +1,8 @@
-//! Metrics: how often a classifier is right, and how far apart two networks' values are.
+//! Metrics: how often a classifier is right, what benchmarks on text count, how far apart two networks' values are.
 //!
 //! This room works on plain slices; running networks is the engine's job. Both counters take one sample at a time and
 //! can be merged, so that samples may be spread over threads: feed and merge them in sample order, and the result does
-//! not depend on the number of threads.
+//! not depend on the number of threads. The metrics of text, [`language`] and [`squad`], take all predictions at once.
 //!
 //! ```
 //! use qdrop::eval::{Classification, Comparison};
@@ -29,6 +29,8 @@
 
 mod classify;
 mod compare;
+pub mod language;
+pub mod squad;
 
 pub use classify::{Classification, Metrics};
 pub use compare::{Comparison, Difference};

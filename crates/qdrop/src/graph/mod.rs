@@ -5,6 +5,7 @@
 //! here it leaves in an [`Origin`], which only it can read back.
 
 mod edit;
+mod kind;
 mod op;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -53,6 +53,30 @@ pub enum Unary {
     Not,
     Sin,
     Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
+    IsNan,
+    IsInf {
+        negative: bool,
+        positive: bool,
+    },
+    BitwiseNot,
+    /// 0 within lambd of 0, else x moved by bias towards 0.
+    Shrink {
+        bias: f32,
+        lambd: f32,
+    },
+    /// x·sigmoid(alpha·x).
+    Swish {
+        alpha: f32,
+    },
     LeakyRelu {
         alpha: f32,
     },
@@ -101,6 +125,12 @@ pub enum Binary {
     And,
     Or,
     Xor,
+    BitwiseAnd,
+    BitwiseOr,
+    BitwiseXor,
+    BitShift {
+        left: bool,
+    },
 }
 
 /// Element-wise functions of any number of broadcast tensors.
@@ -129,6 +159,52 @@ pub enum Reduction {
     LogSumExp,
 }
 
+/// How [`Op::ScatterElements`] and [`Op::ScatterNd`] join an update with what is there.
+#[allow(missing_docs)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scatter {
+    Replace,
+    Add,
+    Mul,
+    Max,
+    Min,
+}
+
+/// Interpolation of [`Op::GridSample`].
+#[allow(missing_docs)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sampling {
+    Linear,
+    Nearest,
+    Cubic,
+}
+
+/// What [`Op::GridSample`] reads outside of its input.
+#[allow(missing_docs)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outside {
+    Zeros,
+    Border,
+    Reflection,
+}
+
+/// Settings of [`Op::Attention`].
+#[allow(missing_docs)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attention {
+    pub causal: bool,
+    /// Heads of operands of rank 3; 0 for operands of rank 4.
+    pub q_heads: i64,
+    pub kv_heads: i64,
+    /// Factor of the products; 1/sqrt(head size) where absent.
+    pub scale: Option<f32>,
+    pub softcap: f32,
+    /// What the fourth result holds: products, after the cap, after the mask, after the softmax.
+    pub product: i64,
+    /// Keys before and behind a query's own position that it sees; -1: all.
+    pub window: [i64; 2],
+}
+
 /// How [`Op::Pad`] fills.
 #[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +224,8 @@ pub enum Coordinates {
     PytorchHalfPixel,
     AlignCorners,
     Asymmetric,
+    /// The region that the operand `roi` names, in whole sizes less one.
+    CropAndResize,
 }
 
 /// How [`Op::Resize`] in nearest mode rounds a coordinate.
@@ -167,6 +245,39 @@ pub enum Interpolation {
     Nearest(Nearest),
     Linear,
     Cubic { coeff_a: f32, exclude_outside: bool },
+}
+
+/// How the sizes given to [`Op::Resize`] become those of the result.
+#[allow(missing_docs)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aspect {
+    Stretch,
+    NotLarger,
+    NotSmaller,
+}
+
+/// Settings of [`Op::Resize`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resize {
+    /// Interpolation.
+    pub mode: Interpolation,
+    /// Where the result's elements lie in the operand.
+    pub coordinates: Coordinates,
+    /// Whether the interpolation widens where the result is smaller.
+    pub antialias: bool,
+    /// What keeps the ratio of the sizes.
+    pub aspect: Aspect,
+    /// The axes that scales and sizes speak of; none means all.
+    pub axes: Vec<i64>,
+    /// What stands outside of the operand in a crop.
+    pub extrapolation: f32,
+}
+
+impl Resize {
+    /// All other settings at their default.
+    pub fn new(mode: Interpolation, coordinates: Coordinates) -> Self {
+        Resize { mode, coordinates, antialias: false, aspect: Aspect::Stretch, axes: Vec::new(), extrapolation: 0.0 }
+    }
 }
 
 /// An operator. Operands are listed in ONNX's order; attributes absent from the file hold ONNX's default.
@@ -204,6 +315,18 @@ pub enum Op {
     /// `x, scale, bias?` over the axes from `axis` on.
     #[allow(missing_docs)]
     LayerNorm { axis: i64, epsilon: f32 },
+    /// `x, scale, bias` over the spatial axes and the channels of one of `groups` groups; scale and bias per channel.
+    #[allow(missing_docs)]
+    GroupNorm { groups: i64, epsilon: f32 },
+    /// `x, scale` over the axes from `axis` on, by the root of the mean square.
+    #[allow(missing_docs)]
+    RmsNorm { axis: i64, epsilon: f32 },
+    /// x over its `p`-norm along `axis`; 0 where the norm is 0.
+    #[allow(missing_docs)]
+    LpNorm { axis: i64, p: i64 },
+    /// x less its mean over `axes`, over its standard deviation.
+    #[allow(missing_docs)]
+    MeanVarianceNorm { axes: Vec<i64> },
     /// Local response normalisation across channels.
     #[allow(missing_docs)]
     Lrn { alpha: f32, beta: f32, bias: f32, size: i64 },
@@ -218,12 +341,24 @@ pub enum Op {
     /// Normalised exponential along `axis`; `log` takes its logarithm.
     #[allow(missing_docs)]
     Softmax { axis: i64, log: bool },
-    /// Largest element of each window; only the first result is computed.
+    /// 1 at the first largest element along `axis`, else 0.
+    #[allow(missing_docs)]
+    Hardmax { axis: i64 },
+    /// `x, axis`: running sum or product.
+    #[allow(missing_docs)]
+    Cumulate { product: bool, exclusive: bool, reverse: bool },
+    /// Largest element of each window, and where it lies in the whole tensor.
     #[allow(missing_docs)]
     MaxPool { window: Window, ceil_mode: bool },
     /// Mean of each window.
     #[allow(missing_docs)]
     AveragePool { window: Window, ceil_mode: bool, count_include_pad: bool },
+    /// `p`-norm of each window.
+    #[allow(missing_docs)]
+    LpPool { window: Window, ceil_mode: bool, p: i64 },
+    /// `p`-norm over all spatial axes.
+    #[allow(missing_docs)]
+    GlobalLpPool { p: i64 },
     /// Mean over all spatial axes.
     GlobalAveragePool,
     /// Maximum over all spatial axes.
@@ -265,6 +400,51 @@ pub enum Op {
     /// `x, indices`.
     #[allow(missing_docs)]
     GatherElements { axis: i64 },
+    /// `x, indices`: the last axis of the indices names positions in x behind `batch_dims` axes.
+    #[allow(missing_docs)]
+    GatherNd { batch_dims: i64 },
+    /// `x, indices, updates`.
+    #[allow(missing_docs)]
+    ScatterElements { axis: i64, reduction: Scatter },
+    /// `x, indices, updates`.
+    #[allow(missing_docs)]
+    ScatterNd { reduction: Scatter },
+    /// `x, condition`: slices along `axis` (elements of the flattened tensor without one) where the condition holds.
+    #[allow(missing_docs)]
+    Compress { axis: Option<i64> },
+    /// Positions of the elements that are not 0, one column each.
+    NonZero,
+    /// `indices, depth, [off, on]`.
+    #[allow(missing_docs)]
+    OneHot { axis: i64 },
+    /// `x, k`: the k largest (smallest) elements along `axis` and where they lie.
+    #[allow(missing_docs)]
+    TopK { axis: i64, largest: bool, sorted: bool },
+    /// `x, k?`: the triangle above (below) the k-th diagonal, else 0.
+    #[allow(missing_docs)]
+    Trilu { upper: bool },
+    /// Ones on the k-th diagonal of a matrix of x's shape.
+    #[allow(missing_docs)]
+    EyeLike { k: i64, to: Option<DType> },
+    /// `x, lengths`: the first elements of each sequence in reverse.
+    #[allow(missing_docs)]
+    ReverseSequence { batch_axis: i64, time_axis: i64 },
+    /// Determinants of square matrices.
+    Det,
+    /// Sum of products of operands along named axes.
+    #[allow(missing_docs)]
+    Einsum { equation: String },
+    /// `x, grid`.
+    #[allow(missing_docs)]
+    GridSample { mode: Sampling, padding: Outside, align_corners: bool },
+    /// `x, rois, batch indices`: the mean (largest) of samples in the cells of each region.
+    #[allow(missing_docs)]
+    RoiAlign { size: [i64; 2], sampling_ratio: i64, spatial_scale: f32, max: bool, half_pixel: bool },
+    /// `q, k, v, mask?, past key?, past value?, lengths?`; the results are y, the keys, the values and the products.
+    Attention(Attention),
+    /// `x, cos, sin, positions?`; `dim` 0 rotates whole heads.
+    #[allow(missing_docs)]
+    RotaryEmbedding { interleaved: bool, heads: i64, dim: i64 },
     /// The dimensions of a tensor from `start` to `end`.
     #[allow(missing_docs)]
     Shape { start: i64, end: Option<i64> },
@@ -282,146 +462,27 @@ pub enum Op {
     /// Conversion of the element type.
     #[allow(missing_docs)]
     Cast { to: DType },
+    /// `x, like`: conversion to the other's element type.
+    CastLike,
     /// `x, pads, value?, axes?`.
     #[allow(missing_docs)]
     Pad { mode: PadMode },
-    /// `x, roi?, scales?, sizes?` (linear and nearest over any axes).
-    #[allow(missing_docs)]
-    Resize { mode: Interpolation, coordinates: Coordinates },
+    /// `x, roi?, scales?, sizes?`.
+    Resize(Resize),
     /// `[N, C·b², H, W]` to `[N, C, H·b, W·b]`; `dcr` is depth-column-row order, else column-row-depth.
     #[allow(missing_docs)]
     DepthToSpace { block: i64, dcr: bool },
     /// Inverse of [`Op::DepthToSpace`] in depth-column-row order.
     #[allow(missing_docs)]
     SpaceToDepth { block: i64 },
-    /// `x, scale, zero_point?`; the result has the zero point's type (uint8 without one).
+    /// `x, scale, zero_point?`; the result has the zero point's type, or that of `to` (uint8 without both). A scale
+    /// holds for `block` elements along the axis; 0 means one for all elements, or one an element of the axis.
     #[allow(missing_docs)]
-    QuantizeLinear { axis: i64 },
-    /// `x, scale, zero_point?`.
+    QuantizeLinear { axis: i64, block: i64, to: Option<DType> },
+    /// `x, scale, zero_point?`; the result has the scale's type, or that of `to`.
     #[allow(missing_docs)]
-    DequantizeLinear { axis: i64 },
+    DequantizeLinear { axis: i64, block: i64, to: Option<DType> },
     /// An operator that is carried unchanged and cannot be run here; its attributes live in the node's origin.
     #[allow(missing_docs)]
     Opaque { domain: String, kind: String },
-}
-
-impl Op {
-    /// The operator's ONNX name.
-    pub fn kind(&self) -> &str {
-        match self {
-            Op::Conv { .. } => "Conv",
-            Op::ConvTranspose { .. } => "ConvTranspose",
-            Op::Gemm { .. } => "Gemm",
-            Op::MatMul => "MatMul",
-            Op::BatchNorm { .. } => "BatchNormalization",
-            Op::InstanceNorm { .. } => "InstanceNormalization",
-            Op::LayerNorm { .. } => "LayerNormalization",
-            Op::Lrn { .. } => "LRN",
-            Op::Unary(u) => match u {
-                Unary::Relu => "Relu",
-                Unary::Sigmoid => "Sigmoid",
-                Unary::Tanh => "Tanh",
-                Unary::Exp => "Exp",
-                Unary::Log => "Log",
-                Unary::Sqrt => "Sqrt",
-                Unary::Reciprocal => "Reciprocal",
-                Unary::Neg => "Neg",
-                Unary::Abs => "Abs",
-                Unary::Floor => "Floor",
-                Unary::Ceil => "Ceil",
-                Unary::Round => "Round",
-                Unary::Sign => "Sign",
-                Unary::Erf => "Erf",
-                Unary::HardSwish => "HardSwish",
-                Unary::Softplus => "Softplus",
-                Unary::Softsign => "Softsign",
-                Unary::Mish => "Mish",
-                Unary::Not => "Not",
-                Unary::Sin => "Sin",
-                Unary::Cos => "Cos",
-                Unary::LeakyRelu { .. } => "LeakyRelu",
-                Unary::Elu { .. } => "Elu",
-                Unary::Celu { .. } => "Celu",
-                Unary::Selu { .. } => "Selu",
-                Unary::ThresholdedRelu { .. } => "ThresholdedRelu",
-                Unary::HardSigmoid { .. } => "HardSigmoid",
-                Unary::Gelu { .. } => "Gelu",
-            },
-            Op::Binary(b) => match b {
-                Binary::Add => "Add",
-                Binary::Sub => "Sub",
-                Binary::Mul => "Mul",
-                Binary::Div => "Div",
-                Binary::Pow => "Pow",
-                Binary::PRelu => "PRelu",
-                Binary::Mod { .. } => "Mod",
-                Binary::Equal => "Equal",
-                Binary::Less => "Less",
-                Binary::LessOrEqual => "LessOrEqual",
-                Binary::Greater => "Greater",
-                Binary::GreaterOrEqual => "GreaterOrEqual",
-                Binary::And => "And",
-                Binary::Or => "Or",
-                Binary::Xor => "Xor",
-            },
-            Op::Variadic(v) => match v {
-                Variadic::Min => "Min",
-                Variadic::Max => "Max",
-                Variadic::Sum => "Sum",
-                Variadic::Mean => "Mean",
-            },
-            Op::Clip => "Clip",
-            Op::Softmax { log: false, .. } => "Softmax",
-            Op::Softmax { log: true, .. } => "LogSoftmax",
-            Op::MaxPool { .. } => "MaxPool",
-            Op::AveragePool { .. } => "AveragePool",
-            Op::GlobalAveragePool => "GlobalAveragePool",
-            Op::GlobalMaxPool => "GlobalMaxPool",
-            Op::Reduce { kind, .. } => match kind {
-                Reduction::Sum => "ReduceSum",
-                Reduction::Mean => "ReduceMean",
-                Reduction::Max => "ReduceMax",
-                Reduction::Min => "ReduceMin",
-                Reduction::Prod => "ReduceProd",
-                Reduction::L1 => "ReduceL1",
-                Reduction::L2 => "ReduceL2",
-                Reduction::SumSquare => "ReduceSumSquare",
-                Reduction::LogSum => "ReduceLogSum",
-                Reduction::LogSumExp => "ReduceLogSumExp",
-            },
-            Op::ArgReduce { largest: true, .. } => "ArgMax",
-            Op::ArgReduce { largest: false, .. } => "ArgMin",
-            Op::Concat { .. } => "Concat",
-            Op::Split { .. } => "Split",
-            Op::Slice => "Slice",
-            Op::Reshape { .. } => "Reshape",
-            Op::Flatten { .. } => "Flatten",
-            Op::Transpose { .. } => "Transpose",
-            Op::Squeeze => "Squeeze",
-            Op::Unsqueeze => "Unsqueeze",
-            Op::Expand => "Expand",
-            Op::Tile => "Tile",
-            Op::Gather { .. } => "Gather",
-            Op::GatherElements { .. } => "GatherElements",
-            Op::Shape { .. } => "Shape",
-            Op::Size => "Size",
-            Op::ConstantOfShape { .. } => "ConstantOfShape",
-            Op::Range => "Range",
-            Op::Where => "Where",
-            Op::Identity => "Identity",
-            Op::Cast { .. } => "Cast",
-            Op::Pad { .. } => "Pad",
-            Op::Resize { .. } => "Resize",
-            Op::DepthToSpace { .. } => "DepthToSpace",
-            Op::SpaceToDepth { .. } => "SpaceToDepth",
-            Op::QuantizeLinear { .. } => "QuantizeLinear",
-            Op::DequantizeLinear { .. } => "DequantizeLinear",
-            Op::Opaque { kind, .. } => kind,
-        }
-    }
-
-    /// Operand index of the weight for operators that carry one when it is constant (Conv, ConvTranspose, Gemm, MatMul).
-    pub fn weight_index(&self) -> Option<usize> {
-        matches!(self, Op::Conv { .. } | Op::ConvTranspose { .. } | Op::Gemm { .. } | Op::MatMul).then_some(1)
-    }
 }

@@ -136,7 +136,7 @@ fn lower_weight(
     let quantized = graph.add_constant(&format!("{name}_quantized"), integers);
     let (scale, zero_point) = grid_constants(graph, &name, grid, dtype)?;
     let real = graph.add_value(&format!("{name}_dequantized"), fact);
-    let op = Op::DequantizeLinear { axis: grid.axis.map_or(1, |a| a as i64) };
+    let op = Op::DequantizeLinear { axis: grid.axis.map_or(1, |a| a as i64), block: 0, to: None };
     let node = write::node(graph, op, &[quantized, scale, zero_point], real);
 
     let mut first = None;
@@ -224,7 +224,7 @@ fn quantizer(
     let shape = graph.value(float).fact.shape.clone();
     let fact = crate::graph::Fact { dtype: Some(dtype), shape };
     let quantized = graph.add_value(&format!("{name}_quantized"), fact.clone());
-    let op = Op::QuantizeLinear { axis: 1 };
+    let op = Op::QuantizeLinear { axis: 1, block: 0, to: None };
     let mut chain = vec![write::node(graph, op, &[float, scale, zero_point], quantized)];
     let mut integers = quantized;
     let largest = dtype.int_range().map_or(0, |r| r.1);
@@ -236,7 +236,7 @@ fn quantizer(
         integers = graph.add_value(&format!("{name}_clipped"), fact);
         chain.push(write::node(graph, Op::Clip, &[quantized, low, high], integers));
     }
-    let op = Op::DequantizeLinear { axis: 1 };
+    let op = Op::DequantizeLinear { axis: 1, block: 0, to: None };
     chain.push(write::node(graph, op, &[integers, scale, zero_point], real));
     Ok(chain)
 }

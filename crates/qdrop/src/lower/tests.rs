@@ -68,7 +68,7 @@ fn qcdq_has_one_weight_and_a_clip_per_small_grid() {
     assert_eq!(content(&out, "w_zero_point").unwrap().data(), &Data::U8(vec![0, 4]));
     assert_eq!(content(&out, "w_scale").unwrap().as_f32().unwrap(), [0.25, 0.5]);
     assert_eq!(content(&out, "r_clip_max").unwrap().data(), &Data::U8(vec![15]));
-    assert_eq!(out.nodes[0].op, Op::DequantizeLinear { axis: 1 });
+    assert_eq!(out.nodes[0].op, Op::DequantizeLinear { axis: 1, block: 0, to: None });
     assert_eq!(out.nodes[1].input(1), out.nodes[6].input(1));
     assert_eq!(out.nodes[1].input(1), out.nodes[0].output(0));
 

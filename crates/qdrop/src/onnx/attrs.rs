@@ -62,6 +62,11 @@ impl<'a> Attrs<'a> {
         Ok(self.get(name, FLOAT, "a number")?.map_or(default, |a| a.f()))
     }
 
+    /// A number that may be absent.
+    pub fn opt_float(&self, name: &'static str) -> Result<Option<f32>> {
+        Ok(self.get(name, FLOAT, "a number")?.map(|a| a.f()))
+    }
+
     /// A text.
     pub fn string(&self, name: &'static str, default: &'static str) -> Result<&'a str> {
         match self.get(name, STRING, "a string")? {

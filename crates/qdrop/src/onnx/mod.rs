@@ -55,6 +55,16 @@ pub fn size_on_disk(path: &Path) -> Result<u64> {
     Ok(size)
 }
 
+/// The operators of the default set: name, the version that introduced it in the form that is read, and the operator
+/// without attributes, where it needs none; one that is carried is [`Op::Opaque`].
+pub fn operators() -> impl Iterator<Item = (&'static str, u64, Option<Op>)> {
+    schema::all().map(|(name, since)| {
+        let since = if name == "GroupNormalization" { 21 } else { since };
+        let node = proto::NodeProto { op_type: Some(name.to_string()), ..Default::default() };
+        (name, since, parse::op(&node).ok())
+    })
+}
+
 /// Where external data of the model at `path` may lie.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let parent = |p: &Path| match p.parent() {

@@ -5,7 +5,7 @@ use super::proto::NodeProto;
 use super::tensor;
 use crate::error::{Error, Result};
 use crate::graph::*;
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
 
 /// The operator of `node`; [`Op::Opaque`] for what the IR cannot express.
@@ -34,7 +34,6 @@ fn modelled(node: &NodeProto, a: &Attrs) -> Result<Option<Op>> {
     }
     // Results beyond the first that some reader may use.
     let extra = node.output.iter().skip(1).any(|o| !o.is_empty());
-    let given = |i: usize| node.input.get(i).is_some_and(|n| !n.is_empty());
     Ok(match kind {
         "Conv" => {
             window(a, true)?.map(|window| a.int("group", 1).map(|group| Op::Conv { window, group })).transpose()?
@@ -63,7 +62,25 @@ fn modelled(node: &NodeProto, a: &Attrs) -> Result<Option<Op>> {
         "InstanceNormalization" => Some(Op::InstanceNorm { epsilon: a.float("epsilon", 1e-5)? }),
         "LayerNormalization" => {
             let (axis, epsilon) = (a.int("axis", -1)?, a.float("epsilon", 1e-5)?);
-            (a.int("stash_type", 1)? == 1 && !extra).then_some(Op::LayerNorm { axis, epsilon })
+            (a.int("stash_type", 1)? == 1).then_some(Op::LayerNorm { axis, epsilon })
+        }
+        "GroupNormalization" => match a.opt_int("num_groups")? {
+            Some(groups) => {
+                let epsilon = a.float("epsilon", 1e-5)?;
+                (a.int("stash_type", 1)? == 1).then_some(Op::GroupNorm { groups, epsilon })
+            }
+            None => return Err(lacks("num_groups")),
+        },
+        "RMSNormalization" => {
+            let (axis, epsilon) = (a.int("axis", -1)?, a.float("epsilon", 1e-5)?);
+            (a.int("stash_type", 1)? == 1).then_some(Op::RmsNorm { axis, epsilon })
+        }
+        "LpNormalization" => {
+            let (axis, p) = (a.int("axis", -1)?, a.int("p", 2)?);
+            matches!(p, 1 | 2).then_some(Op::LpNorm { axis, p })
+        }
+        "MeanVarianceNormalization" => {
+            Some(Op::MeanVarianceNorm { axes: a.opt_ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]) })
         }
         "LRN" => match a.opt_int("size")? {
             Some(size) => Some(Op::Lrn {
@@ -76,10 +93,15 @@ fn modelled(node: &NodeProto, a: &Attrs) -> Result<Option<Op>> {
         },
         "Softmax" | "LogSoftmax" => Some(Op::Softmax { axis: a.int("axis", -1)?, log: kind == "LogSoftmax" }),
         "MaxPool" => {
-            let plain = a.int("storage_order", 0)? == 0 && !extra;
+            let plain = a.int("storage_order", 0)? == 0;
             let ceil_mode = a.flag("ceil_mode", false)?;
             window(a, false)?.filter(|_| plain).map(|window| Op::MaxPool { window, ceil_mode })
         }
+        "LpPool" => {
+            let (ceil_mode, p) = (a.flag("ceil_mode", false)?, a.int("p", 2)?);
+            window(a, false)?.filter(|_| p > 0).map(|window| Op::LpPool { window, ceil_mode, p })
+        }
+        "GlobalLpPool" => Some(a.int("p", 2)?).filter(|&p| p > 0).map(|p| Op::GlobalLpPool { p }),
         "AveragePool" => {
             let (ceil_mode, count_include_pad) = (a.flag("ceil_mode", false)?, a.flag("count_include_pad", false)?);
             window(a, false)?.map(|window| Op::AveragePool { window, ceil_mode, count_include_pad })
@@ -97,6 +119,73 @@ fn modelled(node: &NodeProto, a: &Attrs) -> Result<Option<Op>> {
         "Transpose" => Some(Op::Transpose { perm: a.ints("perm")? }),
         "Gather" => Some(Op::Gather { axis: a.int("axis", 0)? }),
         "GatherElements" => Some(Op::GatherElements { axis: a.int("axis", 0)? }),
+        "Hardmax" => Some(Op::Hardmax { axis: a.int("axis", -1)? }),
+        "CumSum" | "CumProd" => Some(Op::Cumulate {
+            product: kind == "CumProd",
+            exclusive: a.flag("exclusive", false)?,
+            reverse: a.flag("reverse", false)?,
+        }),
+        "GatherND" => Some(Op::GatherNd { batch_dims: a.int("batch_dims", 0)? }),
+        "ScatterElements" => {
+            let axis = a.int("axis", 0)?;
+            scatter(a)?.map(|reduction| Op::ScatterElements { axis, reduction })
+        }
+        "ScatterND" => scatter(a)?.map(|reduction| Op::ScatterNd { reduction }),
+        "Compress" => Some(Op::Compress { axis: a.opt_int("axis")? }),
+        "OneHot" => Some(Op::OneHot { axis: a.int("axis", -1)? }),
+        "TopK" => Some(Op::TopK {
+            axis: a.int("axis", -1)?,
+            largest: a.flag("largest", true)?,
+            sorted: a.flag("sorted", true)?,
+        }),
+        "Trilu" => Some(Op::Trilu { upper: a.flag("upper", true)? }),
+        "EyeLike" => {
+            let (k, to) = (a.int("k", 0)?, a.opt_int("dtype")?);
+            match to.map(|to| i32::try_from(to).ok().and_then(tensor::dtype_from)) {
+                None => Some(Op::EyeLike { k, to: None }),
+                Some(to) => to.map(|to| Op::EyeLike { k, to: Some(to) }),
+            }
+        }
+        "ReverseSequence" => {
+            Some(Op::ReverseSequence { batch_axis: a.int("batch_axis", 1)?, time_axis: a.int("time_axis", 0)? })
+        }
+        "Einsum" => match a.string("equation", "")? {
+            "" => return Err(lacks("equation")),
+            equation => Some(Op::Einsum { equation: equation.to_string() }),
+        },
+        "GridSample" => grid_sample(a)?,
+        "RoiAlign" => {
+            let size = [a.int("output_height", 1)?, a.int("output_width", 1)?];
+            let (sampling_ratio, spatial_scale) = (a.int("sampling_ratio", 0)?, a.float("spatial_scale", 1.0)?);
+            let (mode, place) = (a.string("mode", "avg")?, a.string("coordinate_transformation_mode", "half_pixel")?);
+            let known = matches!(mode, "avg" | "max") && matches!(place, "half_pixel" | "output_half_pixel");
+            let (max, half_pixel) = (mode == "max", place == "half_pixel");
+            known.then_some(Op::RoiAlign { size, sampling_ratio, spatial_scale, max, half_pixel })
+        }
+        "Attention" => {
+            let scale = a.opt_float("scale")?;
+            let product = a.int("qk_matmul_output_mode", 0)?;
+            // The precision of the softmax is the engine's own.
+            a.int("softmax_precision", 0)?;
+            (0..=3).contains(&product).then_some(Op::Attention(Attention {
+                causal: a.flag("is_causal", false)?,
+                q_heads: a.int("q_num_heads", 0)?,
+                kv_heads: a.int("kv_num_heads", 0)?,
+                scale,
+                softcap: a.float("softcap", 0.0)?,
+                product,
+                window: [a.int("left_window_size", -1)?, a.int("right_window_size", -1)?],
+            }))
+        }
+        "RotaryEmbedding" => Some(Op::RotaryEmbedding {
+            interleaved: a.flag("interleaved", false)?,
+            heads: a.int("num_heads", 0)?,
+            dim: a.int("rotary_embedding_dim", 0)?,
+        }),
+        "CastLike" => {
+            let plain = a.flag("saturate", true)? && a.string("round_mode", "up")? == "up";
+            plain.then_some(Op::CastLike)
+        }
         "Shape" => Some(Op::Shape { start: a.int("start", 0)?, end: a.opt_int("end")? }),
         "ConstantOfShape" => {
             let value = match a.tensor("value")? {
@@ -130,16 +219,24 @@ fn modelled(node: &NodeProto, a: &Attrs) -> Result<Option<Op>> {
         }
         "QuantizeLinear" => {
             let axis = a.int("axis", 1)?;
-            // With a zero point its type decides, and `output_dtype` can only repeat it.
-            let typed = a.int("output_dtype", 0)? == 0 || given(2);
-            let plain = a.int("block_size", 0)? == 0 && a.int("precision", 0)? == 0 && a.flag("saturate", true)?;
-            (typed && plain).then_some(Op::QuantizeLinear { axis })
+            let (block, to) = (a.int("block_size", 0)?, quantized_type(a)?);
+            let plain = a.int("precision", 0)? == 0 && a.flag("saturate", true)?;
+            to.filter(|_| plain && block >= 0).map(|to| Op::QuantizeLinear { axis, block, to })
         }
         "DequantizeLinear" => {
             let axis = a.int("axis", 1)?;
-            (a.int("block_size", 0)? == 0 && a.int("output_dtype", 0)? == 0).then_some(Op::DequantizeLinear { axis })
+            let (block, to) = (a.int("block_size", 0)?, quantized_type(a)?);
+            to.filter(|_| block >= 0).map(|to| Op::DequantizeLinear { axis, block, to })
         }
         _ => None,
+    })
+}
+
+/// Attribute `output_dtype` where it decides; `None` for an unknown type.
+fn quantized_type(a: &Attrs) -> Result<Option<Option<DType>>> {
+    Ok(match a.int("output_dtype", 0)? {
+        0 => Some(None),
+        code => i32::try_from(code).ok().and_then(tensor::dtype_from).map(Some),
     })
 }
 
@@ -163,6 +260,8 @@ fn plain(kind: &str) -> Option<Op> {
         "Range" => Op::Range,
         "Where" => Op::Where,
         "Identity" => Op::Identity,
+        "NonZero" => Op::NonZero,
+        "Det" => Op::Det,
         _ => return None,
     })
 }
@@ -190,6 +289,22 @@ fn unary(kind: &str, a: &Attrs) -> Result<Option<Unary>> {
         "Not" => Unary::Not,
         "Sin" => Unary::Sin,
         "Cos" => Unary::Cos,
+        "Tan" => Unary::Tan,
+        "Asin" => Unary::Asin,
+        "Acos" => Unary::Acos,
+        "Atan" => Unary::Atan,
+        "Sinh" => Unary::Sinh,
+        "Cosh" => Unary::Cosh,
+        "Asinh" => Unary::Asinh,
+        "Acosh" => Unary::Acosh,
+        "Atanh" => Unary::Atanh,
+        "IsNaN" => Unary::IsNan,
+        "IsInf" => {
+            Unary::IsInf { negative: a.flag("detect_negative", true)?, positive: a.flag("detect_positive", true)? }
+        }
+        "BitwiseNot" => Unary::BitwiseNot,
+        "Shrink" => Unary::Shrink { bias: a.float("bias", 0.0)?, lambd: a.float("lambd", 0.5)? },
+        "Swish" => Unary::Swish { alpha: a.float("alpha", 1.0)? },
         "LeakyRelu" => Unary::LeakyRelu { alpha: a.float("alpha", 0.01)? },
         "Elu" => Unary::Elu { alpha: a.float("alpha", 1.0)? },
         "Celu" => Unary::Celu { alpha: a.float("alpha", 1.0)? },
@@ -227,6 +342,15 @@ fn binary(kind: &str, a: &Attrs) -> Result<Option<Binary>> {
         "And" => Binary::And,
         "Or" => Binary::Or,
         "Xor" => Binary::Xor,
+        "BitwiseAnd" => Binary::BitwiseAnd,
+        "BitwiseOr" => Binary::BitwiseOr,
+        "BitwiseXor" => Binary::BitwiseXor,
+        "BitShift" => match a.string("direction", "")? {
+            "LEFT" => Binary::BitShift { left: true },
+            "RIGHT" => Binary::BitShift { left: false },
+            "" => return Err(lacks("direction")),
+            _ => return Ok(None),
+        },
         _ => return Ok(None),
     }))
 }
@@ -288,6 +412,33 @@ fn window(a: &Attrs, kernel_optional: bool) -> Result<Option<Window>> {
     Ok(Some(Window { kernel, strides, dilations, padding }))
 }
 
+fn scatter(a: &Attrs) -> Result<Option<Scatter>> {
+    Ok(Some(match a.string("reduction", "none")? {
+        "none" => Scatter::Replace,
+        "add" => Scatter::Add,
+        "mul" => Scatter::Mul,
+        "max" => Scatter::Max,
+        "min" => Scatter::Min,
+        _ => return Ok(None),
+    }))
+}
+
+fn grid_sample(a: &Attrs) -> Result<Option<Op>> {
+    let mode = match a.string("mode", "linear")? {
+        "linear" | "bilinear" => Sampling::Linear,
+        "nearest" => Sampling::Nearest,
+        "cubic" | "bicubic" => Sampling::Cubic,
+        _ => return Ok(None),
+    };
+    let padding = match a.string("padding_mode", "zeros")? {
+        "zeros" => Outside::Zeros,
+        "border" => Outside::Border,
+        "reflection" => Outside::Reflection,
+        _ => return Ok(None),
+    };
+    Ok(Some(Op::GridSample { mode, padding, align_corners: a.flag("align_corners", false)? }))
+}
+
 fn resize(a: &Attrs) -> Result<Option<Op>> {
     let nearest = match a.string("nearest_mode", "round_prefer_floor")? {
         "round_prefer_floor" => Nearest::RoundPreferFloor,
@@ -310,12 +461,21 @@ fn resize(a: &Attrs) -> Result<Option<Op>> {
         "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
         "align_corners" => Coordinates::AlignCorners,
         "asymmetric" => Coordinates::Asymmetric,
+        "tf_crop_and_resize" => Coordinates::CropAndResize,
         _ => return Ok(None),
     };
-    // Used by cropping only, which is not modelled.
-    a.float("extrapolation_value", 0.0)?;
-    let stretch = a.string("keep_aspect_ratio_policy", "stretch")? == "stretch";
-    let plain = stretch && !a.flag("antialias", false)?;
-    // `axes` stays unread: with it the node is carried.
-    Ok(plain.then_some(Op::Resize { mode, coordinates }))
+    let aspect = match a.string("keep_aspect_ratio_policy", "stretch")? {
+        "stretch" => Aspect::Stretch,
+        "not_larger" => Aspect::NotLarger,
+        "not_smaller" => Aspect::NotSmaller,
+        _ => return Ok(None),
+    };
+    Ok(Some(Op::Resize(Resize {
+        mode,
+        coordinates,
+        antialias: a.flag("antialias", false)?,
+        aspect,
+        axes: a.ints("axes")?,
+        extrapolation: a.float("extrapolation_value", 0.0)?,
+    })))
 }

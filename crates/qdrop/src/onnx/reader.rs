@@ -1,6 +1,6 @@
 //! ModelProto to [`Graph`].
 
-use super::attrs::{Attrs, describe, is_default, subgraphs};
+use super::attrs::{Attrs, describe, is_default, set, string, subgraphs};
 use super::facts::{ValueOrigin, fact, keep};
 use super::parse;
 use super::proto::*;
@@ -235,6 +235,8 @@ impl Builder {
                 captures.push(id);
             }
         }
+        // Before opset 21 scale and bias were per group.
+        let ours = ours || (node.op_type() == "GroupNormalization" && self.graph.opset < 21);
         let op = if ours {
             Op::Opaque { domain: node.domain().to_string(), kind: node.op_type().to_string() }
         } else {
@@ -266,7 +268,7 @@ impl Builder {
     /// where operators have optional ones, Dropout at inference as Identity.
     fn normalise(&mut self, node: &mut NodeProto) -> Result<()> {
         let kind = node.op_type().to_string();
-        if matches!(kind.as_str(), "Dropout" | "MaxPool" | "BatchNormalization" | "LayerNormalization") {
+        if matches!(kind.as_str(), "Dropout" | "MaxPool" | "BatchNormalization" | "LayerNormalization" | "Attention") {
             while node.output.len() > 1 && node.output.last().is_some_and(|o| !self.read.contains(o)) {
                 node.output.pop();
             }
@@ -283,6 +285,9 @@ impl Builder {
             self.constant(&name, Tensor::i64s(axes))?;
             node.input.truncate(1);
             node.input.push(name);
+        }
+        if kind == "RoiAlign" && self.graph.opset < 16 {
+            set(node, string("coordinate_transformation_mode", "output_half_pixel"));
         }
         if kind == "Split" {
             node.attribute.retain(|a| a.name() != "num_outputs");

@@ -210,6 +210,11 @@ const TABLE: &[(&str, u64, &[u64])] = &[
     ("Xor", 1, &[]),
 ];
 
+/// All operators with the version that introduced each, by name.
+pub fn all() -> impl Iterator<Item = (&'static str, u64)> {
+    TABLE.iter().map(|row| (row.0, row.1))
+}
+
 /// The version that introduced operator `kind` and the versions after 7 at which it changed; `None` if unknown.
 pub fn history(kind: &str) -> Option<(u64, &'static [u64])> {
     TABLE.binary_search_by(|row| row.0.cmp(kind)).ok().map(|i| (TABLE[i].1, TABLE[i].2))

@@ -10,20 +10,25 @@ use std::sync::Arc;
 /// Bytes by which a folded constant may exceed what it is made of.
 const MAX_GROWTH: usize = 64 << 20;
 
-/// Facts of the whole graph for one and for two samples (the same when the batch is fixed), where shapes are known and
-/// both sizes can be derived.
+/// How open sizes beside the batch are changed to see what depends on them: strides of image networks stay whole, and
+/// sequences stay within their positions.
+const CHANGES: [fn(usize) -> usize; 2] = [|size| size + 32, |size| (size / 2).max(1)];
+
+/// Facts of the whole graph for one sample and for two of other sizes (the same when all sizes are fixed), where shapes
+/// are known and both can be derived.
 pub(super) fn facts(graph: &Graph, context: &Context) -> Result<Option<(Facts, Facts)>> {
     let Some(one) = context.shapes.concrete(graph, 1) else { return Ok(None) };
     let first = infer(graph, &one)?;
-    if !InputShapes::open_batch(graph) {
+    if !InputShapes::open(graph) {
         return Ok(Some((first.clone(), first)));
     }
-    // A model that declares an open batch and yet holds fixed shapes inside runs with one sample only.
-    let two = context.shapes.concrete(graph, 2).and_then(|two| infer(graph, &two).ok());
+    // A model that declares an open size and yet holds fixed shapes inside runs with one size, or one sample, only.
+    let changed = CHANGES.iter().find_map(|change| infer(graph, &context.shapes.changed(graph, 2, change)?).ok());
+    let two = changed.or_else(|| infer(graph, &context.shapes.concrete(graph, 2)?).ok());
     Ok(two.map(|second| (first, second)))
 }
 
-/// Replaces nodes whose results are the same for every batch by constants. Dequantized weights stay nodes.
+/// Replaces nodes whose results are the same for every batch and open size by constants. Dequantized weights stay nodes.
 pub(super) fn fold(graph: &mut Graph, context: &Context) -> Result<bool> {
     let quantized = behind_dequantize(graph);
     let inner = infer(&input_free(graph), &[])?;

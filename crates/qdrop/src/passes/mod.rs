@@ -29,26 +29,36 @@ impl InputShapes {
     /// Shapes of all inputs of `graph`, batch axis included, for `batch` samples where the model leaves the batch open.
     /// `None` when a dimension is neither declared nor known from a sample.
     pub fn concrete(&self, graph: &Graph, batch: usize) -> Option<Vec<Vec<usize>>> {
+        self.changed(graph, batch, |size| size)
+    }
+
+    /// The same, with other sizes where the model leaves more than the batch open.
+    pub(super) fn changed(
+        &self,
+        graph: &Graph,
+        batch: usize,
+        change: impl Fn(usize) -> usize,
+    ) -> Option<Vec<Vec<usize>>> {
         let one = |i: usize, v| {
             let sample = self.samples.get(i).and_then(|s| s.as_ref());
             let declared = graph.value(v).fact.shape.as_ref();
             let Some(declared) = declared else {
-                return sample.map(|s| std::iter::once(batch).chain(s.iter().copied()).collect());
+                return sample.map(|s| std::iter::once(batch).chain(s.iter().map(|&d| change(d))).collect());
             };
             let dim = |(axis, dim): (usize, &Dim)| match dim {
                 Dim::Known(n) => Some(*n),
                 _ if axis == 0 => Some(batch),
-                _ => sample?.get(axis - 1).copied(),
+                _ => sample?.get(axis - 1).map(|&d| change(d)),
             };
             declared.iter().enumerate().map(dim).collect()
         };
         graph.inputs.iter().enumerate().map(|(i, &v)| one(i, v)).collect()
     }
 
-    /// Whether `graph` leaves the batch size open at one of its inputs.
-    pub fn open_batch(graph: &Graph) -> bool {
+    /// Whether `graph` leaves a size open at one of its inputs.
+    pub fn open(graph: &Graph) -> bool {
         graph.inputs.iter().any(|&v| match &graph.value(v).fact.shape {
-            Some(shape) => shape.first().is_some_and(|d| !matches!(d, Dim::Known(_))),
+            Some(shape) => shape.iter().any(|d| !matches!(d, Dim::Known(_))),
             None => true,
         })
     }

@@ -206,7 +206,25 @@ fn dequantized_weights_stay() {
         Tensor::from_f64(crate::tensor::DType::I8, &[3, 2, 1, 1], &[1.0, -2.0, 3.0, 4.0, -5.0, 6.0]).unwrap(),
     );
     let s = b.graph.add_constant("s", Tensor::scalar(0.1));
-    let w = b.node(Op::DequantizeLinear { axis: 0 }, &[q, s]);
+    let w = b.node(Op::DequantizeLinear { axis: 0, block: 0, to: None }, &[q, s]);
     let y = b.conv_with(x, w, 1);
     assert_eq!(kinds(&simplified(&b.finish(&[y]))), ["DequantizeLinear", "Conv"]);
+}
+
+#[test]
+fn open_sizes_stay_open() {
+    let mut b = Builder::new();
+    let dims = vec![Dim::Symbol("n".into()), Dim::Symbol("tokens".into()), Dim::Known(8)];
+    let x = b.input("x", dims);
+    let shape = b.node(Op::Shape { start: 0, end: Some(2) }, &[x]);
+    let heads = b.graph.add_constant("heads", Tensor::i64s(vec![2, 4]));
+    let target = b.node(Op::Concat { axis: 0 }, &[shape, heads]);
+    let y = b.node(Op::Reshape { allowzero: false }, &[x, target]);
+    let length = b.node(Op::Shape { start: 1, end: Some(2) }, &[x]);
+    let graph = b.finish(&[y, length]);
+    let mut small = graph.clone();
+    simplify(&mut small, &InputShapes::of_samples(vec![Some(vec![6, 8])])).unwrap();
+    assert_eq!(kinds(&small), ["Reshape", "Shape"], "a length is no constant");
+    let target = small.constant(small.nodes[0].input(1).unwrap()).unwrap();
+    assert_eq!(target.to_i64().unwrap(), [0, 0, 2, 4]);
 }

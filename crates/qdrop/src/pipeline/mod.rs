@@ -3,6 +3,7 @@
 mod bench;
 mod equalize;
 mod evaluate;
+mod measure;
 mod memory;
 mod model;
 mod padding;
@@ -21,6 +22,7 @@ mod work;
 
 pub use bench::{Bench, UnitSpeed, bench};
 pub use evaluate::{compare, evaluate};
+pub use measure::{check_task, measure};
 pub use memory::{Memory, memory};
 pub use model::{load, model_bytes, plan, prepare, save};
 pub use quantize::{Quantized, quantize};

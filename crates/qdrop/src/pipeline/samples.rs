@@ -1,7 +1,7 @@
 //! Views of a sample set: a part of it spread evenly, and one that distrusts it.
 
 use super::shapes::input_shapes;
-use crate::data::{Samples, Subset};
+use crate::data::{Samples, Subset, Target};
 use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
@@ -114,6 +114,10 @@ impl Samples for Checked<'_> {
 
     fn label(&self, index: usize) -> Option<usize> {
         self.inner.label(index)
+    }
+
+    fn target(&self, index: usize) -> Result<Option<Target>> {
+        self.inner.target(index)
     }
 
     fn name(&self, index: usize) -> String {

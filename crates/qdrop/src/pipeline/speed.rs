@@ -20,8 +20,9 @@ use std::time::Instant;
 const LEAST: (f64, usize) = (0.05, 2);
 /// Iterations per unit below which a measurement would take too large a part of the run.
 const WORTH: usize = 50;
-/// What an iteration of the whole network takes of one of every unit, about: no weight is rounded there.
-const WHOLE: f64 = 0.5;
+/// What an iteration of the whole network takes of one of every unit, about: no weight is rounded there, but less of
+/// it lies in caches.
+const WHOLE: f64 = 1.0;
 /// How often all samples pass through the network besides, in iterations' time: both streams, losses before and after,
 /// first grids, weights of losses.
 const PASSES: f64 = 4.0;

@@ -8,7 +8,7 @@ use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::{LossWeights, Losses, Step, Trainer, loss_rest};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Binary, Graph, NodeId, Op, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{Bias, Problem, Solution, Weight};
@@ -236,7 +236,7 @@ pub(super) fn learned_biases(
     for id in layers {
         let layer = &plan.layers[id.0 as usize];
         let [node] = layer.nodes[..] else { continue };
-        let Some(value) = graph.node(node).input(2) else { continue };
+        let Some(value) = graph.node(node).input(2).or_else(|| added(graph, &consumers, node)) else { continue };
         let Some(tensor) = graph.constant(value) else { continue };
         // Of a grid per channel the bias has one element a step.
         if consumers[value.0 as usize].len() == 1 && layer.axis.is_none_or(|a| layer.shape[a] == tensor.len()) {
@@ -244,6 +244,17 @@ pub(super) fn learned_biases(
         }
     }
     Ok(biases)
+}
+
+/// The constant that alone is added to the result of a MatMul, one element a column.
+fn added(graph: &Graph, consumers: &[Vec<(NodeId, usize)>], node: NodeId) -> Option<ValueId> {
+    let node = graph.node(node);
+    let y = node.output(0).filter(|y| node.op == Op::MatMul && !graph.outputs.contains(y))?;
+    let [(reader, _)] = consumers[y.0 as usize][..] else { return None };
+    let sum = graph.node(reader);
+    let other = sum.inputs.iter().flatten().copied().find(|&v| v != y)?;
+    let vector = graph.constant(other).is_some_and(|t| t.rank() == 1 && t.dtype().is_float());
+    (sum.op == Op::Binary(Binary::Add) && vector).then_some(other)
 }
 
 /// The bias of a layer before it is learned; `grids` are those of all weights of the plan.

@@ -5,6 +5,10 @@ use super::view::View;
 use super::{Override, Recipe};
 use crate::error::{Error, Result};
 
+/// Fewest and most tokens of a sample.
+const LEAST_TOKENS: usize = 8;
+const MOST_TOKENS: usize = 1 << 16;
+
 impl Recipe {
     /// Checks every value against its range; the error names the key.
     pub fn validate(&self) -> Result<()> {
@@ -33,6 +37,7 @@ impl Recipe {
         for (key, value, low) in [
             ("activations.samples", a.samples, 1),
             ("input.samples", i.samples.unwrap_or(1), 1),
+            ("input.max_length", i.max_length.unwrap_or(LEAST_TOKENS), LEAST_TOKENS),
             ("method.iterations", m.iterations.unwrap_or(1), 1),
             ("method.batch", m.batch, 1),
             ("units.max_layers", self.units.max_layers, 1),
@@ -41,6 +46,9 @@ impl Recipe {
             if value < low {
                 return Err(Error::recipe(format!("{key}: expected at least {low}, got {value}")));
             }
+        }
+        if let Some(length) = i.max_length.filter(|&n| n > MOST_TOKENS) {
+            return Err(Error::recipe(format!("input.max_length: expected at most {MOST_TOKENS}, got {length}")));
         }
         if let Some(divisor) = i.divisor.filter(|d| !(d.is_finite() && *d > 0.0)) {
             return Err(Error::recipe(format!("input.divisor: expected a number above 0, got {divisor}")));

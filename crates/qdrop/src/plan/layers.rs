@@ -17,6 +17,9 @@ pub(super) struct Layers {
     pub last: BTreeSet<NodeId>,
     /// Layers to quantize.
     pub list: Vec<Layer>,
+    /// Layers that are a table or hold the same numbers as one, transposed (an embedding and the head tied to it):
+    /// they are rounded to nearest, so that both stay the same.
+    pub tables: BTreeSet<LayerId>,
     /// The layer of a node.
     pub of: BTreeMap<NodeId, LayerId>,
     /// Nodes that stay float.
@@ -34,7 +37,15 @@ impl Layers {
             nodes.iter().copied().filter(|&id| view.operands(id).all(|v| !view.after_layer[v.0 as usize])).collect();
         let last: BTreeSet<NodeId> =
             nodes.iter().copied().filter(|&id| results(id).all(|v| !view.before_layer[v.0 as usize])).collect();
-        let mut layers = Layers { nodes, first, last, list: Vec::new(), of: BTreeMap::new(), float: Vec::new() };
+        let mut layers = Layers {
+            nodes,
+            first,
+            last,
+            list: Vec::new(),
+            tables: BTreeSet::new(),
+            of: BTreeMap::new(),
+            float: Vec::new(),
+        };
         for id in graph.node_ids().filter(active) {
             match view.role(id) {
                 Role::Product => layers.float.push((id, Reason::Product)),
@@ -61,13 +72,15 @@ impl Layers {
             readers.entry(table).or_default().push(id);
         }
         readers.values_mut().for_each(|nodes| nodes.sort());
+        let tables: Vec<ValueId> = readers.keys().copied().filter(|&v| is_table(view, &readers[&v])).collect();
+        let tied = |v: ValueId| tables.iter().any(|&t| t == v || transposed(view, t, v));
         let mut order: Vec<(ValueId, Vec<NodeId>)> = readers.into_iter().collect();
         order.sort_by_key(|(_, nodes)| nodes[0]);
         for (weight, nodes) in order {
             let edge = nodes.iter().any(|id| self.first.contains(id) || self.last.contains(id));
             let mut bits = match () {
                 () if w.bits == 32 => 32,
-                () if nodes.iter().any(|&id| view.role(id) == Role::Table) => w.embedding_bits,
+                () if tied(weight) => w.embedding_bits,
                 () if edge => w.first_last_bits,
                 () => w.bits,
             };
@@ -93,6 +106,9 @@ impl Layers {
                 [axis] if w.per_channel => axis,
                 _ => None,
             };
+            if tied(weight) {
+                self.tables.insert(LayerId(self.list.len() as u32));
+            }
             for &id in &nodes {
                 self.of.insert(id, LayerId(self.list.len() as u32));
             }
@@ -102,6 +118,18 @@ impl Layers {
         }
         Ok(())
     }
+}
+
+/// Whether any of `nodes` looks up rows.
+fn is_table(view: &View, nodes: &[NodeId]) -> bool {
+    nodes.iter().any(|&id| view.role(id) == Role::Table)
+}
+
+/// Whether the constant `b` is the matrix `a` transposed.
+fn transposed(view: &View, a: ValueId, b: ValueId) -> bool {
+    let (Some(a), Some(b)) = (view.graph.constant(a), view.graph.constant(b)) else { return false };
+    let (&[rows, cols], (Some(x), Some(y))) = (a.shape(), (a.as_f32(), b.as_f32())) else { return false };
+    b.shape() == [cols, rows] && (0..rows).all(|i| (0..cols).all(|j| x[i * cols + j] == y[j * rows + i]))
 }
 
 /// Exceptions of the recipe that apply to any of `nodes`, in order.

@@ -9,6 +9,7 @@ mod names;
 mod recipe;
 mod sites;
 mod size;
+mod task;
 mod text;
 mod units;
 mod view;
@@ -17,6 +18,7 @@ pub use effective::Effective;
 pub use names::matches;
 pub use recipe::*;
 pub use size::ByteSize;
+pub use task::{Answer, Task};
 
 use crate::engine::facts::Facts;
 use crate::error::{Error, Result};
@@ -198,7 +200,7 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
                 }
             }
             let Some(&layer) = layers.of.get(&id) else { continue };
-            if view.role(id) == view::Role::Table {
+            if layers.tables.contains(&layer) {
                 known_layers.insert(layer);
             }
             if known_layers.insert(layer) {
@@ -264,5 +266,7 @@ fn multiply_adds(view: &View, id: NodeId) -> u64 {
     }
 }
 
+#[cfg(test)]
+mod sequence_tests;
 #[cfg(test)]
 mod tests;

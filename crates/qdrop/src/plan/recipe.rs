@@ -1,6 +1,7 @@
 //! The user's wish: every option with its default, unit and meaning. Unknown keys are refused.
 
 use super::size::ByteSize;
+use super::task::Task;
 use crate::tensor::Precision;
 use serde::{Deserialize, Serialize};
 
@@ -319,7 +320,7 @@ pub enum Layout {
     Nhwc,
 }
 
-/// How images become network input: resize, crop, divide by `divisor`, subtract `mean`, divide by `std`.
+/// How images become network input (resize, crop, divide by `divisor`, subtract `mean`, divide by `std`), and text.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Input {
@@ -346,6 +347,15 @@ pub struct Input {
     pub samples: Option<usize>,
     /// Leave out images that cannot be read, counting them, instead of stopping.
     pub skip_bad: bool,
+    /// Task on text: how its files are read and what is measured. Default: none, samples are images or arrays.
+    pub task: Option<Task>,
+    /// File of the tokenizer. Default: `tokenizer.json` beside the model, else beside the samples.
+    pub tokenizer: Option<String>,
+    /// Tokens of a sample: longer texts are cut, shorter ones padded. Default: what the network declares, else 128, 384
+    /// for SQuAD.
+    pub max_length: Option<usize>,
+    /// Tokens that neighbouring windows over a long text share (SQuAD). Default: 128.
+    pub doc_stride: Option<usize>,
 }
 
 /// How the result is written.

@@ -14,7 +14,7 @@ fn planned(graph: &Graph, recipe: &Recipe) -> Plan {
 }
 
 /// Units can run in order, hold each node once, and every layer and site has its unit.
-fn check(graph: &Graph, plan: &Plan) {
+pub(super) fn check(graph: &Graph, plan: &Plan) {
     let mut ready: BTreeSet<ValueId> = graph.inputs.iter().copied().collect();
     let mut nodes = BTreeSet::new();
     for unit in &plan.units {
@@ -27,14 +27,15 @@ fn check(graph: &Graph, plan: &Plan) {
     let names: BTreeSet<&str> = plan.units.iter().map(|u| u.name.as_str()).collect();
     assert_eq!(names.len(), plan.units.len());
     let layers: Vec<LayerId> = plan.units.iter().flat_map(|u| u.layers.iter().copied()).collect();
-    assert_eq!(layers.iter().collect::<BTreeSet<_>>().len(), plan.layers.len());
-    assert_eq!(layers.len(), plan.layers.len());
+    assert_eq!(layers.iter().collect::<BTreeSet<_>>().len(), layers.len());
+    let known = |l: &LayerId| plan.units.iter().any(|u| u.layers.contains(l) || u.fixed.contains(l));
+    assert!((0..plan.layers.len() as u32).map(LayerId).all(|l| known(&l)), "a layer without a unit");
     let sites: BTreeSet<SiteId> = plan.units.iter().flat_map(|u| u.sites.iter().copied()).collect();
     assert_eq!(sites.len(), plan.sites.len());
 }
 
 /// Units as lists of operators.
-fn units(graph: &Graph, plan: &Plan) -> Vec<String> {
+pub(super) fn units(graph: &Graph, plan: &Plan) -> Vec<String> {
     let kinds = |u: &Unit| u.nodes.iter().map(|&n| graph.node(n).op.kind()).collect::<Vec<_>>().join(" ");
     plan.units.iter().map(kinds).collect()
 }

@@ -263,12 +263,13 @@ impl<'a> View<'a> {
 /// Element-wise and normalising operators that can belong to the layer before them.
 pub(super) fn is_function(op: &Op) -> bool {
     match op {
-        Op::Unary(u) => !matches!(u, Unary::Not),
+        Op::Unary(u) => !matches!(u, Unary::Not | Unary::IsNan | Unary::IsInf { .. } | Unary::BitwiseNot),
         Op::Binary(b) => {
             matches!(b, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Pow | Binary::PRelu)
         }
         Op::Variadic(_) | Op::Clip | Op::Identity | Op::Where => true,
         Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::LayerNorm { .. } => true,
+        Op::GroupNorm { .. } | Op::RmsNorm { .. } => true,
         _ => false,
     }
 }
@@ -295,8 +296,9 @@ fn moves(op: &Op) -> bool {
         Op::MaxPool { .. } | Op::AveragePool { .. } | Op::GlobalAveragePool | Op::GlobalMaxPool => true,
         Op::Concat { .. } | Op::Split { .. } | Op::Slice | Op::Gather { .. } | Op::Pad { .. } => true,
         Op::Reshape { .. } | Op::Flatten { .. } | Op::Transpose { .. } | Op::Squeeze | Op::Unsqueeze => true,
-        Op::Expand | Op::Tile | Op::Identity | Op::Cast { .. } | Op::Resize { .. } => true,
+        Op::Expand | Op::Tile | Op::Identity | Op::Cast { .. } | Op::Resize(_) => true,
         Op::DepthToSpace { .. } | Op::SpaceToDepth { .. } => true,
+        Op::GatherNd { .. } | Op::ReverseSequence { .. } | Op::Compress { .. } | Op::CastLike => true,
         _ => false,
     }
 }

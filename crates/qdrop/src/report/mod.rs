@@ -4,10 +4,11 @@
 
 mod table;
 
-pub use table::{Table, bytes, count, duration, figure};
+pub use table::{Table, bytes, count, duration, figure, metric};
 
 use crate::plan::MethodName;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A step of the corridor, in the order in which a run passes through them.
@@ -213,19 +214,25 @@ pub struct Timing {
     pub seconds: f64,
 }
 
-/// Accuracy of one network.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// What was measured about one network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Labelled samples measured.
+    /// Samples measured; questions where a sample is a part of one.
     pub samples: usize,
-    /// Share whose label has the highest score, in percent.
-    pub top1: f64,
-    /// Share whose label is among the five highest scores, in percent.
-    pub top5: f64,
+    /// Metrics by name, in percent: `top1` and `top5` of classes, or what a task measures (`accuracy`, `f1`).
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl Score {
+    /// `metrics` by name, measured on `samples`.
+    pub fn new<'a>(samples: usize, metrics: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
+        Score { samples, metrics: metrics.into_iter().map(|(name, value)| (name.to_string(), value)).collect() }
+    }
 }
 
 /// Accuracy before and after.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// The float network.
     pub float: Score,

@@ -1,6 +1,6 @@
 //! A report as tables of text, for whoever draws them.
 
-use super::{Report, Score};
+use super::Report;
 
 /// Rows of text under a header; every row has as many cells as the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,19 @@ pub fn figure(x: f64) -> String {
     }
 }
 
+/// The name of a metric for people: `top-1` of `top1`.
+pub fn metric(name: &str) -> String {
+    match name {
+        "top1" => "top-1".into(),
+        "top5" => "top-5".into(),
+        "f1" => "F1".into(),
+        "matthews" => "Matthews".into(),
+        "pearson" => "Pearson".into(),
+        "spearman" => "Spearman".into(),
+        other => other.replace('_', " "),
+    }
+}
+
 impl Report {
     /// The report as tables: units, file sizes, accuracy (where measured), times.
     pub fn tables(&self) -> Vec<Table> {
@@ -118,10 +131,10 @@ impl Report {
         }
         if let Some(a) = &self.accuracy {
             let title = format!("Accuracy on {} samples", a.result.samples);
-            let mut t = Table::new(title, "network|>top-1 %|>top-5 %");
-            for (name, s) in [("float", a.float), ("nearest rounding", a.nearest), ("result", a.result)] {
-                let Score { top1, top5, .. } = s;
-                t.row([name.into(), format!("{top1:.2}"), format!("{top5:.2}")]);
+            let columns: String = a.result.metrics.keys().map(|m| format!("|>{} %", metric(m))).collect();
+            let mut t = Table::new(title, &format!("network{columns}"));
+            for (name, score) in [("float", &a.float), ("nearest rounding", &a.nearest), ("result", &a.result)] {
+                t.row([name.to_string()].into_iter().chain(score.metrics.values().map(|v| format!("{v:.2}"))));
             }
             tables.push(t);
         }
@@ -142,7 +155,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Accuracy;
+    use super::super::{Accuracy, Score};
     use super::*;
     use crate::plan::MethodName;
 
@@ -165,12 +178,14 @@ mod tests {
     fn tables_hold_what_is_known() {
         let mut report = Report::new(MethodName::Rtn);
         assert!(report.tables().is_empty());
-        let score = Score { samples: 4, top1: 75.0, top5: 100.0 };
-        report.accuracy = Some(Accuracy { float: score, nearest: score, result: score });
+        let score = Score::new(4, [("top1", 75.0), ("top5", 100.0)]);
+        assert_eq!(serde_json::to_string(&score).unwrap(), r#"{"samples":4,"top1":75.0,"top5":100.0}"#);
+        report.accuracy = Some(Accuracy { float: score.clone(), nearest: score.clone(), result: score });
         (report.bytes_before, report.bytes_after) = (Some(1000), Some(250));
         let tables = report.tables();
         assert_eq!(tables.len(), 2);
         assert_eq!(tables[0].rows[1][2], "25.0 %");
+        assert_eq!(tables[1].header, ["network", "top-1 %", "top-5 %"]);
         assert_eq!(tables[1].rows[2], ["result", "75.00", "100.00"]);
         assert_eq!(tables[1].right, [1, 2]);
     }

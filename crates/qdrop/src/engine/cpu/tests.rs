@@ -393,6 +393,69 @@ fn dense_layers_on_vectors_and_sequences() {
     check(&net.problem(&[&[1, 8, 2, 2]], &[y], 40));
 }
 
+/// Two heads of attention with a mask, residual sums, layer normalisation and a feed-forward part with GELU.
+#[test]
+fn attention_and_feed_forward() {
+    const TOKENS: i64 = 6;
+    let mut net = Net::new();
+    let (x, mask) = (net.input(), net.input());
+    let x = net.site(x);
+    let linear = |net: &mut Net, x: ValueId, from: usize, to: usize, learn: bool| {
+        let w = net.constant(&[from, to]);
+        net.weights.push((w, Some(1)));
+        let y = net.op(Op::MatMul, &[x, w]);
+        let bias = net.constant(&[to]);
+        if learn {
+            net.biases.push((net.weights.len() - 1, bias));
+        }
+        net.add(bias, y)
+    };
+    let heads = |net: &mut Net, x: ValueId, perm: [i64; 4]| {
+        let name = format!("split {}", net.graph.values.len());
+        let shape = net.graph.add_constant(&name, Tensor::i64s(vec![1, TOKENS, 2, 4]));
+        let x = net.op(Op::Reshape { allowzero: false }, &[x, shape]);
+        net.op(Op::Transpose { perm: perm.to_vec() }, &[x])
+    };
+    let norm = |net: &mut Net, x: ValueId| {
+        let (scale, bias) = (net.constant(&[8]), net.constant(&[8]));
+        net.op(Op::LayerNorm { axis: -1, epsilon: 1e-5 }, &[x, scale, bias])
+    };
+    // The bias of keys adds the same to all scores of a row: its gradient is 0, or noise.
+    let [q, k, v] = [true, false, true].map(|learn| linear(&mut net, x, 8, 8, learn));
+    let [q, k, v] = [q, k, v].map(|a| net.site(a));
+    let (q, k, v) =
+        (heads(&mut net, q, [0, 2, 1, 3]), heads(&mut net, k, [0, 2, 3, 1]), heads(&mut net, v, [0, 2, 1, 3]));
+    let scores = net.op(Op::MatMul, &[q, k]);
+    let two = net.scalar(2.0);
+    let scores = net.op(Op::Binary(Binary::Div), &[scores, two]);
+    let scores = net.add(scores, mask);
+    let shares = net.op(Op::Softmax { axis: -1, log: false }, &[scores]);
+    let shares = net.site(shares);
+    let context = net.op(Op::MatMul, &[shares, v]);
+    let context = net.op(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[context]);
+    let shape = net.graph.add_constant("joined", Tensor::i64s(vec![1, TOKENS, 8]));
+    let context = net.op(Op::Reshape { allowzero: false }, &[context, shape]);
+    let context = net.site(context);
+    let out = linear(&mut net, context, 8, 8, true);
+    let sum = net.add(out, x);
+    let a = norm(&mut net, sum);
+    let a = net.site(a);
+    let inner = linear(&mut net, a, 8, 12, true);
+    let (root, one, half) = (net.scalar(std::f32::consts::SQRT_2), net.scalar(1.0), net.scalar(0.5));
+    let e = net.op(Op::Binary(Binary::Div), &[inner, root]);
+    let e = net.op(Op::Unary(Unary::Erf), &[e]);
+    let e = net.add(e, one);
+    let e = net.op(Op::Binary(Binary::Mul), &[inner, e]);
+    let e = net.op(Op::Binary(Binary::Mul), &[e, half]);
+    let e = net.site(e);
+    let out = linear(&mut net, e, 12, 8, true);
+    let sum = net.add(out, a);
+    let y = norm(&mut net, sum);
+    let y = net.site(y);
+    let tokens = TOKENS as usize;
+    check(&net.problem(&[&[1, tokens, 8], &[1, 1, tokens, tokens]], &[y], 7));
+}
+
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let run = |threads: usize| {

@@ -30,8 +30,10 @@ fn decides_shape(op: &Op, i: usize) -> bool {
         | Op::Unsqueeze
         | Op::Expand
         | Op::Tile => i >= 1,
+        Op::Compress { .. } | Op::TopK { .. } | Op::OneHot { .. } => i == 1,
+        Op::NonZero => true,
         Op::Pad { .. } => i == 1 || i == 3,
-        Op::Resize { .. } => i == 2 || i == 3,
+        Op::Resize(_) => i == 2 || i == 3,
         Op::ConstantOfShape { .. } | Op::Range => true,
         _ => false,
     }

@@ -13,12 +13,18 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
     let first = x.need(0)?;
     let all = || (0..x.count()).map(|i| x.need(i).map(|o| o.shape)).collect::<Result<Vec<_>>>();
     let shape = match op {
-        Op::Unary(_) | Op::Clip | Op::Cast { .. } => first.shape.to_vec(),
+        Op::Unary(_) | Op::Clip | Op::Cast { .. } | Op::CastLike => first.shape.to_vec(),
         Op::Binary(_) => broadcast([first.shape, x.need(1)?.shape])?,
         Op::Where => broadcast([first.shape, x.need(1)?.shape, x.need(2)?.shape])?,
         _ => broadcast(all()?)?,
     };
     let dtype = match op {
+        Op::Unary(Unary::IsNan | Unary::IsInf { .. }) => DType::Bool,
+        Op::Unary(Unary::BitwiseNot) => expect_int(x, 0)?,
+        Op::Binary(Binary::BitwiseAnd | Binary::BitwiseOr | Binary::BitwiseXor | Binary::BitShift { .. }) => {
+            x.same_dtype([0, 1])?;
+            expect_int(x, 0)?
+        }
         Op::Unary(Unary::Not) => expect_bool(x, 0)?,
         Op::Binary(Binary::And | Binary::Or | Binary::Xor) => {
             expect_bool(x, 0)?;
@@ -48,15 +54,20 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
             x.need(1)?.dtype
         }
         Op::Cast { to } => {
-            let computed = |d: DType| d.is_int() || d == DType::Bool || FLOATS.contains(&d);
-            if let Some(bad) = [first.dtype, *to].into_iter().find(|&d| !computed(d)) {
-                return Err(Error::unsupported(format!("cannot compute with elements of type {bad:?}")));
-            }
-            *to
+            return infer_cast(first.dtype, *to, shape);
         }
+        Op::CastLike => return infer_cast(first.dtype, x.need(1)?.dtype, shape),
         _ => first.dtype,
     };
     Ok(vec![(dtype, shape)])
+}
+
+fn infer_cast(from: DType, to: DType, shape: Vec<usize>) -> Result<Vec<Shaped>> {
+    let computed = |d: DType| d.is_int() || d == DType::Bool || FLOATS.contains(&d);
+    if let Some(bad) = [from, to].into_iter().find(|&d| !computed(d)) {
+        return Err(Error::unsupported(format!("cannot compute with elements of type {bad:?}")));
+    }
+    Ok(vec![(to, shape)])
 }
 
 const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
@@ -65,6 +76,13 @@ fn expect_bool(x: &Operands, i: usize) -> Result<DType> {
     match x.need(i)?.dtype {
         DType::Bool => Ok(DType::Bool),
         other => Err(Error::model(format!("operand {i} must be Bool, got {other:?}"))),
+    }
+}
+
+fn expect_int(x: &Operands, i: usize) -> Result<DType> {
+    match x.need(i)?.dtype {
+        dtype if dtype.is_int() => Ok(dtype),
+        other => Err(Error::model(format!("operand {i} must be an integer, got {other:?}"))),
     }
 }
 
@@ -77,6 +95,30 @@ fn is_comparison(op: Binary) -> bool {
 fn modulo<R: Real>(a: R, b: R) -> R {
     let r = a % b;
     if r != R::zero() && (r < R::zero()) != (b < R::zero()) { r + b } else { r }
+}
+
+/// A function of bits, in two's complement of any width.
+fn bitwise<R: Real>(op: Binary, a: R, b: R) -> R {
+    let (a, b) = (a.f64() as i128, b.f64() as i128);
+    R::of(match op {
+        Binary::BitwiseAnd => a & b,
+        Binary::BitwiseOr => a | b,
+        Binary::BitwiseXor => a ^ b,
+        _ => 0,
+    } as f64)
+}
+
+/// `a` shifted by `b` bits in type `dtype`; a count outside of the type's width shifts everything out.
+fn shift<R: Real>(left: bool, dtype: DType, a: R, b: R) -> R {
+    let (a, b) = (a.f64() as i128, b.f64() as i128);
+    let inside = (0..dtype.bits() as i128).contains(&b);
+    R::of(match (left, inside) {
+        // What leaves the type is cut off where the result is brought back to it.
+        (true, true) => (a & ((1 << (dtype.bits() as i128 - b)) - 1)) << b,
+        (true, false) => 0,
+        (false, true) => a >> b,
+        (false, false) => a >> 127,
+    } as f64)
 }
 
 fn binary<R: Real>(op: Binary, a: R, b: R) -> R {
@@ -105,6 +147,8 @@ fn binary<R: Real>(op: Binary, a: R, b: R) -> R {
         Binary::And => truth(a != zero && b != zero),
         Binary::Or => truth(a != zero || b != zero),
         Binary::Xor => truth((a != zero) != (b != zero)),
+        Binary::BitwiseAnd | Binary::BitwiseOr | Binary::BitwiseXor => bitwise(op, a, b),
+        Binary::BitShift { .. } => zero,
     }
 }
 
@@ -193,6 +237,7 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
     let shape = call.shape();
     let mut y = match op {
         Op::Unary(u) => x.data.iter().map(|&v| value(*u, v)).collect(),
+        Op::Binary(Binary::BitShift { left }) => combine(shape, x, call.x(1)?, |a, c| shift(*left, x.dtype, a, c)),
         Op::Binary(b) => combine(shape, x, call.x(1)?, |a, c| binary(*b, a, c)),
         Op::Clip => {
             let (low, high) = (scalar(call.opt(1), R::neg_infinity()), scalar(call.opt(2), R::infinity()));
@@ -207,7 +252,10 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
             });
             y
         }
-        Op::Cast { to } => x.data.iter().map(|&v| cast(x.dtype, *to, v)).collect(),
+        Op::Cast { .. } | Op::CastLike => {
+            let to = call.out[0].0;
+            x.data.iter().map(|&v| cast(x.dtype, to, v)).collect()
+        }
         Op::Variadic(kind) => {
             let zero = [R::zero()];
             let nothing = View { dtype: x.dtype, shape: &[], data: &zero };
@@ -230,7 +278,7 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
         _ => return Err(Error::internal(format!("{} is not element-wise", op.kind()))),
     };
     let dtype = call.out[0].0;
-    if dtype.is_int() && !matches!(op, Op::Cast { .. } | Op::Where) {
+    if dtype.is_int() && !matches!(op, Op::Cast { .. } | Op::CastLike | Op::Where) {
         y.iter_mut().for_each(|v| *v = to_integer(dtype, *v));
     }
     Ok(vec![y])
@@ -245,7 +293,7 @@ pub(super) fn backward<R: Real>(op: &Op, back: &mut Back<R>) -> Result<()> {
             let dx = (0..g.len()).map(|i| g[i] * slope(*u, x.data[i], y.data[i])).collect();
             back.set(0, dx);
         }
-        Op::Cast { .. } => back.set(0, g.to_vec()),
+        Op::Cast { .. } | Op::CastLike => back.set(0, g.to_vec()),
         Op::Clip => {
             let low = scalar(back.call.opt(1), R::neg_infinity());
             let high = scalar(back.call.opt(2), R::infinity());

@@ -1,11 +1,14 @@
 //! Every operator once, as a plain function of one sample: result types and shapes, forward, and gradient.
 //! Generic over the number type: the naive device runs them in f64, fast devices run the rare ones in f32.
 
+mod attention;
 mod call;
 pub(super) mod conv;
 mod elementwise;
 mod generate;
 mod index;
+mod lanes;
+mod linear;
 mod matmul;
 mod movement;
 mod normalization;
@@ -14,6 +17,9 @@ mod quantize;
 mod reduce;
 mod reshape;
 mod resize;
+mod sample;
+mod scatter;
+mod select;
 mod unary;
 pub(super) mod window;
 
@@ -96,6 +102,11 @@ enum Family {
     Movement,
     Generate,
     Resize,
+    Scatter,
+    Select,
+    Linear,
+    Sample,
+    Attention,
     Quantize,
 }
 
@@ -103,10 +114,37 @@ fn family(op: &Op) -> Result<Family> {
     Ok(match op {
         Op::Conv { .. } | Op::ConvTranspose { .. } => Family::Conv,
         Op::Gemm { .. } | Op::MatMul => Family::MatMul,
-        Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::LayerNorm { .. } | Op::Lrn { .. } => Family::Normalization,
-        Op::Unary(_) | Op::Binary(_) | Op::Variadic(_) | Op::Clip | Op::Where | Op::Cast { .. } => Family::Elementwise,
-        Op::Softmax { .. } | Op::Reduce { .. } | Op::ArgReduce { .. } => Family::Reduce,
-        Op::MaxPool { .. } | Op::AveragePool { .. } | Op::GlobalAveragePool | Op::GlobalMaxPool => Family::Pool,
+        Op::BatchNorm { .. }
+        | Op::InstanceNorm { .. }
+        | Op::GroupNorm { .. }
+        | Op::LayerNorm { .. }
+        | Op::RmsNorm { .. }
+        | Op::LpNorm { .. }
+        | Op::MeanVarianceNorm { .. }
+        | Op::Lrn { .. } => Family::Normalization,
+        Op::Unary(_) | Op::Binary(_) | Op::Variadic(_) | Op::Clip | Op::Where | Op::Cast { .. } | Op::CastLike => {
+            Family::Elementwise
+        }
+        Op::Softmax { .. } | Op::Hardmax { .. } | Op::Cumulate { .. } | Op::Reduce { .. } | Op::ArgReduce { .. } => {
+            Family::Reduce
+        }
+        Op::MaxPool { .. }
+        | Op::AveragePool { .. }
+        | Op::LpPool { .. }
+        | Op::GlobalAveragePool
+        | Op::GlobalMaxPool
+        | Op::GlobalLpPool { .. } => Family::Pool,
+        Op::GatherNd { .. } | Op::ScatterElements { .. } | Op::ScatterNd { .. } => Family::Scatter,
+        Op::Compress { .. }
+        | Op::NonZero
+        | Op::OneHot { .. }
+        | Op::TopK { .. }
+        | Op::Trilu { .. }
+        | Op::EyeLike { .. }
+        | Op::ReverseSequence { .. } => Family::Select,
+        Op::Einsum { .. } | Op::Det => Family::Linear,
+        Op::GridSample { .. } | Op::RoiAlign { .. } => Family::Sample,
+        Op::Attention(_) | Op::RotaryEmbedding { .. } => Family::Attention,
         Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze | Op::Identity => Family::Reshape,
         Op::Concat { .. }
         | Op::Split { .. }
@@ -120,14 +158,14 @@ fn family(op: &Op) -> Result<Family> {
         | Op::DepthToSpace { .. }
         | Op::SpaceToDepth { .. } => Family::Movement,
         Op::Shape { .. } | Op::Size | Op::ConstantOfShape { .. } | Op::Range => Family::Generate,
-        Op::Resize { .. } => Family::Resize,
+        Op::Resize(_) => Family::Resize,
         Op::QuantizeLinear { .. } | Op::DequantizeLinear { .. } => Family::Quantize,
         Op::Opaque { .. } => return Err(Error::unsupported(format!("operator {} cannot be run", op.kind()))),
     })
 }
 
 fn shapes(op: &Op, x: &Operands, results: usize) -> Result<Vec<Shaped>> {
-    let out = match family(op)? {
+    let mut out = match family(op)? {
         Family::Conv => conv::infer(op, x),
         Family::MatMul => matmul::infer(op, x),
         Family::Normalization => normalization::infer(op, x),
@@ -137,12 +175,18 @@ fn shapes(op: &Op, x: &Operands, results: usize) -> Result<Vec<Shaped>> {
         Family::Reshape => reshape::infer(op, x),
         Family::Movement => movement::infer(op, x, results),
         Family::Generate => generate::infer(op, x),
-        Family::Resize => resize::infer(x),
+        Family::Resize => resize::infer(op, x),
+        Family::Scatter => scatter::infer(op, x),
+        Family::Select => select::infer(op, x),
+        Family::Linear => linear::infer(op, x),
+        Family::Sample => sample::infer(op, x),
+        Family::Attention => attention::infer(op, x),
         Family::Quantize => quantize::infer(op, x),
     }?;
     if results > out.len() {
         return Err(Error::unsupported(format!("only {} of {results} results can be computed", out.len())));
     }
+    out.truncate(results.max(1));
     out.iter().try_for_each(|(_, shape)| movement::check_size(shape))?;
     Ok(out)
 }
@@ -151,6 +195,44 @@ fn shapes(op: &Op, x: &Operands, results: usize) -> Result<Vec<Shaped>> {
 /// must be constant. Refuses bad attributes, ranks and sizes without panicking.
 pub fn infer(op: &Op, operands: &[Option<Known>], results: usize) -> Result<Vec<(DType, Vec<usize>)>> {
     shapes(op, &Operands::from_known(op, operands)?, results)
+}
+
+/// Whether a result of `op` changes with its operands in a way that [`backward`] follows.
+pub fn has_gradient(op: &Op) -> bool {
+    use crate::graph::{Binary as B, Unary as U};
+    let steps = matches!(
+        op,
+        Op::Unary(U::Floor | U::Ceil | U::Round | U::Sign | U::Not | U::IsNan | U::IsInf { .. } | U::BitwiseNot)
+            | Op::Binary(
+                B::Equal
+                    | B::Less
+                    | B::LessOrEqual
+                    | B::Greater
+                    | B::GreaterOrEqual
+                    | B::And
+                    | B::Or
+                    | B::Xor
+                    | B::BitwiseAnd
+                    | B::BitwiseOr
+                    | B::BitwiseXor
+                    | B::BitShift { .. }
+            )
+            | Op::ArgReduce { .. }
+            | Op::Hardmax { .. }
+            | Op::NonZero
+            | Op::OneHot { .. }
+            | Op::EyeLike { .. }
+    );
+    !steps && family(op).is_ok_and(|f| !matches!(f, Family::Generate | Family::Quantize))
+}
+
+/// The operand of `op` whose elements, as a rule computed from the network's input, decide how large a result is.
+pub fn reads_sizes(op: &Op) -> Option<usize> {
+    match op {
+        Op::NonZero => Some(0),
+        Op::Compress { .. } | Op::TopK { .. } => Some(1),
+        _ => None,
+    }
 }
 
 /// The dimensions of `shape` from `start` to `end`, as [`Op::Shape`] counts them (negative from the back, clamped).
@@ -188,6 +270,11 @@ pub fn forward<R: Real>(op: &Op, operands: &[Option<View<R>>], results: usize) -
         Family::Movement => movement::forward(op, &call),
         Family::Generate => generate::forward(op, &call),
         Family::Resize => resize::forward(op, &call),
+        Family::Scatter => scatter::forward(op, &call),
+        Family::Select => select::forward(op, &call),
+        Family::Linear => linear::forward(op, &call),
+        Family::Sample => sample::forward(op, &call),
+        Family::Attention => attention::forward(op, &call),
         Family::Quantize => quantize::forward(op, &call),
     }?;
     Ok(call.out.into_iter().zip(data).map(|((dtype, shape), data)| Array { dtype, shape, data }).collect())
@@ -236,6 +323,11 @@ pub fn backward<R: Real>(
         Family::Reshape => reshape::backward(&mut back),
         Family::Movement => movement::backward(op, &mut back),
         Family::Resize => resize::backward(op, &mut back),
+        Family::Scatter => scatter::backward(op, &mut back),
+        Family::Select => select::backward(op, &mut back),
+        Family::Linear => linear::backward(op, &mut back),
+        Family::Sample => sample::backward(op, &mut back),
+        Family::Attention => attention::backward(op, &mut back),
         Family::Generate | Family::Quantize => Ok(()),
     }?;
     Ok(back.found)

@@ -210,7 +210,7 @@ pub(super) fn infer(op: &Op, x: &Operands, results: usize) -> Result<Vec<Shaped>
 }
 
 /// An index counted from the front.
-fn wrap_index<R: Real>(index: R, size: usize) -> Result<usize> {
+pub(super) fn wrap_index<R: Real>(index: R, size: usize) -> Result<usize> {
     let i = index.f64();
     let i = if i < 0.0 { i + size as f64 } else { i };
     if i >= 0.0 && i < size as f64 {
@@ -293,7 +293,7 @@ fn dims4(shape: &[usize]) -> Result<[usize; 4]> {
 }
 
 /// Source position of every element of a GatherElements.
-fn element_sources<R: Real>(axis: i64, x: &View<R>, indices: &View<R>) -> Result<Vec<usize>> {
+pub(super) fn element_sources<R: Real>(axis: i64, x: &View<R>, indices: &View<R>) -> Result<Vec<usize>> {
     let axis = index::axis(axis, x.shape.len())?;
     let mut own = strides(x.shape);
     let stride = std::mem::replace(&mut own[axis], 0);

@@ -5,6 +5,7 @@ use super::index::{self, broadcast_strides, check_unidirectional, each};
 use super::{Real, View};
 use crate::error::{Error, Result};
 use crate::graph::Op;
+use crate::tensor::DType;
 
 /// Largest channel window of a local response normalisation.
 const LRN_LIMIT: i64 = 1 << 24;
@@ -12,7 +13,7 @@ const LRN_LIMIT: i64 = 1 << 24;
 pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
     let first = x.need(0)?;
     let minimum = match op {
-        Op::LayerNorm { .. } => 1,
+        Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::LpNorm { .. } | Op::MeanVarianceNorm { .. } => 1,
         Op::InstanceNorm { .. } => 3,
         _ => 2,
     };
@@ -21,8 +22,21 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
     }
     match op {
         Op::BatchNorm { .. } => (1..5).try_for_each(|i| x.need(i).and(x.expect_shape(i, &first.shape[1..2])))?,
+        Op::GroupNorm { groups, .. } => {
+            let channels = first.shape[1];
+            if *groups < 1 || !(channels as i64).unsigned_abs().is_multiple_of(groups.unsigned_abs()) {
+                return Err(Error::model(format!("{channels} channels do not make {groups} groups")));
+            }
+            (1..3).try_for_each(|i| x.need(i).and(x.expect_shape(i, &first.shape[1..2])))?
+        }
+        Op::LpNorm { axis, .. } => {
+            index::axis(*axis, first.shape.len())?;
+        }
+        Op::MeanVarianceNorm { axes } => {
+            index::axes(axes, first.shape.len())?;
+        }
         Op::InstanceNorm { .. } => (1..3).try_for_each(|i| x.need(i).and(x.expect_shape(i, &first.shape[1..2])))?,
-        Op::LayerNorm { axis, .. } => {
+        Op::LayerNorm { axis, .. } | Op::RmsNorm { axis, .. } => {
             index::axis(*axis, first.shape.len())?;
             check_unidirectional(x.need(1)?.shape, first.shape)?;
             if let Some(bias) = x.opt(2) {
@@ -34,7 +48,14 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
         }
         _ => {}
     }
-    Ok(vec![(first.dtype, first.shape.to_vec())])
+    let mut out = vec![(first.dtype, first.shape.to_vec())];
+    if let Op::LayerNorm { axis, .. } = op {
+        // Mean and 1 / standard deviation of every row.
+        let axis = index::axis(*axis, first.shape.len())?;
+        let rows: Vec<usize> = (0..first.shape.len()).map(|k| if k < axis { first.shape[k] } else { 1 }).collect();
+        out.extend([(DType::F32, rows.clone()), (DType::F32, rows)]);
+    }
+    Ok(out)
 }
 
 /// Strides that read a per-channel vector along x.
@@ -42,41 +63,65 @@ fn channel_strides(rank: usize) -> Vec<usize> {
     (0..rank).map(|k| usize::from(k == 1)).collect()
 }
 
-/// (first normalised axis, epsilon, strides of scale, strides of bias) of instance and layer normalisation, which
-/// differ only in these.
-fn rows<R: Real>(op: &Op, call: &Call<R>) -> Result<(usize, R, Vec<usize>, Vec<usize>)> {
+/// Normalised runs of memory.
+struct RowsOf<R> {
+    /// Elements of a run.
+    n: usize,
+    epsilon: R,
+    /// Whether the mean is taken off first.
+    centred: bool,
+    /// Strides of scale and bias.
+    scale: Vec<usize>,
+    bias: Vec<usize>,
+}
+
+/// The runs of instance, group, layer and root-mean-square normalisation, which differ only in these.
+fn rows<R: Real>(op: &Op, call: &Call<R>) -> Result<RowsOf<R>> {
     let x = call.x(0)?;
     Ok(match op {
         Op::InstanceNorm { epsilon } => {
-            let s = channel_strides(x.shape.len());
-            (2, R::of(*epsilon as f64), s.clone(), s)
+            let scale = channel_strides(x.shape.len());
+            let n = x.shape[2..].iter().product();
+            RowsOf { n, epsilon: R::of(*epsilon as f64), centred: true, bias: scale.clone(), scale }
         }
-        Op::LayerNorm { axis, epsilon } => {
+        Op::GroupNorm { groups, epsilon } => {
+            let scale = channel_strides(x.shape.len());
+            let n = x.shape[1..].iter().product::<usize>() / *groups as usize;
+            RowsOf { n, epsilon: R::of(*epsilon as f64), centred: true, bias: scale.clone(), scale }
+        }
+        Op::LayerNorm { axis, epsilon } | Op::RmsNorm { axis, epsilon } => {
             let scale = broadcast_strides(call.x(1)?.shape, x.shape);
             let bias = call.opt(2).map_or(vec![0; x.shape.len()], |b| broadcast_strides(b.shape, x.shape));
-            (index::axis(*axis, x.shape.len())?, R::of(*epsilon as f64), scale, bias)
+            let n = x.shape[index::axis(*axis, x.shape.len())?..].iter().product();
+            RowsOf { n, epsilon: R::of(*epsilon as f64), centred: matches!(op, Op::LayerNorm { .. }), scale, bias }
         }
         _ => return Err(Error::internal(format!("{} does not normalise rows", op.kind()))),
     })
 }
 
-/// (x - mean) / sqrt(var + epsilon) of every row of `n` elements, and 1 / sqrt(var + epsilon) per row.
-fn standardise<R: Real>(x: &[R], n: usize, epsilon: R) -> (Vec<R>, Vec<R>) {
+/// (x - mean) / sqrt(var + epsilon) of every row, the mean (0 where rows are not centred) and 1 / sqrt(var + epsilon)
+/// per row.
+fn standardise<R: Real>(x: &[R], rows: &RowsOf<R>) -> [Vec<R>; 3] {
+    let RowsOf { n, epsilon, .. } = *rows;
     let mut out = x.to_vec();
-    let mut inverse = Vec::new();
+    let (mut means, mut inverse) = (Vec::new(), Vec::new());
     if n == 0 {
-        return (out, inverse);
+        return [out, means, inverse];
     }
     let count = R::of(n as f64);
     for row in out.chunks_exact_mut(n) {
-        let mean = row.iter().fold(R::zero(), |s, &v| s + v) / count;
+        let mean = match rows.centred {
+            true => row.iter().fold(R::zero(), |s, &v| s + v) / count,
+            false => R::zero(),
+        };
         row.iter_mut().for_each(|v| *v -= mean);
         let var = row.iter().fold(R::zero(), |s, &v| s + v * v) / count;
         let inv = (var + epsilon).sqrt().recip();
         row.iter_mut().for_each(|v| *v *= inv);
+        means.push(mean);
         inverse.push(inv);
     }
-    (out, inverse)
+    [out, means, inverse]
 }
 
 /// bias + alpha/size · (sum of squares over the channel window) for every element.
@@ -115,14 +160,15 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
             });
             Ok(vec![y])
         }
-        Op::InstanceNorm { .. } | Op::LayerNorm { .. } => {
-            let (axis, epsilon, ss, sb) = rows(op, call)?;
-            let (mut y, _) = standardise(x.data, x.shape[axis..].iter().product(), epsilon);
+        Op::LpNorm { .. } | Op::MeanVarianceNorm { .. } => super::lanes::forward(op, call),
+        Op::InstanceNorm { .. } | Op::GroupNorm { .. } | Op::LayerNorm { .. } | Op::RmsNorm { .. } => {
+            let rows = rows(op, call)?;
+            let [mut y, means, inverse] = standardise(x.data, &rows);
             let (scale, bias) = (call.x(1)?, call.opt(2));
-            each(x.shape, [&ss, &sb], |i, [s, b]| {
+            each(x.shape, [&rows.scale, &rows.bias], |i, [s, b]| {
                 y[i] = y[i] * scale.data[s] + bias.map_or(R::zero(), |v| v.data[b]);
             });
-            Ok(vec![y])
+            Ok(vec![y, means, inverse])
         }
         Op::Lrn { alpha, beta, bias, size } => {
             let base = lrn_base(&x, *alpha, *bias, *size);
@@ -134,6 +180,12 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
 }
 
 pub(super) fn backward<R: Real>(op: &Op, back: &mut Back<R>) -> Result<()> {
+    if back.gradients.iter().skip(1).any(|g| g.is_some()) {
+        return Err(Error::unsupported(format!("means and deviations of {} have no gradient", op.kind())));
+    }
+    if matches!(op, Op::LpNorm { .. } | Op::MeanVarianceNorm { .. }) {
+        return super::lanes::backward(op, back);
+    }
     let (x, g) = (back.call.x(0)?, back.g()?);
     let zero = R::zero();
     let mut dx = vec![zero; x.data.len()];
@@ -153,23 +205,26 @@ pub(super) fn backward<R: Real>(op: &Op, back: &mut Back<R>) -> Result<()> {
             });
             d.into_iter().enumerate().for_each(|(k, d)| back.set(k + 1, d));
         }
-        Op::InstanceNorm { .. } | Op::LayerNorm { .. } => {
-            let (axis, epsilon, ss, sb) = rows(op, &back.call)?;
-            let n: usize = x.shape[axis..].iter().product();
-            let (z, inverse) = standardise(x.data, n, epsilon);
+        Op::InstanceNorm { .. } | Op::GroupNorm { .. } | Op::LayerNorm { .. } | Op::RmsNorm { .. } => {
+            let rows = rows(op, &back.call)?;
+            let [z, _, inverse] = standardise(x.data, &rows);
             let scale = back.call.x(1)?;
             let mut ds = vec![zero; scale.data.len()];
             let mut db = vec![zero; back.call.opt(2).map_or(1, |b| b.data.len())];
             // dx holds the gradient of z until the rows are finished below.
-            each(x.shape, [&ss, &sb], |i, [s, b]| {
+            each(x.shape, [&rows.scale, &rows.bias], |i, [s, b]| {
                 dx[i] = g[i] * scale.data[s];
                 ds[s] += g[i] * z[i];
                 db[b] += g[i];
             });
-            if n > 0 {
+            if rows.n > 0 {
+                let n = rows.n;
                 let count = R::of(n as f64);
                 for ((d, z), inv) in dx.chunks_exact_mut(n).zip(z.chunks_exact(n)).zip(inverse) {
-                    let mean = d.iter().fold(zero, |s, &v| s + v) / count;
+                    let mean = match rows.centred {
+                        true => d.iter().fold(zero, |s, &v| s + v) / count,
+                        false => zero,
+                    };
                     let along = d.iter().zip(z).fold(zero, |s, (&d, &z)| s + d * z) / count;
                     d.iter_mut().zip(z).for_each(|(d, &z)| *d = (*d - mean - z * along) * inv);
                 }

@@ -20,7 +20,9 @@ fn reduced(op: &Op, x: &Operands) -> Result<Vec<bool>> {
             }
             _ => mask.fill(!noop_with_empty_axes),
         },
-        Op::ArgReduce { axis, .. } | Op::Softmax { axis, .. } => mask[index::axis(*axis, rank)?] = true,
+        Op::ArgReduce { axis, .. } | Op::Softmax { axis, .. } | Op::Hardmax { axis } => {
+            mask[index::axis(*axis, rank)?] = true
+        }
         _ => return Err(Error::internal(format!("{} is no reduction", op.kind()))),
     }
     Ok(mask)
@@ -31,6 +33,10 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
     let mask = match op {
         // A scalar is its own only element.
         Op::Softmax { axis, .. } if first.shape.is_empty() && matches!(axis, -1 | 0) => Vec::new(),
+        Op::Cumulate { .. } => {
+            x.need(1)?;
+            Vec::new()
+        }
         _ => reduced(op, x)?,
     };
     let (keep, dtype) = match op {
@@ -108,7 +114,43 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
             }
             Ok(vec![y])
         }
+        Op::Hardmax { axis } => {
+            let (outer, n, inner) = lane(x.shape, index::axis(*axis, x.shape.len())?);
+            let mut y = vec![R::zero(); x.data.len()];
+            for o in (0..outer).filter(|_| n > 0) {
+                for i in 0..inner {
+                    let at = |k: usize| (o * n + k) * inner + i;
+                    let best = (1..n).fold(0, |b, k| if x.data[at(k)] > x.data[at(b)] { k } else { b });
+                    y[at(best)] = R::one();
+                }
+            }
+            Ok(vec![y])
+        }
+        Op::Cumulate { product, exclusive, reverse } => {
+            let mut y = vec![R::zero(); x.data.len()];
+            let (outer, n, inner) = running(&x, call.x(1)?)?;
+            for o in 0..outer {
+                for i in 0..inner {
+                    let mut sum = if *product { R::one() } else { R::zero() };
+                    for k in 0..n {
+                        let at = (o * n + if *reverse { n - 1 - k } else { k }) * inner + i;
+                        let next = if *product { sum * x.data[at] } else { sum + x.data[at] };
+                        y[at] = to_integer(x.dtype, if *exclusive { sum } else { next });
+                        sum = to_integer(x.dtype, next);
+                    }
+                }
+            }
+            Ok(vec![y])
+        }
         _ => Err(Error::internal(format!("{} is no reduction", op.kind()))),
+    }
+}
+
+/// The lanes along the axis that `axis` holds.
+fn running<R: Real>(x: &View<R>, axis: View<R>) -> Result<(usize, usize, usize)> {
+    match axis.data {
+        [a] => Ok(lane(x.shape, index::axis(a.f64() as i64, x.shape.len())?)),
+        other => Err(Error::model(format!("the axis must be one number, got {}", other.len()))),
     }
 }
 
@@ -231,7 +273,33 @@ pub(super) fn backward<R: Real>(op: &Op, back: &mut Back<R>) -> Result<()> {
                 }
             }
         }
-        _ => return Ok(()),
+        Op::Cumulate { product, exclusive, reverse } => {
+            let (outer, n, inner) = running(&x, back.call.x(1)?)?;
+            for o in 0..outer {
+                for i in 0..inner {
+                    let at = |k: usize| (o * n + if *reverse { n - 1 - k } else { k }) * inner + i;
+                    for k in 0..n {
+                        // The factor of x[k] in every later result; the product of the others by direct multiplication.
+                        let mut factor = R::one();
+                        if *product {
+                            (0..k).for_each(|j| factor *= x.data[at(j)]);
+                        }
+                        for j in k..n {
+                            if *product && j > k {
+                                factor *= x.data[at(j)];
+                            }
+                            match exclusive {
+                                true if j + 1 < n => dx[at(k)] += g[at(j + 1)] * factor,
+                                true => {}
+                                false => dx[at(k)] += g[at(j)] * factor,
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        // The gradient of Hardmax is 0.
+        _ => {}
     }
     back.set(0, dx);
     Ok(())

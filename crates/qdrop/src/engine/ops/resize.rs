@@ -3,10 +3,10 @@
 use super::Real;
 use super::call::{Back, Call, Operands, Shaped};
 use crate::error::{Error, Result};
-use crate::graph::{Coordinates, Interpolation, Nearest, Op};
+use crate::graph::{Aspect, Coordinates, Interpolation, Nearest, Op, Resize};
 
 /// Size of the result and scale of each axis.
-fn sizes(x: &Operands) -> Result<Vec<(usize, f64)>> {
+fn sizes(resize: &Resize, x: &Operands) -> Result<Vec<(usize, f64)>> {
     let shape = x.need(0)?.shape;
     let given = |i: usize| Ok::<_, Error>(x.numbers(i)?.filter(|v| !v.is_empty()).map(<[f64]>::to_vec));
     let (values, by_scale) = match (given(2)?, given(3)?) {
@@ -14,7 +14,8 @@ fn sizes(x: &Operands) -> Result<Vec<(usize, f64)>> {
         (None, Some(sizes)) => (sizes, false),
         _ => return Err(Error::model("exactly one of scales and sizes must be given")),
     };
-    if values.len() != shape.len() {
+    let axes = axes(resize, shape.len())?;
+    if values.len() != axes.len() {
         return Err(Error::model(format!("{} scales or sizes for shape {shape:?}", values.len())));
     }
     let one = |(&v, &d): (&f64, &usize)| {
@@ -24,12 +25,39 @@ fn sizes(x: &Operands) -> Result<Vec<(usize, f64)>> {
         }
         Ok((size as usize, if by_scale { v } else { v / d.max(1) as f64 }))
     };
-    values.iter().zip(shape).map(one).collect()
+    let named: Vec<usize> = axes.iter().map(|&a| shape[a]).collect();
+    let ratios = values.iter().zip(&named).map(|(v, &d)| v / d.max(1) as f64);
+    let common = match resize.aspect {
+        _ if by_scale => None,
+        Aspect::Stretch => None,
+        Aspect::NotLarger => ratios.reduce(f64::min),
+        Aspect::NotSmaller => ratios.reduce(f64::max),
+    };
+    let mut out: Vec<(usize, f64)> = shape.iter().map(|&d| (d, 1.0)).collect();
+    for (k, &axis) in axes.iter().enumerate() {
+        out[axis] = match common {
+            None => one((&values[k], &named[k]))?,
+            Some(scale) => (one((&(named[k] as f64 * scale + 0.5).floor(), &named[k]))?.0, scale),
+        };
+    }
+    Ok(out)
 }
 
-pub(super) fn infer(x: &Operands) -> Result<Vec<Shaped>> {
+/// The axes that the operands speak of.
+fn axes(resize: &Resize, rank: usize) -> Result<Vec<usize>> {
+    if resize.axes.is_empty() { Ok((0..rank).collect()) } else { super::index::axes(&resize.axes, rank) }
+}
+
+fn settings(op: &Op) -> Result<&Resize> {
+    match op {
+        Op::Resize(resize) => Ok(resize),
+        _ => Err(Error::internal("not a Resize")),
+    }
+}
+
+pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
     let dtype = x.need(0)?.dtype;
-    Ok(vec![(dtype, sizes(x)?.into_iter().map(|(size, _)| size).collect())])
+    Ok(vec![(dtype, sizes(settings(op)?, x)?.into_iter().map(|(size, _)| size).collect())])
 }
 
 /// Position on the input axis of size `input` that output position `o` of `output` reads.
@@ -56,7 +84,8 @@ fn coordinate(kind: Coordinates, o: usize, input: usize, output: usize, scale: f
                 0.0
             }
         }
-        Coordinates::Asymmetric => o / scale,
+        // A crop is given its own coordinates.
+        Coordinates::Asymmetric | Coordinates::CropAndResize => o / scale,
     }
 }
 
@@ -85,21 +114,58 @@ fn taps(mode: Interpolation, at: f64) -> Vec<(i64, f64)> {
     }
 }
 
-/// Weighted sources of every output position of one axis; `None` when the axis stays as it is.
+/// The same spread over the elements that one element of a smaller result stands for; weights are not yet normalised.
+fn wide_taps(mode: Interpolation, at: f64, scale: f64) -> Vec<(i64, f64)> {
+    let (reach, a) = match mode {
+        Interpolation::Cubic { coeff_a, .. } => (2.0, coeff_a as f64),
+        _ => (1.0, 0.0),
+    };
+    let weight = |d: f64| {
+        let d = d.abs();
+        match mode {
+            Interpolation::Cubic { .. } if d <= 1.0 => ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0,
+            Interpolation::Cubic { .. } if d < 2.0 => ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a,
+            Interpolation::Cubic { .. } => 0.0,
+            _ => (1.0 - d).max(0.0),
+        }
+    };
+    let (first, last) = ((at - reach / scale).ceil() as i64, (at + reach / scale).floor() as i64);
+    (first..=last).map(|i| (i, weight((i as f64 - at) * scale))).collect()
+}
+
+/// Weighted sources of every output position of one axis; `None` when the axis stays as it is. Positions outside of a
+/// crop `[start, end]` have no source.
 fn axis_taps(
-    mode: Interpolation,
-    kind: Coordinates,
+    resize: &Resize,
     input: usize,
     output: usize,
     scale: f64,
+    crop: Option<[f64; 2]>,
 ) -> Option<Vec<Vec<(usize, f64)>>> {
-    if input == output && scale == 1.0 {
+    let (mode, kind) = (resize.mode, resize.coordinates);
+    if input == output && scale == 1.0 && crop.is_none() {
         return None;
     }
     let drop_outside = matches!(mode, Interpolation::Cubic { exclude_outside: true, .. });
     let inside = |i: i64| i >= 0 && i < input as i64;
     let table = (0..output).map(|o| {
-        let mut list = taps(mode, coordinate(kind, o, input, output, scale));
+        let whole = input as f64 - 1.0;
+        let at = match crop {
+            Some([start, end]) if output > 1 => {
+                start * whole + o as f64 * (end - start) * whole / (output as f64 - 1.0)
+            }
+            Some([start, end]) => (start + end) * whole / 2.0,
+            None => coordinate(kind, o, input, output, scale),
+        };
+        if crop.is_some() && !(at >= 0.0 && at <= whole) {
+            return Vec::new();
+        }
+        let wide = resize.antialias && scale < 1.0 && !matches!(mode, Interpolation::Nearest(_));
+        let mut list = if wide { wide_taps(mode, at, scale) } else { taps(mode, at) };
+        if wide && !drop_outside {
+            let sum: f64 = list.iter().map(|t| t.1).sum();
+            list.iter_mut().for_each(|t| t.1 /= sum);
+        }
         if drop_outside {
             list.retain(|&(i, _)| inside(i));
             let sum: f64 = list.iter().map(|t| t.1).sum();
@@ -119,12 +185,20 @@ struct Pass {
 }
 
 fn passes<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Pass>> {
-    let Op::Resize { mode, coordinates } = *op else { return Err(Error::internal("not a Resize")) };
+    let resize = settings(op)?;
     let mut shape = call.x(0)?.shape.to_vec();
+    let named = axes(resize, shape.len())?;
+    let region = call.opt(1).map_or(&[][..], |r| r.data);
+    let crops = resize.coordinates == Coordinates::CropAndResize;
+    if crops && region.len() != 2 * named.len() {
+        return Err(Error::model(format!("a region of {} numbers for {} axes", region.len(), named.len())));
+    }
     let mut out = Vec::new();
-    for (axis, (size, scale)) in sizes(&call.sig)?.into_iter().enumerate() {
+    for (axis, (size, scale)) in sizes(resize, &call.sig)?.into_iter().enumerate() {
         let input = std::mem::replace(&mut shape[axis], size);
-        if let Some(taps) = axis_taps(mode, coordinates, input, size, scale) {
+        let place = named.iter().position(|&a| a == axis).filter(|_| crops);
+        let crop = place.map(|k| [region[k].f64(), region[k + named.len()].f64()]);
+        if let Some(taps) = axis_taps(resize, input, size, scale, crop) {
             let (outer, inner) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
             out.push(Pass { outer, inner, input, taps });
         }
@@ -145,6 +219,15 @@ impl Pass {
         }
     }
 
+    /// Rows of the result without a source get `value`.
+    fn outside<R: Real>(&self, result: &mut [R], value: R) {
+        for (k, row) in result.chunks_exact_mut(self.inner.max(1)).enumerate() {
+            if self.taps[k % self.taps.len()].is_empty() {
+                row.fill(value);
+            }
+        }
+    }
+
     /// `to[b..] += w · from[a..]` over a row.
     fn add<R: Real>(&self, from: &[R], a: usize, to: &mut [R], b: usize, w: R) {
         for (y, &x) in to[b..][..self.inner].iter_mut().zip(&from[a..][..self.inner]) {
@@ -158,6 +241,7 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
     for pass in passes(op, call)? {
         let mut next = vec![R::zero(); pass.outer * pass.taps.len() * pass.inner];
         pass.each(|from, to, w| pass.add(&data, from, &mut next, to, w));
+        pass.outside(&mut next, R::of(settings(op)?.extrapolation as f64));
         data = next;
     }
     if call.out[0].0.is_int() {

@@ -80,6 +80,37 @@ pub(super) fn value<R: Real>(op: Unary, x: R) -> R {
                 zero
             }
         }
+        Unary::Tan => x.tan(),
+        Unary::Asin => x.asin(),
+        Unary::Acos => x.acos(),
+        Unary::Atan => x.atan(),
+        Unary::Sinh => x.sinh(),
+        Unary::Cosh => x.cosh(),
+        Unary::Asinh => x.asinh(),
+        Unary::Acosh => x.acosh(),
+        Unary::Atanh => x.atanh(),
+        Unary::IsNan => {
+            if x.is_nan() {
+                one
+            } else {
+                zero
+            }
+        }
+        Unary::IsInf { negative, positive } => {
+            if (negative && x == R::neg_infinity()) || (positive && x == R::infinity()) { one } else { zero }
+        }
+        // In two's complement; unsigned types wrap it around.
+        Unary::BitwiseNot => -x - one,
+        Unary::Shrink { bias, lambd } => {
+            if x < -c(lambd) {
+                x + c(bias)
+            } else if x > c(lambd) {
+                x - c(bias)
+            } else {
+                zero
+            }
+        }
+        Unary::Swish { alpha } => x * sigmoid(c(alpha) * x),
         Unary::Sin => x.sin(),
         Unary::Cos => x.cos(),
         Unary::LeakyRelu { alpha } => {
@@ -138,6 +169,27 @@ pub(super) fn slope<R: Real>(op: Unary, x: R, y: R) -> R {
         Unary::Neg => -one,
         Unary::Abs => value(Unary::Sign, x),
         Unary::Floor | Unary::Ceil | Unary::Round | Unary::Sign | Unary::Not => zero,
+        Unary::IsNan | Unary::IsInf { .. } | Unary::BitwiseNot => zero,
+        Unary::Tan => one + y * y,
+        Unary::Asin => (one - x * x).sqrt().recip(),
+        Unary::Acos => -(one - x * x).sqrt().recip(),
+        Unary::Atan => (one + x * x).recip(),
+        Unary::Sinh => x.cosh(),
+        Unary::Cosh => x.sinh(),
+        Unary::Asinh => (x * x + one).sqrt().recip(),
+        Unary::Acosh => (x * x - one).sqrt().recip(),
+        Unary::Atanh => (one - x * x).recip(),
+        Unary::Shrink { lambd, .. } => {
+            if x.abs() > c(lambd) {
+                one
+            } else {
+                zero
+            }
+        }
+        Unary::Swish { alpha } => {
+            let s = sigmoid(c(alpha) * x);
+            s + c(alpha) * x * s * (one - s)
+        }
         Unary::Erf => R::of(std::f64::consts::FRAC_2_SQRT_PI) * (-x * x).exp(),
         Unary::HardSwish => {
             if x < R::of(-3.0) {

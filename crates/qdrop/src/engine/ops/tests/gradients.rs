@@ -8,7 +8,7 @@ const STEP: f64 = 1e-6;
 const TOLERANCE: f64 = 1e-6;
 
 /// A case: operator, operands, number of results.
-type Case = (Op, Vec<In>, usize);
+pub(super) type Case = (Op, Vec<In>, usize);
 
 fn conv(w: Window, group: i64) -> Op {
     Op::Conv { window: w, group }
@@ -96,6 +96,12 @@ fn elementwise() -> Vec<Case> {
         Mish,
         Sin,
         Cos,
+        Atan,
+        Sinh,
+        Cosh,
+        Asinh,
+        Shrink { bias: 0.3, lambd: 0.5 },
+        Swish { alpha: 1.5 },
         LeakyRelu { alpha: 0.1 },
         Elu { alpha: 0.7 },
         Celu { alpha: 0.7 },
@@ -109,6 +115,9 @@ fn elementwise() -> Vec<Case> {
     .map(|u| (Op::Unary(u), vec![In::Noise(&[20], 4.0, 0.0)], 1))
     .collect();
     cases.extend([Log, Sqrt, Reciprocal].map(|u| (Op::Unary(u), vec![positive(&[7])], 1)));
+    cases.extend([Tan, Asin, Acos, Atanh].map(|u| (Op::Unary(u), vec![In::Noise(&[9], 0.9, 0.0)], 1)));
+    cases.push((Op::Unary(Acosh), vec![In::Noise(&[9], 0.9, 2.0)], 1));
+    cases.push((Op::CastLike, vec![x(&[3]), In::Typed(DType::F64, &[1], &[0.0])], 1));
     for b in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::PRelu] {
         cases.push((Op::Binary(b), vec![x(&[2, 3, 4]), x(&[3, 1])], 1));
         cases.push((Op::Binary(b), vec![x(&[4]), x(&[2, 1, 4])], 1));
@@ -221,7 +230,7 @@ fn resizes() -> Vec<Case> {
     let mut cases = Vec::new();
     for mode in modes {
         for coordinates in coordinates {
-            let op = || Op::Resize { mode, coordinates };
+            let op = || Op::Resize(Resize::new(mode, coordinates));
             cases.push((op(), vec![x(&[1, 2, 4, 3]), In::Absent, In::Absent, In::Ints(&[1, 2, 7, 2])], 1));
             let scales = In::Floats(&[4], &[1.0, 1.0, 0.6, 2.0]);
             cases.push((op(), vec![x(&[1, 2, 4, 3]), In::Absent, scales], 1));
@@ -236,7 +245,7 @@ fn objective(op: &Op, operands: &[Option<Array<f64>>], results: usize, weights: 
     y.iter().zip(weights).flat_map(|(y, w)| y.data.iter().zip(w)).map(|(y, w)| y * w).sum()
 }
 
-fn check((op, inputs, results): &Case) {
+pub(super) fn check((op, inputs, results): &Case) {
     let place = format!("{} {inputs:?} {op:?}", op.kind());
     let mut operands = arrays(inputs);
     let y = forward(op, &views(&operands), *results).unwrap_or_else(|e| panic!("{place}: {e}"));
@@ -248,7 +257,7 @@ fn check((op, inputs, results): &Case) {
     };
     let mut compared = 0;
     for (i, input) in inputs.iter().enumerate() {
-        if !matches!(input, In::Noise(..) | In::Floats(..)) || (matches!(op, Op::Resize { .. }) && i > 0) {
+        if !matches!(input, In::Noise(..) | In::Floats(..)) || (matches!(op, Op::Resize(_)) && i > 0) {
             assert!(found[i].as_ref().is_none_or(|_| false), "{place}: operand {i} has a gradient");
             continue;
         }

@@ -1,6 +1,7 @@
 //! Cases as data: gradients against finite differences, values against hand-computed and recorded ones.
 
 mod gradients;
+mod more;
 
 mod refusals;
 mod values;

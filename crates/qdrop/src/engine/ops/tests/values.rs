@@ -18,17 +18,18 @@ fn rounding_is_half_to_even() {
 fn quantizing_saturates_and_rounds_half_to_even() {
     let x = In::Floats(&[6], &[0.0, 0.25, 0.75, -100.0, 1000.0, 0.5]);
     let zero = In::Typed(DType::U8, &[], &[3.0]);
-    let y = run(&Op::QuantizeLinear { axis: 1 }, &[x.clone(), In::Floats(&[], &[0.5]), zero], 1).remove(0);
+    let y = run(&Op::QuantizeLinear { axis: 1, block: 0, to: None }, &[x.clone(), In::Floats(&[], &[0.5]), zero], 1)
+        .remove(0);
     assert_eq!((y.dtype, y.data), (DType::U8, vec![3.0, 3.0, 5.0, 0.0, 255.0, 4.0]));
     let zero = In::Typed(DType::I4, &[], &[0.0]);
-    let y = run(&Op::QuantizeLinear { axis: 1 }, &[x, In::Floats(&[], &[0.5]), zero], 1).remove(0);
+    let y = run(&Op::QuantizeLinear { axis: 1, block: 0, to: None }, &[x, In::Floats(&[], &[0.5]), zero], 1).remove(0);
     assert_eq!((y.dtype, y.data), (DType::I4, vec![0.0, 0.0, 2.0, -8.0, 7.0, 1.0]));
 }
 
 #[test]
 fn dequantizing_per_axis_and_in_blocks() {
     let x = || In::Typed(DType::I8, &[2, 4], &[1.0, 2.0, 3.0, 4.0, -1.0, -2.0, -3.0, -4.0]);
-    let op = |axis| Op::DequantizeLinear { axis };
+    let op = |axis| Op::DequantizeLinear { axis, block: 0, to: None };
     let zero = In::Typed(DType::I8, &[2], &[1.0, -1.0]);
     let y = data(op(0), &[x(), In::Floats(&[2], &[0.5, 2.0]), zero]);
     assert_eq!(y, [0.0, 0.5, 1.0, 1.5, 0.0, -2.0, -4.0, -6.0]);
@@ -100,7 +101,7 @@ fn result_types() {
     assert!(pair(DType::F32, DType::I64, Op::Binary(Binary::Add)).is_err());
     let arg = Op::ArgReduce { largest: true, axis: 0, keepdims: false, select_last_index: false };
     assert_eq!(infer(&arg, &[operand(DType::F16, &[2])], 1).unwrap(), [(DType::I64, vec![])]);
-    let q = Op::QuantizeLinear { axis: 1 };
+    let q = Op::QuantizeLinear { axis: 1, block: 0, to: None };
     assert_eq!(infer(&q, &[operand(DType::F32, &[2]), operand(DType::F32, &[])], 1).unwrap()[0].0, DType::U8);
     let unknown = infer(&Op::Reshape { allowzero: false }, &[operand(DType::F32, &[2]), operand(DType::I64, &[1])], 1);
     assert!(unknown.unwrap_err().to_string().contains("operand 1 decides the result's shape"));

@@ -1,0 +1,132 @@
+//! A tokenizer at work: texts to token numbers of one fixed length.
+
+use crate::error::{Error, Kind, Result};
+use std::path::Path;
+use tokenizers::{Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
+
+/// Most bytes of a tokenizer's file.
+const LARGEST: u64 = 1 << 28;
+/// Names of the token that fills up samples where the file does not say.
+const PADDING: [&str; 2] = ["[PAD]", "<pad>"];
+
+/// Tokens of one sample, all lists of one length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tokens {
+    /// Numbers of the tokens.
+    pub ids: Vec<u32>,
+    /// 1 for tokens of the text, 0 for padding.
+    pub mask: Vec<u32>,
+    /// 0 in the first text, 1 in the second.
+    pub types: Vec<u32>,
+}
+
+/// Bytes of a text under each token of a sample, `None` under tokens of no text or of another.
+pub(super) type Offsets = Vec<Option<(u32, u32)>>;
+
+/// A tokenizer that makes samples of one length.
+pub(super) struct Encoder {
+    tokenizer: Tokenizer,
+    /// The same, never cutting.
+    whole: Tokenizer,
+    length: usize,
+    padding: u32,
+}
+
+impl Encoder {
+    /// Reads the tokenizer in `path`; every sample will have `length` tokens.
+    pub fn open(path: &Path, length: usize) -> Result<Self> {
+        let at = |e: Error| e.at(path.display());
+        let file = std::fs::metadata(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                at(Error::new(Kind::Io, "no such tokenizer").hint("give the network's tokenizer.json with --tokenizer"))
+            }
+            _ => Error::io(path, e),
+        })?;
+        if !file.is_file() || file.len() > LARGEST {
+            return Err(at(Error::data(format!("expected a tokenizer, a file of at most {LARGEST} bytes"))));
+        }
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| {
+            at(Error::data(format!("expected a tokenizer, got a file that is none: {e}")))
+                .hint("give the tokenizer.json of the `tokenizers` library, not a vocabulary or a configuration")
+        })?;
+        let named = || PADDING.iter().find_map(|name| tokenizer.token_to_id(name));
+        let padding = tokenizer.get_padding().map(|p| p.pad_id).or_else(named).ok_or_else(|| {
+            let message = format!("expected a token for padding ({}), found none", PADDING.join(" or "));
+            at(Error::data(message).hint("add `padding` to the tokenizer"))
+        })?;
+        let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(true).max(p.added_tokens(false)));
+        if special >= length {
+            let message = format!("expected samples longer than the {special} tokens around texts, got {length}");
+            return Err(at(Error::data(message).hint("raise --max-length")));
+        }
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|e| at(failed(e)))?;
+        let whole = tokenizer.clone();
+        let truncation = TruncationParams {
+            direction: TruncationDirection::Right,
+            max_length: length,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        tokenizer.with_truncation(Some(truncation)).map_err(|e| at(failed(e)))?;
+        Ok(Encoder { tokenizer, whole, length, padding })
+    }
+
+    /// One text or a pair, cut to the length, the longer text first.
+    pub fn encode(&self, first: &str, second: Option<&str>) -> Result<Tokens> {
+        let encoding = match second {
+            Some(second) => self.tokenizer.encode((first, second), true),
+            None => self.tokenizer.encode(first, true),
+        };
+        self.padded(&encoding.map_err(failed)?)
+    }
+
+    /// `question` before each window over `context`; neighbouring windows share `stride` tokens.
+    pub fn windows(&self, question: &str, context: &str, stride: usize) -> Result<Vec<(Tokens, Offsets)>> {
+        let question = self.whole.encode(question, false).map_err(failed)?;
+        let special = self.whole.get_post_processor().map_or(0, |p| p.added_tokens(true));
+        let room = self.length.saturating_sub(special + question.len());
+        if stride >= room {
+            let message = format!(
+                "expected room for more than the {stride} tokens that windows share, got {room} beside a question of {}",
+                question.len()
+            );
+            return Err(Error::data(message).hint("raise --max-length, or lower --doc-stride"));
+        }
+        let mut first = self.whole.encode(context, false).map_err(failed)?;
+        first.truncate(room, stride, TruncationDirection::Right);
+        let rest = first.take_overflowing();
+        let window = |part: Encoding| {
+            let encoding = self.whole.post_process(question.clone(), Some(part), true).map_err(failed)?;
+            let inside = encoding.get_sequence_ids();
+            let place = |(&(start, end), of): (&(usize, usize), &Option<usize>)| {
+                (*of == Some(1)).then_some((u32::try_from(start).ok()?, u32::try_from(end).ok()?))
+            };
+            let mut offsets: Offsets = encoding.get_offsets().iter().zip(&inside).map(place).collect();
+            offsets.resize(self.length, None);
+            Ok((self.padded(&encoding)?, offsets))
+        };
+        std::iter::once(first).chain(rest).map(window).collect()
+    }
+
+    fn padded(&self, encoding: &Encoding) -> Result<Tokens> {
+        let fill = |values: &[u32], with: u32| {
+            let mut values = values.to_vec();
+            values.resize(self.length, with);
+            values
+        };
+        if encoding.len() > self.length {
+            return Err(Error::internal(format!("expected at most {} tokens, got {}", self.length, encoding.len())));
+        }
+        Ok(Tokens {
+            ids: fill(encoding.get_ids(), self.padding),
+            mask: fill(encoding.get_attention_mask(), 0),
+            types: fill(encoding.get_type_ids(), 0),
+        })
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::data(format!("the tokenizer failed: {error}"))
+}

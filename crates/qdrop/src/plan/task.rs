@@ -1,0 +1,160 @@
+//! Tasks on text: what a sample's answer is and what is measured.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A task on text: the eight of GLUE with a train and a dev file, and SQuAD v1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Task {
+    /// Sentiment of a sentence.
+    Sst2,
+    /// Whether two sentences mean the same.
+    Mrpc,
+    /// Whether a sentence is acceptable English.
+    Cola,
+    /// Whether a sentence follows from another.
+    Rte,
+    /// Whether a sentence answers a question.
+    Qnli,
+    /// Whether two questions ask the same.
+    Qqp,
+    /// Whether a hypothesis follows from a premise, contradicts it, or neither.
+    Mnli,
+    /// How similar two sentences are, 0 to 5.
+    Stsb,
+    /// Where in a text the answer to a question stands.
+    Squad,
+}
+
+/// What a network answers for one sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Scores of these classes.
+    Classes(&'static [&'static str]),
+    /// A number.
+    Number,
+    /// Scores of every token as begin and as end of the answer.
+    Span,
+}
+
+/// Classes where the answer is no or yes.
+const BINARY: &[&str] = &["0", "1"];
+/// Classes of RTE and QNLI.
+const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
+
+impl Task {
+    /// All tasks.
+    pub const ALL: [Task; 9] =
+        [Task::Sst2, Task::Mrpc, Task::Cola, Task::Rte, Task::Qnli, Task::Qqp, Task::Mnli, Task::Stsb, Task::Squad];
+
+    /// Its name (`sst2`).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Task::Sst2 => "sst2",
+            Task::Mrpc => "mrpc",
+            Task::Cola => "cola",
+            Task::Rte => "rte",
+            Task::Qnli => "qnli",
+            Task::Qqp => "qqp",
+            Task::Mnli => "mnli",
+            Task::Stsb => "stsb",
+            Task::Squad => "squad",
+        }
+    }
+
+    /// What a network answers for a sample; classes in the order of the network's scores.
+    pub fn answer(self) -> Answer {
+        match self {
+            Task::Sst2 | Task::Mrpc | Task::Cola | Task::Qqp => Answer::Classes(BINARY),
+            Task::Rte | Task::Qnli => Answer::Classes(ENTAILMENT),
+            Task::Mnli => Answer::Classes(&["entailment", "neutral", "contradiction"]),
+            Task::Stsb => Answer::Number,
+            Task::Squad => Answer::Span,
+        }
+    }
+
+    /// Names of the metrics that the benchmark defines.
+    pub fn metrics(self) -> &'static [&'static str] {
+        match self {
+            Task::Sst2 | Task::Rte | Task::Qnli | Task::Mnli => &["accuracy"],
+            Task::Mrpc | Task::Qqp => &["accuracy", "f1"],
+            Task::Cola => &["matthews"],
+            Task::Stsb => &["pearson", "spearman"],
+            Task::Squad => &["exact_match", "f1"],
+        }
+    }
+
+    /// Tokens of a sample where neither the recipe nor the network says.
+    pub fn max_length(self) -> usize {
+        if self == Task::Squad { 384 } else { 128 }
+    }
+}
+
+impl FromStr for Task {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        let name = match plain.as_str() {
+            "sst" => "sst2",
+            "sts" => "stsb",
+            "mnlim" | "mnlimm" | "mnlimatched" | "mnlimismatched" => "mnli",
+            "squad1" | "squad11" | "squadv1" | "squadv11" => "squad",
+            other => other,
+        };
+        Task::ALL.into_iter().find(|t| t.as_str() == name).ok_or_else(|| {
+            let names: Vec<&str> = Task::ALL.iter().map(|t| t.as_str()).collect();
+            Error::recipe(format!("expected a task out of {}, got `{text}`", names.join(", ")))
+        })
+    }
+}
+
+impl TryFrom<String> for Task {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Task> for String {
+    fn from(task: Task) -> Self {
+        task.as_str().into()
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_have_the_usual_spellings() {
+        for (text, want) in [
+            ("sst2", Task::Sst2),
+            ("SST-2", Task::Sst2),
+            ("CoLA", Task::Cola),
+            ("STS-B", Task::Stsb),
+            ("mnli-mm", Task::Mnli),
+            ("SQuAD v1.1", Task::Squad),
+        ] {
+            assert_eq!(text.parse::<Task>().unwrap(), want, "{text}");
+        }
+        for task in Task::ALL {
+            assert_eq!(task.as_str().parse::<Task>().unwrap(), task);
+        }
+        let error = "wnli".parse::<Task>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "expected a task out of sst2, mrpc, cola, rte, qnli, qqp, mnli, stsb, squad, got `wnli`"
+        );
+    }
+}
