@@ -212,16 +212,16 @@ class Gpt(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Convolutions over time, an LSTM, a classifier on its last state."""
+    """Convolutions over time and an LSTM; with classes a classifier on its last state."""
 
-    def __init__(self, features, width, classes):
+    def __init__(self, features, width, classes=None):
         super().__init__()
         self.first = nn.Conv1d(features, width, 3, padding=1)
         self.second = nn.Conv1d(width, width, 3, padding=1)
         self.lstm = nn.LSTM(width, width, batch_first=True)
-        self.head = nn.Linear(width, classes)
+        self.head = nn.Linear(width, classes) if classes else None
 
     def forward(self, x):
         x = F.relu(self.second(F.relu(self.first(x)))).transpose(1, 2)
         states, _ = self.lstm(x)
-        return self.head(states[:, -1])
+        return self.head(states[:, -1]) if self.head else states

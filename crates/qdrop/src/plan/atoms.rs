@@ -14,12 +14,21 @@ pub(super) struct Atom {
     pub inputs: Vec<ValueId>,
     /// The value its function ends in, if it has a single one.
     pub tail: Option<ValueId>,
+    /// All values it computes.
+    pub made: BTreeSet<ValueId>,
     /// Atoms that compute `inputs`.
     pub before: BTreeSet<usize>,
     /// Whether a function other than scaling follows a layer.
     pub bends: bool,
     /// Whether the leading node works element by element (or normalises).
     pub pointwise: bool,
+}
+
+impl Atom {
+    /// Whether it takes a tensor apart.
+    pub fn splits(&self) -> bool {
+        self.role == Role::Movement && self.made.len() > 1
+    }
 }
 
 /// All steps in topological order.
@@ -70,6 +79,7 @@ impl Atoms {
                 role: view.role(id),
                 inputs,
                 tail,
+                made,
                 before,
                 bends,
                 pointwise: is_function(&lead.op),
@@ -96,21 +106,19 @@ impl Atoms {
     /// The first step at which two of the ways that leave `value` through steps outside `done` meet; ways into `met`
     /// count as one.
     pub fn join(&self, value: ValueId, done: &BTreeSet<usize>, met: &BTreeSet<usize>) -> Option<usize> {
-        let ways: Vec<usize> = self.open_readers(value, done);
+        let ways = self.ways(value, done);
         if ways.len() < 2 {
             return None;
         }
         // For each later step the first way that leads to it; meeting a second way ends the search.
         let mut way: Vec<Option<usize>> = vec![None; self.list.len()];
-        for i in ways[0]..self.list.len() {
+        for i in *ways.iter().flatten().min()?..self.list.len() {
             if met.contains(&i) {
                 way[i] = Some(usize::MAX);
                 continue;
             }
             let mut from: BTreeSet<usize> = self.list[i].before.iter().filter_map(|&b| way[b]).collect();
-            if ways.contains(&i) {
-                from.insert(i);
-            }
+            from.extend((0..ways.len()).filter(|&k| ways[k].contains(&i)));
             match from.len() {
                 0 => {}
                 1 => way[i] = from.pop_first(),
@@ -118,6 +126,19 @@ impl Atoms {
             }
         }
         None
+    }
+
+    /// The ways that leave `value` through steps outside `done`, each with its first steps: one through each reader,
+    /// or, where the only reader splits `value`, one from each part.
+    fn ways(&self, value: ValueId, done: &BTreeSet<usize>) -> Vec<Vec<usize>> {
+        let readers = self.open_readers(value, done);
+        match readers[..] {
+            [only] if self.list[only].splits() => {
+                let parts = self.list[only].made.iter().map(|&v| self.open_readers(v, done));
+                parts.filter(|steps| !steps.is_empty()).collect()
+            }
+            _ => readers.into_iter().map(|i| vec![i]).collect(),
+        }
     }
 
     /// Steps outside `done` that read `value`.

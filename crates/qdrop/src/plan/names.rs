@@ -1,7 +1,7 @@
 //! Names: patterns with `*`, and the module scopes that exporters leave in them.
 
 use super::view::View;
-use crate::graph::NodeId;
+use crate::graph::{NodeId, ValueId};
 use std::collections::BTreeMap;
 
 /// Most layers of a chain that form one unit.
@@ -30,17 +30,18 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     p[i..].iter().all(|&b| b == b'*')
 }
 
-/// The names a node answers to in patterns: its own, and its weight's.
+/// The names a node answers to in patterns: its own, its weight's and its bias's.
 pub(super) fn names_of<'a>(view: &View<'a>, id: NodeId) -> impl Iterator<Item = &'a str> {
     let graph = view.graph;
     let weight = view.weight(id).map(|w| graph.value(w).name.as_str());
-    std::iter::once(graph.node_name(id)).chain(weight)
+    let bias = view.bias(id).map(|b| graph.value(b).name.as_str());
+    std::iter::once(graph.node_name(id)).chain(weight).chain(bias)
 }
 
 /// Where each layer sits among the modules of the program that made the model.
 ///
 /// Exporters leave module paths either in node names (`/layer1/layer1.0/conv1/Conv`) or in weight names
-/// (`layer1.0.conv1.weight`); the source that groups more layers is used.
+/// (`layer1.0.conv1.weight`), where those were lost in names of biases; the source that groups more layers is used.
 pub(super) struct Scopes {
     paths: BTreeMap<NodeId, Vec<String>>,
     groups: BTreeMap<NodeId, usize>,
@@ -52,8 +53,11 @@ impl Scopes {
     /// Scopes of `layers`; those for which `counted` is false do not count towards the size of a group.
     pub fn new(view: &View, layers: &[NodeId], counted: impl Fn(NodeId) -> bool) -> Self {
         let node_path = |id: NodeId| split(view.graph.node_name(id), &['/']);
-        let weight_path =
-            |id: NodeId| view.weight(id).map_or_else(Vec::new, |w| split(&view.graph.value(w).name, &['.', '/']));
+        let weight_path = |id: NodeId| {
+            let path = |v: Option<ValueId>| v.map(|v| split(&view.graph.value(v).name, &['.', '/']));
+            let weight = path(view.weight(id)).unwrap_or_default();
+            if weight.len() > 1 { weight } else { path(view.bias(id)).unwrap_or(weight) }
+        };
         let by_node = Self::of(layers.iter().map(|&id| (id, node_path(id))).collect(), &counted);
         let by_weight = Self::of(layers.iter().map(|&id| (id, weight_path(id))).collect(), &counted);
         let depth = |s: &Self| s.paths.values().filter(|p| p.len() > 1).count();
@@ -102,8 +106,8 @@ impl Scopes {
     /// A name for a unit of `layers`: the widest module that holds them and no other layer, else their first and last
     /// module; empty when names tell nothing.
     pub fn name(&self, layers: &[NodeId]) -> String {
-        let modules: Vec<&[String]> =
-            layers.iter().filter_map(|id| self.paths.get(id)).map(|p| &p[..p.len() - 1]).collect();
+        let module = |id: &NodeId| self.paths.get(id).and_then(|p| p.split_last()).map(|(_, module)| module);
+        let modules: Vec<&[String]> = layers.iter().filter_map(module).filter(|m| !m.is_empty()).collect();
         let ([first, ..], [.., last]) = (&modules[..], &modules[..]) else { return String::new() };
         let common = |a: &[String], b: &[String]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
         let shared = modules.iter().fold(first.len(), |n, m| n.min(common(first, m)));

@@ -1,15 +1,16 @@
 //! Which activations are quantized.
 //!
 //! Placement `producer`: the tensor that a layer, a product of activations or a junction (residual sum, gating
-//! product) makes, after its activation function; what only feeds a junction is left to the junction, and what only
-//! feeds a softmax (scores of attention, masked or not) stays float. Where other arithmetic (normalisation, softmax)
-//! stands before a layer, its result is quantized too. Only tensors behind a layer or a table and before another one
+//! product) makes, after its activation function; what only feeds a junction is left to the junction, what a layer makes
+//! for a normalisation alone is left to that, and what only feeds a softmax (scores of attention, masked or not) stays
+//! float. Where other arithmetic (normalisation, softmax) stands before a layer, its result is quantized too, unless it
+//! only scales by a number. Only tensors behind a layer or a table and before another one
 //! count, so neither the network input nor the last layer's output has a site.
 //!
 //! Placement `consumer`: every activation operand of a layer, a product or a residual sum.
 
 use super::layers::{Layers, matching};
-use super::view::{Role, View, rectifies};
+use super::view::{Role, View, is_function, normalizes, rectifies};
 use super::{GridSpec, Placement, Recipe, Site};
 use crate::graph::{Binary, NodeId, Op, ValueId, Variadic};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,30 +74,45 @@ fn tail(view: &View, value: ValueId) -> ValueId {
     value
 }
 
-/// Whether softmax alone reads `value`, perhaps moved.
-fn only_softmax(view: &View, value: ValueId) -> bool {
+/// Whether nodes for which `wanted` holds alone read `value`, perhaps moved or through functions.
+fn only(view: &View, value: ValueId, wanted: fn(&View, NodeId) -> bool) -> bool {
     let readers = &view.consumers[value.0 as usize];
     let reads = |&(id, _): &(NodeId, usize)| {
         let node = view.graph.node(id);
-        match view.role(id) {
-            Role::Movement => view.single_output(node).is_some_and(|out| only_softmax(view, out)),
-            _ => matches!(node.op, Op::Softmax { .. }),
-        }
+        let passes = match view.role(id) {
+            Role::Movement => true,
+            Role::Other => is_function(&node.op) && !normalizes(&node.op),
+            _ => false,
+        };
+        let onwards = || {
+            let mut results = node.outputs.iter().flatten().filter(|&&v| view.is_live(v)).peekable();
+            results.peek().is_some() && results.all(|&v| only(view, v, wanted))
+        };
+        wanted(view, id) || passes && onwards()
     };
     !view.leaves[value.0 as usize] && !readers.is_empty() && readers.iter().all(reads)
+}
+
+/// Whether `value`, which a node of `role` makes, is left to what reads it.
+fn left(view: &View, value: ValueId, role: Role) -> bool {
+    let softmax = |view: &View, id: NodeId| matches!(view.graph.node(id).op, Op::Softmax { .. });
+    let norm = |view: &View, id: NodeId| normalizes(&view.graph.node(id).op);
+    let junction = |view: &View, id: NodeId| view.role(id) == Role::Junction && view.active[id.0 as usize];
+    only(view, value, softmax) || role != Role::Junction && (only(view, value, norm) || only(view, value, junction))
 }
 
 fn by_producer(view: &View, layers: &Layers) -> BTreeMap<ValueId, Draft> {
     let mut drafts: BTreeMap<ValueId, Draft> = BTreeMap::new();
     let graph = view.graph;
     for id in graph.node_ids().filter(|id| view.active[id.0 as usize]) {
-        if !matches!(view.role(id), Role::Layer | Role::Product | Role::Junction) {
+        let role = view.role(id);
+        if !matches!(role, Role::Layer | Role::Product | Role::Junction) {
             continue;
         }
         let Some(out) = view.single_output(graph.node(id)) else { continue };
         let tail = tail(view, out);
         let i = tail.0 as usize;
-        if only_softmax(view, tail) {
+        if left(view, tail, role) {
             continue;
         }
         if view.after_layer[i] && view.before_layer[i] && view.is_float(tail) {
@@ -135,13 +151,18 @@ fn cover(view: &View, value: ValueId, drafts: &mut BTreeMap<ValueId, Draft>, see
     }
     let Some(id) = view.producers[value.0 as usize] else { return };
     let operands: Vec<ValueId> = view.operands(id).collect();
-    if view.role(id) == Role::Movement {
+    if view.role(id) == Role::Movement || view.scales(id) {
         for v in operands {
             cover(view, v, drafts, seen);
         }
     } else if view.is_float(value) && !(rectifies(&view.graph.node(id).op) && covered(view, operands[0], drafts)) {
         drafts.entry(value).or_default().owners.push(id);
     }
+}
+
+/// Whether a node keeps quantized elements on a grid.
+fn hands_on(view: &View, id: NodeId) -> bool {
+    view.role(id) == Role::Movement || view.scales(id) || rectifies(&view.graph.node(id).op)
 }
 
 /// Whether `value` consists of quantized elements already.
@@ -153,7 +174,7 @@ fn covered(view: &View, value: ValueId, drafts: &BTreeMap<ValueId, Draft>) -> bo
             continue;
         }
         match view.producers[v.0 as usize] {
-            Some(id) if view.role(id) == Role::Movement || rectifies(&view.graph.node(id).op) => {
+            Some(id) if hands_on(view, id) => {
                 open.extend(view.operands(id));
             }
             _ => return false,
@@ -172,7 +193,7 @@ fn mark_last(view: &View, value: ValueId, drafts: &mut BTreeMap<ValueId, Draft>,
         return;
     }
     let Some(id) = view.producers[value.0 as usize] else { return };
-    if view.role(id) == Role::Movement || rectifies(&view.graph.node(id).op) {
+    if hands_on(view, id) {
         let operands: Vec<ValueId> = view.operands(id).collect();
         for v in operands {
             mark_last(view, v, drafts, seen);

@@ -201,13 +201,34 @@ impl Cutter<'_> {
             }
             (piece, end) = (wider, next);
         }
+        if self.bare(value, end) && self.main(&piece) > CHAIN {
+            return None;
+        }
         // Where tensors from elsewhere are joined (dense connections, long skips) the joining is not part of the block.
-        let inner: BTreeSet<ValueId> = piece.iter().filter_map(|&i| self.atom(i).tail).collect();
+        let inner: BTreeSet<ValueId> = piece.iter().flat_map(|&i| self.atom(i).made.iter().copied()).collect();
         if self.atom(end).role == Role::Movement && !self.atom(end).inputs.iter().all(|v| inner.contains(v)) {
             piece.remove(&end);
             end = *piece.last()?;
         }
         Some((piece, end))
+    }
+
+    /// Whether step `end` joins tensors, among them `value` as it is or a slice of it (a skip of a U-Net, the half of
+    /// the channels that passes a stage by): a long way round is no block.
+    fn bare(&self, value: ValueId, end: usize) -> bool {
+        let slice = |i: usize| matches!(self.view.graph.node(self.atom(i).nodes[0]).op, Op::Slice | Op::Split { .. });
+        let from_value = |i: usize| slice(i) && self.atom(i).inputs == [value];
+        let whole_or_slice = |v: &ValueId| {
+            let made = |&i: &usize| self.atom(i).made.contains(v) && from_value(i);
+            *v == value || self.atom(end).before.iter().any(made)
+        };
+        self.atom(end).role == Role::Movement && self.atom(end).inputs.iter().any(whole_or_slice)
+    }
+
+    /// Number of layers in `piece` outside gates.
+    fn main(&self, piece: &Piece) -> usize {
+        let counts = |a: &Atom| a.role == Role::Layer && !self.gates.contains(&a.nodes[0]);
+        piece.iter().filter(|&&i| counts(self.atom(i))).count()
     }
 
     /// The junction that alone reads the result of step `i`.
@@ -253,7 +274,7 @@ impl Cutter<'_> {
             return self.fits(&gate, last).then_some((gate, last));
         }
         let (more, last) = match self.atoms.open_readers(tail, all)[..] {
-            [next] => self.forward(next, all)?,
+            [next] if !self.atom(next).splits() => self.forward(next, all)?,
             _ => self.region(tail, all)?,
         };
         let ready = more.iter().flat_map(|&i| &self.atom(i).before).all(|b| all.contains(b) || more.contains(b));
@@ -301,14 +322,18 @@ impl Cutter<'_> {
             && (self.atom(end).bends || gated)
     }
 
-    /// Takes in the junction that alone reads the end of `piece`, when everything else it reads is there.
+    /// Takes in the junction that alone reads the end of `piece`, when everything else it reads is there or only has to
+    /// be moved.
     fn attach_junction(&self, piece: &mut Piece, done: &Piece) {
         let Some(&end) = piece.last() else { return };
         if self.count(piece) == 0 || self.cuts.contains(&end) {
             return;
         }
         let Some(next) = self.next_junction(end, done) else { return };
-        if self.atom(next).before.iter().all(|b| done.contains(b) || piece.contains(b)) {
+        let mut more = self.atoms.needed(next, &done.union(piece).copied().collect());
+        more.remove(&next);
+        if more.iter().all(|&i| self.atom(i).role == Role::Movement) {
+            piece.extend(more);
             piece.insert(next);
         }
     }

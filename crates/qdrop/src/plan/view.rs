@@ -141,6 +141,19 @@ impl<'a> View<'a> {
         (float && self.is_live(first)).then_some(weight)
     }
 
+    /// The constant bias of a node with a weight: its own, or what alone reads its result adds.
+    pub fn bias(&self, id: NodeId) -> Option<ValueId> {
+        self.weight(id)?;
+        let node = self.graph.node(id);
+        let constant = |v: &ValueId| self.graph.constant(*v).is_some();
+        if let Some(own) = node.input(2) {
+            return Some(own).filter(constant);
+        }
+        let next = self.graph.node(self.only_reader(self.single_output(node)?)?);
+        let added = || next.inputs.iter().flatten().copied().find(constant);
+        matches!(next.op, Op::Binary(Binary::Add)).then(added).flatten()
+    }
+
     /// The constant float table in which a node looks up rows, by indices that depend on a graph input.
     pub fn table(&self, id: NodeId) -> Option<ValueId> {
         let node = self.graph.node(id);
@@ -213,6 +226,18 @@ impl<'a> View<'a> {
         (nodes, best.1)
     }
 
+    /// Whether a node only multiplies or divides one tensor by a constant number, so that quantized elements stay on a
+    /// grid.
+    pub fn scales(&self, id: NodeId) -> bool {
+        let node = self.graph.node(id);
+        let number = |v: Option<ValueId>| v.and_then(|v| self.graph.constant(v)).is_some_and(|t| t.len() == 1);
+        match node.op {
+            Op::Binary(Binary::Mul) => number(node.input(0)) || number(node.input(1)),
+            Op::Binary(Binary::Div) => number(node.input(1)),
+            _ => false,
+        }
+    }
+
     fn readers(&self, v: ValueId) -> impl Iterator<Item = NodeId> + '_ {
         self.consumers[v.0 as usize].iter().map(|&(id, _)| id)
     }
@@ -257,6 +282,11 @@ pub(super) fn bends(op: &Op) -> bool {
 /// Operators whose result stays on the grid of a quantized operand when it is one-sided or clipped.
 pub(super) fn rectifies(op: &Op) -> bool {
     matches!(op, Op::Unary(Unary::Relu) | Op::Clip)
+}
+
+/// Operators that normalise over part of a tensor.
+pub(super) fn normalizes(op: &Op) -> bool {
+    matches!(op, Op::LayerNorm { .. } | Op::InstanceNorm { .. })
 }
 
 /// Operators that move, select, repeat or average elements.
