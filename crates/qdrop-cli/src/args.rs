@@ -403,7 +403,8 @@ pub struct Text {
     /// The network's tokenizer.json [default: tokenizer.json beside the model, else beside the samples]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<String>,
-    /// Tokens of a sample, longer texts are cut [default: what the network declares, else 128, 384 for squad]
+    /// Tokens of a sample, longer texts are cut [default: what the network declares, else as many as the longest text
+    /// needs, at most 128; 384 for squad]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
     /// Tokens that neighbouring windows over a long text share, for squad [default: 128]

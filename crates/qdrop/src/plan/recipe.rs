@@ -351,8 +351,8 @@ pub struct Input {
     pub task: Option<Task>,
     /// File of the tokenizer. Default: `tokenizer.json` beside the model, else beside the samples.
     pub tokenizer: Option<String>,
-    /// Tokens of a sample: longer texts are cut, shorter ones padded. Default: what the network declares, else 128, 384
-    /// for SQuAD.
+    /// Tokens of a sample: longer texts are cut, shorter ones padded. Default: what the network declares, else
+    /// what the longest text of the set needs, at most 128; 384 for SQuAD.
     pub max_length: Option<usize>,
     /// Tokens that neighbouring windows over a long text share (SQuAD). Default: 128.
     pub doc_stride: Option<usize>,

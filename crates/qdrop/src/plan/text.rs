@@ -173,7 +173,7 @@ const KEYS: &[Key] = &[
         "input",
         "max_length",
         "128",
-        "tokens of a sample, longer texts are cut and shorter ones padded;\ndefault what the network declares, else 128, 384 for squad",
+        "tokens of a sample, longer texts are cut and shorter ones padded;\ndefault what the network declares, else what the longest text of the set needs, at most 128; 384 for squad",
     ),
     ("input", "doc_stride", "128", "tokens that neighbouring windows over a long text share (squad); default 128"),
     ("output", "format", "", "qcdq: 8-bit QuantizeLinear, Clip, DequantizeLinear; qdq: native 4- and 2-bit types"),

@@ -30,7 +30,8 @@ pub struct Text {
     pub task: Task,
     /// The file of the tokenizer, `tokenizer.json`.
     pub tokenizer: PathBuf,
-    /// Tokens of a sample; `None` for what the network declares, else the task's default.
+    /// Tokens of a sample; `None` for what the network declares, else what the longest record of the set needs, at
+    /// most the task's default.
     pub max_length: Option<usize>,
     /// Tokens that neighbouring windows over a long text share.
     pub doc_stride: usize,
@@ -109,15 +110,22 @@ pub fn open_text(
         let message = format!("samples have {length} tokens, the network wants {declared}");
         return Err(Error::data(message).hint("leave out --max-length"));
     }
-    let encoder = Encoder::open(&text.tokenizer, length)?;
+    let mut encoder = Encoder::open(&text.tokenizer, length)?;
     let names = inputs.iter().map(|i| i.name.clone()).collect();
-    let shape = Shape { encoder, feeds, names };
     if text.task == Task::Squad {
+        let shape = Shape { encoder, feeds, names };
         let questions = spread(squad::read(path)?, limit);
         return Ok(Box::new(Windows::new(shape, questions, text.doc_stride).map_err(|e| e.at(path.display()))?));
     }
     let (records, skipped) = records::read(path, text.task)?;
-    Ok(Box::new(Records { shape, records: spread(records, limit), skipped }))
+    let records = spread(records, limit);
+    if text.max_length.is_none() && declared.is_none() {
+        let tokens = |r: &Record| encoder.encode(&r.first, r.second.as_deref()).map(|t| t.mask.iter().sum::<u32>());
+        let longest = records.par_iter().map(tokens).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
+        encoder.shorten(longest as usize);
+    }
+    let shape = Shape { encoder, feeds, names };
+    Ok(Box::new(Records { shape, records, skipped }))
 }
 
 /// At most `limit` of `items`, spread evenly.

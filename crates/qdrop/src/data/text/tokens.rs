@@ -6,6 +6,8 @@ use tokenizers::{Encoding, PostProcessor, Tokenizer, TruncationDirection, Trunca
 
 /// Most bytes of a tokenizer's file.
 const LARGEST: u64 = 1 << 28;
+/// Lengths of samples that follow the texts are multiples of this.
+const STEP: usize = 8;
 /// Names of the token that fills up samples where the file does not say.
 const PADDING: [&str; 2] = ["[PAD]", "<pad>"];
 
@@ -71,6 +73,11 @@ impl Encoder {
         };
         tokenizer.with_truncation(Some(truncation)).map_err(|e| at(failed(e)))?;
         Ok(Encoder { tokenizer, whole, length, padding })
+    }
+
+    /// Makes samples no longer than `longest` needs, in whole steps of [`STEP`].
+    pub fn shorten(&mut self, longest: usize) {
+        self.length = longest.next_multiple_of(STEP).min(self.length);
     }
 
     /// One text or a pair, cut to the length, the longer text first.
