@@ -192,9 +192,7 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
                 }
             }
             for &v in graph.node(id).outputs.iter().flatten().filter(|&&v| view.is_live(v)) {
-                // Who asks for the shape alone needs no content.
-                let live = |n: NodeId| graph.node(n).outputs.iter().flatten().any(|&v| view.is_live(v));
-                let outside = view.consumers[v.0 as usize].iter().any(|&(n, _)| !mine.contains(&n) && live(n));
+                let outside = view.consumers[v.0 as usize].iter().any(|(n, _)| !mine.contains(n));
                 if outside || view.leaves[v.0 as usize] {
                     outputs.push(v);
                 }

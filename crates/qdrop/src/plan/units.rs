@@ -309,7 +309,8 @@ impl Cutter<'_> {
         };
         let (mine, theirs) = (layers(piece), layers(more));
         if mine.is_empty() {
-            return theirs.len() == 1 && more.len() == 1;
+            let direct = |&i: &usize| matches!(self.atom(i).role, Role::Layer | Role::Movement);
+            return theirs.len() == 1 && more.iter().all(direct);
         }
         if self.scopes.informative {
             let group = self.scopes.group(mine[0]);

@@ -13,6 +13,7 @@ pub(super) struct View<'a> {
     pub graph: &'a Graph,
     pub facts: &'a Facts,
     pub producers: Vec<Option<NodeId>>,
+    /// Per value: who reads its content; who only asks for its shape does not count.
     pub consumers: Vec<Vec<(NodeId, usize)>>,
     /// Per value: depends on a graph input for a given batch size.
     pub live: Vec<bool>,
@@ -93,6 +94,9 @@ impl<'a> View<'a> {
                 view.signal[v.0 as usize] = makes && view.live[v.0 as usize] && view.is_float(v);
             }
         }
+        let View { consumers, live, .. } = &mut view;
+        let computes = |id: NodeId| graph.node(id).outputs.iter().flatten().any(|v| live[v.0 as usize]);
+        consumers.iter_mut().for_each(|readers| readers.retain(|&(id, _)| computes(id)));
         view.mark_layers(&carried);
         (view, carried)
     }
@@ -286,7 +290,7 @@ pub(super) fn rectifies(op: &Op) -> bool {
 
 /// Operators that normalise over part of a tensor.
 pub(super) fn normalizes(op: &Op) -> bool {
-    matches!(op, Op::LayerNorm { .. } | Op::InstanceNorm { .. })
+    matches!(op, Op::LayerNorm { .. } | Op::InstanceNorm { .. } | Op::GroupNorm { .. } | Op::RmsNorm { .. })
 }
 
 /// Operators that move, select, repeat or average elements.
