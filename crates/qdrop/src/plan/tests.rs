@@ -3,7 +3,8 @@
 use super::*;
 use crate::engine::facts::infer;
 use crate::graph::testing::{Builder, window};
-use crate::graph::{Binary, Unary};
+use crate::graph::{Binary, Dim, Fact, Node, Unary};
+use crate::tensor::Tensor;
 
 fn planned(graph: &Graph, recipe: &Recipe) -> Plan {
     let shapes = crate::passes::InputShapes::declared().concrete(graph, 1).unwrap();
@@ -390,4 +391,93 @@ fn any_graph_is_cut_into_units_that_run_in_order() {
             }
         }
     }
+}
+
+/// A stage that `convs` convolutions of half of the channels run through, the other half around.
+fn half_around(convs: usize) -> Graph {
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let x = b.conv_relu("stem", x, 3, 8, 3);
+    let [around, mut y] = ["around", "through"].map(|n| b.graph.add_value(n, Fact::default()));
+    b.graph.nodes.push(Node::new("split", Op::Split { axis: 1 }, &[x], &[around, y]));
+    for i in 0..convs {
+        y = b.conv_relu(&format!("stage.{i}"), y, 4, 4, 3);
+    }
+    let y = b.node(Op::Concat { axis: 1 }, &[around, y]);
+    let y = b.head(y, 8);
+    b.finish(&[y])
+}
+
+#[test]
+fn ways_from_the_parts_of_a_split_make_a_block_unless_one_is_long() {
+    let cut = |convs: usize| {
+        let graph = half_around(convs);
+        units(&graph, &planned(&graph, &Recipe::default()))
+    };
+    let end = ["GlobalAveragePool Flatten", "Gemm"];
+    assert_eq!(cut(3), ["Conv Relu", "Split Conv Relu Conv Relu Conv Relu Concat", end[0], end[1]]);
+    let long = ["Conv Relu", "Split", "Conv Relu Conv Relu Conv Relu", "Conv Relu"];
+    assert_eq!(cut(4), [&long[..], &["Concat GlobalAveragePool Flatten", "Gemm"]].concat());
+}
+
+#[test]
+fn what_is_moved_and_scaled_towards_a_sum_is_left_to_it_and_its_result_is_quantized_once() {
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let x = b.conv_relu("stem", x, 3, 4, 3); // v0, v1
+    let y = b.conv_relu("a", x, 4, 4, 3); // v2, v3
+    let y = b.conv("b", y, 4, 4, 1); // v4
+    let turn = Op::Transpose { perm: vec![0, 1, 3, 2] };
+    let y = b.node(turn.clone(), &[y]); // v5
+    let gain = b.constant("gain", &[4, 1, 1]);
+    let y = b.binary(Binary::Mul, y, gain); // v6
+    let y = b.binary(Binary::Add, x, y); // v7
+    let y = b.node(turn, &[y]); // v8
+    let half = b.graph.add_constant("half", Tensor::scalar(0.5));
+    let y = b.binary(Binary::Mul, y, half); // v9
+    let y = b.conv_relu("c", y, 4, 4, 3); // v10, v11
+    let y = b.head(y, 4);
+    let graph = b.finish(&[y]);
+    let plan = planned(&graph, &Recipe::default());
+    assert_eq!(sites(&plan), [("v1", 4), ("v3", 4), ("v7", 4), ("v11", 8)]);
+    assert_eq!(units(&graph, &plan)[1], "Conv Relu Conv Transpose Mul Add");
+}
+
+#[test]
+fn what_is_moved_to_a_layers_sum_belongs_to_the_layer() {
+    // Two levels of a pyramid, the coarse one first.
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let x = b.conv_relu("stem", x, 3, 4, 3); // v0, v1
+    let down = b.conv_relu("down", x, 4, 4, 3); // v2, v3
+    let coarse = b.conv("inner2", down, 4, 4, 1); // v4
+    let low = b.conv_relu("low", coarse, 4, 4, 3); // v5, v6
+    let fine = b.conv("inner1", x, 4, 4, 1); // v7
+    let grown = max_pool(&mut b, coarse); // v8
+    let sum = b.binary(Binary::Add, fine, grown); // v9
+    let high = b.conv_relu("high", sum, 4, 4, 3); // v10, v11
+    let graph = b.finish(&[low, high]);
+    let plan = planned(&graph, &Recipe::default());
+    assert!(units(&graph, &plan).contains(&"Conv MaxPool Add".to_string()), "{:?}", units(&graph, &plan));
+    let unit = plan.units.iter().find(|u| u.nodes.len() == 3).unwrap();
+    assert_eq!((unit.inputs.len(), unit.outputs.len(), unit.sites.len()), (2, 1, 1));
+}
+
+#[test]
+fn biases_name_layers_whose_weights_have_lost_their_names() {
+    let mut b = Builder::new();
+    let mut x = b.input("x", vec![Dim::Symbol("n".into()), Dim::Known(4)]);
+    for (i, name) in ["enter", "block.up", "block.down", "leave"].iter().enumerate() {
+        let (weight, bias) = (b.constant(&format!("val_{i}"), &[4, 4]), b.constant(&format!("{name}.bias"), &[4]));
+        let y = b.node(Op::MatMul, &[x, weight]);
+        let y = b.binary(Binary::Add, y, bias);
+        x = b.relu(y);
+    }
+    let graph = b.finish(&[x]);
+    let mut recipe = Recipe::default();
+    recipe.overrides = vec![Override { layer: "block.*".into(), weight_bits: Some(2), ..Override::default() }];
+    let plan = planned(&graph, &recipe);
+    let names: Vec<_> = plan.units.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(names, ["enter", "block", "leave"]);
+    assert_eq!(plan.layers.iter().map(|l| l.grid.bits).collect::<Vec<_>>(), [8, 2, 2, 8]);
 }
