@@ -448,9 +448,10 @@ fn what_is_moved_to_a_layers_sum_belongs_to_the_layer() {
     // Two levels of a pyramid, the coarse one first.
     let mut b = Builder::new();
     let x = b.images(3, 4);
-    let x = b.conv_relu("stem", x, 3, 4, 3); // v0, v1
-    let down = b.conv_relu("down", x, 4, 4, 3); // v2, v3
-    let coarse = b.conv("inner2", down, 4, 4, 1); // v4
+    let z = b.input("z", vec![Dim::Symbol("n".into()), Dim::Known(3), Dim::Known(4), Dim::Known(4)]);
+    let x = b.conv_relu("stem1", x, 3, 4, 3); // v0, v1
+    let z = b.conv_relu("stem2", z, 3, 4, 3); // v2, v3
+    let coarse = b.conv("inner2", z, 4, 4, 1); // v4
     let low = b.conv_relu("low", coarse, 4, 4, 3); // v5, v6
     let fine = b.conv("inner1", x, 4, 4, 1); // v7
     let grown = max_pool(&mut b, coarse); // v8
@@ -474,8 +475,8 @@ fn biases_name_layers_whose_weights_have_lost_their_names() {
         x = b.relu(y);
     }
     let graph = b.finish(&[x]);
-    let mut recipe = Recipe::default();
-    recipe.overrides = vec![Override { layer: "block.*".into(), weight_bits: Some(2), ..Override::default() }];
+    let two = Override { layer: "block.*".into(), weight_bits: Some(2), ..Override::default() };
+    let recipe = Recipe { overrides: vec![two], ..Recipe::default() };
     let plan = planned(&graph, &recipe);
     let names: Vec<_> = plan.units.iter().map(|u| u.name.as_str()).collect();
     assert_eq!(names, ["enter", "block", "leave"]);
