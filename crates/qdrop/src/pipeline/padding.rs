@@ -124,18 +124,7 @@ mod tests {
         g.nodes = vec![Node::new("relu", Op::Unary(Unary::Relu), &[x], &[y])];
         (g.inputs, g.outputs) = (vec![x], vec![y]);
         let facts = facts::infer(&g, &[vec![1, 3, 2]]).unwrap();
-        let unit = Unit {
-            name: String::new(),
-            nodes: vec![NodeId(0)],
-            inputs: vec![x],
-            outputs: vec![y],
-            layers: vec![],
-            fixed: vec![],
-            sites: vec![],
-            parameters: 0,
-            multiply_adds: 0,
-            cache_bytes: 0,
-        };
+        let unit = Unit { nodes: vec![NodeId(0)], inputs: vec![x], outputs: vec![y], ..Unit::default() };
         let plan = Plan { layers: vec![], sites: vec![], units: vec![unit], float: vec![] };
         let p = padding(3, &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
         let mut weights = Weights::new();

@@ -28,8 +28,9 @@ pub(super) struct Compiled<'a> {
     plan: &'a Plan,
     /// With the rounded content of weights that are known.
     program: Program,
-    float_runner: Runner,
     runner: Runner,
+    /// Where that content differs from the float one: what runs the float unit.
+    float_runner: Option<Runner>,
     float: Vec<Vec<f32>>,
     /// Biases that are learned: layer, value, float content.
     biases: Vec<(LayerId, ValueId, Vec<f32>)>,
@@ -69,21 +70,22 @@ impl<'a> Compiled<'a> {
             sites: sites.iter().map(|s| (site(s).value, site(s).readers.clone())).collect(),
         };
         let float_program = compile(graph, facts, &region)?;
-        let program = match found {
+        let (program, float_runner) = match found {
             Some(found) if !unit.fixed.is_empty() => {
                 let fixed = unit.fixed.iter().map(|l| &found.weights[l.0 as usize]);
                 let rounded = rounded(graph, plan, fixed)?;
                 let shapes = run::input_facts(graph, facts);
-                compile(&rounded, &facts::infer(&rounded, &shapes)?, &region)?
+                let program = compile(&rounded, &facts::infer(&rounded, &shapes)?, &region)?;
+                (program, Some(Runner::new(&float_program)?))
             }
-            _ => float_program.clone(),
+            _ => (float_program, None),
         };
         let content = |layer: &Layer| match graph.constant(layer.weight) {
             Some(tensor) => tensor.to_f32(),
             None => Err(Error::internal(format!("weight of `{}` is not constant", layer.name))),
         };
         let float = layers().map(content).collect::<Result<_>>()?;
-        let (float_runner, runner) = (Runner::new(&float_program)?, Runner::new(&program)?);
+        let runner = Runner::new(&program)?;
         let loss_weights = unit.outputs.iter().map(|v| loss_weights.get(v).cloned()).collect();
         Ok(Compiled { unit, plan, float_runner, runner, program, float, biases, sites, loss_weights })
     }
@@ -102,7 +104,12 @@ impl<'a> Compiled<'a> {
     pub fn float_outputs(&self, cache: &Cache, shelf: &Shelf) -> Result<Vec<Rows>> {
         let biases = self.biases.iter().map(|b| b.2.as_slice());
         let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(biases).collect();
-        self.float_runner.run(&weights, &vec![None; self.sites.len()], &self.inputs(cache)?, shelf)
+        self.float_runner.as_ref().unwrap_or(&self.runner).run(
+            &weights,
+            &vec![None; self.sites.len()],
+            &self.inputs(cache)?,
+            shelf,
+        )
     }
 
     /// The reconstruction loss of the quantized unit over all samples in `cache`, whose float outputs are `targets`.

@@ -90,16 +90,9 @@ mod tests {
         ];
         (g.inputs, g.outputs) = (vec![x], vec![y]);
         let unit = |nodes: &[u32], outputs: &[ValueId]| Unit {
-            name: String::new(),
             nodes: nodes.iter().map(|&n| NodeId(n)).collect(),
-            inputs: vec![],
             outputs: outputs.to_vec(),
-            layers: vec![],
-            fixed: vec![],
-            sites: vec![],
-            parameters: 0,
-            multiply_adds: 0,
-            cache_bytes: 0,
+            ..Unit::default()
         };
         let units = vec![unit(&[0], &[r]), unit(&[1, 2], &[y, dead])];
         let plan = Plan { layers: vec![], sites: vec![], units, float: vec![] };

@@ -93,7 +93,7 @@ pub struct Site {
 }
 
 /// A piece of the network that is reconstructed at once (or only run, when it holds no layer).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Unit {
     /// Name for people: common prefix of its nodes' names, or the first node's name.
     pub name: String,

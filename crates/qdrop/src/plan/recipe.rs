@@ -150,7 +150,8 @@ pub enum MethodName {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// The published method and schedule to the letter: 20 000 iterations, published learning rates, nothing beyond.
+    /// The published method and schedule: 20 000 iterations, published learning rates, nothing beyond but that a unit which
+    /// learning made worse keeps nearest rounding.
     Paper,
     /// What most networks need.
     #[default]

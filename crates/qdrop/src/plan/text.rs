@@ -51,7 +51,7 @@ const KEYS: &[Key] = &[
         "method",
         "preset",
         "",
-        "defaults for the options that are left out: paper (the published method and schedule to the letter),\nbalanced (what most networks need) or fast (a good first answer)",
+        "defaults for the options that are left out: paper (the published method and schedule),\nbalanced (what most networks need) or fast (a good first answer)",
     ),
     ("method", "iterations", "2000", "iterations per unit; default 20000 for paper, 2000 for balanced, 300 for fast"),
     ("method", "batch", "", "samples per iteration, drawn with replacement"),
