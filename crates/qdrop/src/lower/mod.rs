@@ -8,11 +8,17 @@
 //! (1.32, default optimisation level) would round it to multiples of the product of both steps, which is coarse at few
 //! bits and moves values across ties.
 //!
+//! A layer whose quantized operand was cut, joined or repeated since (a window that is rolled) gets the same quantizer a
+//! second time right before it, which changes no value. ONNX Runtime carries a DequantizeLinear on only through some
+//! movements; a product that reads it through others passes for one with quantized weights alone, and its operand is then
+//! rounded to 8 bits in blocks.
+//!
 //! With [`Format::Qcdq`] all integers are uint8. With [`Format::Qdq`] 2 and 4 bits have their own types, 3-bit weights
 //! lie in uint4, and every other width is written as with `Qcdq` (Clip knows no 4-bit type, so 3-bit activations are).
 //! ONNX Runtime 1.32 at its default optimisation level refuses to load some native graphs: 2-bit weights beside
 //! quantized activations, 2-bit activations, 4-bit activations before MaxPool or with 8-bit weights.
 
+mod moved;
 mod write;
 
 #[cfg(test)]
@@ -23,6 +29,7 @@ use crate::graph::{Binary, Graph, Node, Op, ValueId};
 use crate::plan::{Format, Layer, Plan, Site};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::tensor::{DType, Tensor};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use write::Insertions;
 
@@ -82,6 +89,7 @@ pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[G
         lower_weight(&mut out, &mut insertions, layer, weight, format)
             .map_err(|e| e.at(place("layer", &layer.name)))?;
     }
+    let mut quantized = BTreeMap::new();
     for (i, (site, grid)) in plan.sites.iter().zip(sites).enumerate() {
         let alone = |s: &Site| s.value != site.value || (s.readers.is_some() && site.readers.is_some());
         if !plan.sites[..i].iter().all(alone) {
@@ -89,7 +97,18 @@ pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[G
                 Error::internal("a value that all readers see quantized has two sites").at(place("site", &site.name))
             );
         }
-        lower_site(&mut out, &mut insertions, site, grid, format).map_err(|e| e.at(place("site", &site.name)))?;
+        let real = lower_site(&mut out, &mut insertions, site, grid, format);
+        quantized.insert(real.map_err(|e| e.at(place("site", &site.name)))?, i);
+    }
+    for (node, operand, site) in moved::operands(&out, plan, &quantized) {
+        let fact = out.value(operand).fact.clone();
+        let name = format!("{}_again", out.value(operand).name);
+        let real = out.add_value(&format!("{name}_dequantized"), fact);
+        for chain in quantizer(&mut out, &name, operand, real, &sites[site], format)? {
+            insertions.before(node, chain);
+        }
+        let reader = &mut out.nodes[node.0 as usize];
+        reader.inputs.iter_mut().filter(|v| **v == Some(operand)).for_each(|v| *v = Some(real));
     }
     let mut unread: Vec<ValueId> = plan.layers.iter().map(|l| l.weight).collect();
     for layer in plan.layers.iter().filter(|l| l.grid.bits < 8) {
@@ -159,7 +178,14 @@ fn lower_weight(
     Ok(())
 }
 
-fn lower_site(graph: &mut Graph, insertions: &mut Insertions, site: &Site, grid: &Grid, format: Format) -> Result<()> {
+/// Quantizes the value of `site`; returns what its readers read now.
+fn lower_site(
+    graph: &mut Graph,
+    insertions: &mut Insertions,
+    site: &Site,
+    grid: &Grid,
+    format: Format,
+) -> Result<ValueId> {
     let grid = check_grid(grid)?;
     if grid.axis.is_some() {
         return Err(Error::internal("activation grids have one step"));
@@ -192,7 +218,7 @@ fn lower_site(graph: &mut Graph, insertions: &mut Insertions, site: &Site, grid:
         Some((id, _)) => insertions.after(id, chain),
         None => insertions.first(chain),
     }
-    Ok(())
+    Ok(real)
 }
 
 /// Makes the readers of `site` read `real`.

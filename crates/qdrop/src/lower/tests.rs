@@ -166,3 +166,33 @@ fn what_does_not_fit_together_is_refused() {
     twice.sites[0] = twice.sites[1].clone();
     assert!(run(&g, &twice, &[weight()], &grids()));
 }
+
+#[test]
+fn operands_that_were_cut_are_quantized_again() {
+    let (mut g, mut plan) = network(13);
+    let (r, w) = (plan.sites[0].value, plan.layers[0].weight);
+    // r rolled by its halves, before the second layer.
+    let [a, b, rolled] = ["a", "b", "rolled"].map(|n| g.add_value(n, g.value(r).fact.clone()));
+    let split = Node::new("split", Op::Split { axis: 1 }, &[r], &[a, b]);
+    let join = Node::new("join", Op::Concat { axis: 1 }, &[b, a], &[rolled]);
+    g.nodes.splice(2..2, [split, join]);
+    g.nodes[4].inputs = vec![Some(rolled), Some(w)];
+    plan.layers[0].nodes[1] = NodeId(4);
+    plan.sites[0].readers = Some(vec![(NodeId(2), 0)]);
+    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    let chain = ["QuantizeLinear", "Clip", "DequantizeLinear"];
+    let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
+    want.extend(chain);
+    want.extend(["Split", "Concat"]);
+    want.extend(chain);
+    want.extend(["MatMul", "Add"]);
+    want.extend(chain);
+    assert_eq!(kinds(&out), want);
+    assert_eq!(out.nodes[11].input(0), out.nodes[10].output(0));
+    assert_eq!(content(&out, "rolled_again_scale").unwrap().as_f32().unwrap(), [0.1]);
+
+    // A part that comes from elsewhere is on no one grid.
+    g.nodes[3].inputs = vec![Some(b), Some(g.inputs[0])];
+    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    assert_eq!(kinds(&out)[8..10], ["MatMul", "Add"]);
+}
