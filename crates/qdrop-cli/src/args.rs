@@ -38,6 +38,8 @@ pub enum Command {
     Plan(Plan),
     /// Quantize a network
     Quantize(Box<Quantize>),
+    /// Run a grid of bits, methods, seeds and any other options, and show the runs side by side
+    Sweep(Sweep),
     /// Measure a network's accuracy on labelled samples
     Eval(Eval),
     /// Show how far the intermediate values of two networks lie apart
@@ -139,6 +141,59 @@ pub struct Quantize {
     #[command(flatten)]
     pub input: Input,
     /// How to print the report (the format of the written file is --file-format)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Print,
+}
+
+/// Arguments of `sweep`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop sweep sweep.toml
+  qdrop sweep sweep.toml --list
+  qdrop sweep sweep.toml --index 3     one run alone, for a cluster's job array
+
+A sweep's file names what all runs share, and axes: every combination of their cases is a run.
+
+  model = \"resnet20.onnx\"              paths are relative to the file
+  calib = \"calib\"
+  eval = \"test\"
+  average = [\"seed\"]                   tables take the mean over it [default: axes over method.seed]
+  [recipe]                             what all runs share, as `qdrop recipe` prints it
+  input.preset = \"imagenet-norm\"
+  [[axis]]
+  name = \"bits\"
+  case = [
+    { name = \"W2A2\", weights.bits = 2, activations.bits = 2 },
+    { name = \"W4A4\", weights.bits = 4, activations.bits = 4 },
+  ]
+  [[axis]]
+  name = \"seed\"
+  key = \"method.seed\"
+  values = [0, 1, 2]
+
+A case may set any option of a recipe, and model, calib and eval. Runs that are done are not run again; a run that was \
+stopped goes on after its last finished unit.")]
+pub struct Sweep {
+    /// The sweep's file
+    pub sweep: PathBuf,
+    /// Where results go: runs/NAME.json, sweep.csv, sweep.html [default: the file's name with .sweep, in the current
+    /// directory]
+    #[arg(short, long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Only the run with this number, from 0
+    #[arg(long, value_name = "N")]
+    pub index: Option<usize>,
+    /// Show the runs and which are done, and run none
+    #[arg(long, conflicts_with = "index")]
+    pub list: bool,
+    /// Keep the quantized networks, as runs/NAME.onnx
+    #[arg(long)]
+    pub keep_models: bool,
+    /// Threads; 0 takes all cores; never changes the result [default: the recipe's]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     pub format: Print,
 }

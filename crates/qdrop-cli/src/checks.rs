@@ -1,7 +1,7 @@
 //! What must hold about files before any work begins.
 
 use qdrop::error::Kind;
-use qdrop::plan::Recipe;
+use qdrop::plan::{MethodName, Recipe};
 use qdrop::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,16 @@ pub fn writable(output: &Path, read: &[&Path]) -> Result<()> {
             .at(output.display())
             .hint("give another place with -o")
     })
+}
+
+/// That there are samples, and as many as an iteration draws.
+pub fn enough(samples: usize, recipe: &Recipe, path: &Path) -> Result<()> {
+    let batch = recipe.method.batch;
+    if recipe.method.name != MethodName::Rtn && samples < batch {
+        let message = format!("expected at least as many calibration samples as a batch, {batch}, got {samples}");
+        return Err(Error::data(message).at(path.display()).hint("add samples, or lower --batch"));
+    }
+    Ok(())
 }
 
 /// Whether both paths lead to one existing file, through links too.

@@ -47,6 +47,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::Eval(args) => commands::eval::run(&args, quiet),
         Command::Bench(args) => commands::bench::run(&args, quiet),
         Command::Compare(args) => commands::compare::run(&args, quiet),
+        Command::Sweep(args) => commands::sweep::run(&args, quiet),
         Command::Demo(args) => commands::demo::run(&args, quiet),
         Command::Recipe => out::print(&Recipe::default_toml()?).map(|()| Outcome::Done),
     }

@@ -26,6 +26,22 @@ pub fn json(value: &impl serde::Serialize) -> Result<()> {
     print(&text)
 }
 
+/// Writes `text` into the file at `path`, which is whole or not there.
+pub fn file(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut builder = tempfile::Builder::new();
+        // What everybody may do with a new file; the user's mask takes from it.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.prefix(".qdrop-").tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|e| Error::io(path, e))
+}
+
 /// Draws `tables` one below the other, each under its title.
 pub fn draw(tables: &[Table]) -> String {
     let mut text = String::new();

@@ -7,3 +7,4 @@ pub mod eval;
 pub mod inspect;
 pub mod plan;
 pub mod quantize;
+pub mod sweep;

@@ -5,7 +5,7 @@ use crate::{Outcome, checks, out, progress, samples, wish};
 use qdrop::data::Samples;
 use qdrop::graph::Graph;
 use qdrop::pipeline::{self, Checked, WorkDir};
-use qdrop::plan::{MethodName, Recipe};
+use qdrop::plan::Recipe;
 use qdrop::report::{Accuracy, Report, Stage, timed};
 use qdrop::{Error, Result};
 use std::path::Path;
@@ -44,7 +44,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     timings.push(t);
     // A question of SQuAD is several windows.
     let calib = pipeline::spread(calib, limit)?;
-    enough(calib.len(), &recipe, &args.calib)?;
+    checks::enough(calib.len(), &recipe, &args.calib)?;
     let shapes = samples::shapes(&calib)?;
     let (graph, t) = timed(sink, Stage::Simplify, None, |_| pipeline::prepare(&read, Some(&shapes)))?;
     timings.push(t);
@@ -115,16 +115,6 @@ fn kept(error: Error, work: Option<WorkDir>, named: bool) -> Error {
 /// Plans `read` for its errors only.
 fn refuse(read: &Graph, recipe: &Recipe) -> Result<()> {
     pipeline::plan(&pipeline::prepare(read, None)?, recipe, None).map(drop)
-}
-
-/// That there are samples, and as many as an iteration draws.
-fn enough(samples: usize, recipe: &Recipe, path: &Path) -> Result<()> {
-    let batch = recipe.method.batch;
-    if recipe.method.name != MethodName::Rtn && samples < batch {
-        let message = format!("expected at least as many calibration samples as a batch, {batch}, got {samples}");
-        return Err(Error::data(message).at(path.display()).hint("add samples, or lower --batch"));
-    }
-    Ok(())
 }
 
 fn print(report: &Report, format: Print) -> Result<()> {

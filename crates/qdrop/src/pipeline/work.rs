@@ -1,6 +1,7 @@
 //! What a run that was stopped goes on from: solutions of finished units, kept in a directory.
 
 use crate::error::{Error, Kind, Result};
+use crate::plan::SweepRun;
 use crate::recon::{Problem, RandomDraws, Settings, Solution};
 use crate::tensor::Rows;
 use serde::Serialize;
@@ -18,6 +19,18 @@ const UNFINISHED: &str = ".qdrop-";
 const LOCK: &str = "lock";
 /// Bytes of the checksum that a file begins with.
 const CHECKSUM: usize = blake3::OUT_LEN;
+
+/// The hash of what a run of a sweep follows from: version, recipe but for what only changes speed, the model's bytes, and
+/// where the samples lie.
+pub fn run_key(run: &SweepRun) -> Result<String> {
+    let mut recipe = run.recipe.clone();
+    (recipe.method.threads, recipe.method.memory) = (0, None);
+    let model = std::fs::read(&run.model).map_err(|e| Error::io(&run.model, e))?;
+    let mut hash = blake3::Hasher::new();
+    hash.update(REVISION).update(blake3::hash(&model).as_bytes()).update(&encode(&recipe)?);
+    hash.update(&encode(&(run.calib.to_string_lossy(), run.eval.to_string_lossy()))?);
+    Ok(hash.finalize().to_hex()[..32].to_string())
+}
 
 /// A directory of solutions, each under the hash of everything it follows from: the unit's problem with all samples, the
 /// settings, the seed. So it serves any number of runs, and a solution is never taken for another's.

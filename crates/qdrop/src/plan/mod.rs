@@ -9,6 +9,7 @@ mod names;
 mod recipe;
 mod sites;
 mod size;
+mod sweep;
 mod task;
 mod text;
 mod units;
@@ -18,6 +19,7 @@ pub use effective::Effective;
 pub use names::matches;
 pub use recipe::*;
 pub use size::ByteSize;
+pub use sweep::{Case, Sweep, SweepRun};
 pub use task::{Answer, Task};
 
 use crate::engine::facts::Facts;
@@ -39,6 +41,14 @@ pub struct Plan {
     pub units: Vec<Unit>,
     /// Nodes that stay float although they carry a weight or a product, with the reason.
     pub float: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// Bytes that the weights of all layers take at their true bits, without steps and zero points.
+    pub fn weight_bytes(&self) -> u64 {
+        let bits = |l: &Layer| l.shape.iter().map(|&d| d as u64).product::<u64>() * u64::from(l.grid.bits);
+        self.layers.iter().map(bits).sum::<u64>().div_ceil(8)
+    }
 }
 
 /// Index into [`Plan::layers`].

@@ -2,9 +2,13 @@
 //!
 //! Everything here is data: who prints it, and how, is the caller's choice.
 
+pub mod chart;
+pub mod page;
 mod table;
+mod trials;
 
 pub use table::{Table, bytes, count, duration, figure, metric};
+pub use trials::Trial;
 
 use crate::plan::MethodName;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,240 @@
+//! `qdrop sweep`: every run of a grid, one after the other or one alone, and all of them side by side.
+
+use crate::args::{Print, Sweep as Args};
+use crate::{Outcome, checks, out, progress, samples};
+use qdrop::data::Samples;
+use qdrop::graph::Graph;
+use qdrop::pipeline::{self, Checked, WorkDir};
+use qdrop::plan::{Sweep, SweepRun};
+use qdrop::report::{Event, Score, Sink, Table, Trial, duration};
+use qdrop::{Error, Kind, Result};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Most bytes that a sweep's file may have.
+const LONGEST: u64 = 1 << 20;
+
+/// Runs the command.
+pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
+    let (text, mut runs) = read(&args.sweep)?;
+    if let Some(threads) = args.threads {
+        runs.iter_mut().for_each(|run| run.recipe.method.threads = threads);
+    }
+    let folder = args.output_dir.clone().unwrap_or_else(|| default_folder(&args.sweep));
+    let place = Place { folder: folder.clone(), sweep: text, file: args.sweep.clone(), title: title(&args.sweep) };
+    let keys = runs.iter().map(pipeline::run_key).collect::<Result<Vec<_>>>()?;
+    if args.list {
+        return list(&runs, &keys, &place, args.format);
+    }
+    let chosen: Vec<usize> = match args.index {
+        None => (0..runs.len()).collect(),
+        Some(index) if index < runs.len() => vec![index],
+        Some(index) => {
+            let error = Error::data(format!("the sweep has the runs 0 to {}, not {index}", runs.len() - 1));
+            return Err(error.at(args.sweep.display()).hint("`qdrop sweep --list` shows them"));
+        }
+    };
+    for run in chosen.iter().map(|&i| &runs[i]) {
+        [&run.model, &run.calib, &run.eval]
+            .into_iter()
+            .try_for_each(|path| checks::exists(path))
+            .map_err(|e| e.at(format!("run `{}`", run.name)))?;
+    }
+    std::fs::create_dir_all(place.runs()).map_err(|e| Error::io(&place.runs(), e))?;
+
+    let mut sink = progress::sink(quiet);
+    let sink = sink.as_mut();
+    let mut found = HashMap::new();
+    let open: Vec<usize> = chosen.into_iter().filter(|&i| place.find(&runs[i], &keys[i]).is_none()).collect();
+    let (start, mut failed) = (Instant::now(), Vec::new());
+    for (n, &i) in open.iter().enumerate() {
+        let run = &runs[i];
+        let left = match n {
+            0 => String::new(),
+            _ => {
+                let each = start.elapsed().as_secs_f64() / n as f64;
+                format!(", about {} left", duration(each * (open.len() - n) as f64))
+            }
+        };
+        sink.event(&Event::Note { message: format!("run {} of {}: {}{left}", n + 1, open.len(), run.name) });
+        match perform(run, &keys[i], &place, args.keep_models, &mut found, sink) {
+            Ok(trial) => place.keep(&trial)?,
+            Err(error) if error.kind() == Kind::Interrupted => {
+                return Err(error.hint("the same command goes on with the run that was stopped"));
+            }
+            Err(error) => {
+                sink.event(&Event::Note { message: format!("run {} failed: {error}", run.name) });
+                failed.push((run.name.clone(), error));
+            }
+        }
+        place.write(&runs, &keys)?;
+    }
+    let trials = place.write(&runs, &keys)?;
+    match args.format {
+        Print::Json => out::json(&trials)?,
+        Print::Text => {
+            let page = place.folder.join("sweep.html");
+            let text = out::draw(&[Trial::table(&trials)]);
+            let missing = runs.len() - trials.len();
+            let missing = if missing > 0 { format!("\n{missing} runs are missing\n") } else { String::new() };
+            out::print(&format!("{text}{missing}\nThe same with charts: {}", page.display()))?;
+        }
+    }
+    let Some((name, error)) = failed.pop() else { return Ok(Outcome::Done) };
+    let others = failed.len();
+    Err(error.at(format!("run `{name}`{}", if others > 0 { format!(" and {others} more") } else { String::new() })))
+}
+
+/// The text of the sweep in `path` and its runs.
+fn read(path: &Path) -> Result<(String, Vec<SweepRun>)> {
+    checks::readable_file(path)?;
+    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+    if size > LONGEST {
+        let message = format!("expected a sweep of at most {LONGEST} bytes, got a file of {size}");
+        return Err(Error::recipe(message).at(path.display()));
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::recipe("expected TOML, got bytes that are not UTF-8").at(path.display()))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let runs = Sweep::from_toml(&text).and_then(|s| s.runs(folder)).map_err(|e| e.at(path.display()))?;
+    Ok((text, runs))
+}
+
+fn title(sweep: &Path) -> String {
+    sweep.file_stem().map_or_else(|| "sweep".into(), |s| s.to_string_lossy().into_owned())
+}
+
+/// Where results go when the user names no directory: in the current one, named after the sweep's file.
+fn default_folder(sweep: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.sweep", title(sweep)))
+}
+
+/// Where results lie.
+struct Place {
+    folder: PathBuf,
+    /// Text of the sweep.
+    sweep: String,
+    file: PathBuf,
+    title: String,
+}
+
+impl Place {
+    fn runs(&self) -> PathBuf {
+        self.folder.join("runs")
+    }
+
+    fn of(&self, run: &str, extension: &str) -> PathBuf {
+        self.runs().join(format!("{run}.{extension}"))
+    }
+
+    /// The result of `run`, if it is there and follows from what the run says today.
+    fn find(&self, run: &SweepRun, key: &str) -> Option<Trial> {
+        let text = std::fs::read_to_string(self.of(&run.name, "json")).ok()?;
+        let mut trial: Trial = serde_json::from_str(&text).ok()?;
+        // Names of axes, and which are averaged, may change without another result.
+        trial.cases.clone_from(&run.cases);
+        (trial.key == key && trial.schema == Trial::SCHEMA).then_some(trial)
+    }
+
+    fn keep(&self, trial: &Trial) -> Result<()> {
+        let text = serde_json::to_string_pretty(trial).map_err(|e| Error::internal(format!("no JSON: {e}")))?;
+        out::file(&self.of(&trial.name, "json"), &text)
+    }
+
+    /// Writes table and page of all runs that are there, and returns these.
+    fn write(&self, runs: &[SweepRun], keys: &[String]) -> Result<Vec<Trial>> {
+        let (mut trials, mut missing) = (Vec::new(), Vec::new());
+        for (run, key) in runs.iter().zip(keys) {
+            match self.find(run, key) {
+                Some(trial) => trials.push(trial),
+                None => missing.push(run.name.clone()),
+            }
+        }
+        out::file(&self.folder.join("sweep.csv"), &Trial::csv(&trials)?)?;
+        let command = format!("qdrop sweep {}", self.file.file_name().unwrap_or_default().to_string_lossy());
+        let page = Trial::page(&self.title, &trials, &self.sweep, &command, &missing);
+        out::file(&self.folder.join("sweep.html"), &page)?;
+        Ok(trials)
+    }
+}
+
+/// One run, from the model's file to what is measured on the written one. `found` remembers what float networks reach.
+fn perform(
+    run: &SweepRun,
+    key: &str,
+    place: &Place,
+    keep_model: bool,
+    found: &mut HashMap<String, Score>,
+    sink: &mut dyn Sink,
+) -> Result<Trial> {
+    let recipe = &run.recipe;
+    let read = pipeline::load(&run.model)?;
+    let calib = samples::open(&run.calib, recipe, &run.model, &read, recipe.input.samples)?;
+    let calib = pipeline::spread(calib, recipe.input.samples)?;
+    checks::enough(calib.len(), recipe, &run.calib)?;
+    let shapes = samples::shapes(&calib)?;
+    let graph = pipeline::prepare(&read, Some(&shapes))?;
+    let eval = samples::open(&run.eval, recipe, &run.model, &read, None)?;
+    samples::check(&graph, &shapes, &eval, recipe).map_err(|e| e.at(run.eval.display()))?;
+    let (task, threads) = (recipe.input.task, recipe.method.threads);
+    let measured = format!("{:?} {:?} {:?}", run.model, run.eval, recipe.input);
+    let float = match found.get(&measured) {
+        Some(score) => score.clone(),
+        None => pipeline::measure(&graph, &eval, task, threads, sink)?,
+    };
+    found.insert(measured, float.clone());
+
+    let checked = Checked::new(&graph, &shapes, &calib)?;
+    let start = Instant::now();
+    let work = match recipe.resolved().learns {
+        true => Some(WorkDir::open(&place.of(&run.name, "work"))?),
+        false => None,
+    };
+    let done = pipeline::quantize(&graph, recipe, &checked, work.as_ref(), sink)?;
+    let output = place.of(&run.name, "onnx");
+    pipeline::save(&done.graph, &output)?;
+    work.map_or(Ok(()), WorkDir::remove)?;
+    let seconds = start.elapsed().as_secs_f64();
+    // What is measured is what was written.
+    let result = written(&output, &shapes).and_then(|graph| pipeline::measure(&graph, &eval, task, threads, sink));
+    let mut report = done.report;
+    report.model = run.model.display().to_string();
+    report.bytes_before = Some(pipeline::model_bytes(&run.model)?);
+    report.bytes_after = Some(pipeline::model_bytes(&output)?);
+    match keep_model {
+        true => report.output = Some(output.display().to_string()),
+        false => std::fs::remove_file(&output).map_err(|e| Error::io(&output, e))?,
+    }
+    Ok(Trial {
+        schema: Trial::SCHEMA,
+        key: key.to_string(),
+        name: run.name.clone(),
+        cases: run.cases.clone(),
+        float,
+        result: result?,
+        weight_bytes: done.plan.weight_bytes(),
+        seconds,
+        report,
+    })
+}
+
+fn written(path: &Path, shapes: &[Vec<usize>]) -> Result<Graph> {
+    pipeline::prepare(&pipeline::load(path)?, Some(shapes))
+}
+
+fn list(runs: &[SweepRun], keys: &[String], place: &Place, format: Print) -> Result<Outcome> {
+    let done: Vec<bool> = runs.iter().zip(keys).map(|(run, key)| place.find(run, key).is_some()).collect();
+    if format == Print::Json {
+        let view = |(i, (run, done)): (usize, (&SweepRun, &bool))| serde_json::json!({ "index": i, "name": run.name, "cases": run.cases, "done": done });
+        out::json(&runs.iter().zip(&done).enumerate().map(view).collect::<Vec<_>>())?;
+        return Ok(Outcome::Done);
+    }
+    let mut table = Table::new("Runs", ">index|run|done");
+    for (i, (run, done)) in runs.iter().zip(&done).enumerate() {
+        table.row([i.to_string(), run.name.clone(), if *done { "yes" } else { "" }.to_string()]);
+    }
+    out::print(&out::draw(&[table]))?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,97 @@
+//! Grids of runs: what they leave, what is not run again, one run alone, a run that fails.
+
+mod common;
+
+use std::path::Path;
+
+const SWEEP: &str = r#"
+model = "model.onnx"
+calib = "images"
+eval = "list.csv"
+[recipe]
+method.iterations = 5
+method.batch = 8
+[[axis]]
+name = "bits"
+case = [{ name = "W2A2", weights.bits = 2, activations.bits = 2 }, { name = "W4A4" }]
+[[axis]]
+name = "method"
+key = "method.name"
+values = ["rtn", "qdrop"]
+[[axis]]
+name = "seed"
+key = "method.seed"
+values = [0, 1]
+"#;
+
+fn run(dir: &Path, line: &str) -> (bool, String, String) {
+    let output = common::qdrop(dir, &line.split_whitespace().collect::<Vec<_>>());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+fn json(dir: &Path, line: &str) -> serde_json::Value {
+    let (done, text, error) = run(dir, line);
+    assert!(done, "{line}: {error}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_grid_runs_once_and_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    common::world(dir);
+    std::fs::write(dir.join("grid.toml"), SWEEP).unwrap();
+    let runs = json(dir, "sweep grid.toml --list --format json");
+    assert_eq!(runs.as_array().unwrap().len(), 8);
+    assert_eq!((&runs[5]["name"], &runs[5]["done"]), (&"W4A4_rtn_1".into(), &false.into()));
+    assert!(!dir.join("grid.sweep").exists(), "a list leaves nothing behind");
+
+    let one = json(dir, "sweep grid.toml --index 3 --keep-models --format json");
+    assert_eq!((one.as_array().unwrap().len(), &one[0]["name"]), (1, &"W2A2_qdrop_1".into()));
+    let page = |name: &str| std::fs::read_to_string(dir.join("grid.sweep").join(name)).unwrap();
+    assert!(page("sweep.html").contains("7 to come"));
+    let kept = std::fs::read(dir.join("grid.sweep/runs/W2A2_qdrop_1.onnx")).unwrap();
+    let same = "quantize model.onnx --calib images --eval list.csv -w 2 -a 2 --iters 5 --batch 8 --seed 1 -o b.onnx";
+    let report = json(dir, &format!("{same} --format json"));
+    assert!(std::fs::read(dir.join("b.onnx")).unwrap() == kept, "a run is what quantize does");
+    assert_eq!(report["accuracy"]["result"], one[0]["result"]);
+
+    let first = json(dir, "sweep grid.toml --format json");
+    assert_eq!(first.as_array().unwrap().len(), 8);
+    assert_eq!(first[3], one[0], "what is done is not run again");
+    assert_eq!(first, json(dir, "sweep grid.toml --format json"));
+    assert_eq!(page("sweep.csv").lines().count(), 9);
+    let names: Vec<_> = std::fs::read_dir(dir.join("grid.sweep/runs")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(names.len(), 9, "results and the one network that was kept: {names:?}");
+    let (_, text, _) = run(dir, "sweep grid.toml");
+    assert_eq!(text.lines().filter(|l| l.contains("W2A2") || l.contains("W4A4")).count(), 4, "{text}");
+
+    // Another option is another run; those of nearest rounding do not follow from it, but their recipe does.
+    std::fs::write(dir.join("grid.toml"), SWEEP.replace("iterations = 5", "iterations = 6")).unwrap();
+    let runs = json(dir, "sweep grid.toml --list --format json");
+    assert!(runs.as_array().unwrap().iter().all(|r| r["done"] == false));
+}
+
+#[test]
+fn a_run_that_fails_leaves_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    common::world(dir);
+    let text = SWEEP.replace("{ name = \"W4A4\" }", "{ name = \"bad\", calib = \"corrupt\" }");
+    std::fs::write(dir.join("grid.toml"), &text).unwrap();
+    let (done, table, error) = run(dir, "sweep grid.toml -o out");
+    assert!(!done && error.contains("07.bmp") && error.contains("run `bad_"), "{error}");
+    assert!(table.contains("W2A2") && table.contains("4 runs are missing"), "{table}");
+    for (line, want) in [
+        ("sweep grid.toml --index 8", "0 to 7"),
+        ("sweep short.toml", "unknown field `method`"),
+        ("sweep none.toml", "none.toml"),
+    ] {
+        let (done, _, error) = run(dir, line);
+        assert!(!done && error.contains(want), "{line}: {error}");
+    }
+    std::fs::write(dir.join("grid.toml"), text.replace("corrupt", "nowhere")).unwrap();
+    let (done, _, error) = run(dir, "sweep grid.toml -o elsewhere");
+    assert!(!done && error.contains("nowhere") && !dir.join("elsewhere").exists(), "{error}");
+}
