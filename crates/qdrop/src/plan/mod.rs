@@ -9,6 +9,7 @@ mod names;
 mod recipe;
 mod sites;
 mod size;
+mod target;
 mod task;
 mod text;
 mod units;
@@ -18,6 +19,7 @@ pub use effective::Effective;
 pub use names::matches;
 pub use recipe::*;
 pub use size::ByteSize;
+pub use target::Target;
 pub use task::{Answer, Task};
 
 use crate::engine::facts::Facts;
