@@ -150,7 +150,7 @@ fn qonnx_has_one_quantizer_a_reader_and_zero_points_0() {
     let (g, plan) = network(13);
     let output = Output { target: Target::Qonnx, ..QCDQ };
     let (weight, sites) = symmetric();
-    let out = lower(&g, &plan, &[weight.clone()], &sites, output).unwrap();
+    let out = lower(&g, &plan, std::slice::from_ref(&weight), &sites, output).unwrap();
     assert_eq!(kinds(&out), ["Quant", "MatMul", "Relu", "Quant", "Quant", "MatMul", "Add", "Quant"]);
     let quant = |node: usize| {
         let Op::Quant { signed, narrow: false, rounding: crate::graph::Rounding::HalfEven } = out.nodes[node].op else {

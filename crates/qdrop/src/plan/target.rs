@@ -171,7 +171,7 @@ fn qonnx(recipe: &Recipe) -> Result<()> {
         Some(key) => Err(Error::recipe(format!(
             "{key}: target qonnx decides it: unsigned where no value can be negative, else signed, as FINN wants"
         ))
-        .hint("leave it out")),
+        .hint("leave it out; weights are symmetric already")),
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
         );
         let mut signed = recipe(Target::Qonnx, 4, 4);
         signed.activations.symmetric = true;
-        assert!(refusal(&signed).starts_with("activations.symmetric: target qonnx decides it"));
+        assert!(refusal(&signed).starts_with("activations.symmetric: target qonnx decides it: unsigned where"));
     }
 
     #[test]
