@@ -241,7 +241,7 @@ fn files_for_tensorrt_keep_its_rules() {
         assert!(graph.nodes.iter().all(|n| !matches!(n.op, Op::Clip | Op::Opaque { .. } | Op::Quant { .. })));
         let biases = graph.nodes.iter().filter(|n| n.op.weight_index().is_some()).map(|n| n.input(2).unwrap());
         assert!(biases.map(|b| graph.constant(b).unwrap().dtype()).all(|t| t == DType::F32));
-        // At the default level ONNX Runtime's kernels for signed activations saturate on machines without VNNI.
+        // At the default level ONNX Runtime's kernels for signed weights saturate on machines without VNNI.
         outputs_agree(&path, &samples, 16, "none", DISTANCE);
     }
 }

@@ -500,9 +500,9 @@ pub enum Op {
     /// `x, scale, zero_point?`; the result has the scale's type, or that of `to`.
     #[allow(missing_docs)]
     DequantizeLinear { axis: i64, block: i64, to: Option<DType> },
-    /// QONNX's quantizer: `x, scale, zero_point, bits`, all float and each broadcast to x;
-    /// (round(clip(x / scale + zero_point, low, high)) - zero_point) · scale, where low and high are those of `bits`
-    /// signed or unsigned bits.
+    /// QONNX's quantizer: `x, scale, zero_point, bits`, float (`bits` may be an integer) and each broadcast to x;
+    /// (round(clip(x / scale + zero_point, low, high)) - zero_point) · scale, where low and high are the ends of the
+    /// integers of that many bits, 2 to 32.
     Quant {
         /// From -2^(bits-1) to 2^(bits-1) - 1, else from 0 to 2^bits - 1.
         signed: bool,

@@ -13,8 +13,7 @@
 //!
 //! With [`Format::Qcdq`] all other integers are uint8. With [`Format::Qdq`] 2 and 4 bits have their own types, 3-bit
 //! weights lie in uint4, and every other width is written as with `Qcdq` (Clip knows no 4-bit type, so 3-bit activations
-//! are).
-//! ONNX Runtime 1.32 at its default optimisation level refuses to load some native graphs: 2-bit weights beside
+//! are). ONNX Runtime 1.32 at its default optimisation level refuses to load some native graphs: 2-bit weights beside
 //! quantized activations, 2-bit activations, 4-bit activations before MaxPool or with 8-bit weights.
 
 mod qonnx;
