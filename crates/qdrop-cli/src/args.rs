@@ -2,7 +2,9 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use qdrop::plan::{ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement, Preset, Task};
+use qdrop::plan::{
+    ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement, Preset, Target, Task,
+};
 use std::path::PathBuf;
 
 const ABOUT: &str = "Quantize a trained ONNX network to 2-8 bit weights and activations, without training data labels";
@@ -116,6 +118,7 @@ Examples:
       -o out.onnx --eval eval.csv
   qdrop quantize model.onnx --calib samples.npy --recipe w2a4.toml
   qdrop quantize bert.onnx --task sst2 --calib SST-2/train.tsv --samples 512 --eval SST-2/dev.tsv
+  qdrop quantize model.onnx --calib images/ --input imagenet --target tensorrt -w 8 -a 8
 
 Samples: a folder of images (flat, or one sub-folder per class), a CSV with lines file,label, or arrays in a \
 .npy, .npz or .safetensors file, used as they are; with --task the task's .tsv, .csv or .jsonl file, SQuAD's .json. Every option can also stand in a recipe (`qdrop recipe`); \
@@ -126,7 +129,8 @@ pub struct Quantize {
     /// Calibration samples, a few hundred without labels: image folder, CSV, .npy, .npz or .safetensors
     #[arg(long, value_name = "PATH")]
     pub calib: PathBuf,
-    /// File to write [default: MODEL's name with the bits, in the current directory: model.w4a4.onnx]
+    /// File to write [default: MODEL's name with the bits, and the target unless it is ort, in the current directory:
+    /// model.w4a4.onnx]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Labelled samples on which float, nearest rounding and the written file are measured
@@ -395,7 +399,11 @@ pub struct Wish {
     /// Blocks that are solved as one unit, at most; 2 joins attention and feed-forward [default: 1]
     #[arg(long, value_name = "N")]
     pub blocks: Option<usize>,
-    /// Form of the written file: 8-bit operators that run everywhere, or native 4- and 2-bit types [default: qcdq]
+    /// Runtime the file is for: ONNX Runtime (ort), openvino (symmetric weights), tensorrt (8 bits, symmetric), or
+    /// qonnx for FINN and hls4ml (symmetric, unsigned where no value can be negative) [default: ort]
+    #[arg(long, value_parser = names::<Target>(&["ort", "openvino", "tensorrt", "qonnx"]))]
+    pub target: Option<Target>,
+    /// Form of the file for ort: 8-bit operators that run everywhere, or native 4- and 2-bit types [default: qcdq]
     #[arg(long, value_parser = names::<Format>(&["qcdq", "qdq"]))]
     pub file_format: Option<Format>,
 }

@@ -1,7 +1,7 @@
 //! What must hold about files before any work begins.
 
 use qdrop::error::Kind;
-use qdrop::plan::{MethodName, Recipe};
+use qdrop::plan::{MethodName, Recipe, Target};
 use qdrop::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -75,10 +75,15 @@ fn same_file(a: &Path, b: &Path) -> bool {
     false
 }
 
-/// Where the result goes when the user names no file: the model's name with the bits, in the current directory.
+/// Where the result goes when the user names no file: the model's name with the bits and the target, unless that is
+/// ONNX Runtime, in the current directory.
 pub fn default_output(model: &Path, recipe: &Recipe) -> PathBuf {
     let stem = model.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy());
-    PathBuf::from(format!("{stem}.w{}a{}.onnx", recipe.weights.bits, recipe.activations.bits))
+    let target = match recipe.output.target {
+        Target::Ort => String::new(),
+        other => format!(".{other}"),
+    };
+    PathBuf::from(format!("{stem}.w{}a{}{target}.onnx", recipe.weights.bits, recipe.activations.bits))
 }
 
 /// Where finished units are kept when the user names no directory: beside the result.

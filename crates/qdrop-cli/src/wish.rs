@@ -71,6 +71,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set_some(&mut recipe.units.granularity, &wish.granularity);
     set(&mut recipe.units.blocks, &wish.blocks);
     set_some(&mut recipe.input.samples, &wish.samples);
+    set(&mut recipe.output.target, &wish.target);
     set(&mut recipe.output.format, &wish.file_format);
 }
 

@@ -1,7 +1,7 @@
 //! What the tests of the workspace share: where data of others and a Python interpreter are, and small files.
 //!
 //! What is missing is printed as skipped, or fails the test where an environment variable demands it with the value 1:
-//! `QDROP_REQUIRE_SHARED`, `QDROP_REQUIRE_PYTHON`.
+//! `QDROP_REQUIRE_SHARED`, `QDROP_REQUIRE_PYTHON`, `QDROP_REQUIRE_OPENVINO`, `QDROP_REQUIRE_QONNX`.
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,25 @@ pub fn python() -> Option<PathBuf> {
     let found = std::env::var_os("QDROP_PYTHON").map(PathBuf::from);
     if found.is_none() {
         missing("QDROP_REQUIRE_PYTHON", "QDROP_PYTHON names no interpreter with scripts/judge/requirements.txt");
+    }
+    found
+}
+
+/// A Python interpreter that has `module`, such as `openvino`: the one that `QDROP_OPENVINO` names, else `QDROP_PYTHON`.
+///
+/// # Panics
+/// Where there is none but `QDROP_REQUIRE_OPENVINO` demands it.
+pub fn python_with(module: &str) -> Option<PathBuf> {
+    let name = module.to_uppercase();
+    let own = std::env::var_os(format!("QDROP_{name}")).or_else(|| std::env::var_os("QDROP_PYTHON"));
+    let has = |python: &PathBuf| {
+        let found = std::process::Command::new(python).args(["-c", &format!("import {module}")]).output();
+        found.is_ok_and(|out| out.status.success())
+    };
+    let found = own.map(PathBuf::from).filter(has);
+    if found.is_none() {
+        let what = format!("neither QDROP_{name} nor QDROP_PYTHON names an interpreter with {module}");
+        missing(&format!("QDROP_REQUIRE_{name}"), &what);
     }
     found
 }

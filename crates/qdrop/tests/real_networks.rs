@@ -2,16 +2,17 @@
 //!
 //! Networks and images come from the shared data (`QDROP_SHARED`, else `../shared`; demanded by
 //! `QDROP_REQUIRE_SHARED=1`), ONNX Runtime from the interpreter that `QDROP_PYTHON` names (demanded by
-//! `QDROP_REQUIRE_PYTHON=1`). What is missing is printed as skipped.
+//! `QDROP_REQUIRE_PYTHON=1`), OpenVINO and qonnx from that or from those that `QDROP_OPENVINO` and `QDROP_QONNX` name
+//! (`QDROP_REQUIRE_OPENVINO=1`, `QDROP_REQUIRE_QONNX=1`). What is missing is printed as skipped.
 
 use qdrop::data::{self, Prepare, Samples, Subset};
-use qdrop::graph::Graph;
+use qdrop::graph::{Graph, Op};
 use qdrop::pipeline::{self, Quantized};
-use qdrop::plan::{Format, MethodName, Placement, Recipe};
+use qdrop::plan::{Format, MethodName, Placement, Recipe, Target};
 use qdrop::report::Silent;
-use qdrop::tensor::{Rows, Shelf, Tensor};
-use qdrop_testing::{npy, python, shared};
-use std::path::Path;
+use qdrop::tensor::{DType, Rows, Shelf, Tensor};
+use qdrop_testing::{npy, python, python_with, shared};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Largest distance between the outputs of two engines, relative to their size (root of the mean square). A sum that
@@ -26,10 +27,9 @@ const DISTANCE_DEEP: f64 = 0.1;
 const TOP1: f64 = 0.2;
 
 /// What the judge `script` prints, a line of JSON.
-fn judge(script: &str, arguments: &[&str]) -> Option<serde_json::Value> {
-    let python = python()?;
+fn judge(python: Option<PathBuf>, script: &str, arguments: &[&str]) -> Option<serde_json::Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/judge").join(script);
-    let out = Command::new(python).arg(script).args(arguments).output().unwrap();
+    let out = Command::new(python?).arg(script).args(arguments).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     Some(serde_json::from_slice(&out.stdout).unwrap())
 }
@@ -82,8 +82,15 @@ fn file_holds_the_decisions(path: &Path, done: &Quantized, names: &Graph) {
     }
 }
 
-/// Outputs of the file by ONNX Runtime and by the engine here, on the first `count` samples.
-fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str, allowed: f64) {
+/// Outputs of the file at `path` for the first `count` samples by the judge `script`, with what else it prints.
+fn judged(
+    python: Option<PathBuf>,
+    script: &str,
+    more: &[&str],
+    path: &Path,
+    samples: &dyn Samples,
+    count: usize,
+) -> Option<(Vec<f32>, serde_json::Value)> {
     let dir = tempfile::tempdir().unwrap();
     let first: Vec<Tensor> = (0..count).map(|i| samples.get(i).unwrap().remove(0)).collect();
     let all: Vec<f32> = first.iter().flat_map(|t| t.as_f32().unwrap().to_vec()).collect();
@@ -91,14 +98,16 @@ fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str, 
     let input = dir.path().join("input.npy");
     npy(&input, "<f4", &shape, &all.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
     let out = dir.path().join("out");
-    let theirs = |level: &str| {
-        let words = [path, &out, &input].map(|p| p.to_str().unwrap().to_string());
-        let arguments: Vec<&str> = words.iter().map(String::as_str).chain(["--level", level]).collect();
-        judge("ort_outputs.py", &arguments)?;
-        let found = data::open(&out.join("0.npy"), &Prepare::resolve(&named("none")).unwrap()).unwrap();
-        Some((0..count).flat_map(|i| found.get(i).unwrap()[0].as_f32().unwrap().to_vec()).collect::<Vec<f32>>())
-    };
-    let (Some(judged), Some(plain)) = (theirs(level), theirs("none")) else { return };
+    let words = [path, &out, &input].map(|p| p.to_str().unwrap());
+    let said = judge(python, script, &[&words[..], more].concat())?;
+    let found = data::open(&out.join("0.npy"), &Prepare::resolve(&named("none")).unwrap()).unwrap();
+    Some(((0..count).flat_map(|i| found.get(i).unwrap()[0].as_f32().unwrap().to_vec()).collect(), said))
+}
+
+/// Outputs of the file by ONNX Runtime and by the engine here, on the first `count` samples.
+fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str, allowed: f64) {
+    let theirs = |level: &str| judged(python(), "ort_outputs.py", &["--level", level], path, samples, count);
+    let (Some((judged, _)), Some((plain, _))) = (theirs(level), theirs("none")) else { return };
     let ours = outputs(&simplified(path, samples), samples, count);
     assert_eq!(ours.len(), judged.len());
     let far = distance(&ours, &judged);
@@ -155,7 +164,7 @@ fn resnet20_learns_and_onnx_runtime_agrees_with_the_written_file() {
     outputs_agree(&path, &test, 64, "all", DISTANCE);
     let data = dir.join("test");
     let words = [path.to_str().unwrap(), data.to_str().unwrap(), "--input", "imagenet-norm"];
-    if let Some(theirs) = judge("ort_eval.py", &words) {
+    if let Some(theirs) = judge(python(), "ort_eval.py", &words) {
         let theirs = theirs["top1"].as_f64().unwrap();
         assert!((theirs - learned).abs() <= TOP1, "ONNX Runtime: {theirs}, here: {learned}");
     }
@@ -185,6 +194,111 @@ fn every_format_and_placement_means_the_same_to_onnx_runtime() {
         pipeline::save(&done.graph, &path).unwrap();
         file_holds_the_decisions(&path, &done, &graph);
         outputs_agree(&path, &calib, 16, level, DISTANCE);
+    }
+}
+
+/// Quantizes ResNet-20 to `bits` by nearest rounding for `target` and writes it into `dir`.
+fn for_target(dir: &Path, target: Target, bits: u32, placement: Placement) -> Option<(PathBuf, Images)> {
+    let shared = shared("data/cifar10")?;
+    let all = images(&shared.join("calib"), "imagenet-norm");
+    let calib = Subset::first(&all, 64);
+    let graph = simplified(&shared.join("resnet20.onnx"), &calib);
+    let mut recipe = recipe(MethodName::Rtn, bits, bits, 1);
+    (recipe.output.target, recipe.activations.placement) = (target, placement);
+    let done = pipeline::quantize(&graph, &recipe, &calib, None, &mut Silent).unwrap();
+    let path = dir.join(format!("{target}.{placement:?}.w{bits}a{bits}.onnx"));
+    pipeline::save(&done.graph, &path).unwrap();
+    Some((path, all))
+}
+
+/// The type and the zero points of every QuantizeLinear and DequantizeLinear of the file: weights, then activations.
+fn zero_points(path: &Path) -> [Vec<(DType, Vec<i64>)>; 2] {
+    let graph = pipeline::load(path).unwrap();
+    let mut found = [Vec::new(), Vec::new()];
+    for node in &graph.nodes {
+        if matches!(node.op, Op::QuantizeLinear { .. } | Op::DequantizeLinear { .. }) {
+            let zero = graph.constant(node.input(2).unwrap()).unwrap();
+            let activation = graph.constant(node.input(0).unwrap()).is_none();
+            found[usize::from(activation)].push((zero.dtype(), zero.to_i64().unwrap()));
+        }
+    }
+    found
+}
+
+/// Nothing here can run TensorRT: its rules are checked, and ONNX Runtime says what the file means.
+#[test]
+fn files_for_tensorrt_keep_its_rules() {
+    let out = tempfile::tempdir().unwrap();
+    for placement in [Placement::Producer, Placement::Consumer] {
+        let Some((path, samples)) = for_target(out.path(), Target::Tensorrt, 8, placement) else { return };
+        let [weights, activations] = zero_points(&path);
+        assert!(weights.len() == 20 && activations.len() > 36);
+        for (dtype, zeros) in weights.iter().chain(&activations) {
+            assert_eq!((*dtype, zeros.iter().all(|&z| z == 0)), (DType::I8, true));
+        }
+        assert!(activations.iter().all(|(_, zeros)| zeros.len() == 1), "activations have one step");
+        let graph = pipeline::load(&path).unwrap();
+        assert!(graph.nodes.iter().all(|n| !matches!(n.op, Op::Clip | Op::Opaque { .. } | Op::Quant { .. })));
+        let biases = graph.nodes.iter().filter(|n| n.op.weight_index().is_some()).map(|n| n.input(2).unwrap());
+        assert!(biases.map(|b| graph.constant(b).unwrap().dtype()).all(|t| t == DType::F32));
+        // At the default level ONNX Runtime's kernels for signed weights saturate on machines without VNNI.
+        outputs_agree(&path, &samples, 16, "none", DISTANCE);
+    }
+}
+
+#[test]
+fn openvino_runs_its_files_in_8_bits_and_agrees() {
+    let out = tempfile::tempdir().unwrap();
+    for (bits, placement) in
+        [(8, Placement::Producer), (8, Placement::Consumer), (4, Placement::Producer), (2, Placement::Producer)]
+    {
+        let Some((path, samples)) = for_target(out.path(), Target::Openvino, bits, placement) else { return };
+        let [weights, activations] = zero_points(&path);
+        assert!(weights.iter().all(|(t, zeros)| *t == DType::I8 && zeros.iter().all(|&z| z == 0)));
+        assert!(activations.iter().all(|(t, _)| *t == DType::U8));
+        outputs_agree(&path, &samples, 16, if bits == 8 { "none" } else { "all" }, DISTANCE);
+        let Some((theirs, said)) = judged(python_with("openvino"), "openvino_outputs.py", &[], &path, &samples, 16)
+        else {
+            continue;
+        };
+        let ours = outputs(&simplified(&path, &samples), &samples, 16);
+        let (far, name) = (distance(&ours, &theirs), path.file_name().unwrap().display());
+        println!("{name}: {far:.2e} from OpenVINO, layers {}", said["layers"]);
+        assert!(far <= DISTANCE, "{name}: outputs lie {far} apart");
+        // The first layer reads a float input unless that is quantized too.
+        let float = said["layers"]["f32"].as_u64().unwrap_or(0);
+        assert_eq!(float, u64::from(placement == Placement::Producer), "{name}: {}", said["layers"]);
+    }
+}
+
+#[test]
+fn qonnx_runs_its_files_and_agrees() {
+    let out = tempfile::tempdir().unwrap();
+    for (bits, placement) in
+        [(8, Placement::Producer), (8, Placement::Consumer), (4, Placement::Producer), (3, Placement::Producer)]
+    {
+        let Some((path, samples)) = for_target(out.path(), Target::Qonnx, bits, placement) else { return };
+        let graph = pipeline::load(&path).unwrap();
+        for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Quant { .. })) {
+            let Op::Quant { signed, narrow: false, .. } = node.op else { panic!("{:?}", node.op) };
+            assert_eq!(graph.constant(node.input(2).unwrap()).unwrap().as_f32().unwrap(), [0.0]);
+            // FINN takes no signed quantizer behind a Relu, and no unsigned one on inputs, results of layers and sums.
+            let maker = graph.nodes.iter().find(|n| n.outputs.contains(&node.inputs[0]));
+            match maker.map_or("", |n| n.op.kind()) {
+                "Relu" => assert!(!signed, "{}", node.name),
+                "" | "Conv" | "Add" => assert!(signed, "{}", node.name),
+                _ => {}
+            }
+        }
+        let Some((theirs, said)) = judged(python_with("qonnx"), "qonnx_outputs.py", &[], &path, &samples, 16) else {
+            continue;
+        };
+        let ours = outputs(&simplified(&path, &samples), &samples, 16);
+        let (far, name) = (distance(&ours, &theirs), path.file_name().unwrap().display());
+        println!("{name}: {far:.2e} from qonnx");
+        assert!(far <= DISTANCE, "{name}: outputs lie {far} apart");
+        assert_eq!((&said["convertible"], said["operators"]["Conv"].as_u64()), (&true.into(), Some(19)));
+        assert!(said["operators"]["Quant"].as_u64() >= Some(39) && said["operators"].get("Clip").is_none());
     }
 }
 

@@ -22,6 +22,8 @@ struct View {
     sites: Vec<SiteView>,
     float: Vec<FloatView>,
     predicted_memory: Memory,
+    /// What the target makes of it.
+    notes: Vec<&'static str>,
 }
 
 /// Bits without exceptions.
@@ -146,6 +148,7 @@ fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, predicted_me
             .map(|(node, reason)| FloatView { node: node.clone(), reason: reason.clone() })
             .collect(),
         predicted_memory,
+        notes: recipe.notes(),
     }
 }
 
@@ -215,5 +218,6 @@ fn text(v: &View) -> String {
         memory.row([what.to_string(), bytes(n)]);
     }
     tables.push(memory);
-    out::draw(&tables)
+    let notes = v.notes.iter().map(|note| format!("\nnote: {note}\n"));
+    out::draw(&tables) + &notes.collect::<String>()
 }

@@ -157,6 +157,7 @@ impl Op {
             Op::SpaceToDepth { .. } => "SpaceToDepth",
             Op::QuantizeLinear { .. } => "QuantizeLinear",
             Op::DequantizeLinear { .. } => "DequantizeLinear",
+            Op::Quant { .. } => "Quant",
             Op::Opaque { kind, .. } => kind,
         }
     }

@@ -159,6 +159,24 @@ pub enum Reduction {
     LogSumExp,
 }
 
+/// How [`Op::Quant`] rounds.
+#[allow(missing_docs)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rounding {
+    /// To nearest, halves to even.
+    HalfEven,
+    /// To nearest, halves away from 0.
+    HalfUp,
+    /// To nearest, halves towards 0.
+    HalfDown,
+    Ceil,
+    Floor,
+    /// Away from 0.
+    Up,
+    /// Towards 0.
+    Down,
+}
+
 /// How [`Op::ScatterElements`] and [`Op::ScatterNd`] join an update with what is there.
 #[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -482,6 +500,17 @@ pub enum Op {
     /// `x, scale, zero_point?`; the result has the scale's type, or that of `to`.
     #[allow(missing_docs)]
     DequantizeLinear { axis: i64, block: i64, to: Option<DType> },
+    /// QONNX's quantizer: `x, scale, zero_point, bits`, float (`bits` may be an integer) and each broadcast to x;
+    /// (round(clip(x / scale + zero_point, low, high)) - zero_point) · scale, where low and high are the ends of the
+    /// integers of that many bits, 2 to 32.
+    Quant {
+        /// From -2^(bits-1) to 2^(bits-1) - 1, else from 0 to 2^bits - 1.
+        signed: bool,
+        /// Without the lowest integer where signed, without the highest where unsigned.
+        narrow: bool,
+        /// What happens to fractions.
+        rounding: Rounding,
+    },
     /// An operator that is carried unchanged and cannot be run here; its attributes live in the node's origin.
     #[allow(missing_docs)]
     Opaque { domain: String, kind: String },

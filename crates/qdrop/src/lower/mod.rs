@@ -1,8 +1,11 @@
-//! Decisions written into the graph: integer initializers, QuantizeLinear, Clip and DequantizeLinear.
+//! Decisions written into the graph: integer initializers, QuantizeLinear, Clip and DequantizeLinear, or QONNX's Quant.
 //!
 //! A weight becomes an integer initializer and one DequantizeLinear, whoever reads it. A site becomes QuantizeLinear,
-//! for grids smaller than the integer type a Clip, and DequantizeLinear, right after its value is computed. Grids stay
-//! unsigned, the symmetric ones too: ONNX Runtime drops the Relu before a signed 4-bit quantizer and answers wrongly.
+//! for grids smaller than the integer type a Clip, and DequantizeLinear, right after its value is computed.
+//!
+//! For ONNX Runtime grids stay unsigned, the symmetric ones too: it drops the Relu before a signed 4-bit quantizer and
+//! answers wrongly. [`Target::Openvino`] has weights in int8, [`Target::Tensorrt`] everything: a grid of b bits moves
+//! down by 2^(b-1), so that symmetric ones have zero point 0. [`Target::Qonnx`] is the matter of `qonnx`.
 //!
 //! The bias of a layer with weights of fewer than 8 bits is added by a node of its own. Inside the layer ONNX Runtime
 //! (1.32, default optimisation level) would round it to multiples of the product of both steps, which is coarse at few
@@ -13,20 +16,21 @@
 //! movements; a product that reads it through others passes for one with quantized weights alone, and its operand is then
 //! rounded to 8 bits in blocks.
 //!
-//! With [`Format::Qcdq`] all integers are uint8. With [`Format::Qdq`] 2 and 4 bits have their own types, 3-bit weights
-//! lie in uint4, and every other width is written as with `Qcdq` (Clip knows no 4-bit type, so 3-bit activations are).
-//! ONNX Runtime 1.32 at its default optimisation level refuses to load some native graphs: 2-bit weights beside
+//! With [`Format::Qcdq`] all other integers are uint8. With [`Format::Qdq`] 2 and 4 bits have their own types, 3-bit
+//! weights lie in uint4, and every other width is written as with `Qcdq` (Clip knows no 4-bit type, so 3-bit activations
+//! are). ONNX Runtime 1.32 at its default optimisation level refuses to load some native graphs: 2-bit weights beside
 //! quantized activations, 2-bit activations, 4-bit activations before MaxPool or with 8-bit weights.
 
 mod moved;
+mod qonnx;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::graph::{Binary, Graph, Node, Op, ValueId};
-use crate::plan::{Format, Layer, Plan, Site};
+use crate::graph::{Binary, Graph, Node, NodeId, Op, ValueId};
+use crate::plan::{Format, Layer, Output, Plan, Site, Target};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeMap;
@@ -41,18 +45,24 @@ enum Role {
 }
 
 /// The integer type that holds a grid of `bits`.
-fn container(format: Format, role: Role, bits: u32) -> DType {
-    match (format, role, bits) {
-        (Format::Qdq, _, 4) | (Format::Qdq, Role::Weight, 3) => DType::U4,
-        (Format::Qdq, _, 2) => DType::U2,
+fn container(output: Output, role: Role, bits: u32) -> DType {
+    match (output.target, output.format, role, bits) {
+        (Target::Tensorrt, ..) | (Target::Openvino, _, Role::Weight, _) => DType::I8,
+        (Target::Ort, Format::Qdq, _, 4) | (Target::Ort, Format::Qdq, Role::Weight, 3) => DType::U4,
+        (Target::Ort, Format::Qdq, _, 2) => DType::U2,
         _ => DType::U8,
     }
 }
 
-/// The lowest opset in which `format` can express `plan`: 13, or 21 with 4-bit and 25 with 2-bit types.
-pub fn required_opset(format: Format, plan: &Plan) -> u64 {
-    let weights = plan.layers.iter().map(|l| container(format, Role::Weight, l.grid.bits));
-    let sites = plan.sites.iter().map(|s| container(format, Role::Activation, s.grid.bits));
+/// By how much integers of `grid` lie above those of the file in `dtype`.
+fn offset(grid: &Grid, dtype: DType) -> i32 {
+    if dtype == DType::I8 { 1 << (grid.bits() - 1) } else { 0 }
+}
+
+/// The lowest opset in which `output` can express `plan`: 13, or 21 with 4-bit and 25 with 2-bit types.
+pub fn required_opset(output: Output, plan: &Plan) -> u64 {
+    let weights = plan.layers.iter().map(|l| container(output, Role::Weight, l.grid.bits));
+    let sites = plan.sites.iter().map(|s| container(output, Role::Activation, s.grid.bits));
     let opset = |t: DType| match t {
         DType::U4 => 21,
         DType::U2 => 25,
@@ -67,8 +77,8 @@ pub fn required_opset(format: Format, plan: &Plan) -> u64 {
 /// A site that all readers see also stands for the graph output of its value, which keeps its name; the float value
 /// gets a new one, and subgraphs, which read by name, see it quantized too. Where only some readers see it, graph
 /// outputs and subgraphs keep the float. Float weights and biases that nothing reads any more lose their content.
-pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[Grid], format: Format) -> Result<Graph> {
-    let needed = required_opset(format, plan);
+pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[Grid], output: Output) -> Result<Graph> {
+    let needed = required_opset(output, plan);
     if graph.opset < needed {
         return Err(Error::internal(format!("expected a graph of opset {needed} or later, got {}", graph.opset)));
     }
@@ -86,7 +96,7 @@ pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[G
     let mut insertions = Insertions::new(&out);
     for (layer, weight) in plan.layers.iter().zip(by_layer) {
         let weight = weight.ok_or_else(|| Error::internal("no integers").at(place("layer", &layer.name)))?;
-        lower_weight(&mut out, &mut insertions, layer, weight, format)
+        lower_weight(&mut out, &mut insertions, layer, weight, output)
             .map_err(|e| e.at(place("layer", &layer.name)))?;
     }
     let mut quantized = BTreeMap::new();
@@ -97,21 +107,14 @@ pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[G
                 Error::internal("a value that all readers see quantized has two sites").at(place("site", &site.name))
             );
         }
-        let real = lower_site(&mut out, &mut insertions, site, grid, format);
+        let real = lower_site(&mut out, &mut insertions, site, grid, output);
         quantized.insert(real.map_err(|e| e.at(place("site", &site.name)))?, i);
     }
-    for (node, operand, site) in moved::operands(&out, plan, &quantized) {
-        let fact = out.value(operand).fact.clone();
-        let name = format!("{}_again", out.value(operand).name);
-        let real = out.add_value(&format!("{name}_dequantized"), fact);
-        for chain in quantizer(&mut out, &name, operand, real, &sites[site], format)? {
-            insertions.before(node, chain);
-        }
-        let reader = &mut out.nodes[node.0 as usize];
-        reader.inputs.iter_mut().filter(|v| **v == Some(operand)).for_each(|v| *v = Some(real));
+    if output.target != Target::Qonnx {
+        quantize_again(&mut out, &mut insertions, plan, sites, &quantized, output)?;
     }
     let mut unread: Vec<ValueId> = plan.layers.iter().map(|l| l.weight).collect();
-    for layer in plan.layers.iter().filter(|l| l.grid.bits < 8) {
+    for layer in plan.layers.iter().filter(|l| l.grid.bits < 8 && output.target != Target::Qonnx) {
         unread.extend(part_bias(&mut out, &mut insertions, layer)?);
     }
     out.nodes = insertions.apply(std::mem::take(&mut out.nodes));
@@ -129,7 +132,7 @@ fn lower_weight(
     insertions: &mut Insertions,
     layer: &Layer,
     weight: &QuantizedWeight,
-    format: Format,
+    output: Output,
 ) -> Result<()> {
     let grid = check_grid(&weight.grid)?;
     let float = graph.constant(layer.weight).ok_or_else(|| Error::internal("the weight is not constant"))?.clone();
@@ -146,36 +149,46 @@ fn lower_weight(
     if let Some(q) = weight.integers.iter().find(|&&q| i32::from(q) > grid.qmax) {
         return Err(Error::internal(format!("integer {q} is outside 0..={}", grid.qmax)));
     }
-    let dtype = container(format, Role::Weight, grid.bits());
-    let values: Vec<f64> = weight.integers.iter().map(|&q| f64::from(q)).collect();
-    let integers = Tensor::from_f64(dtype, float.shape(), &values)?;
-
     let name = graph.value(layer.weight).name.clone();
     let fact = graph.value(layer.weight).fact.clone();
-    let quantized = graph.add_constant(&format!("{name}_quantized"), integers);
+    if output.target == Target::Qonnx {
+        let (op, operands) = qonnx::weight(graph, &name, float.shape(), weight)?;
+        // FINN wants one quantizer a reader.
+        for &id in &layer.nodes {
+            let real = graph.add_value(&format!("{name}_dequantized"), fact.clone());
+            let node = write::node(graph, op.clone(), &operands, real);
+            replace_weight(graph, layer, id, real)?;
+            insertions.before(id, node);
+        }
+        return Ok(());
+    }
+    let dtype = container(output, Role::Weight, grid.bits());
+    let offset = offset(grid, dtype);
+    let values: Vec<f64> = weight.integers.iter().map(|&q| f64::from(i32::from(q) - offset)).collect();
+    let quantized = graph.add_constant(&format!("{name}_quantized"), Tensor::from_f64(dtype, float.shape(), &values)?);
     let (scale, zero_point) = grid_constants(graph, &name, grid, dtype)?;
     let real = graph.add_value(&format!("{name}_dequantized"), fact);
     let op = Op::DequantizeLinear { axis: grid.axis.map_or(1, |a| a as i64), block: 0, to: None };
     let node = write::node(graph, op, &[quantized, scale, zero_point], real);
-
-    let mut first = None;
     for &id in &layer.nodes {
-        let Some(reader) = graph.nodes.get_mut(id.0 as usize) else {
-            return Err(Error::internal(format!("node {} does not exist", id.0)));
-        };
-        let mut read = false;
-        for operand in reader.inputs.iter_mut().filter(|v| **v == Some(layer.weight)) {
-            *operand = Some(real);
-            read = true;
-        }
-        if !read {
-            return Err(Error::internal("does not read the weight").at(graph.describe(id)));
-        }
-        first = Some(first.map_or(id, |f: crate::graph::NodeId| f.min(id)));
+        replace_weight(graph, layer, id, real)?;
     }
-    let first = first.ok_or_else(|| Error::internal("no node reads the weight"))?;
-    insertions.before(first, node);
+    let first = layer.nodes.iter().min().ok_or_else(|| Error::internal("no node reads the weight"))?;
+    insertions.before(*first, node);
     Ok(())
+}
+
+/// Makes node `id` read `real` in place of the layer's weight.
+fn replace_weight(graph: &mut Graph, layer: &Layer, id: NodeId, real: ValueId) -> Result<()> {
+    let Some(reader) = graph.nodes.get_mut(id.0 as usize) else {
+        return Err(Error::internal(format!("node {} does not exist", id.0)));
+    };
+    let mut read = false;
+    for operand in reader.inputs.iter_mut().filter(|v| **v == Some(layer.weight)) {
+        *operand = Some(real);
+        read = true;
+    }
+    if read { Ok(()) } else { Err(Error::internal("does not read the weight").at(graph.describe(id))) }
 }
 
 /// Quantizes the value of `site`; returns what its readers read now.
@@ -184,7 +197,7 @@ fn lower_site(
     insertions: &mut Insertions,
     site: &Site,
     grid: &Grid,
-    format: Format,
+    output: Output,
 ) -> Result<ValueId> {
     let grid = check_grid(grid)?;
     if grid.axis.is_some() {
@@ -213,12 +226,40 @@ fn lower_site(
         redirect(graph, site, real)?;
         (site.value, real)
     };
-    let chain = quantizer(graph, &name, float, real, grid, format)?;
+    let chain = if output.target == Target::Qonnx {
+        let (op, operands) = qonnx::site(graph, &name, float, grid)?;
+        vec![write::node(graph, op, &operands, real)]
+    } else {
+        quantizer(graph, &name, float, real, grid, container(output, Role::Activation, grid.bits()))?
+    };
     match producer {
         Some((id, _)) => insertions.after(id, chain),
         None => insertions.first(chain),
     }
     Ok(real)
+}
+
+/// Puts the quantizer of a site a second time before layers whose operand was moved in ways that runtimes do not follow.
+fn quantize_again(
+    graph: &mut Graph,
+    insertions: &mut Insertions,
+    plan: &Plan,
+    sites: &[Grid],
+    quantized: &BTreeMap<ValueId, usize>,
+    output: Output,
+) -> Result<()> {
+    for (node, operand, site) in moved::operands(graph, plan, quantized) {
+        let fact = graph.value(operand).fact.clone();
+        let name = format!("{}_again", graph.value(operand).name);
+        let real = graph.add_value(&format!("{name}_dequantized"), fact);
+        let dtype = container(output, Role::Activation, sites[site].bits());
+        for chain in quantizer(graph, &name, operand, real, &sites[site], dtype)? {
+            insertions.before(node, chain);
+        }
+        let reader = &mut graph.nodes[node.0 as usize];
+        reader.inputs.iter_mut().filter(|v| **v == Some(operand)).for_each(|v| *v = Some(real));
+    }
+    Ok(())
 }
 
 /// Makes the readers of `site` read `real`.
@@ -243,9 +284,8 @@ fn quantizer(
     float: ValueId,
     real: ValueId,
     grid: &Grid,
-    format: Format,
+    dtype: DType,
 ) -> Result<Vec<Node>> {
-    let dtype = container(format, Role::Activation, grid.bits());
     let (scale, zero_point) = grid_constants(graph, name, grid, dtype)?;
     let shape = graph.value(float).fact.shape.clone();
     let fact = crate::graph::Fact { dtype: Some(dtype), shape };
@@ -254,9 +294,10 @@ fn quantizer(
     let mut chain = vec![write::node(graph, op, &[float, scale, zero_point], quantized)];
     let mut integers = quantized;
     let largest = dtype.int_range().map_or(0, |r| r.1);
-    if i128::from(grid.qmax) < largest {
-        let low = Tensor::from_f64(dtype, &[], &[0.0])?;
-        let high = Tensor::from_f64(dtype, &[], &[f64::from(grid.qmax)])?;
+    let offset = offset(grid, dtype);
+    if i128::from(grid.qmax - offset) < largest {
+        let low = Tensor::from_f64(dtype, &[], &[f64::from(-offset)])?;
+        let high = Tensor::from_f64(dtype, &[], &[f64::from(grid.qmax - offset)])?;
         let low = graph.add_constant(&format!("{name}_clip_min"), low);
         let high = graph.add_constant(&format!("{name}_clip_max"), high);
         integers = graph.add_value(&format!("{name}_clipped"), fact);
@@ -270,7 +311,8 @@ fn quantizer(
 /// Scale and zero point as constants: scalars, or one entry per channel.
 fn grid_constants(graph: &mut Graph, name: &str, grid: &Grid, dtype: DType) -> Result<(ValueId, ValueId)> {
     let shape: &[usize] = if grid.axis.is_some() { &[grid.scale.len()] } else { &[] };
-    let zero_points: Vec<f64> = grid.zero_point.iter().map(|&z| f64::from(z)).collect();
+    let offset = offset(grid, dtype);
+    let zero_points: Vec<f64> = grid.zero_point.iter().map(|&z| f64::from(z - offset)).collect();
     let zero_point = Tensor::from_f64(dtype, shape, &zero_points)?;
     let scale = graph.add_constant(&format!("{name}_scale"), Tensor::f32(shape, grid.scale.clone()));
     Ok((scale, graph.add_constant(&format!("{name}_zero_point"), zero_point)))

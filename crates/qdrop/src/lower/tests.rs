@@ -3,6 +3,9 @@ use crate::graph::{Binary, Fact, NodeId, Unary};
 use crate::plan::{GridSpec, Observer};
 use crate::tensor::Data;
 
+const QCDQ: Output = Output { target: Target::Ort, format: Format::Qcdq };
+const QDQ: Output = Output { target: Target::Ort, format: Format::Qdq };
+
 fn spec(bits: u32) -> GridSpec {
     GridSpec { bits, symmetric: false, observer: Observer::Mse, percentile: 99.99 }
 }
@@ -54,8 +57,8 @@ fn content<'a>(g: &'a Graph, name: &str) -> Option<&'a Tensor> {
 #[test]
 fn qcdq_has_one_weight_and_a_clip_per_small_grid() {
     let (g, plan) = network(13);
-    assert_eq!(required_opset(Format::Qcdq, &plan), 13);
-    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    assert_eq!(required_opset(QCDQ, &plan), 13);
+    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
     let chain = ["QuantizeLinear", "Clip", "DequantizeLinear"];
     let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
     want.extend(chain);
@@ -86,8 +89,8 @@ fn qcdq_has_one_weight_and_a_clip_per_small_grid() {
 #[test]
 fn native_types_need_no_clip_where_they_fit() {
     let (g, plan) = network(25);
-    assert_eq!(required_opset(Format::Qdq, &plan), 25);
-    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qdq).unwrap();
+    assert_eq!(required_opset(QDQ, &plan), 25);
+    let out = lower(&g, &plan, &[weight()], &grids(), QDQ).unwrap();
     let chain = ["QuantizeLinear", "DequantizeLinear"];
     let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
     want.extend(chain);
@@ -99,13 +102,82 @@ fn native_types_need_no_clip_where_they_fit() {
     assert_eq!(content(&out, "y_zero_point").unwrap().dtype(), DType::U2);
 }
 
+/// The grids of [`network`] with their zero points in the middle or at 0.
+fn symmetric() -> (QuantizedWeight, [Grid; 2]) {
+    let grid = Grid::per_channel(3, vec![0.25, 0.5], vec![4, 4], 1).unwrap();
+    let sites = [Grid::per_tensor(4, 0.1, 0).unwrap(), Grid::per_tensor(2, 0.5, 2).unwrap()];
+    (QuantizedWeight { layer: 0, grid, integers: vec![7, 0, 4, 4] }, sites)
+}
+
+#[test]
+fn openvino_has_signed_weights_and_unsigned_activations() {
+    let (g, plan) = network(13);
+    let output = Output { target: Target::Openvino, ..QCDQ };
+    assert_eq!(required_opset(output, &plan), 13);
+    let (weight, sites) = symmetric();
+    let out = lower(&g, &plan, &[weight], &sites, output).unwrap();
+    let plain = lower(&g, &plan, &[symmetric().0], &sites, QCDQ).unwrap();
+    assert_eq!(kinds(&out), kinds(&plain));
+    assert_eq!(content(&out, "w_quantized").unwrap().data(), &Data::I8(vec![3, -4, 0, 0]));
+    assert_eq!(content(&out, "w_zero_point").unwrap().data(), &Data::I8(vec![0, 0]));
+    for name in ["r_zero_point", "r_clip_max", "y_zero_point", "y_clip_max"] {
+        assert_eq!(content(&out, name), content(&plain, name), "{name}");
+        assert_eq!(content(&out, name).unwrap().dtype(), DType::U8);
+    }
+}
+
+#[test]
+fn tensorrt_has_signed_integers_everywhere() {
+    let (g, mut plan) = network(13);
+    plan.sites[1].grid = spec(8);
+    let sites = [Grid::per_tensor(4, 0.1, 8).unwrap(), Grid::per_tensor(8, 0.5, 128).unwrap()];
+    let out = lower(&g, &plan, &[symmetric().0], &sites, Output { target: Target::Tensorrt, ..QCDQ }).unwrap();
+    assert_eq!(kinds(&out).iter().filter(|k| **k == "Clip").count(), 1, "8 bits fill the type");
+    for (name, want) in [
+        ("w_quantized", vec![3, -4, 0, 0]),
+        ("w_zero_point", vec![0, 0]),
+        ("r_zero_point", vec![0]),
+        ("r_clip_min", vec![-8]),
+        ("r_clip_max", vec![7]),
+        ("y_zero_point", vec![0]),
+    ] {
+        assert_eq!(content(&out, name).unwrap().data(), &Data::I8(want), "{name}");
+    }
+}
+
+#[test]
+fn qonnx_has_one_quantizer_a_reader_and_zero_points_0() {
+    let (g, plan) = network(13);
+    let output = Output { target: Target::Qonnx, ..QCDQ };
+    let (weight, sites) = symmetric();
+    let out = lower(&g, &plan, std::slice::from_ref(&weight), &sites, output).unwrap();
+    assert_eq!(kinds(&out), ["Quant", "MatMul", "Relu", "Quant", "Quant", "MatMul", "Add", "Quant"]);
+    let quant = |node: usize| {
+        let Op::Quant { signed, narrow: false, rounding: crate::graph::Rounding::HalfEven } = out.nodes[node].op else {
+            panic!("{:?}", out.nodes[node].op)
+        };
+        let constants = out.nodes[node].inputs[1..].iter().map(|v| out.constant(v.unwrap()).unwrap());
+        (signed, constants.map(|t| (t.shape().to_vec(), t.as_f32().unwrap().to_vec())).collect::<Vec<_>>())
+    };
+    let channels = (true, vec![(vec![1, 2], vec![0.25, 0.5]), (vec![], vec![0.0]), (vec![], vec![3.0])]);
+    let [first, second] = [0, 4].map(|node: usize| out.nodes[node].input(0));
+    assert_eq!((quant(0), quant(4), first), (channels.clone(), channels, second));
+    assert_eq!(quant(3), (false, vec![(vec![], vec![0.1]), (vec![], vec![0.0]), (vec![], vec![4.0])]));
+    assert_eq!(quant(7), (true, vec![(vec![], vec![0.5]), (vec![], vec![0.0]), (vec![], vec![2.0])]));
+    assert_eq!(content(&out, "w_quantized").unwrap().as_f32().unwrap(), [0.75, -2.0, 0.0, 0.0]);
+
+    let shifted = [sites[0].clone(), Grid::per_tensor(2, 0.5, 1).unwrap()];
+    let error = lower(&g, &plan, &[weight], &shifted, output).unwrap_err().to_string();
+    assert!(error.contains("expected zero points 0 or 2, got [1]"), "{error}");
+}
+
 #[test]
 fn a_site_on_the_input_and_names_already_taken() {
     let (mut g, mut plan) = network(13);
     g.add_value("x_scale", Fact::default());
     let x = g.inputs[0];
     plan.sites = vec![Site { name: "x".into(), value: x, readers: None, grid: spec(8) }];
-    let out = lower(&g, &plan, &[weight()], &[Grid::per_tensor(8, 0.1, 128).unwrap()], Format::Qcdq).unwrap();
+    let out = lower(&g, &plan, &[weight()], &[Grid::per_tensor(8, 0.1, 128).unwrap()], QCDQ).unwrap();
     assert_eq!(kinds(&out)[..4], ["QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "MatMul"]);
     assert!(content(&out, "x_scale_1").is_some());
 }
@@ -114,7 +186,7 @@ fn a_site_on_the_input_and_names_already_taken() {
 fn a_weight_with_other_readers_stays_beside_its_integers() {
     let (g, mut plan) = network(13);
     plan.layers[0].nodes = vec![NodeId(2)];
-    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
     assert!(content(&out, "w").is_some() && content(&out, "w_quantized").is_some());
 }
 
@@ -127,7 +199,7 @@ fn biases_beside_few_bits_are_added_by_nodes_of_their_own() {
     // A site on the very output of the layer.
     plan.sites.push(Site { name: "m1".into(), value: g.nodes[0].output(0).unwrap(), readers: None, grid: spec(8) });
     let sites = [grids().to_vec(), vec![Grid::per_tensor(8, 0.1, 0).unwrap()]].concat();
-    let out = lower(&g, &plan, &[weight()], &sites, Format::Qcdq).unwrap();
+    let out = lower(&g, &plan, &[weight()], &sites, QCDQ).unwrap();
     assert_eq!(kinds(&out)[..6], ["DequantizeLinear", "Gemm", "Add", "QuantizeLinear", "DequantizeLinear", "Relu"]);
     assert_eq!(out.nodes[1].inputs.len(), 2);
     assert_eq!(out.nodes[3].input(0), out.nodes[2].output(0));
@@ -137,7 +209,7 @@ fn biases_beside_few_bits_are_added_by_nodes_of_their_own() {
 
     plan.layers[0].grid.bits = 8;
     let grid = Grid::per_channel(8, vec![0.25, 0.5], vec![0, 4], 1).unwrap();
-    let out = lower(&g, &plan, &[QuantizedWeight { grid, ..weight() }], &sites, Format::Qcdq).unwrap();
+    let out = lower(&g, &plan, &[QuantizedWeight { grid, ..weight() }], &sites, QCDQ).unwrap();
     assert_eq!(out.nodes[1].input(2), Some(b), "8 bits keep the bias where it is");
 }
 
@@ -147,7 +219,7 @@ fn subgraphs_keep_the_float() {
     let r = plan.sites[0].value;
     g.nodes[3].captures = vec![r];
     plan.sites[0].readers = None;
-    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
     assert_eq!(out.nodes[7].captures, [r]);
     assert_ne!(out.nodes[7].input(1), Some(r));
 }
@@ -155,13 +227,13 @@ fn subgraphs_keep_the_float() {
 #[test]
 fn what_does_not_fit_together_is_refused() {
     let (g, plan) = network(13);
-    let run = |g: &Graph, plan: &Plan, w: &[QuantizedWeight], s: &[Grid]| lower(g, plan, w, s, Format::Qcdq).is_err();
+    let run = |g: &Graph, plan: &Plan, w: &[QuantizedWeight], s: &[Grid]| lower(g, plan, w, s, QCDQ).is_err();
     assert!(run(&g, &plan, &[], &grids()));
     assert!(run(&g, &plan, &[weight(), weight()], &grids()));
     assert!(run(&g, &plan, &[weight()], &grids()[..1]));
     assert!(run(&g, &plan, &[QuantizedWeight { integers: vec![8; 4], ..weight() }], &grids()));
     assert!(run(&g, &plan, &[QuantizedWeight { integers: vec![1; 3], ..weight() }], &grids()));
-    assert!(lower(&g, &plan, &[weight()], &grids(), Format::Qdq).is_err());
+    assert!(lower(&g, &plan, &[weight()], &grids(), QDQ).is_err());
     let mut twice = plan.clone();
     twice.sites[0] = twice.sites[1].clone();
     assert!(run(&g, &twice, &[weight()], &grids()));
@@ -179,7 +251,7 @@ fn operands_that_were_cut_are_quantized_again() {
     g.nodes[4].inputs = vec![Some(rolled), Some(w)];
     plan.layers[0].nodes[1] = NodeId(4);
     plan.sites[0].readers = Some(vec![(NodeId(2), 0)]);
-    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
     let chain = ["QuantizeLinear", "Clip", "DequantizeLinear"];
     let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
     want.extend(chain);
@@ -193,6 +265,6 @@ fn operands_that_were_cut_are_quantized_again() {
 
     // A part that comes from elsewhere is on no one grid.
     g.nodes[3].inputs = vec![Some(b), Some(g.inputs[0])];
-    let out = lower(&g, &plan, &[weight()], &grids(), Format::Qcdq).unwrap();
+    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
     assert_eq!(kinds(&out)[8..10], ["MatMul", "Add"]);
 }

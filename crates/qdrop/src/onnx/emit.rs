@@ -3,7 +3,7 @@
 use super::attrs::{float, int, ints, is_default, set, string, take, tensor as tensor_attr};
 use super::parse::{SELU_ALPHA, SELU_GAMMA, reduction};
 use super::proto::{AttributeProto, NodeProto};
-use super::{schema, tensor};
+use super::{qonnx, schema, tensor};
 use crate::error::{Error, Result};
 use crate::graph::*;
 
@@ -34,6 +34,7 @@ const LATER: &[(&str, &str, u64)] = &[
 pub fn node(op: &Op) -> NodeProto {
     let domain = match op {
         Op::Opaque { domain, .. } if !domain.is_empty() => Some(domain.clone()),
+        Op::Quant { .. } => Some(qonnx::DOMAIN.to_string()),
         _ => None,
     };
     NodeProto { op_type: Some(op.kind().to_string()), domain, attribute: attributes(op), ..Default::default() }
@@ -160,6 +161,10 @@ fn attributes(op: &Op) -> Vec<AttributeProto> {
         Op::QuantizeLinear { axis, block, to } | Op::DequantizeLinear { axis, block, to } => {
             list.0.extend(to.map(|to| int("output_dtype", tensor::dtype_code(to) as i64)));
             list.int("axis", *axis, 1).int("block_size", *block, 0)
+        }
+        Op::Quant { signed, narrow, rounding } => {
+            list.0 = qonnx::attributes(*signed, *narrow, *rounding);
+            &mut list
         }
         Op::Reshape { allowzero } => list.flag("allowzero", *allowzero, false),
         Op::Transpose { perm } => list.ints("perm", perm),
@@ -450,6 +455,8 @@ mod tests {
             Op::SpaceToDepth { block: 3 },
             Op::QuantizeLinear { axis: 0, block: 2, to: Some(DType::I4) },
             Op::DequantizeLinear { axis: -1, block: 0, to: None },
+            Op::Quant { signed: false, narrow: false, rounding: Rounding::HalfEven },
+            Op::Quant { signed: true, narrow: true, rounding: Rounding::Floor },
         ];
         for op in ops {
             assert_eq!(super::super::parse::op(&node(&op)).unwrap(), op);

@@ -20,6 +20,7 @@ mod inline;
 mod order;
 mod parse;
 mod proto;
+mod qonnx;
 mod raise;
 mod reader;
 mod schema;

@@ -2,7 +2,7 @@
 
 use super::attrs::{Attrs, is_default};
 use super::proto::NodeProto;
-use super::tensor;
+use super::{qonnx, tensor};
 use crate::error::{Error, Result};
 use crate::graph::*;
 use crate::tensor::{DType, Data, Tensor};
@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// The operator of `node`; [`Op::Opaque`] for what the IR cannot express.
 pub fn op(node: &NodeProto) -> Result<Op> {
     let opaque = || Op::Opaque { domain: node.domain().to_string(), kind: node.op_type().to_string() };
+    if qonnx::is_quant(node) {
+        return Ok(qonnx::parse(node)?.unwrap_or_else(opaque));
+    }
     if !is_default(node.domain()) || !node.overload().is_empty() {
         return Ok(opaque());
     }

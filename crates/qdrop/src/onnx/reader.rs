@@ -5,7 +5,7 @@ use super::facts::{ValueOrigin, fact, keep};
 use super::parse;
 use super::proto::*;
 use super::raise::{Raiser, import};
-use super::{external, order, schema, tensor};
+use super::{external, order, qonnx, schema, tensor};
 use crate::error::{Error, Result};
 use crate::graph::*;
 use crate::tensor::{Data, Tensor};
@@ -223,8 +223,8 @@ impl Builder {
 
     /// Adds a node whose operands are there.
     pub fn node(&mut self, mut node: NodeProto) -> Result<()> {
-        let ours = !is_default(node.domain())
-            || self.functions.contains(&(node.domain().to_string(), node.op_type().to_string()));
+        let modelled = is_default(node.domain()) || qonnx::is_quant(&node);
+        let ours = !modelled || self.functions.contains(&(node.domain().to_string(), node.op_type().to_string()));
         if !ours && node.op_type() == "Constant" {
             let name = node.output.first().cloned().unwrap_or_default();
             let tensor = constant_node(&node)?;
@@ -268,14 +268,17 @@ impl Builder {
         self.ids.get(name).copied().ok_or_else(|| order::nobody(name))
     }
 
-    /// Brings a node of the default domain to the IR's form: operands as of opset 18, no results that nobody reads
-    /// where operators have optional ones, Dropout at inference as Identity.
+    /// Brings a node that the IR models to its form: operands as of opset 18, no results that nobody reads where
+    /// operators have optional ones, Dropout at inference as Identity, newer names as the older ones.
     fn normalise(&mut self, node: &mut NodeProto) -> Result<()> {
         let kind = node.op_type().to_string();
         if matches!(kind.as_str(), "Dropout" | "MaxPool" | "BatchNormalization" | "LayerNormalization" | "Attention") {
             while node.output.len() > 1 && node.output.last().is_some_and(|o| !self.read.contains(o)) {
                 node.output.pop();
             }
+        }
+        if kind == "IntQuant" {
+            node.op_type = Some("Quant".to_string());
         }
         if parse::reduction(&kind).is_some()
             && let Some(axes) = Attrs::new(node).opt_ints("axes")?

@@ -412,3 +412,49 @@ fn functions_that_call_themselves_are_refused() {
     let mut graph = read_bytes(&model.encode_to_vec(), None).unwrap();
     assert!(inline(&mut graph).unwrap_err().to_string().contains("too many nodes"));
 }
+
+fn quant(kind: &str, domain: &str, rounding: &str) -> ModelProto {
+    let mut quant = named(kind, domain, &["x", "s", "z", "b"], &["y"]);
+    let (int, string) = (super::attrs::int, super::attrs::string);
+    quant.attribute = vec![int("signed", 0), int("narrow", 1), string("rounding_mode", rounding)];
+    let mut model = model(13, vec![quant], ["s", "z", "b"].map(weight).to_vec());
+    let import = OperatorSetIdProto { domain: Some(domain.into()), version: Some(1) };
+    model.opset_import.push(import);
+    let graph = model.graph.as_mut().unwrap();
+    (graph.input, graph.output) = (vec![value("x")], vec![value("y")]);
+    model
+}
+
+#[test]
+fn quant_of_qonnx_is_read_under_all_its_names_and_keeps_its_domain() {
+    for (kind, domain) in [
+        ("Quant", "qonnx.custom_op.general"),
+        ("IntQuant", "qonnx.custom_op.general"),
+        ("Quant", "finn.custom_op.general"),
+        ("Quant", "onnx.brevitas"),
+    ] {
+        let graph = read_bytes(&quant(kind, domain, "floor").encode_to_vec(), None).unwrap();
+        let want = Op::Quant { signed: false, narrow: true, rounding: Rounding::Floor };
+        assert_eq!(graph.nodes[0].op, want, "{kind} of {domain}");
+        let written = ModelProto::decode(&*to_bytes(&graph).unwrap()).unwrap();
+        let node = &written.graph.as_ref().unwrap().node[0];
+        assert_eq!((node.op_type(), node.domain(), node.attribute.len()), ("Quant", domain, 3));
+        assert_eq!(written.opset_import.iter().filter(|i| i.domain() == domain).count(), 1);
+        // Made from the operator alone it has the newest domain.
+        let mut bare = graph.clone();
+        (bare.nodes[0].origin, bare.origin) = (None, None);
+        let bytes = to_bytes(&bare).unwrap();
+        let written = ModelProto::decode(&*bytes).unwrap();
+        assert_eq!(written.graph.as_ref().unwrap().node[0].domain(), "qonnx.custom_op.general");
+        assert!(written.opset_import.iter().any(|i| i.domain() == "qonnx.custom_op.general" && i.version() == 1));
+        assert_eq!(read_bytes(&bytes, None).unwrap().nodes[0].op, want);
+    }
+    for (kind, domain, rounding) in [
+        ("Quant", "qonnx.custom_op.general", "STOCHASTIC"),
+        ("Quant", "elsewhere", "ROUND"),
+        ("Trunc", "onnx.brevitas", "ROUND"),
+    ] {
+        let graph = read_bytes(&quant(kind, domain, rounding).encode_to_vec(), None).unwrap();
+        assert!(matches!(graph.nodes[0].op, Op::Opaque { .. }), "{kind} of {domain}, {rounding}");
+    }
+}

@@ -143,9 +143,7 @@ fn model(graph: &Graph, store: Store) -> Result<ModelProto> {
         node.output = ours.outputs.iter().map(name_of).collect();
         let integers = |name: &str| by_name.get(name).and_then(|&v| graph.constant(v)).and_then(|t| t.to_i64().ok());
         emit::fit(&mut node, graph.opset, integers).map_err(|e| e.at(graph.describe(id)))?;
-        if let Op::Opaque { domain, .. } = &ours.op {
-            import_domain(&mut model.opset_import, domain);
-        }
+        import_domain(&mut model.opset_import, node.domain());
         used.extend(node.input.iter().filter_map(|n| by_name.get_key_value(n.as_str()).map(|e| *e.0)));
         used.extend(ours.captures.iter().map(|v| names[v.0 as usize].as_str()));
         proto.node.push(node);

@@ -28,9 +28,9 @@ pub(super) fn facts(graph: &Graph, context: &Context) -> Result<Option<(Facts, F
     Ok(two.map(|second| (first, second)))
 }
 
-/// Replaces nodes whose results are the same for every batch and open size by constants. Dequantized weights stay nodes.
+/// Replaces nodes whose results are the same for every batch and open size by constants. Quantized weights stay nodes.
 pub(super) fn fold(graph: &mut Graph, context: &Context) -> Result<bool> {
-    let quantized = behind_dequantize(graph);
+    let quantized = behind_quantizer(graph);
     let inner = infer(&input_free(graph), &[])?;
     let whole = facts(graph, context)?;
     let constant = |v: ValueId| -> Option<Arc<Tensor>> {
@@ -102,11 +102,11 @@ fn input_free(graph: &Graph) -> Graph {
     part
 }
 
-/// Per value: computed by way of a DequantizeLinear.
-fn behind_dequantize(graph: &Graph) -> Vec<bool> {
+/// Per value: computed by way of a quantizer.
+fn behind_quantizer(graph: &Graph) -> Vec<bool> {
     let mut behind = vec![false; graph.values.len()];
     for node in &graph.nodes {
-        let quantizes = matches!(node.op, Op::DequantizeLinear { .. } | Op::QuantizeLinear { .. });
+        let quantizes = matches!(node.op, Op::DequantizeLinear { .. } | Op::QuantizeLinear { .. } | Op::Quant { .. });
         if quantizes || node.inputs.iter().flatten().any(|v| behind[v.0 as usize]) {
             for v in node.outputs.iter().flatten() {
                 behind[v.0 as usize] = true;

@@ -55,6 +55,7 @@ pub fn quantize(
     let shapes = run::shapes_of(samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let plan = crate::plan::plan(graph, &facts, recipe)?;
+    recipe.notes().iter().for_each(|&note| sink.event(&Event::Note { message: note.into() }));
     let mut report = Report::new(recipe.method.name);
     (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
     (report.seed, report.samples) = (recipe.method.seed, samples.len());
@@ -190,9 +191,9 @@ fn write(
             (bias.constant, bias.origin) = (Some(Arc::new(new)), None);
         }
     }
-    let opset = lower::required_opset(recipe.output.format, plan);
+    let opset = lower::required_opset(recipe.output, plan);
     if raised.opset < opset {
         onnx::raise_opset(&mut raised, opset)?;
     }
-    lower::lower(&raised, plan, weights, grids, recipe.output.format)
+    lower::lower(&raised, plan, weights, grids, recipe.output)
 }

@@ -2,7 +2,7 @@
 
 use super::layers::{Layers, matching};
 use super::view::View;
-use super::{Override, Recipe};
+use super::{Override, Recipe, target};
 use crate::error::{Error, Result};
 
 /// Fewest and most tokens of a sample.
@@ -59,7 +59,8 @@ impl Recipe {
         if let Some(std) = i.std.iter().flatten().find(|x| !(x.is_finite() && **x > 0.0)) {
             return Err(Error::recipe(format!("input.std: expected numbers above 0, got {std}")));
         }
-        self.overrides.iter().enumerate().try_for_each(|(n, o)| exception(n, o))
+        self.overrides.iter().enumerate().try_for_each(|(n, o)| exception(n, o))?;
+        target::check(self)
     }
 }
 

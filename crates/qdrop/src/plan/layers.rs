@@ -84,7 +84,7 @@ impl Layers {
                 () if edge => w.first_last_bits,
                 () => w.bits,
             };
-            let mut symmetric = w.symmetric;
+            let mut symmetric = w.symmetric || recipe.output.target.symmetric_weights();
             for o in matching(view, recipe, &nodes) {
                 bits = o.weight_bits.unwrap_or(bits);
                 symmetric = o.weight_symmetric.unwrap_or(symmetric);

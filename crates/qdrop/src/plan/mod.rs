@@ -10,6 +10,7 @@ mod recipe;
 mod sites;
 mod size;
 mod sweep;
+mod target;
 mod task;
 mod text;
 mod units;
@@ -20,6 +21,7 @@ pub use names::matches;
 pub use recipe::*;
 pub use size::ByteSize;
 pub use sweep::{Case, Sweep, SweepRun};
+pub use target::Target;
 pub use task::{Answer, Task};
 
 use crate::engine::facts::Facts;

@@ -1,6 +1,7 @@
 //! The user's wish: every option with its default, unit and meaning. Unknown keys are refused.
 
 use super::size::ByteSize;
+use super::target::Target;
 use super::task::Task;
 use crate::tensor::Precision;
 use serde::{Deserialize, Serialize};
@@ -371,10 +372,12 @@ pub enum Format {
 }
 
 /// Options of the written file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Output {
-    /// How quantization is expressed.
+    /// The runtime it is for.
+    pub target: Target,
+    /// How quantization is expressed for ONNX Runtime; other targets have one form each.
     pub format: Format,
 }
 

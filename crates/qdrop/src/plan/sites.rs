@@ -10,6 +10,7 @@
 //! Placement `consumer`: every activation operand of a layer, a product or a residual sum.
 
 use super::layers::{Layers, matching};
+use super::target::Zero;
 use super::view::{Role, View, is_function, normalizes, rectifies};
 use super::{GridSpec, Placement, Recipe, Site};
 use crate::graph::{Binary, NodeId, Op, ValueId, Variadic};
@@ -53,6 +54,11 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Vec<Site> 
         if bits == 32 {
             continue;
         }
+        let symmetric = match recipe.output.target.zero() {
+            Zero::Wished => symmetric,
+            Zero::Middle => true,
+            Zero::BySign => !view.nonnegative(value),
+        };
         let grid = GridSpec { bits, symmetric, observer: a.observer, percentile: a.percentile };
         let name = view.graph.value(value).name.clone();
         sites.push(Site { name, value, readers: draft.readers, grid });

@@ -242,6 +242,28 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether no element of `v` can be below 0, by the operator that makes it or by those before that only move its
+    /// elements.
+    pub fn nonnegative(&self, v: ValueId) -> bool {
+        let Some(id) = self.producers[v.0 as usize] else { return false };
+        let node = self.graph.node(id);
+        match &node.op {
+            Op::Unary(Unary::Relu | Unary::Sigmoid | Unary::HardSigmoid { .. } | Unary::Softplus) => true,
+            Op::Unary(Unary::Abs | Unary::Exp | Unary::Sqrt) | Op::Softmax { log: false, .. } => true,
+            Op::Clip => {
+                let low = node.input(1).and_then(|low| self.graph.constant(low)).and_then(|t| t.to_f32().ok());
+                low.is_some_and(|low| low.iter().all(|&l| l >= 0.0))
+            }
+            // Padding may be negative, and cubic interpolation overshoots.
+            Op::Pad { .. } | Op::Resize(_) => false,
+            _ if self.role(id) == Role::Movement => {
+                let mut moved = node.inputs.iter().flatten().filter(|v| self.is_float(**v)).peekable();
+                moved.peek().is_some() && moved.all(|&v| self.nonnegative(v))
+            }
+            _ => false,
+        }
+    }
+
     fn readers(&self, v: ValueId) -> impl Iterator<Item = NodeId> + '_ {
         self.consumers[v.0 as usize].iter().map(|&(id, _)| id)
     }

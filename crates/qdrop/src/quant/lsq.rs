@@ -45,3 +45,23 @@ pub fn backward(x: &[f32], upstream: &[f32], grid: &Grid) -> Gradients {
 fn parts(grid: &Grid) -> (f32, f32, f32, f32) {
     (grid.scale[0], grid.zero_point[0] as f32, grid.qmin as f32, grid.qmax as f32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_of_symmetric_grids_are_learned_within_their_signed_range() {
+        // Integers less the zero point reach from -8 to 7.
+        let grid = Grid::per_tensor(4, 0.5, 8).unwrap();
+        let x = [0.6, -0.6, 3.6, 9.0, -3.9, -9.0];
+        assert_eq!(forward(&x, &grid), [0.5, -0.5, 3.5, 3.5, -4.0, -4.0]);
+        let upstream = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+        let found = backward(&x, &upstream, &grid);
+        assert_eq!(found.x, [1.0, 2.0, 4.0, 0.0, 16.0, 0.0]);
+        let slopes = [1.0 - 1.2, -1.0 + 1.2, 7.0 - 7.2, 7.0, -8.0 + 7.8, -8.0];
+        let sum: f64 = slopes.iter().zip(upstream).map(|(s, g): (&f64, f32)| s * f64::from(g)).sum();
+        let want = sum * gradient_factor(x.len(), 15);
+        assert!((f64::from(found.scale) - want).abs() < 1e-5, "{} against {want}", found.scale);
+    }
+}

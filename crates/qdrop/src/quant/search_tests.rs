@@ -154,6 +154,36 @@ fn percentile_and_min_max() {
 }
 
 #[test]
+fn symmetric_grids_keep_their_zero_in_the_middle() {
+    let mut noise = Noise(23);
+    let normal: Vec<f32> = (0..400).map(|_| noise.normal()).collect();
+    let shapes: [Vec<f32>; 4] = [
+        normal.clone(),
+        normal.iter().map(|v| v.max(0.0)).collect(),
+        normal.iter().map(|v| -v.abs()).collect(),
+        normal.iter().map(|v| v + 3.0).collect(),
+    ];
+    for search in [Search::Mse, Search::MinMax, Search::Percentile(99.0)] {
+        for bits in 2..=8 {
+            for (case, x) in shapes.iter().enumerate() {
+                let grid = fit(&observed(x), &RangeSpec { bits, symmetric: true, search }).unwrap();
+                assert_eq!(grid.zero_point, [1 << (bits - 1)], "case {case}, {search:?}");
+                // Whatever lies beyond an end of the values is at most half a step of the range on that side.
+                let (low, high) = grid.range(0);
+                assert_eq!(-low, high + grid.scale[0], "case {case}, {search:?}");
+                let reach = x.iter().fold(0f32, |a, v| a.max(v.abs()));
+                assert!(high <= reach, "case {case}, {search:?}: {high} beyond {reach}");
+            }
+            // Values of one sign alone give an end of the asymmetric grid as zero, to which targets may hold it.
+            let grid = fit(&observed(&shapes[1]), &RangeSpec { bits, symmetric: false, search }).unwrap();
+            assert_eq!(grid.zero_point, [0], "{search:?}");
+        }
+    }
+    let weights = fit_weight(&normal, &[10, 40], Some(0), &spec(4, true)).unwrap();
+    assert_eq!(weights.zero_point, [8; 10]);
+}
+
+#[test]
 fn extreme_values_give_a_grid() {
     for x in [vec![0.0f32; 9], vec![1e-45; 9], vec![1e-12, -1e-12], vec![f32::MAX, f32::MIN, 1.0], vec![f32::MAX; 3]] {
         for bits in [2, 8] {

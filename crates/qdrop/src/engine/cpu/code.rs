@@ -368,6 +368,7 @@ impl Builder<'_> {
                 | Op::Identity
                 | Op::QuantizeLinear { .. }
                 | Op::DequantizeLinear { .. }
+                | Op::Quant { .. }
         );
         let shape = &self.program.slots[*x].shape;
         let fits = |s: &usize| {

@@ -159,7 +159,7 @@ fn family(op: &Op) -> Result<Family> {
         | Op::SpaceToDepth { .. } => Family::Movement,
         Op::Shape { .. } | Op::Size | Op::ConstantOfShape { .. } | Op::Range => Family::Generate,
         Op::Resize(_) => Family::Resize,
-        Op::QuantizeLinear { .. } | Op::DequantizeLinear { .. } => Family::Quantize,
+        Op::QuantizeLinear { .. } | Op::DequantizeLinear { .. } | Op::Quant { .. } => Family::Quantize,
         Op::Opaque { .. } => return Err(Error::unsupported(format!("operator {} cannot be run", op.kind()))),
     })
 }

@@ -1,14 +1,17 @@
-//! QuantizeLinear and DequantizeLinear: per tensor, per axis, and in blocks along an axis.
+//! QuantizeLinear and DequantizeLinear: per tensor, per axis, and in blocks along an axis; QONNX's Quant.
 
 use super::Real;
 use super::call::{Call, Operands, Shaped};
-use super::index::{self, Gather, strides};
+use super::index::{self, Gather, broadcast_strides, check_unidirectional, strides};
 use super::unary::round_even;
 use crate::error::{Error, Result};
-use crate::graph::Op;
+use crate::graph::{Op, Rounding};
 use crate::tensor::DType;
 
 pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
+    if let Op::Quant { .. } = op {
+        return quant_infer(x);
+    }
     let (first, scale) = (x.need(0)?, x.need(1)?);
     let zero = x.opt(2);
     let single = |shape: &[usize]| shape.len() <= 1 && shape.iter().all(|&d| d == 1);
@@ -74,6 +77,9 @@ fn layout(op: &Op, shape: &[usize], scale: &[usize]) -> Result<Gather> {
 }
 
 pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
+    if let Op::Quant { signed, narrow, rounding } = *op {
+        return quant(signed, narrow, rounding, call);
+    }
     let (x, scale, zero) = (call.x(0)?, call.x(1)?, call.opt(2));
     let mut y = x.data.to_vec();
     let z = |k: usize| zero.map_or(R::zero(), |z| z.data[k]);
@@ -93,5 +99,54 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
         }),
         _ => return Err(Error::internal(format!("{} does not quantize", op.kind()))),
     }
+    Ok(vec![y])
+}
+
+fn quant_infer(x: &Operands) -> Result<Vec<Shaped>> {
+    let first = x.need(0)?;
+    for i in 0..4 {
+        let operand = x.need(i)?;
+        check_unidirectional(operand.shape, first.shape)?;
+        if !(operand.dtype.is_float() || i == 3) {
+            return Err(Error::unsupported(format!("operand {i} has type {:?}, expected float", operand.dtype)));
+        }
+    }
+    Ok(vec![(first.dtype, first.shape.to_vec())])
+}
+
+/// As in the definition of QONNX: clipped before it is rounded.
+fn quant<R: Real>(signed: bool, narrow: bool, rounding: Rounding, call: &Call<R>) -> Result<Vec<Vec<R>>> {
+    let (x, scale, zero, bits) = (call.x(0)?, call.x(1)?, call.x(2)?, call.x(3)?);
+    let whole = |b: &&R| **b >= R::of(2.0) && **b <= R::of(32.0) && b.fract() == R::zero();
+    if let Some(bad) = bits.data.iter().find(|b| !whole(b)) {
+        let got = bad.to_f64().unwrap_or(f64::NAN);
+        return Err(Error::unsupported(format!("expected a whole number of bits from 2 to 32, got {got}")));
+    }
+    let one = R::one();
+    let ends = |bits: &R| {
+        let half = R::of(2.0).powf(*bits - one);
+        let cut = if narrow { one } else { R::zero() };
+        if signed { (cut - half, half - one) } else { (R::zero(), half + half - one - cut) }
+    };
+    let limits: Vec<(R, R)> = bits.data.iter().map(ends).collect();
+    let half = R::of(0.5);
+    let round = |v: R| match rounding {
+        Rounding::HalfEven => round_even(v),
+        Rounding::HalfUp => v.signum() * (v.abs() + half).floor(),
+        Rounding::HalfDown => v.signum() * (v.abs() - half).ceil(),
+        Rounding::Ceil => v.ceil(),
+        Rounding::Floor => v.floor(),
+        Rounding::Up => v.signum() * v.abs().ceil(),
+        Rounding::Down => v.trunc(),
+    };
+    let mut y = x.data.to_vec();
+    let [s, z, b] = [scale, zero, bits].map(|operand| broadcast_strides(operand.shape, x.shape));
+    index::each(x.shape, [&s, &z, &b], |i, [s, z, b]| {
+        let (scale, zero, (low, high)) = (scale.data[s], zero.data[z], limits[b]);
+        let v = x.data[i] / scale + zero;
+        let v = if v > high { high } else { v };
+        let v = if v < low { low } else { v };
+        y[i] = (round(v) - zero) * scale;
+    });
     Ok(vec![y])
 }

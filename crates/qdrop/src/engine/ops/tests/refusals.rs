@@ -146,6 +146,7 @@ fn any_operands_give_shapes_or_errors() {
         Op::DepthToSpace { block: 2, dcr: true },
         Op::SpaceToDepth { block: 2 },
         Op::QuantizeLinear { axis: 0, block: 0, to: None },
+        Op::Quant { signed: true, narrow: false, rounding: Rounding::HalfEven },
         Op::DequantizeLinear { axis: 0, block: 0, to: None },
         Op::GroupNorm { groups: 2, epsilon: 1e-5 },
         Op::RmsNorm { axis: -1, epsilon: 1e-5 },

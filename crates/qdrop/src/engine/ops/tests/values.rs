@@ -49,6 +49,48 @@ fn blocks_may_end_early() {
     assert_eq!((y.dtype, y.data), (DType::U2, vec![1.0, 3.0, 2.0]));
 }
 
+/// Numbers from QONNX's own executor (qonnx 1.0.0).
+#[test]
+fn quant_of_qonnx() {
+    let quant = |signed, narrow, rounding, bits: f64, zero: f64| {
+        let x = In::Floats(&[8], &[0.25, 0.75, -0.25, -0.8, 100.0, -100.0, 1.25, f64::NAN]);
+        let single = |v: f64| In::Typed(DType::F32, &[], Vec::leak(vec![v]));
+        let op = Op::Quant { signed, narrow, rounding };
+        data(op, &[x, single(0.5), single(zero), single(bits)])
+    };
+    let half_even = |signed, narrow, bits, zero| quant(signed, narrow, Rounding::HalfEven, bits, zero)[..7].to_vec();
+    assert_eq!(half_even(true, false, 4.0, 0.0), [0.0, 1.0, 0.0, -1.0, 3.5, -4.0, 1.0]);
+    assert_eq!(half_even(true, true, 4.0, 0.0), [0.0, 1.0, 0.0, -1.0, 3.5, -3.5, 1.0]);
+    assert_eq!(half_even(false, false, 2.0, 0.0), [0.0, 1.0, 0.0, 0.0, 1.5, 0.0, 1.0]);
+    assert_eq!(half_even(false, true, 3.0, 0.0), [0.0, 1.0, 0.0, 0.0, 3.0, 0.0, 1.0]);
+    // Ties are those of x / scale + zero point.
+    assert_eq!(half_even(false, false, 8.0, 3.0), [0.5, 0.5, -0.5, -1.0, 100.0, -1.5, 1.5]);
+    let mode = |rounding| quant(true, false, rounding, 8.0, 0.0)[..4].to_vec();
+    assert_eq!(mode(Rounding::HalfUp), [0.5, 1.0, -0.5, -1.0]);
+    assert_eq!(mode(Rounding::HalfDown), [0.0, 0.5, 0.0, -1.0]);
+    assert_eq!(mode(Rounding::Ceil), [0.5, 1.0, 0.0, -0.5]);
+    assert_eq!(mode(Rounding::Floor), [0.0, 0.5, -0.5, -1.0]);
+    assert_eq!(mode(Rounding::Up), [0.5, 1.0, -0.5, -1.0]);
+    assert_eq!(mode(Rounding::Down), [0.0, 0.5, 0.0, -0.5]);
+    assert!(quant(true, false, Rounding::HalfEven, 4.0, 0.0)[7].is_nan());
+}
+
+#[test]
+fn quant_of_qonnx_broadcasts_its_operands() {
+    let op = Op::Quant { signed: true, narrow: false, rounding: Rounding::HalfEven };
+    let x = || In::Floats(&[2, 3], &[1.0, 2.0, 9.0, 1.0, 2.0, 90.0]);
+    let (scale, zero) = (In::Floats(&[2, 1], &[1.0, 10.0]), In::Floats(&[1], &[0.0]));
+    let y = data(op.clone(), &[x(), scale.clone(), zero.clone(), In::Floats(&[1, 3], &[2.0, 3.0, 4.0])]);
+    assert_eq!(y, [1.0, 2.0, 7.0, 0.0, 0.0, 70.0]);
+    for bits in [1.0, 2.5, 33.0, f64::NAN] {
+        let bits = In::Floats(&[], Vec::leak(vec![bits]));
+        let refused = forward(&op, &views(&arrays(&[x(), scale.clone(), zero.clone(), bits])), 1).unwrap_err();
+        assert!(refused.to_string().starts_with("expected a whole number of bits from 2 to 32, got "), "{refused}");
+    }
+    let wide = In::Floats(&[2, 2, 3], &[1.0; 12]);
+    assert!(forward(&op, &views(&arrays(&[x(), wide, zero.clone(), zero])), 1).is_err());
+}
+
 #[test]
 fn integer_arithmetic_truncates_and_wraps() {
     let typed = |d: &'static [f64]| In::Typed(DType::I8, &[3], d);

@@ -1,0 +1,112 @@
+//! Files for other runtimes than ONNX Runtime, through the command line.
+
+mod common;
+
+use qdrop::graph::{Graph, Op};
+use qdrop::tensor::DType;
+use qdrop_testing::python;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs a line that must succeed; its results and what it tells beside them.
+fn ok(dir: &Path, line: &str) -> (String, String) {
+    let output = common::qdrop(dir, &line.split_whitespace().collect::<Vec<_>>());
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{line}: {err}");
+    (out, err)
+}
+
+/// Learns W`bits`A`bits` for `target` on the little network; the written graph, and what is told of the target.
+fn quantized(dir: &Path, target: &str, bits: u32) -> (Graph, Vec<String>) {
+    let line = format!(
+        "quantize model.onnx --calib images --eval list.csv --recipe short.toml --target {target} -w {bits} -a {bits} --format json"
+    );
+    let (report, told) = ok(dir, &line);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let file = format!("model.w{bits}a{bits}.{target}.onnx");
+    assert_eq!(report["output"], file.as_str());
+    // The file measures as reported, so it is read back as what it means.
+    let measured = ok(dir, &format!("eval {file} --data list.csv --format json")).0;
+    let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
+    assert_eq!(measured["top1"], report["accuracy"]["result"]["top1"], "{target}");
+    ok(dir, &format!("compare model.onnx {file} --data images"));
+    if let Some(python) = python() {
+        let code = "import sys, onnx; onnx.checker.check_model(sys.argv[1], full_check=True)";
+        let out = Command::new(python).current_dir(dir).args(["-c", code, &file]).output().unwrap();
+        assert!(out.status.success(), "{target}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    let notes = told.lines().filter(|l| l.starts_with(&format!("note: {target} "))).map(str::to_string).collect();
+    (qdrop::onnx::read(&dir.join(file)).unwrap(), notes)
+}
+
+fn count(graph: &Graph, kind: &str) -> usize {
+    graph.nodes.iter().filter(|n| n.op.kind() == kind).count()
+}
+
+/// Types and zero points of integer initializers that are dequantized, or of quantized activations.
+fn zeros(graph: &Graph, weights: bool) -> Vec<(DType, i64)> {
+    let chosen = graph.nodes.iter().filter(|n| match n.op {
+        Op::DequantizeLinear { .. } => weights && graph.constant(n.input(0).unwrap()).is_some(),
+        Op::QuantizeLinear { .. } => !weights,
+        _ => false,
+    });
+    let zero = |n: &qdrop::graph::Node| {
+        let zero = graph.constant(n.input(2).unwrap()).unwrap();
+        zero.to_i64().unwrap().into_iter().map(|z| (zero.dtype(), z)).collect::<Vec<_>>()
+    };
+    chosen.flat_map(zero).collect()
+}
+
+#[test]
+fn tensorrt_gets_signed_8_bits_with_zero_points_0() {
+    let dir = tempfile::tempdir().unwrap();
+    common::world(dir.path());
+    let (graph, notes) = quantized(dir.path(), "tensorrt", 8);
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!((count(&graph, "QuantizeLinear"), count(&graph, "DequantizeLinear"), count(&graph, "Clip")), (3, 7, 0));
+    let all = [zeros(&graph, true), zeros(&graph, false)].concat();
+    assert!(all.iter().all(|z| *z == (DType::I8, 0)), "{all:?}");
+}
+
+#[test]
+fn openvino_gets_signed_weights_and_unsigned_activations_of_any_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    common::world(dir.path());
+    for (bits, clips, told) in [(8, 0, 0), (3, 2, 1)] {
+        let (graph, notes) = quantized(dir.path(), "openvino", bits);
+        assert_eq!((count(&graph, "Clip"), notes.len()), (clips, told), "{notes:?}");
+        assert!(zeros(&graph, true).iter().all(|z| *z == (DType::I8, 0)));
+        assert!(zeros(&graph, false).iter().all(|z| *z == (DType::U8, 0)), "all are behind a Relu");
+    }
+}
+
+#[test]
+fn qonnx_gets_quantizers_on_float_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    common::world(dir.path());
+    let (graph, notes) = quantized(dir.path(), "qonnx", 2);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert_eq!((count(&graph, "Quant"), count(&graph, "QuantizeLinear"), graph.nodes.len()), (7, 0, 17));
+    for node in graph.nodes.iter().filter(|n| n.op.kind() == "Quant") {
+        let weight = graph.constant(node.input(0).unwrap());
+        assert_eq!(matches!(node.op, Op::Quant { signed: true, .. }), weight.is_some(), "{}", node.name);
+    }
+    // It is quantized, and said to be.
+    let output = common::qdrop(dir.path(), &["plan", "model.w2a2.qonnx.onnx"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("a network that is quantized already cannot be quantized again"), "{text}");
+}
+
+#[test]
+fn refusals_leave_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    common::world(dir.path());
+    std::fs::write(dir.path().join("target.toml"), "[output]\ntarget = \"tensorrt\"\n").unwrap();
+    let output = common::qdrop(dir.path(), &["quantize", "model.onnx", "--calib", "images", "--recipe", "target.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("weights.bits: target tensorrt takes 8 bits"), "{text}");
+    assert!(!text.contains("load samples"), "refused before data: {text}");
+    let left = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|n| n.starts_with("model.")).collect::<Vec<_>>(), ["model.onnx"]);
+}
