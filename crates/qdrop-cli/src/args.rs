@@ -44,7 +44,7 @@ pub enum Command {
     Sweep(Sweep),
     /// Measure a network's accuracy on labelled samples
     Eval(Eval),
-    /// Show how far the intermediate values of two networks lie apart
+    /// Show how far the values of two networks, or of another runtime, lie apart
     Compare(Compare),
     /// Measure how fast this machine solves a network's units, without data
     Bench(Box<Bench>),
@@ -240,11 +240,14 @@ pub struct Eval {
 Examples:
   qdrop compare model.onnx model.w4a4.onnx --data calib/ --input imagenet --samples 64
 
-Values of the same name are compared, so both files should come from one export.")]
+  qdrop compare model.onnx recorded.npz --data calib/ --input imagenet
+
+Values of the same name are compared, so both files should come from one export. An .npz file holds values that another \
+runtime computed for the same samples: arrays named after them, samples along the first axis.")]
 pub struct Compare {
     /// The reference, usually the float network
     pub a: PathBuf,
-    /// The other network
+    /// The other network, or an .npz file with values of another runtime
     pub b: PathBuf,
     /// Samples; labels are not needed
     #[arg(long, value_name = "PATH")]

@@ -26,6 +26,11 @@ pub fn open(path: &Path, recipe: &Recipe, model: &Path, graph: &Graph, limit: Op
     pipeline::spread(fitted, limit)
 }
 
+/// Values recorded in the `.npz` file at `path`, at most `limit` samples of them, chosen like those of [`open`].
+pub fn recorded(path: &Path, limit: Option<usize>) -> Result<Source> {
+    pipeline::spread(data::open(path, &Prepare::resolve(&Recipe::default().input)?)?, limit)
+}
+
 /// That `graph` and every one of `samples` fit what is to be measured.
 pub fn check(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples, recipe: &Recipe) -> Result<()> {
     match recipe.input.task {

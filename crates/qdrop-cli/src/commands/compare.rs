@@ -3,10 +3,14 @@
 use crate::args::{Compare, Print};
 use crate::{Outcome, checks, out, progress, samples, wish};
 use qdrop::data::Samples;
+use qdrop::eval::Difference;
 use qdrop::pipeline::{self, Checked};
 use qdrop::report::{Table, figure};
 use qdrop::{Error, Result};
 use serde::Serialize;
+
+/// Signal to noise, in dB, below which a value is said to have come apart: the error has a tenth of the amplitude.
+const APART: f64 = 20.0;
 
 /// The printed result; also its JSON.
 #[derive(Debug, Serialize)]
@@ -14,7 +18,11 @@ struct View {
     a: String,
     b: String,
     samples: usize,
-    values: Vec<qdrop::eval::Difference>,
+    /// Name of the first value, in the order of computing, that differs at all.
+    first_difference: Option<String>,
+    /// Name of the first value whose signal to noise is below [`APART`].
+    first_divergence: Option<String>,
+    values: Vec<Difference>,
 }
 
 /// Runs the command.
@@ -25,30 +33,54 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     let mut recipe = wish::read(args.run.recipe.as_deref())?;
     wish::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
-    let (a, b) = (pipeline::load(&args.a)?, pipeline::load(&args.b)?);
-    let data = samples::open(&args.data, &recipe, &args.a, &a, args.run.samples)?;
+    let (limit, threads) = (args.run.samples, args.run.threads);
+    let a = pipeline::load(&args.a)?;
+    let data = samples::open(&args.data, &recipe, &args.a, &a, limit)?;
     let shapes = samples::shapes(&data)?;
-    let (a, b) = (pipeline::prepare(&a, Some(&shapes))?, pipeline::prepare(&b, Some(&shapes))?);
-    let checked = Checked::new(&a, &shapes, &data)?;
+    let a = pipeline::prepare(&a, Some(&shapes))?;
     let mut sink = progress::sink(quiet);
-    let values = pipeline::compare(&a, &b, &checked, args.run.threads, sink.as_mut())?;
+    let recorded = args.b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+    let values = if recorded {
+        let recorded = samples::recorded(&args.b, limit)?;
+        let checked = Checked::new(&a, &shapes, &data)?;
+        let found = pipeline::compare_recorded(&a, &recorded, &checked, threads, sink.as_mut());
+        found.map_err(|e| e.at(args.b.display()))?
+    } else {
+        let b = pipeline::prepare(&pipeline::load(&args.b)?, Some(&shapes))?;
+        let checked = Checked::new(&a, &shapes, &data)?;
+        pipeline::compare(&a, &b, &checked, threads, sink.as_mut())?
+    };
     if values.is_empty() {
         let message = format!("`{}` and `{}` share no computed value", args.a.display(), args.b.display());
-        return Err(Error::unsupported(message).hint("compare files made from one export"));
+        let hint =
+            if recorded { "name arrays after the network's values" } else { "compare files made from one export" };
+        return Err(Error::unsupported(message).hint(hint));
     }
-    let view = View { a: args.a.display().to_string(), b: args.b.display().to_string(), samples: data.len(), values };
+    let first = |of: &dyn Fn(&Difference) -> bool| values.iter().find(|v| of(v)).map(|v| v.name.clone());
+    let view = View {
+        a: args.a.display().to_string(),
+        b: args.b.display().to_string(),
+        samples: data.len(),
+        first_difference: first(&|v| v.max_abs > 0.0),
+        first_divergence: first(&|v| v.snr_db.map_or(v.max_abs > 0.0, |snr| snr < APART)),
+        values,
+    };
     match args.format {
         Print::Json => out::json(&view)?,
         Print::Text => {
-            let mut table = Table::new(
-                format!("{} against {} on {} samples", view.b, view.a, view.samples),
-                "value|>signal to noise dB|>largest difference|>cosine",
-            );
+            let title = format!("{} against {} on {} samples", view.b, view.a, view.samples);
+            let mut table = Table::new(title, "value|by|>signal to noise dB|>largest difference|>cosine");
             for v in &view.values {
                 let snr = v.snr_db.map_or_else(|| "-".into(), |x| format!("{x:.1}"));
-                table.row([v.name.clone(), snr, figure(v.max_abs), format!("{:.5}", v.cosine)]);
+                let cells = [v.name.clone(), v.operator.clone(), snr, figure(v.max_abs), format!("{:.5}", v.cosine)];
+                table.row(cells);
             }
-            out::print(&out::draw(&[table]))?;
+            let first = match (&view.first_difference, &view.first_divergence) {
+                (None, _) => "No value differs.".to_string(),
+                (Some(first), None) => format!("First to differ: {first}. All stay above {APART} dB."),
+                (Some(first), Some(apart)) => format!("First to differ: {first}. First below {APART} dB: {apart}."),
+            };
+            out::print(&format!("{}\n{first}", out::draw(&[table])))?;
         }
     }
     Ok(Outcome::Done)

@@ -21,6 +21,8 @@ pub struct Comparison {
 pub struct Difference {
     /// The value's name.
     pub name: String,
+    /// Operator of the reference's node that computes it, empty where none is known.
+    pub operator: String,
     /// Signal-to-noise ratio in decibels, 10·log10(Σ reference² / Σ difference²); `None` when it is not finite:
     /// nothing differs, or the reference is 0 everywhere.
     pub snr_db: Option<f64>,
@@ -84,6 +86,7 @@ impl Comparison {
         };
         Difference {
             name: self.name.clone(),
+            operator: String::new(),
             snr_db: Some(snr_db).filter(|x| x.is_finite()),
             max_abs: self.max_abs,
             cosine,

@@ -5,7 +5,7 @@ use crate::data::Samples;
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::{Classification, Comparison, Difference, Metrics};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Node, ValueId};
 use crate::report::{Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::HashMap;
@@ -53,6 +53,7 @@ pub fn compare(
     let (in_a, in_b) = shared(a, b, &shapes)?;
     let names: Vec<&str> = in_a.iter().map(|&v| a.value(v).name.as_str()).collect();
     let mut distances: Vec<Comparison> = names.iter().map(|&n| Comparison::new(n)).collect();
+    let reference = a;
     let (a, b) = (Network::new(a, &shapes, in_a, threads)?, Network::new(b, &shapes, in_b, threads)?);
     each(
         samples,
@@ -70,30 +71,85 @@ pub fn compare(
             Ok(())
         },
     )?;
-    Ok(distances.iter().map(Comparison::finish).collect())
+    Ok(finish(&reference, &distances))
+}
+
+/// Distance of every float value that `a` (the reference, simplified) computes and `recorded` holds under its name, as
+/// arrays with one entry per sample, from what `a` computes for `samples`; in the order in which `a` computes them.
+/// Errors: `recorded` has another number of samples, an array whose samples have another size, or none of the names.
+pub fn compare_recorded(
+    a: &Graph,
+    recorded: &dyn Samples,
+    samples: &dyn Samples,
+    threads: usize,
+    sink: &mut dyn Sink,
+) -> Result<Vec<Difference>> {
+    if recorded.len() != samples.len() {
+        let message = format!("expected values of {} samples, got {}", samples.len(), recorded.len());
+        return Err(Error::data(message).hint("record the values of the very samples that are compared"));
+    }
+    let names = recorded.input_names().unwrap_or_default();
+    let shapes = shapes_of(samples)?;
+    let facts = facts::infer(a, &super::input_shapes(a, Some(&shapes))?)?;
+    let place = |v: &ValueId| names.iter().position(|n| *n == a.value(*v).name);
+    let known = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
+    let values: Vec<ValueId> = computed(a).filter(|v| known(v) && place(v).is_some()).collect();
+    let places: Vec<usize> = values.iter().filter_map(place).collect();
+    let mut distances: Vec<Comparison> = values.iter().map(|&v| Comparison::new(&a.value(v).name)).collect();
+    let network = Network::new(a, &shapes, values, threads)?;
+    each(
+        samples,
+        network.chunk,
+        threads,
+        Stage::Compare,
+        sink,
+        |inputs| network.run(inputs),
+        |first, values| {
+            for i in 0..values.first().map_or(0, Rows::len) {
+                let theirs = recorded.get(first + i)?;
+                for ((d, x), &place) in distances.iter_mut().zip(&values).zip(&places) {
+                    let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
+                    d.add(&*x.row(i)?, &theirs[place].to_f32()?).map_err(at)?;
+                }
+            }
+            Ok(())
+        },
+    )?;
+    Ok(finish(a, &distances))
+}
+
+/// Values that nodes compute, in their order.
+fn computed(graph: &Graph) -> impl Iterator<Item = ValueId> {
+    graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied())
+}
+
+fn finish(reference: &Graph, distances: &[Comparison]) -> Vec<Difference> {
+    let operator = |name: &str| {
+        let computes = |n: &&Node| n.outputs.iter().flatten().any(|&v| reference.value(v).name == name);
+        reference.nodes.iter().find(computes).map_or(String::new(), |n| n.op.kind().to_string())
+    };
+    distances.iter().map(Comparison::finish).map(|d| Difference { operator: operator(&d.name), ..d }).collect()
 }
 
 /// Values that both graphs compute under one name with one size.
 fn shared(a: &Graph, b: &Graph, shapes: &[Vec<usize>]) -> Result<(Vec<ValueId>, Vec<ValueId>)> {
     let infer = |g: &Graph| facts::infer(g, &super::input_shapes(g, Some(shapes))?);
     let (facts_a, facts_b) = (infer(a)?, infer(b)?);
-    let computed =
-        |g: &Graph| -> Vec<ValueId> { g.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect() };
-    let by_name: HashMap<&str, ValueId> = computed(b).into_iter().map(|v| (b.value(v).name.as_str(), v)).collect();
+    let by_name: HashMap<&str, ValueId> = computed(b).map(|v| (b.value(v).name.as_str(), v)).collect();
     let pair = |v: ValueId| {
         let other = *by_name.get(a.value(v).name.as_str())?;
         let (x, y) = (facts_a.get(v)?, facts_b.get(other)?);
         let comparable = x.shape == y.shape && is_real(x.dtype) && is_real(y.dtype) && x.constant.is_none();
         comparable.then_some((v, other))
     };
-    Ok(computed(a).into_iter().filter_map(pair).unzip())
+    Ok(computed(a).filter_map(pair).unzip())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::graph::{Dim, Fact, Node, Op, Unary};
+    use crate::graph::{Dim, Fact, Op, Unary};
     use crate::report::{Event, Silent};
     use crate::tensor::{DType, Tensor};
 
@@ -152,6 +208,35 @@ mod tests {
         assert!(same.iter().all(|d| d.max_abs == 0.0));
         let other = compare(&a, &b, &pairs(), 2, &mut Silent).unwrap();
         assert_eq!((other[0].max_abs, other[1].max_abs), (4.0, 2.0));
+        assert_eq!((other[0].operator.as_str(), other[1].operator.as_str()), ("MatMul", "Relu"));
+    }
+
+    #[test]
+    fn recorded_values_are_found_by_name() {
+        struct Recorded(usize, Vec<&'static str>);
+        impl Samples for Recorded {
+            fn len(&self) -> usize {
+                self.0
+            }
+            fn get(&self, _: usize) -> Result<Vec<Tensor>> {
+                Ok(self.1.iter().map(|_| Tensor::f32(&[2], vec![1.0, 1.5])).collect())
+            }
+            fn name(&self, index: usize) -> String {
+                format!("row {index}")
+            }
+            fn label(&self, _: usize) -> Option<usize> {
+                None
+            }
+            fn input_names(&self) -> Option<Vec<String>> {
+                Some(self.1.iter().map(|n| n.to_string()).collect())
+            }
+        }
+        let g = graph([1.0, 0.0, 0.0, 1.0]);
+        let run = |r: Recorded| compare_recorded(&g, &r, &pairs(), 1, &mut Silent);
+        let found = run(Recorded(40, vec!["z", "other"])).unwrap();
+        assert_eq!(found.iter().map(|d| (d.name.as_str(), d.max_abs)).collect::<Vec<_>>(), [("z", 0.5)]);
+        assert!(run(Recorded(40, vec!["other"])).unwrap().is_empty());
+        assert!(run(Recorded(39, vec!["z"])).unwrap_err().to_string().contains("40 samples, got 39"));
     }
 
     #[test]

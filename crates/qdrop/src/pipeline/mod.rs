@@ -21,7 +21,7 @@ mod weigh;
 mod work;
 
 pub use bench::{Bench, UnitSpeed, bench};
-pub use evaluate::{compare, evaluate};
+pub use evaluate::{compare, compare_recorded, evaluate};
 pub use measure::{check_task, measure};
 pub use memory::{Memory, memory};
 pub use model::{load, model_bytes, plan, prepare, save};

@@ -6,7 +6,6 @@
 use maud::{Markup, PreEscaped, html};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
-use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::Color as _;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -18,6 +17,10 @@ const FINE: u32 = 2;
 const TEXT: f64 = 11.0;
 /// Width of a character of a label as a share of its height, about.
 const CHARACTER: f64 = 0.56;
+/// Numbers as large as this are not shown, nor are infinities and NaN.
+const MOST: f64 = 1e100;
+/// Share of a number by which rounding may have moved it.
+const SLACK: f64 = 1e-9;
 /// Colours of axes' text and of the lines behind the data.
 const INK: (&str, RGBColor) = ("ink", RGBColor(0x5B, 0x61, 0x6B));
 const MESH: (&str, RGBColor) = ("mesh", RGBColor(0xDF, 0xE2, 0xE7));
@@ -100,15 +103,16 @@ impl Axis {
         let (low, high) = match self.ends {
             Some((low, high)) => (along(low), along(high)),
             None => {
-                let finite = values.map(along).filter(|v| v.is_finite());
+                let finite = values.filter(|v| v.abs() < MOST).map(along).filter(|v| v.is_finite());
                 let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
                 let room = (high - low) * room;
                 (low - room, high + room)
             }
         };
         let (low, high) = match (low.is_finite() && high.is_finite(), low < high) {
-            (true, true) => (low, high),
-            (true, false) => (low - low.abs().max(1.0) * 0.1, low + low.abs().max(1.0) * 0.1),
+            // What lies closer than floats can tell apart is one value.
+            (true, true) if high - low > SLACK * high.abs().max(low.abs()) => (low, high),
+            (true, _) => (low - low.abs().max(1.0) * 0.1, low + low.abs().max(1.0) * 0.1),
             _ => (0.0, 1.0),
         };
         Scale { log: self.log, along: (low, high) }
@@ -130,7 +134,7 @@ impl Scale {
     }
 
     fn shows(&self, v: f64) -> bool {
-        v.is_finite() && (!self.log || v > 0.0)
+        v.abs() < MOST && (!self.log || v > 0.0)
     }
 
     /// At most `most` values to write at the axis.
@@ -141,7 +145,7 @@ impl Scale {
             let within = |digits: &[f64], step: usize| -> Vec<f64> {
                 let powers = decades.clone().step_by(step);
                 let all = powers.flat_map(|p| digits.iter().map(move |d| d * 10f64.powi(p)));
-                all.filter(|v| (low..=high).contains(v)).collect()
+                all.filter(|v| (low * (1.0 - SLACK)..=high * (1.0 + SLACK)).contains(v)).collect()
             };
             let sparse = (2..).map(|step| within(&[1.0], step)).take(10);
             let mut dense = vec![within(&[1.0, 2.0, 5.0], 1), within(&[1.0, 3.0], 1), within(&[1.0], 1)];
@@ -152,7 +156,12 @@ impl Scale {
                 return ticks;
             }
         }
-        RangedCoordf64::from(low..high).key_points(most)
+        // The least step of 1, 2 or 5 times a power of ten that does not give too many.
+        let power = 10f64.powf(((high - low) / most.max(1) as f64).log10().floor());
+        let multiples = |step: f64| (low / step - SLACK).ceil() as i64..=(high / step + SLACK).floor() as i64;
+        let steps = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0].map(|digit| digit * power);
+        let fits = |step: &f64| multiples(*step).count() <= most;
+        steps.into_iter().find(fits).map_or(Vec::new(), |step| multiples(step).map(|k| k as f64 * step).collect())
     }
 }
 
@@ -188,7 +197,8 @@ impl ValueFormatter<f64> for Scale {
 fn tick(value: f64) -> String {
     let size = value.abs();
     if value != 0.0 && !(1e-3..1e6).contains(&size) {
-        return format!("{value:.0e}");
+        let short: f64 = format!("{value:.2e}").parse().unwrap_or(value);
+        return format!("{short:e}");
     }
     if size >= 1e4 {
         return format!("{}k", (value / 100.0).round() / 10.0);
