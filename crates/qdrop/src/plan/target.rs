@@ -78,20 +78,22 @@ impl Recipe {
     }
 }
 
-/// The bits that a recipe gives to weights and activations, with their keys.
+/// The bits that a recipe gives to weights and activations, with their keys; those without effect are left out.
 fn bits(recipe: &Recipe) -> impl Iterator<Item = (String, u32)> + '_ {
     let (w, a) = (&recipe.weights, &recipe.activations);
-    let fixed = [
+    let keyed = |(key, b): (&str, u32)| (key.to_string(), b);
+    let weights = [
         ("weights.bits", w.bits),
         ("weights.first_last_bits", w.first_last_bits),
         ("weights.embedding_bits", w.embedding_bits),
     ];
+    // Exceptions hold where all other weights are float, but not where all activations are.
     let own = recipe.overrides.iter().enumerate().filter_map(|(n, o)| Some((n, o.weight_bits?)));
-    let weights = fixed.map(|(key, b)| (key.to_string(), b)).into_iter();
-    let weights = weights.chain(own.map(|(n, b)| (format!("override[{n}].weight_bits"), b)));
-    let fixed = [("activations.bits", a.bits), ("activations.last_bits", a.last_bits)];
-    let fixed = fixed.map(|(key, b)| (key.to_string(), b)).into_iter();
-    weights.filter(|_| w.bits != 32).chain(fixed.chain(activation_overrides(recipe)).filter(|_| a.bits != 32))
+    let own = own.map(|(n, b)| (format!("override[{n}].weight_bits"), b));
+    let weights = weights.map(keyed).into_iter().filter(|_| w.bits != 32).chain(own);
+    let activations = [("activations.bits", a.bits), ("activations.last_bits", a.last_bits)];
+    let activations = activations.map(keyed).into_iter().chain(activation_overrides(recipe));
+    weights.chain(activations.filter(|_| a.bits != 32))
 }
 
 fn activation_overrides(recipe: &Recipe) -> impl Iterator<Item = (String, u32)> + '_ {
@@ -235,9 +237,11 @@ mod tests {
         other.overrides = vec![Override { weight_bits: Some(2), ..own }];
         named(&other, "override[0].weight_bits", 2);
         // What is float has no bits to refuse.
-        let mut float = recipe(Target::Tensorrt, 32, 8);
-        float.weights.first_last_bits = 4;
+        let mut float = recipe(Target::Tensorrt, 32, 32);
+        (float.weights.first_last_bits, float.activations.last_bits) = (4, 4);
         float.validate().unwrap();
+        float.overrides = other.overrides;
+        named(&float, "override[0].weight_bits", 2);
     }
 
     #[test]
