@@ -2,8 +2,10 @@
 
 pub mod bench;
 pub mod compare;
+pub mod completions;
 pub mod demo;
 pub mod eval;
 pub mod inspect;
+pub mod man;
 pub mod plan;
 pub mod quantize;
