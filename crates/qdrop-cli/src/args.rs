@@ -49,9 +49,19 @@ pub enum Command {
     /// Measure how fast this machine solves a network's units, without data
     Bench(Box<Bench>),
     /// Print a recipe with every option, its meaning and its default
+    #[command(after_help = "\
+Examples:
+  qdrop recipe
+
+Save what it prints, change what you like, and give the file to a command with --recipe. A recipe may leave out any \
+option; what is typed on the command line overrides it.")]
     Recipe,
     /// Quantize a small built-in network by four methods and show the accuracies
     Demo(Demo),
+    /// Print the completion script of a shell
+    Completions(Completions),
+    /// Print the manual page, or write one page per command into a directory
+    Man(Man),
 }
 
 /// How results are printed.
@@ -112,10 +122,9 @@ pub struct Plan {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  qdrop quantize resnet20.onnx --calib calib/ --input imagenet-norm -w 2 -a 4 --method qdrop \\
-      --iters 2000 --seed 0 -o out.onnx
+  qdrop quantize resnet20.onnx --calib calib/ --input imagenet-norm -w 2 -a 4 --eval test/
   qdrop quantize mobilenetv2.onnx --calib calib.csv --input imagenet -w 4 -a 4 --lambda 0.1 \\
-      -o out.onnx --eval eval.csv
+      --eval eval.csv -o mobilenetv2.w4a4.onnx
   qdrop quantize model.onnx --calib samples.npy --recipe w2a4.toml
   qdrop quantize bert.onnx --task sst2 --calib SST-2/train.tsv --samples 512 --eval SST-2/dev.tsv
   qdrop quantize model.onnx --calib images/ --input imagenet --target tensorrt -w 8 -a 8
@@ -206,11 +215,11 @@ pub struct Sweep {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  qdrop eval out.onnx --data test/ --input imagenet-norm --format json
-  qdrop eval out.onnx --data eval.csv --input imagenet --min-top1 70     exit status 1 below 70 %
+  qdrop eval resnet20.w2a4.onnx --data test/ --input imagenet-norm --format json
+  qdrop eval mobilenetv2.w4a4.onnx --data eval.csv --input imagenet --min top1=70
   qdrop eval bert.onnx --task mrpc --data MRPC/dev.tsv --min accuracy=85 --min f1=90
 
-Metrics, all in per cent: top1 and top5; of tasks accuracy (sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews \
+With --min the exit status is 1 where a metric is below. Metrics, all in per cent: top1 and top5; of tasks accuracy (sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews \
 (cola), pearson and spearman (stsb), exact_match and f1 (squad).")]
 pub struct Eval {
     /// The ONNX file, float or quantized
@@ -285,7 +294,7 @@ pub struct Bench {
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  qdrop demo\n  qdrop demo --iters 2000 --output-dir /tmp/demo")]
+#[command(after_help = "Examples:\n  qdrop demo\n  qdrop demo --draw 100 --output-dir pictures")]
 pub struct Demo {
     /// Where pictures and networks go; made if missing
     #[arg(long, value_name = "DIR", default_value = "qdrop-demo")]
@@ -305,6 +314,36 @@ pub struct Demo {
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     pub format: Print,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop completions bash
+  qdrop completions zsh
+
+Save what it prints where your shell looks for completions: for bash in \
+~/.local/share/bash-completion/completions/qdrop, for zsh as _qdrop in a directory of $fpath, for fish in \
+~/.config/fish/completions/qdrop.fish; in PowerShell and Elvish run it from the profile.")]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop man
+  qdrop man man1
+
+Written into a directory man1 below a directory of your MANPATH (~/.local/share/man/man1), pages are found by \
+`man qdrop` and `man qdrop-quantize`.")]
+pub struct Man {
+    /// Where one page per command goes; made if missing [default: the page of qdrop itself, to stdout]
+    pub dir: Option<PathBuf>,
 }
 
 /// Options of commands that only run a network.

@@ -4,8 +4,11 @@ mod args;
 mod checks;
 mod commands;
 mod demo;
+mod help;
 mod out;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod samples;
 mod wish;
 
@@ -49,6 +52,8 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::Compare(args) => commands::compare::run(&args, quiet),
         Command::Sweep(args) => commands::sweep::run(&args, quiet),
         Command::Demo(args) => commands::demo::run(&args, quiet),
+        Command::Completions(args) => commands::completions::run(&args),
+        Command::Man(args) => commands::man::run(&args),
         Command::Recipe => out::print(&Recipe::default_toml()?).map(|()| Outcome::Done),
     }
 }

@@ -7,20 +7,11 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
 
-/// Fills `dir` with a network of two classes, its tokenizer, sentences and a recipe.
+/// Fills `dir` with a network of two classes, sentences and a recipe.
 fn world(dir: &Path) {
     common::world(dir);
-    let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "good", "bad", "film", "plot", "dull"];
-    let vocab: Vec<String> = words.iter().enumerate().map(|(i, w)| format!("\"{w}\":{i}")).collect();
-    let tokenizer = format!(
-        r#"{{"version":"1.0","added_tokens":[],"pre_tokenizer":{{"type":"Whitespace"}},
-        "post_processor":{{"type":"BertProcessing","sep":["[SEP]",3],"cls":["[CLS]",2]}},
-        "model":{{"type":"WordLevel","unk_token":"[UNK]","vocab":{{{}}}}}}}"#,
-        vocab.join(",")
-    );
-    std::fs::write(dir.join("tokenizer.json"), tokenizer).unwrap();
-    let line =
-        |i: usize| format!("{} {} {}\t{}\n", words[4 + i % 9], words[4 + i / 2 % 9], words[4 + i / 3 % 9], i % 2);
+    let word = |i: usize| common::WORDS[4 + i % 9];
+    let line = |i: usize| format!("{} {} {}\t{}\n", word(i), word(i / 2), word(i / 3), i % 2);
     let lines: String = (0..40).map(line).collect();
     std::fs::write(dir.join("dev.tsv"), format!("sentence\tlabel\n{lines}")).unwrap();
     std::fs::write(dir.join("short.tsv"), "sentence\tlabel\na b\t1\nc\n").unwrap();

@@ -2,9 +2,11 @@
 
 pub mod bench;
 pub mod compare;
+pub mod completions;
 pub mod demo;
 pub mod eval;
 pub mod inspect;
+pub mod man;
 pub mod plan;
 pub mod quantize;
 pub mod sweep;

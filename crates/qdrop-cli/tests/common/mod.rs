@@ -37,9 +37,9 @@ fn float(shape: &[Dim]) -> Fact {
     Fact { dtype: Some(DType::F32), shape: Some(shape.to_vec()) }
 }
 
-fn conv(graph: &mut Graph, name: &str, x: ValueId, from: usize, to: usize, relu: bool) -> ValueId {
-    let window =
-        Window { kernel: vec![3, 3], strides: vec![], dilations: vec![], padding: Padding::Explicit(vec![1; 4]) };
+fn conv(graph: &mut Graph, name: &str, x: ValueId, [from, to]: [usize; 2], strides: &[i64], relu: bool) -> ValueId {
+    let (kernel, padding) = (vec![3, 3], Padding::Explicit(vec![1; 4]));
+    let window = Window { kernel, strides: strides.to_vec(), dilations: vec![], padding };
     let seed = graph.values.len() as u64;
     let weight =
         graph.add_constant(&format!("{name}.weight"), Tensor::f32(&[to, from, 3, 3], noise(seed, to * from * 9)));
@@ -56,13 +56,18 @@ fn conv(graph: &mut Graph, name: &str, x: ValueId, from: usize, to: usize, relu:
 
 /// A stem, one residual block and a classifier.
 pub fn network() -> Graph {
+    network_of(SIDE, &[])
+}
+
+/// The same for images of `side` pixels, whose stem has `strides`.
+pub fn network_of(side: usize, strides: &[i64]) -> Graph {
     let mut g = Graph { name: "tiny".into(), opset: 17, ..Graph::default() };
     let batch = Dim::Symbol("N".into());
-    let x = g.add_value("input", float(&[batch.clone(), Dim::Known(3), Dim::Known(SIDE), Dim::Known(SIDE)]));
+    let x = g.add_value("input", float(&[batch.clone(), Dim::Known(3), Dim::Known(side), Dim::Known(side)]));
     g.inputs.push(x);
-    let stem = conv(&mut g, "stem", x, 3, 8, true);
-    let a = conv(&mut g, "block/conv1", stem, 8, 8, true);
-    let b = conv(&mut g, "block/conv2", a, 8, 8, false);
+    let stem = conv(&mut g, "stem", x, [3, 8], strides, true);
+    let a = conv(&mut g, "block/conv1", stem, [8, 8], &[], true);
+    let b = conv(&mut g, "block/conv2", a, [8, 8], &[], false);
     let sum = g.add_value("block.sum", Fact::default());
     g.nodes.push(Node::new("block/add", Op::Binary(qdrop::graph::Binary::Add), &[b, stem], &[sum]));
     let relu = g.add_value("block.relu", Fact::default());
@@ -79,6 +84,21 @@ pub fn network() -> Graph {
     g.outputs.push(y);
     g.check().expect("the test network is sound");
     g
+}
+
+/// Words that the tokenizer of the tests knows, in the order of their numbers.
+pub const WORDS: [&str; 13] =
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "good", "bad", "film", "plot", "dull"];
+
+/// A tokenizer of [`WORDS`].
+fn tokenizer() -> String {
+    let vocab: Vec<String> = WORDS.iter().enumerate().map(|(i, w)| format!("\"{w}\":{i}")).collect();
+    format!(
+        r#"{{"version":"1.0","added_tokens":[],"pre_tokenizer":{{"type":"Whitespace"}},
+        "post_processor":{{"type":"BertProcessing","sep":["[SEP]",3],"cls":["[CLS]",2]}},
+        "model":{{"type":"WordLevel","unk_token":"[UNK]","vocab":{{{}}}}}}}"#,
+        vocab.join(",")
+    )
 }
 
 /// Looks `length` words up in a table of `words` rows; two classes.
@@ -181,6 +201,7 @@ pub fn world(dir: &Path) {
     values[5 * pixels + 17] = f32::INFINITY;
     npy(&at("infinite.npy"), "<f4", &[40, 3, SIDE, SIDE], &floats(&values));
 
+    write("tokenizer.json", tokenizer().as_bytes());
     write("unknown.toml", b"[method]\niteration = 10\n");
     write("bits.toml", b"[weights]\nbits = 1\n");
     write("type.toml", b"[weights]\nbits = \"four\"\n");

@@ -5,6 +5,7 @@ use super::view::{Role, View};
 use super::{GridSpec, Layer, LayerId, Reason, Recipe};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op, ValueId};
+use crate::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every weight-carrying node, quantized or not, and its place in the network.
@@ -98,6 +99,11 @@ impl Layers {
             if shape.contains(&0) {
                 return Err(Error::model(format!("weight of shape {shape:?} has no elements"))
                     .at(view.graph.describe(nodes[0])));
+            }
+            if tensor.dtype() != DType::F32 {
+                return Err(Error::unsupported(format!("expected float32 weights, got {:?}", tensor.dtype()))
+                    .at(view.graph.describe(nodes[0]))
+                    .hint("export the network in single precision"));
             }
             let axes: BTreeSet<Option<usize>> =
                 nodes.iter().map(|&id| channel_axis(&view.graph.node(id).op, &shape)).collect();

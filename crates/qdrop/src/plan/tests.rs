@@ -163,7 +163,7 @@ fn exceptions_by_name_and_forced_boundaries() {
     };
     assert_eq!(
         refused("[units]\ncut_after = [\"n3\", \"conv9*\"]"),
-        "units.cut_after: no node matches `conv9*`; `qdrop inspect` lists the node names"
+        "units.cut_after: no node matches `conv9*`; `qdrop plan` lists the layers' names"
     );
     let message = refused("[[override]]\nlayer = \"n99\"\nweight_bits = 4");
     assert!(message.starts_with("override[0].layer: no layer matches `n99`; "), "{message}");
@@ -319,7 +319,7 @@ fn a_shared_weight_is_one_layer() {
 }
 
 #[test]
-fn what_cannot_run_is_refused_before_a_layer_and_carried_behind_the_last() {
+fn what_cannot_be_done_is_refused_and_what_is_behind_the_last_layer_carried() {
     let opaque = || Op::Opaque { domain: "com.example".into(), kind: "Strange".into() };
     let mut b = Builder::new();
     let x = b.images(3, 4);
@@ -351,6 +351,17 @@ fn what_cannot_run_is_refused_before_a_layer_and_carried_behind_the_last() {
     let graph = b.finish(&[y]);
     let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
     assert!(super::plan(&graph, &facts, &Recipe::default()).is_err());
+
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let y = b.conv_relu("a", x, 3, 4, 3);
+    let mut graph = b.finish(&[y]);
+    let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
+    let weight = graph.value_ids().find(|&v| graph.constant(v).is_some_and(|t| t.rank() == 4)).unwrap();
+    let half = Tensor::from_f64(crate::tensor::DType::F16, &[4, 3, 3, 3], &[0.5; 108]).unwrap();
+    graph.value_mut(weight).constant = Some(std::sync::Arc::new(half));
+    let error = super::plan(&graph, &facts, &Recipe::default()).unwrap_err();
+    assert!(error.to_string().contains("expected float32 weights, got F16"), "{error}");
 }
 
 #[test]

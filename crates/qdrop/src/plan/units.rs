@@ -44,7 +44,7 @@ fn cuts(view: &View, atoms: &Atoms, recipe: &Recipe) -> Result<BTreeSet<usize>> 
         cuts.extend(found.iter().copied());
         if found.is_empty() && before == cuts.len() {
             return Err(Error::recipe(format!("units.cut_after: no node matches `{pattern}`"))
-                .hint("`qdrop inspect` lists the node names"));
+                .hint("`qdrop plan` lists the layers' names"));
         }
     }
     Ok(cuts)

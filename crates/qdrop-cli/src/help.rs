@@ -1,0 +1,60 @@
+//! What stands behind the options in the help of a command, taken apart: examples and notes.
+
+use clap::Command;
+
+/// An example as typed, and what is said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// One command; lines that end in a backslash go on.
+    pub command: String,
+    /// What stands beside it, if anything.
+    pub remark: String,
+}
+
+/// The examples of `command`, and the paragraphs below them. Examples are indented lines below `Examples:` up to an
+/// empty line; a remark stands two spaces or more to the right of its command.
+pub fn behind_options(command: &Command) -> (Vec<Example>, Vec<String>) {
+    let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let (head, notes) = match text.strip_prefix("Examples:\n") {
+        Some(rest) => rest.split_once("\n\n").unwrap_or((rest, "")),
+        None => ("", text.as_str()),
+    };
+    let mut examples: Vec<Example> = Vec::new();
+    for line in head.lines() {
+        match examples.last_mut().filter(|e| e.command.ends_with('\\')) {
+            Some(open) => open.command.push_str(&format!("\n{line}")),
+            None => {
+                let (command, remark) = line.trim().split_once("  ").unwrap_or((line.trim(), ""));
+                examples.push(Example { command: command.into(), remark: remark.trim().into() });
+            }
+        }
+    }
+    (examples, notes.split("\n\n").filter(|n| !n.is_empty()).map(str::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Cli;
+    use clap::CommandFactory;
+
+    #[test]
+    fn examples_are_told_from_notes() {
+        let text = "Examples:\n  a b \\\n      c\n  a d   why\n\nOne\nnote.\n\nAnother.";
+        let (examples, notes) = behind_options(&Command::new("a").after_help(text));
+        let example = |command: &str, remark: &str| Example { command: command.into(), remark: remark.into() };
+        assert_eq!(examples, [example("a b \\\n      c", ""), example("a d", "why")]);
+        assert_eq!(notes, ["One\nnote.", "Another."]);
+        assert_eq!(behind_options(&Command::new("a").after_help("A note.")), (vec![], vec!["A note.".to_string()]));
+    }
+
+    #[test]
+    fn every_command_has_an_example_of_itself() {
+        for command in Cli::command().get_subcommands() {
+            let start = format!("qdrop {}", command.get_name());
+            let (examples, _) = behind_options(command);
+            assert!(!examples.is_empty(), "{start}");
+            assert!(examples.iter().all(|e| e.command.starts_with(&start)), "{start}: {examples:?}");
+        }
+    }
+}

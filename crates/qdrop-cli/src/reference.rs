@@ -1,0 +1,152 @@
+//! Writes the book's pages on commands and recipes from the program itself. `QDROP_UPDATE_REFERENCE=1 cargo test -p
+//! qdrop-cli reference` writes them anew; without it the test fails where they are stale.
+
+use crate::args::Cli;
+use crate::help;
+use clap::{Arg, Command, CommandFactory};
+use qdrop::plan::Recipe;
+use std::fmt::Write;
+use std::path::Path;
+
+/// What Markdown would take for itself in `text`.
+fn plain(text: &str) -> String {
+    let escape = |c: char| if "<>*|".contains(c) { format!("\\{c}") } else { c.to_string() };
+    // What stands between quotes of code is taken as it is.
+    let parts = text.split('`').enumerate();
+    let parts = parts.map(|(i, part)| if i % 2 == 0 { part.chars().map(escape).collect() } else { part.to_string() });
+    parts.collect::<Vec<String>>().join("`")
+}
+
+/// `-w, --weight-bits <BITS>`.
+fn spelled(arg: &Arg) -> String {
+    let short = arg.get_short().map(|c| format!("-{c}"));
+    let long = arg.get_long().map(|l| format!("--{l}"));
+    let name = short.into_iter().chain(long).collect::<Vec<_>>().join(", ");
+    if !arg.get_action().takes_values() {
+        return name;
+    }
+    let values =
+        arg.get_value_names().unwrap_or_default().iter().map(|v| format!("<{v}>")).collect::<Vec<_>>().join(" ");
+    match (arg.is_positional(), arg.is_required_set(), arg.is_require_equals_set()) {
+        (true, true, _) => values,
+        (true, false, _) => format!("[{}]", values.trim_matches(['<', '>'])),
+        (false, _, true) => format!("{name}[={values}]"),
+        (false, ..) => format!("{name} {values}"),
+    }
+}
+
+fn option(text: &mut String, arg: &Arg) {
+    let meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let _ = write!(text, "- `{}`: {}", spelled(arg), plain(&meaning));
+    let values = arg.get_possible_values();
+    let values: Vec<String> =
+        values.iter().filter(|v| !v.is_hide_set()).map(|v| format!("`{}`", v.get_name())).collect();
+    if arg.get_action().takes_values() && !values.is_empty() {
+        let _ = write!(text, " ({})", values.join(", "));
+    }
+    let default: Vec<String> = arg.get_default_values().iter().map(|v| format!("`{}`", v.to_string_lossy())).collect();
+    if arg.get_action().takes_values() && !default.is_empty() {
+        let _ = write!(text, " [default: {}]", default.join(", "));
+    }
+    text.push('\n');
+}
+
+fn command(text: &mut String, command: &Command) {
+    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let mut usage = command.clone();
+    let usage = usage.render_usage().to_string();
+    let _ = write!(text, "\n## {name}\n\n{}.\n\nUsage: `{}`\n", plain(&about), usage.trim_start_matches("Usage: "));
+    let mut groups: Vec<(&str, Vec<&Arg>)> = Vec::new();
+    for arg in command.get_arguments().filter(|a| !["help", "version", "quiet"].contains(&a.get_id().as_str())) {
+        let title = arg.get_help_heading().unwrap_or(if arg.is_positional() { "Arguments" } else { "Options" });
+        match groups.iter_mut().find(|g| g.0 == title) {
+            Some(group) => group.1.push(arg),
+            None => groups.push((title, vec![arg])),
+        }
+    }
+    for (title, args) in groups {
+        let _ = write!(text, "\n**{title}**\n\n");
+        args.into_iter().for_each(|arg| option(text, arg));
+    }
+    let (examples, notes) = help::behind_options(command);
+    if !examples.is_empty() {
+        text.push_str("\n**Examples**\n");
+    }
+    shown(text, &examples);
+    for note in notes {
+        let _ = write!(text, "\n{}\n", plain(&note));
+    }
+}
+
+fn shown(text: &mut String, examples: &[help::Example]) {
+    for help::Example { command, remark } in examples {
+        if !remark.is_empty() {
+            let _ = write!(text, "\n{}:\n", plain(remark));
+        }
+        let _ = write!(text, "\n```console\n$ {command}\n```\n");
+    }
+}
+
+fn commands() -> String {
+    let mut program = Cli::command().disable_help_subcommand(true);
+    program.build();
+    let mut text = String::from(
+        "# Commands\n\n\
+        Every command with all its options, their meaning and defaults. This page is written by the program itself (a test \
+        keeps it fresh); `qdrop help COMMAND` and the manual pages of `qdrop man` say the same.\n\n\
+        Results go to stdout, progress to stderr; every command takes `-q` (`--quiet`), which leaves progress out. Exit \
+        status: 0 done, 1 a stated threshold was missed, 2 error, 130 interrupted.\n",
+    );
+    shown(&mut text, &help::behind_options(&program).0);
+    program.get_subcommands().for_each(|c| command(&mut text, c));
+    text
+}
+
+fn recipe() -> String {
+    let mut text = String::from(
+        "# Recipes\n\n\
+        Every option of a recipe with its default. A recipe is a TOML file; it may leave out whatever it likes, and what is \
+        typed on the command line overrides it. `qdrop recipe` prints one to start from, and `--recipe` gives it to a \
+        command. Unknown keys are refused. This page is written by the program itself (a test keeps it fresh).\n",
+    );
+    let toml = Recipe::default_toml().unwrap();
+    let (mut about, mut rows) = (Vec::new(), 0);
+    for line in toml.lines().skip(1) {
+        let (set, rest) = line.strip_prefix("# ").map_or((true, line), |rest| (false, rest));
+        let word = |s: &str| s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if let Some((key, value)) = rest.split_once(" = ").filter(|(key, _)| word(key)) {
+            if rows == 0 {
+                text.push_str("\n| option | default | meaning |\n|---|---|---|\n");
+            }
+            rows += 1;
+            let value = if set { format!("`{value}`") } else { format!("not set, such as `{value}`") };
+            let _ = writeln!(text, "| `{key}` | {value} | {} |", plain(&about.join(" ")));
+            about.clear();
+        } else if rest.starts_with('[') {
+            let about = std::mem::take(&mut about).join(" ");
+            let _ = writeln!(text, "\n## `{rest}`");
+            // Some sections say no more than their name.
+            if !about.trim_end_matches('.').eq_ignore_ascii_case(rest.trim_matches(['[', ']'])) {
+                let _ = write!(text, "\n{}\n", plain(&about));
+            }
+            rows = 0;
+        } else if !rest.is_empty() {
+            about.push(rest.to_string());
+        }
+    }
+    text
+}
+
+#[test]
+fn pages_are_as_the_program_says() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    for (name, text) in [("commands.md", commands()), ("recipe.md", recipe())] {
+        let path = docs.join(name);
+        if std::env::var_os("QDROP_UPDATE_REFERENCE").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let old = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+        assert!(old == text, "docs/{name} is stale: run this test with QDROP_UPDATE_REFERENCE=1");
+    }
+}
