@@ -16,6 +16,7 @@ mod page;
 mod world;
 
 use page::{Page, Shown, alike, pages, root};
+use qdrop::plan::{Recipe, Sweep};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -75,6 +76,22 @@ impl World {
             let more = format!("--calib calib --input {input} -w {bits} -a 4 --method rtn --samples 4");
             let output = run(dir.path(), &format!("qdrop quantize {name}.onnx {more}"));
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        // Sweeps are those that pages show and that lie beside the page on ablations, with few iterations.
+        let grid = pages().into_iter().find(|p| p.name == "docs/sweep.md").expect("a page on sweeps");
+        let grid = grid.fences.iter().find(|f| f.language == "toml").expect("a sweep is shown");
+        let grid: String = grid.lines.iter().map(|(_, l)| format!("{l}\n")).collect();
+        let mut sweeps = vec![("qdrop-demo/grid.toml".to_string(), grid.clone())];
+        sweeps.push(("sweep.toml".into(), grid.replace("demo.onnx", "resnet20.onnx")));
+        for file in files(&root().join("docs/ablations")).into_iter().filter(|f| f.extension() == Some("toml".as_ref()))
+        {
+            let name = file.file_name().unwrap().to_string_lossy().into_owned();
+            sweeps.push((name, std::fs::read_to_string(file).unwrap()));
+        }
+        for (name, text) in sweeps {
+            let text = text.replace("method.iterations = 300", "method.iterations = 3");
+            let text = text.replace("method.preset = \"fast\"", "method.iterations = 3");
+            std::fs::write(dir.path().join(name), text).unwrap();
         }
         let before = files(dir.path());
         World { dir, demo: String::from_utf8(demo.stdout).unwrap(), before }
@@ -180,7 +197,10 @@ fn recipes_that_are_shown_are_recipes() {
     for page in pages() {
         for fence in page.fences.iter().filter(|f| f.language == "toml") {
             let text: String = fence.lines.iter().map(|(_, l)| format!("{l}\n")).collect();
-            let read = qdrop::plan::Recipe::from_toml(&text);
+            let read = match text.contains("[[axis]]") {
+                true => Sweep::from_toml(&text).and_then(|s| s.runs(Path::new(""))).map(drop),
+                false => Recipe::from_toml(&text).map(drop),
+            };
             assert!(read.is_ok(), "{}: {}\n{text}", page.name, read.unwrap_err());
         }
     }

@@ -215,10 +215,13 @@ fn charts(trials: &[Trial], groups: &[Group], main: &str) -> Vec<Markup> {
         }
         chart.draw()
     };
-    let mut found = vec![
-        scatter("Accuracy against size of the weights", Axis::log("KiB"), &|t| t.weight_bytes as f64 / 1024.0),
-        scatter("Accuracy against time", Axis::log("seconds"), &|t| t.seconds),
-    ];
+    let mut found = Vec::new();
+    // Sizes differ where bits do.
+    if trials.iter().any(|t| t.weight_bytes != trials[0].weight_bytes) {
+        let size = |t: &Trial| t.weight_bytes as f64 / 1024.0;
+        found.push(scatter("Accuracy against size of the weights", Axis::log("KiB"), &size));
+    }
+    found.push(scatter("Accuracy against time", Axis::log("seconds"), &|t| t.seconds));
     for (a, name) in names.iter().enumerate() {
         let numbers: Option<Vec<f64>> = groups.iter().map(|g| g.cases[a].parse().ok()).collect();
         let Some(numbers) = numbers.filter(|_| count(a) > 2) else { continue };
@@ -264,7 +267,7 @@ mod tests {
             cases: vec![case("bits", bits, false), case("keep", keep, false), case("seed", seed, true)],
             float: Score::new(10, [("top1", 90.0), ("top5", 99.0)]),
             result: Score::new(10, [("top1", top1), ("top5", 95.0)]),
-            weight_bytes: 2048,
+            weight_bytes: if bits == "W2A2" { 2048 } else { 4096 },
             seconds: 4.0,
             report: Report::new(MethodName::Qdrop),
         }
