@@ -213,8 +213,9 @@ fn commands_and_options_that_are_named_exist() {
     for name in &names {
         options.extend(long_options(&printed(&[name, "--help"])));
     }
-    // Of cargo.
-    options.extend(["--no-default-features", "--release", "--test"].map(str::to_string));
+    // Of cargo and of trtexec.
+    let others = ["--no-default-features", "--release", "--test", "--int8", "--stronglyTyped"];
+    options.extend(others.map(str::to_string));
     for page in pages() {
         for (at, code) in page.inline_code() {
             if let Some(word) = code.strip_prefix("qdrop ").and_then(|rest| rest.split(' ').next()) {
