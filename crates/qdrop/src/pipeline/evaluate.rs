@@ -71,7 +71,7 @@ pub fn compare(
             Ok(())
         },
     )?;
-    Ok(finish(&reference, &distances))
+    Ok(finish(reference, &distances))
 }
 
 /// Distance of every float value that `a` (the reference, simplified) computes and `recorded` holds under its name, as
@@ -109,7 +109,7 @@ pub fn compare_recorded(
                 let theirs = recorded.get(first + i)?;
                 for ((d, x), &place) in distances.iter_mut().zip(&values).zip(&places) {
                     let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
-                    d.add(&*x.row(i)?, &theirs[place].to_f32()?).map_err(at)?;
+                    d.add(&x.row(i)?, &theirs[place].to_f32()?).map_err(at)?;
                 }
             }
             Ok(())

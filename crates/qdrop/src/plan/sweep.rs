@@ -113,7 +113,7 @@ impl Sweep {
         if let Some(twice) = self.axis.iter().find(|a| !seen.insert(&a.name)) {
             return Err(Error::recipe("two axes have one name").at(axis_place(&twice.name)));
         }
-        for name in self.average.iter().flatten().filter(|n| !seen.contains(n)) {
+        if let Some(name) = self.average.iter().flatten().find(|n| !seen.contains(n)) {
             return Err(Error::recipe(format!("`average` names the axis `{name}`, which the sweep does not have")));
         }
         let count = axes.iter().try_fold(1usize, |n, cases| n.checked_mul(cases.len()));
