@@ -249,7 +249,6 @@ pub struct Eval {
 Examples:
   qdrop compare model.onnx model.w4a4.onnx --data calib/ --input imagenet --samples 64
 
-
 Values of the same name are compared, so both files should come from one export. An .npz file holds values that another \
 runtime computed for the same samples: arrays named after them, samples along the first axis.")]
 pub struct Compare {

@@ -18,7 +18,7 @@ pub fn run(args: &Man) -> Result<Outcome> {
     let commands: Vec<&Command> = std::iter::once(&program).chain(program.get_subcommands()).collect();
     for command in &commands {
         let path = dir.join(format!("{}.1", name(command)));
-        std::fs::write(&path, page(command)?).map_err(|e| Error::io(&path, e))?;
+        out::file(&path, &page(command)?)?;
     }
     out::print(&format!("{} manual pages written to {}", commands.len(), dir.display()))?;
     Ok(Outcome::Done)

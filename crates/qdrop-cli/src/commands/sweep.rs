@@ -23,7 +23,7 @@ pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
     }
     let folder = args.output_dir.clone().unwrap_or_else(|| default_folder(&args.sweep));
     let place = Place { folder: folder.clone(), sweep: text, file: args.sweep.clone(), title: title(&args.sweep) };
-    let keys = runs.iter().map(pipeline::run_key).collect::<Result<Vec<_>>>()?;
+    let keys = pipeline::run_keys(&runs).map_err(|e| e.at(args.sweep.display()))?;
     if args.list {
         return list(&runs, &keys, &place, args.format);
     }
@@ -46,7 +46,8 @@ pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
     let mut sink = progress::sink(quiet);
     let sink = sink.as_mut();
     let mut found = HashMap::new();
-    let open: Vec<usize> = chosen.into_iter().filter(|&i| place.find(&runs[i], &keys[i]).is_none()).collect();
+    let mut done = place.all(&runs, &keys);
+    let open: Vec<usize> = chosen.into_iter().filter(|&i| done[i].is_none()).collect();
     let (start, mut failed) = (Instant::now(), Vec::new());
     for (n, &i) in open.iter().enumerate() {
         let run = &runs[i];
@@ -59,7 +60,10 @@ pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
         };
         sink.event(&Event::Note { message: format!("run {} of {}: {}{left}", n + 1, open.len(), run.name) });
         match perform(run, &keys[i], &place, args.keep_models, &mut found, sink) {
-            Ok(trial) => place.keep(&trial)?,
+            Ok(trial) => {
+                place.keep(&trial)?;
+                done[i] = Some(trial);
+            }
             Err(error) if error.kind() == Kind::Interrupted => {
                 return Err(error.hint("the same command goes on with the run that was stopped"));
             }
@@ -68,9 +72,10 @@ pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
                 failed.push((run.name.clone(), error));
             }
         }
-        place.write(&runs, &keys)?;
+        place.write(&runs, &done)?;
     }
-    let trials = place.write(&runs, &keys)?;
+    // Others may have run in the meantime.
+    let trials = place.write(&runs, &place.all(&runs, &keys))?;
     match args.format {
         Print::Json => out::json(&trials)?,
         Print::Text => {
@@ -143,15 +148,16 @@ impl Place {
         out::file(&self.of(&trial.name, "json"), &text)
     }
 
-    /// Writes table and page of all runs that are there, and returns these.
-    fn write(&self, runs: &[SweepRun], keys: &[String]) -> Result<Vec<Trial>> {
-        let (mut trials, mut missing) = (Vec::new(), Vec::new());
-        for (run, key) in runs.iter().zip(keys) {
-            match self.find(run, key) {
-                Some(trial) => trials.push(trial),
-                None => missing.push(run.name.clone()),
-            }
-        }
+    /// What is there of each run.
+    fn all(&self, runs: &[SweepRun], keys: &[String]) -> Vec<Option<Trial>> {
+        runs.iter().zip(keys).map(|(run, key)| self.find(run, key)).collect()
+    }
+
+    /// Writes table and page of the runs that are `done`, and returns these.
+    fn write(&self, runs: &[SweepRun], done: &[Option<Trial>]) -> Result<Vec<Trial>> {
+        let trials: Vec<Trial> = done.iter().flatten().cloned().collect();
+        let missing = runs.iter().zip(done).filter(|(_, trial)| trial.is_none());
+        let missing: Vec<String> = missing.map(|(run, _)| run.name.clone()).collect();
         out::file(&self.folder.join("sweep.csv"), &Trial::csv(&trials)?)?;
         let command = format!("qdrop sweep {}", self.file.file_name().unwrap_or_default().to_string_lossy());
         let page = Trial::page(&self.title, &trials, &self.sweep, &command, &missing);
@@ -225,7 +231,7 @@ fn written(path: &Path, shapes: &[Vec<usize>]) -> Result<Graph> {
 }
 
 fn list(runs: &[SweepRun], keys: &[String], place: &Place, format: Print) -> Result<Outcome> {
-    let done: Vec<bool> = runs.iter().zip(keys).map(|(run, key)| place.find(run, key).is_some()).collect();
+    let done: Vec<bool> = place.all(runs, keys).iter().map(Option::is_some).collect();
     if format == Print::Json {
         let view = |(i, (run, done)): (usize, (&SweepRun, &bool))| serde_json::json!({ "index": i, "name": run.name, "cases": run.cases, "done": done });
         out::json(&runs.iter().zip(&done).enumerate().map(view).collect::<Vec<_>>())?;

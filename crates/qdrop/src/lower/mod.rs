@@ -253,8 +253,8 @@ fn quantize_again(
         let name = format!("{}_again", graph.value(operand).name);
         let real = graph.add_value(&format!("{name}_dequantized"), fact);
         let dtype = container(output, Role::Activation, sites[site].bits());
-        for chain in quantizer(graph, &name, operand, real, &sites[site], dtype)? {
-            insertions.before(node, chain);
+        for part in quantizer(graph, &name, operand, real, &sites[site], dtype)? {
+            insertions.before(node, part);
         }
         let reader = &mut graph.nodes[node.0 as usize];
         reader.inputs.iter_mut().filter(|v| **v == Some(operand)).for_each(|v| *v = Some(real));

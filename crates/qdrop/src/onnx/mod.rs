@@ -47,16 +47,19 @@ pub fn read(path: &Path) -> Result<Graph> {
     reader::read(&bytes, &directories(path)).map_err(|e| e.at(format!("file {}", path.display())))
 }
 
-/// Bytes that the model at `path` takes: the file and the files with external data that it names.
-pub fn size_on_disk(path: &Path) -> Result<u64> {
+/// The files that the model at `path` takes: its own, and those with external data that it names.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e).hint("give the path of an ONNX model"))?;
     let place = |e: Error| e.at(format!("file {}", path.display()));
     let mut model = reader::decode(&bytes).map_err(place)?;
-    let mut size = bytes.len() as u64;
-    for file in external::files(&mut model, &directories(path)).map_err(place)? {
-        size += std::fs::metadata(&file).map_err(|e| Error::io(&file, e))?.len();
-    }
-    Ok(size)
+    let external = external::files(&mut model, &directories(path)).map_err(place)?;
+    Ok([path.to_path_buf()].into_iter().chain(external).collect())
+}
+
+/// Bytes that the [`files`] of the model at `path` take.
+pub fn size_on_disk(path: &Path) -> Result<u64> {
+    let size = |file: &PathBuf| std::fs::metadata(file).map(|m| m.len()).map_err(|e| Error::io(file, e));
+    files(path)?.iter().map(size).sum()
 }
 
 /// The operators of the default set: name, the version that introduced it in the form that is read, and the operator

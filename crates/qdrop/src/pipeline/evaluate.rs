@@ -5,7 +5,7 @@ use crate::data::Samples;
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::{Classification, Comparison, Difference, Metrics};
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, ValueId};
 use crate::report::{Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ pub fn compare(
     let (in_a, in_b) = shared(a, b, &shapes)?;
     let names: Vec<&str> = in_a.iter().map(|&v| a.value(v).name.as_str()).collect();
     let mut distances: Vec<Comparison> = names.iter().map(|&n| Comparison::new(n)).collect();
-    let reference = a;
+    let (reference, values) = (a, in_a.clone());
     let (a, b) = (Network::new(a, &shapes, in_a, threads)?, Network::new(b, &shapes, in_b, threads)?);
     each(
         samples,
@@ -71,12 +71,13 @@ pub fn compare(
             Ok(())
         },
     )?;
-    Ok(finish(reference, &distances))
+    Ok(finish(reference, &values, &distances))
 }
 
 /// Distance of every float value that `a` (the reference, simplified) computes and `recorded` holds under its name, as
 /// arrays with one entry per sample, from what `a` computes for `samples`; in the order in which `a` computes them.
-/// Errors: `recorded` has another number of samples, an array whose samples have another size, or none of the names.
+/// Nothing is compared where no name is shared. Errors: `recorded` has another number of samples, or an array whose samples
+/// have another size.
 pub fn compare_recorded(
     a: &Graph,
     recorded: &dyn Samples,
@@ -96,7 +97,7 @@ pub fn compare_recorded(
     let values: Vec<ValueId> = computed(a).filter(|v| known(v) && place(v).is_some()).collect();
     let places: Vec<usize> = values.iter().filter_map(place).collect();
     let mut distances: Vec<Comparison> = values.iter().map(|&v| Comparison::new(&a.value(v).name)).collect();
-    let network = Network::new(a, &shapes, values, threads)?;
+    let network = Network::new(a, &shapes, values.clone(), threads)?;
     each(
         samples,
         network.chunk,
@@ -104,18 +105,19 @@ pub fn compare_recorded(
         Stage::Compare,
         sink,
         |inputs| network.run(inputs),
-        |first, values| {
-            for i in 0..values.first().map_or(0, Rows::len) {
+        |first, ours| {
+            for i in 0..ours.first().map_or(0, Rows::len) {
+                let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
                 let theirs = recorded.get(first + i)?;
-                for ((d, x), &place) in distances.iter_mut().zip(&values).zip(&places) {
-                    let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
-                    d.add(&x.row(i)?, &theirs[place].to_f32()?).map_err(at)?;
+                for ((d, x), &place) in distances.iter_mut().zip(&ours).zip(&places) {
+                    let y = theirs[place].to_f32().map_err(at)?;
+                    d.add(&x.row(i)?, &y).map_err(at)?;
                 }
             }
             Ok(())
         },
     )?;
-    Ok(finish(a, &distances))
+    Ok(finish(a, &values, &distances))
 }
 
 /// Values that nodes compute, in their order.
@@ -123,12 +125,12 @@ fn computed(graph: &Graph) -> impl Iterator<Item = ValueId> {
     graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied())
 }
 
-fn finish(reference: &Graph, distances: &[Comparison]) -> Vec<Difference> {
-    let operator = |name: &str| {
-        let computes = |n: &&Node| n.outputs.iter().flatten().any(|&v| reference.value(v).name == name);
-        reference.nodes.iter().find(computes).map_or(String::new(), |n| n.op.kind().to_string())
-    };
-    distances.iter().map(Comparison::finish).map(|d| Difference { operator: operator(&d.name), ..d }).collect()
+/// The `distances` of `values`, with the operators of `reference` that compute these.
+fn finish(reference: &Graph, values: &[ValueId], distances: &[Comparison]) -> Vec<Difference> {
+    let producers = reference.producers();
+    let operator =
+        |v: &ValueId| producers[v.0 as usize].map_or(String::new(), |id| reference.node(id).op.kind().to_string());
+    values.iter().zip(distances).map(|(v, d)| Difference { operator: operator(v), ..d.finish() }).collect()
 }
 
 /// Values that both graphs compute under one name with one size.
@@ -149,7 +151,7 @@ fn shared(a: &Graph, b: &Graph, shapes: &[Vec<usize>]) -> Result<(Vec<ValueId>, 
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::graph::{Dim, Fact, Op, Unary};
+    use crate::graph::{Dim, Fact, Node, Op, Unary};
     use crate::report::{Event, Silent};
     use crate::tensor::{DType, Tensor};
 

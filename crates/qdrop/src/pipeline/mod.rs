@@ -28,4 +28,4 @@ pub use model::{load, model_bytes, plan, prepare, save};
 pub use quantize::{Quantized, quantize};
 pub use samples::{Checked, check_labels, spread};
 pub use shapes::{declared_shapes, input_shapes};
-pub use work::{WorkDir, run_key};
+pub use work::{WorkDir, run_keys};

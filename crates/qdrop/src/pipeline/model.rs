@@ -25,8 +25,8 @@ pub fn model_bytes(path: &Path) -> Result<u64> {
 }
 
 /// A cleaned copy of `graph`: functions and decided branches in place, constants and shape arithmetic folded, BatchNorm
-/// folded, identities and dead code removed. `sample_shapes` are the shapes of one sample, one per graph input, without the batch axis; `None` takes
-/// what the file declares.
+/// folded, identities and dead code removed. `sample_shapes` are the shapes of one sample, one per graph input, without
+/// the batch axis; `None` takes what the file declares.
 pub fn prepare(graph: &Graph, sample_shapes: Option<&[Vec<usize>]>) -> Result<Graph> {
     let shapes = match sample_shapes {
         None => InputShapes::declared(),

@@ -1,10 +1,12 @@
 //! What a run that was stopped goes on from: solutions of finished units, kept in a directory.
 
 use crate::error::{Error, Kind, Result};
+use crate::onnx;
 use crate::plan::SweepRun;
 use crate::recon::{Problem, RandomDraws, Settings, Solution};
 use crate::tensor::Rows;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,16 +22,32 @@ const LOCK: &str = "lock";
 /// Bytes of the checksum that a file begins with.
 const CHECKSUM: usize = blake3::OUT_LEN;
 
-/// The hash of what a run of a sweep follows from: version, recipe but for what only changes speed, the model's bytes, and
-/// where the samples lie.
-pub fn run_key(run: &SweepRun) -> Result<String> {
-    let mut recipe = run.recipe.clone();
-    (recipe.method.threads, recipe.method.memory) = (0, None);
-    let model = std::fs::read(&run.model).map_err(|e| Error::io(&run.model, e))?;
-    let mut hash = blake3::Hasher::new();
-    hash.update(REVISION).update(blake3::hash(&model).as_bytes()).update(&encode(&recipe)?);
-    hash.update(&encode(&(run.calib.to_string_lossy(), run.eval.to_string_lossy()))?);
-    Ok(hash.finalize().to_hex()[..32].to_string())
+/// Per run of a sweep the hash of what it follows from: version, recipe but for what only changes speed, the bytes of the
+/// model and of its external data, and where the samples lie.
+pub fn run_keys(runs: &[SweepRun]) -> Result<Vec<String>> {
+    let mut models: HashMap<&Path, blake3::Hash> = HashMap::new();
+    let mut keys = Vec::with_capacity(runs.len());
+    for run in runs {
+        if !models.contains_key(run.model.as_path()) {
+            models.insert(&run.model, hash_of_model(&run.model)?);
+        }
+        let mut recipe = run.recipe.clone();
+        (recipe.method.threads, recipe.method.memory) = (0, None);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(REVISION).update(models[run.model.as_path()].as_bytes()).update(&encode(&recipe)?);
+        hasher.update(&encode(&(run.calib.to_string_lossy(), run.eval.to_string_lossy()))?);
+        keys.push(hasher.finalize().to_hex()[..32].to_string());
+    }
+    Ok(keys)
+}
+
+fn hash_of_model(path: &Path) -> Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    for file in onnx::files(path)? {
+        let open = File::open(&file).map_err(|e| Error::io(&file, e))?;
+        hasher.update_reader(open).map_err(|e| Error::io(&file, e))?;
+    }
+    Ok(hasher.finalize())
 }
 
 /// A directory of solutions, each under the hash of everything it follows from: the unit's problem with all samples, the

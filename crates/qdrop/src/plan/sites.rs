@@ -39,6 +39,7 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Vec<Site> 
     let position = |v: ValueId| (view.producers[v.0 as usize].map_or(0, |id| id.0 + 1), v);
     let mut drafts: Vec<(ValueId, Draft)> = drafts.into_iter().collect();
     drafts.sort_by_key(|&(v, _)| position(v));
+    let nonnegative = view.nonnegative();
     let mut sites = Vec::new();
     for (value, draft) in drafts {
         let mut bits = match () {
@@ -57,7 +58,7 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Vec<Site> 
         let symmetric = match recipe.output.target.zero() {
             Zero::Wished => symmetric,
             Zero::Middle => true,
-            Zero::BySign => !view.nonnegative(value),
+            Zero::BySign => !nonnegative[value.0 as usize],
         };
         let grid = GridSpec { bits, symmetric, observer: a.observer, percentile: a.percentile };
         let name = view.graph.value(value).name.clone();

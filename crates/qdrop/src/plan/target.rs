@@ -327,4 +327,25 @@ mod tests {
         let consumer = symmetry(Target::Qonnx, Placement::Consumer);
         assert_eq!(consumer, (vec![true, false, true, false, true, true, true], true));
     }
+
+    #[test]
+    fn joins_of_one_value_are_followed_once() {
+        let mut b = Builder::new();
+        let x = b.images(3, 4);
+        let mut x = b.conv_relu("stem", x, 3, 4, 3);
+        let mut half = window(vec![]);
+        (half.kernel, half.strides) = (vec![2, 1], vec![2, 1]);
+        // Twice as many ways to the front with each.
+        for _ in 0..60 {
+            x = b.node(Op::Concat { axis: 2 }, &[x, x]);
+            x = b.node(Op::MaxPool { window: half.clone(), ceil_mode: false }, &[x]);
+        }
+        let y = b.head(x, 4);
+        let graph = b.finish(&[y]);
+        let mut recipe = recipe(Target::Qonnx, 8, 8);
+        recipe.activations.placement = Placement::Consumer;
+        let shapes = crate::passes::InputShapes::declared().concrete(&graph, 1).unwrap();
+        let plan = plan(&graph, &crate::engine::facts::infer(&graph, &shapes).unwrap(), &recipe).unwrap();
+        assert_eq!(plan.sites.iter().map(|s| s.grid.symmetric).collect::<Vec<_>>(), [true, false]);
+    }
 }

@@ -242,10 +242,22 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whether no element of `v` can be below 0, by the operator that makes it or by those before that only move its
-    /// elements.
-    pub fn nonnegative(&self, v: ValueId) -> bool {
-        let Some(id) = self.producers[v.0 as usize] else { return false };
+    /// Per value: none of its elements can be below 0, by the operator that makes it or by those before that only move
+    /// its elements.
+    pub fn nonnegative(&self) -> Vec<bool> {
+        let mut found = vec![false; self.graph.values.len()];
+        // Nodes come after what they read.
+        for id in self.graph.node_ids() {
+            let makes = self.makes_nonnegative(id, &found);
+            for v in self.graph.node(id).outputs.iter().flatten() {
+                found[v.0 as usize] = makes;
+            }
+        }
+        found
+    }
+
+    /// Whether no result of a node can be below 0, where none of `operands` that are marked is.
+    fn makes_nonnegative(&self, id: NodeId, operands: &[bool]) -> bool {
         let node = self.graph.node(id);
         match &node.op {
             Op::Unary(Unary::Relu | Unary::Sigmoid | Unary::HardSigmoid { .. } | Unary::Softplus) => true,
@@ -258,7 +270,7 @@ impl<'a> View<'a> {
             Op::Pad { .. } | Op::Resize(_) => false,
             _ if self.role(id) == Role::Movement => {
                 let mut moved = node.inputs.iter().flatten().filter(|v| self.is_float(**v)).peekable();
-                moved.peek().is_some() && moved.all(|&v| self.nonnegative(v))
+                moved.peek().is_some() && moved.all(|v| operands[v.0 as usize])
             }
             _ => false,
         }

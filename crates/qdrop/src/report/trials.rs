@@ -63,7 +63,11 @@ fn spread(values: &[f64]) -> Option<Spread> {
 
 impl Group<'_> {
     fn metric(&self, name: &str) -> Option<Spread> {
-        spread(&self.trials.iter().filter_map(|t| t.result.metrics.get(name).copied()).collect::<Vec<_>>())
+        self.score(name, |t| &t.result)
+    }
+
+    fn score(&self, name: &str, of: impl Fn(&Trial) -> &Score) -> Option<Spread> {
+        spread(&self.trials.iter().filter_map(|t| of(t).metrics.get(name).copied()).collect::<Vec<_>>())
     }
 
     fn mean(&self, of: impl Fn(&Trial) -> f64) -> f64 {
@@ -116,12 +120,11 @@ impl Trial {
             let mut row: Vec<String> = group.cases.iter().map(|c| c.to_string()).collect();
             row.push(group.trials.len().to_string());
             for name in &names {
-                let float = group.mean(|t| t.float.metrics.get(*name).copied().unwrap_or(f64::NAN));
+                let mean = |s: Option<Spread>| s.map_or(String::new(), |s| format!("{:.2}", s.mean));
                 let value = group.metric(name);
-                row.push(value.map_or(String::new(), |s| format!("{:.2}", s.mean)));
                 let many = value.filter(|_| group.trials.len() > 1);
-                row.push(many.map_or(String::new(), |s| format!("{:.2}", s.deviation)));
-                row.push(format!("{float:.2}"));
+                let deviation = many.map_or(String::new(), |s| format!("{:.2}", s.deviation));
+                row.extend([mean(value), deviation, mean(group.score(name, |t| &t.float))]);
             }
             row.push(bytes(group.mean(|t| t.weight_bytes as f64).round() as u64));
             row.push(duration(group.mean(|t| t.seconds)));
