@@ -114,7 +114,7 @@ pub struct Plan {
     #[command(flatten)]
     pub input: Input,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = None)]
     pub format: Print,
 }
 
@@ -154,7 +154,7 @@ pub struct Quantize {
     #[command(flatten)]
     pub input: Input,
     /// How to print the report (the format of the written file is --file-format)
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = None)]
     pub format: Print,
 }
 
@@ -233,13 +233,13 @@ pub struct Eval {
     #[command(flatten)]
     pub run: Run,
     /// Exit with status 1 when a metric is below this percentage; may be given for several metrics
-    #[arg(long, value_name = "METRIC=PERCENT", value_parser = threshold)]
+    #[arg(long, value_name = "METRIC=PERCENT", value_parser = threshold, help_heading = None)]
     pub min: Vec<(String, f64)>,
     /// The same as --min top1=PERCENT
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = None)]
     pub min_top1: Option<f64>,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = None)]
     pub format: Print,
 }
 
@@ -264,7 +264,7 @@ pub struct Compare {
     #[command(flatten)]
     pub run: Run,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = None)]
     pub format: Print,
 }
 
@@ -286,7 +286,7 @@ pub struct Bench {
     #[command(flatten)]
     pub wish: Wish,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = None)]
     pub format: Print,
 }
 
@@ -348,13 +348,13 @@ pub struct Man {
 #[derive(Debug, Args)]
 pub struct Run {
     /// Use at most this many samples, spread evenly over the set
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = None)]
     pub samples: Option<usize>,
     /// Threads; 0 takes all cores
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = None)]
     pub threads: usize,
     /// Recipe whose [input] part says how images are prepared
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = None)]
     pub recipe: Option<PathBuf>,
 }
 
@@ -465,8 +465,6 @@ pub enum Symmetric {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Images")]
 pub struct Input {
-    #[command(flatten)]
-    pub text: Text,
     /// Preset: imagenet (resize 256, crop 224, mean and std), imagenet-norm (mean and std only), none
     #[arg(long, value_name = "PRESET")]
     pub input: Option<String>,
@@ -494,6 +492,8 @@ pub struct Input {
     /// Leave out images that cannot be read, counting them, instead of stopping
     #[arg(long)]
     pub skip_bad: bool,
+    #[command(flatten)]
+    pub text: Text,
 }
 
 /// How text becomes network input; each overrides the recipe.
@@ -555,6 +555,25 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Titles stick to all that follows.
+    #[test]
+    fn options_stand_below_their_titles() {
+        for command in Cli::command().get_subcommands() {
+            let title = |name: &str| command.get_arguments().find(|a| a.get_id() == name).map(|a| a.get_help_heading());
+            for (name, want) in [
+                ("format", None),
+                ("threads", Some("Quantization").filter(|_| title("weights").is_some())),
+                ("min", None),
+                ("samples", Some("Quantization").filter(|_| title("weights").is_some())),
+                ("resize", Some("Images")),
+                ("task", Some("Text")),
+                ("weights", Some("Quantization")),
+            ] {
+                assert!(title(name).is_none_or(|got| got == want), "{} {name}: {:?}", command.get_name(), title(name));
+            }
+        }
     }
 
     #[test]

@@ -8,13 +8,29 @@ use qdrop::plan::Recipe;
 use std::fmt::Write;
 use std::path::Path;
 
-/// What Markdown would take for itself in `text`.
+/// `text` as Markdown: characters that it would take for itself are escaped, options are code.
 fn plain(text: &str) -> String {
     let escape = |c: char| if "<>*|".contains(c) { format!("\\{c}") } else { c.to_string() };
+    let word = |word: &str| {
+        let end = word.len() - word.chars().rev().take_while(|c| ",.;:)".contains(*c)).count();
+        let start = word.find(|c| c != '(').unwrap_or(end);
+        match word.get(start..end) {
+            Some(option) if option.starts_with("--") => format!("{}`{option}`{}", &word[..start], &word[end..]),
+            _ => word.chars().map(escape).collect(),
+        }
+    };
     // What stands between quotes of code is taken as it is.
-    let parts = text.split('`').enumerate();
-    let parts = parts.map(|(i, part)| if i % 2 == 0 { part.chars().map(escape).collect() } else { part.to_string() });
+    let parts = text.split('`').enumerate().map(|(i, part)| match i % 2 {
+        0 => part.split(' ').map(word).collect::<Vec<_>>().join(" "),
+        _ => part.to_string(),
+    });
     parts.collect::<Vec<String>>().join("`")
+}
+
+/// `text` with a capital in front.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
 /// `-w, --weight-bits <BITS>`.
@@ -82,7 +98,7 @@ fn command(text: &mut String, command: &Command) {
 fn shown(text: &mut String, examples: &[help::Example]) {
     for help::Example { command, remark } in examples {
         if !remark.is_empty() {
-            let _ = write!(text, "\n{}:\n", plain(remark));
+            let _ = write!(text, "\n{}:\n", capital(&plain(remark)));
         }
         let _ = write!(text, "\n```console\n$ {command}\n```\n");
     }
