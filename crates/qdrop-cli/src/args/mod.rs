@@ -1,0 +1,124 @@
+//! The command line as typed: what may be written, what each word means, and examples.
+
+mod commands;
+mod options;
+mod values;
+
+pub use commands::*;
+pub use options::*;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const ABOUT: &str = "Quantize a trained ONNX network to 2-8 bit weights and activations, without training data labels";
+
+const EXAMPLES: &str = "\
+Examples:
+  qdrop demo                                        see the whole job on a built-in network
+  qdrop plan model.onnx -w 4 -a 4                   what would be done, before any data is read
+  qdrop quantize model.onnx --calib images/ --input imagenet -w 4 -a 4 -o model.w4a4.onnx
+  qdrop eval model.w4a4.onnx --data test/ --input imagenet  measure the written file
+  qdrop compare model.onnx model.w4a4.onnx --data images/ --input imagenet
+
+Results go to stdout, progress to stderr.
+Exit status: 0 done, 1 a stated threshold was missed, 2 error, 130 interrupted.";
+
+/// Whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "qdrop", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// No progress on stderr
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show a network's inputs, outputs, operators and size
+    Inspect(Inspect),
+    /// Show what quantize would do: units, layers, sites, bits, memory, what stays float and why
+    Plan(Plan),
+    /// Quantize a network
+    Quantize(Box<Quantize>),
+    /// Run a grid of bits, methods, seeds and any other options, and show the runs side by side
+    Sweep(Sweep),
+    /// Measure a network's accuracy on labelled samples
+    Eval(Eval),
+    /// Show how far the values of two networks, or of another runtime, lie apart
+    Compare(Compare),
+    /// Measure how fast this machine solves a network's units, without data
+    Bench(Box<Bench>),
+    /// Print a recipe with every option, its meaning and its default
+    #[command(after_help = "\
+Examples:
+  qdrop recipe
+
+Save what it prints, change what you like, and give the file to a command with --recipe. A recipe may leave out any \
+option; what is typed on the command line overrides it.")]
+    Recipe,
+    /// Quantize a small built-in network by four methods and show the accuracies
+    Demo(Demo),
+    /// Print the completion script of a shell
+    Completions(Completions),
+    /// Print the manual page, or write one page per command into a directory
+    Man(Man),
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Print {
+    /// Tables for people
+    #[default]
+    Text,
+    /// One JSON document for programs
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Titles stick to all that follows.
+    #[test]
+    fn options_stand_below_their_titles() {
+        for command in Cli::command().get_subcommands() {
+            let title = |name: &str| command.get_arguments().find(|a| a.get_id() == name).map(|a| a.get_help_heading());
+            for (name, want) in [
+                ("format", None),
+                ("threads", Some("Quantization").filter(|_| title("weights").is_some())),
+                ("min", None),
+                ("samples", Some("Quantization").filter(|_| title("weights").is_some())),
+                ("resize", Some("Images")),
+                ("task", Some("Text")),
+                ("weights", Some("Quantization")),
+            ] {
+                assert!(title(name).is_none_or(|got| got == want), "{} {name}: {:?}", command.get_name(), title(name));
+            }
+        }
+    }
+
+    #[test]
+    fn the_documented_forms_parse() {
+        for line in [
+            "quantize resnet20.onnx --calib calib/ --input imagenet-norm -w 2 -a 4 --method qdrop --iters 2000 --seed 0 -o out.onnx",
+            "quantize mobilenetv2.onnx --calib calib.csv --input imagenet -w 4 -a 4 --lambda 0.1 -o out.onnx --eval eval.csv",
+            "eval out.onnx --data test/ --input imagenet-norm --format json",
+            "plan resnet20.onnx -w 4 -a 4 --format json",
+            "quantize m.onnx --calib c --symmetric --first-output-8bit --mean -0.5,0,0.5 --color bgr --file-format qdq",
+            "quantize m.onnx --calib train.tsv --task SST-2 --tokenizer t.json --max-length 64 --eval dev.tsv",
+            "eval m.onnx --data dev.json --task squad --doc-stride 64 --min f1=80 --min exact_match=70",
+            "quantize m.onnx --calib c --symmetric=weights --first-output-8bit=false --observer min-max -q",
+        ] {
+            let words = std::iter::once("qdrop").chain(line.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+}

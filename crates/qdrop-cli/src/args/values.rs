@@ -1,0 +1,38 @@
+//! Values of options as typed.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+/// Parses one of `names`, the names that `T` has in recipes.
+pub fn names<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: serde::de::DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|s| serde_json::from_value::<T>(serde_json::Value::String(s)))
+}
+
+/// Parses a shape without open sizes.
+pub fn shape(text: &str) -> Result<Vec<usize>, String> {
+    let parsed: Result<Vec<usize>, _> = text.split(',').map(|d| d.trim().parse::<usize>()).collect();
+    match parsed {
+        Ok(shape) if shape.iter().all(|&d| d > 0) => Ok(shape),
+        _ => Err("expected sizes above 0 separated by commas, such as 1,3,224,224".into()),
+    }
+}
+
+/// Parses a percentage of 0 to 100.
+pub fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(p) if (0.0..=100.0).contains(&p) => Ok(p),
+        _ => Err("expected a percentage from 0 to 100".into()),
+    }
+}
+
+/// Parses `METRIC=PERCENT`.
+pub fn threshold(text: &str) -> Result<(String, f64), String> {
+    let (metric, least) = text.split_once('=').ok_or("expected a metric and a percentage, such as accuracy=85")?;
+    // Correlations may be negative.
+    match least.parse::<f64>() {
+        Ok(least) if (-100.0..=100.0).contains(&least) => Ok((metric.to_string(), least)),
+        _ => Err("expected a percentage from -100 to 100".into()),
+    }
+}
