@@ -12,6 +12,7 @@ const CAPACITY: usize = 1 << 16;
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
     count: u64,
+    zeros: u64,
     bad: u64,
     range: Option<(f32, f32)>,
     store: Store,
@@ -77,6 +78,7 @@ impl Observation {
             return self.add(&values);
         }
         self.count += other.count;
+        self.zeros += other.zeros;
         self.range = join(self.range, other.range);
         let (Store::Histogram(mine), Some(range)) = (&mut self.store, self.range) else { return };
         mine.cover(range);
@@ -94,6 +96,7 @@ impl Observation {
         let chunk = values.iter().fold((values[0], values[0]), |(a, b), &v| (a.min(v), b.max(v)));
         self.range = join(self.range, Some(chunk));
         self.count += values.len() as u64;
+        self.zeros += values.iter().filter(|v| **v == 0.0).count() as u64;
         let Some(range) = self.range else { return };
         match &mut self.store {
             Store::Exact(kept) if kept.len() + values.len() <= CAPACITY => kept.extend_from_slice(values),
@@ -114,12 +117,17 @@ impl Observation {
     #[cfg(test)]
     pub(super) fn exact_for_test(values: Vec<f32>) -> Self {
         let range = Some((values[0], values[values.len() - 1]));
-        Observation { count: values.len() as u64, bad: 0, range, store: Store::Exact(values) }
+        Observation { count: values.len() as u64, range, store: Store::Exact(values), ..Observation::default() }
     }
 
     /// How many finite values were seen.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// How many of them were 0.
+    pub(super) fn zeros(&self) -> u64 {
+        self.zeros
     }
 
     /// The smallest and largest value seen; an error when there was none, or when NaN or infinities were seen.
