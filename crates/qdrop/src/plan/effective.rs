@@ -87,6 +87,23 @@ impl Recipe {
             granularity: self.units.granularity.unwrap_or(granularity),
         }
     }
+
+    /// The same recipe with everything written out that its preset and its method decide.
+    pub fn explicit(&self) -> Recipe {
+        let e = self.resolved();
+        let mut recipe = self.clone();
+        let (activations, method) = (&mut recipe.activations, &mut recipe.method);
+        activations.equalize_samples = Some(e.equalize_samples);
+        activations.refine_samples = Some(e.refine_samples);
+        method.iterations = Some(e.iterations);
+        (method.input_keep, method.activation_keep) = (Some(e.input_keep), Some(e.activation_keep));
+        (method.rounding_lr, method.scale_lr) = (Some(e.rounding_lr), Some(e.scale_lr));
+        (method.learn_scales, method.learn_biases) = (Some(e.scale_lr > 0.0), Some(e.learn_biases));
+        (method.stop_settled, method.weigh_outputs) = (Some(e.stop_settled), Some(e.weigh_outputs));
+        method.tune_iterations = Some(e.tune_iterations);
+        recipe.units.granularity = Some(e.granularity);
+        recipe
+    }
 }
 
 #[cfg(test)]
@@ -151,5 +168,17 @@ mod tests {
         assert!(iterations(Preset::Fast) < iterations(Preset::Balanced));
         assert!(iterations(Preset::Balanced) < iterations(Preset::Paper));
         assert_eq!(Method::default().preset, Preset::Balanced);
+    }
+
+    #[test]
+    fn an_explicit_recipe_comes_to_the_same() {
+        for name in [MethodName::Rtn, MethodName::Adaround, MethodName::Brecq, MethodName::Qdrop] {
+            for preset in [Preset::Paper, Preset::Balanced, Preset::Fast] {
+                let recipe = Recipe { method: Method { name, preset, ..Method::default() }, ..Recipe::default() };
+                let text = recipe.explicit().to_toml().unwrap();
+                let read = Recipe::from_toml(&text).unwrap();
+                assert_eq!((read.resolved(), &read), (recipe.resolved(), &recipe.explicit()), "{text}");
+            }
+        }
     }
 }

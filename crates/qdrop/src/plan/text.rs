@@ -215,6 +215,11 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// The recipe as TOML text; options that are left out are left out there too.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::internal(format!("recipe: {e}")))
+    }
+
     /// The default recipe as TOML text with the meaning of every option.
     pub fn default_toml() -> Result<String> {
         let default =
