@@ -20,16 +20,16 @@ pub fn exists(path: &Path) -> Result<()> {
     std::fs::metadata(path).map(drop).map_err(|e| Error::io(path, e))
 }
 
-/// That `output` can be written and is none of the files `read`.
-pub fn writable(output: &Path, read: &[&Path]) -> Result<()> {
+/// That `output`, which `option` names, can be written and is none of the files `read`.
+pub fn writable(output: &Path, read: &[&Path], option: &str) -> Result<()> {
     if output.is_dir() {
         let error = Error::new(Kind::Io, "expected a file name for the output, got a directory");
-        return Err(error.at(output.display()).hint("give a file name with -o"));
+        return Err(error.at(output.display()).hint(format!("give a file name with {option}")));
     }
     for input in read {
-        if same_file(output, input) {
+        if output == *input || same_file(output, input) {
             let error = Error::new(Kind::Io, format!("output and input `{}` are the same file", input.display()));
-            return Err(error.at(output.display()).hint("give another name with -o"));
+            return Err(error.at(output.display()).hint(format!("give another name with {option}")));
         }
     }
     let directory = match output.parent() {
@@ -38,13 +38,13 @@ pub fn writable(output: &Path, read: &[&Path]) -> Result<()> {
     };
     if !directory.is_dir() {
         let error = Error::new(Kind::Io, format!("the directory `{}` does not exist", directory.display()));
-        return Err(error.at(output.display()).hint("create it, or give another name with -o"));
+        return Err(error.at(output.display()).hint(format!("create it, or give another name with {option}")));
     }
     let probe = tempfile::Builder::new().prefix(".qdrop-").tempfile_in(directory).map(drop);
     probe.map_err(|e| {
         Error::new(Kind::Io, format!("the directory `{}` cannot be written: {e}", directory.display()))
             .at(output.display())
-            .hint("give another place with -o")
+            .hint(format!("give another place with {option}"))
     })
 }
 
@@ -102,14 +102,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("m.onnx");
         std::fs::write(&model, b"x").unwrap();
-        assert!(writable(&dir.path().join("out.onnx"), &[&model]).is_ok());
-        assert!(writable(&model, &[&model]).unwrap_err().message().contains("same file"));
-        assert!(writable(dir.path(), &[&model]).unwrap_err().message().contains("directory"));
+        assert!(writable(&dir.path().join("out.onnx"), &[&model], "-o").is_ok());
+        assert!(writable(&model, &[&model], "-o").unwrap_err().message().contains("same file"));
+        assert!(writable(dir.path(), &[&model], "-o").unwrap_err().message().contains("directory"));
         let missing = dir.path().join("none").join("out.onnx");
-        assert!(writable(&missing, &[&model]).unwrap_err().message().contains("does not exist"));
+        assert!(writable(&missing, &[&model], "-o").unwrap_err().message().contains("does not exist"));
         let link = dir.path().join("link.onnx");
         std::fs::hard_link(&model, &link).unwrap();
-        assert!(writable(&link, &[&model]).unwrap_err().message().contains("same file"));
+        assert!(writable(&link, &[&model], "-o").unwrap_err().message().contains("same file"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "the probe is gone");
     }
 

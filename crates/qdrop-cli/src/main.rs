@@ -9,6 +9,7 @@ mod out;
 mod progress;
 #[cfg(test)]
 mod reference;
+mod reports;
 mod samples;
 mod wish;
 
@@ -54,6 +55,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::Demo(args) => commands::demo::run(&args, quiet),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Man(args) => commands::man::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Recipe => out::print(&Recipe::default_toml()?).map(|()| Outcome::Done),
     }
 }

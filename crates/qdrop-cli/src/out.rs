@@ -36,6 +36,7 @@ pub fn file(path: &Path, text: &str) -> Result<()> {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut file = builder.prefix(".qdrop-").tempfile_in(folder)?;
         file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
         file.persist(path)?;
         Ok(())
     };
@@ -76,6 +77,18 @@ pub fn draw(tables: &[Table]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.html");
+        for text in ["long before", "after"] {
+            file(&path, text).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(file(&dir.path().join("none/r.html"), "").is_err());
+    }
 
     #[test]
     fn tables_are_plain_text() {

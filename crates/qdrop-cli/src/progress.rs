@@ -49,7 +49,7 @@ impl Sink for Cancellable {
 
 /// `unit 3/12 layer1.0 (2 layers): loss 0.01 -> 0.002, 2000 iterations in 12 s`
 fn unit_line(index: usize, unit: &UnitReport) -> String {
-    let UnitReport { name, layers, loss_before, loss_after, iterations, resumed, seconds } = unit;
+    let UnitReport { name, layers, loss_before, loss_after, iterations, resumed, seconds, .. } = unit;
     let layers = match layers.len() {
         1 => "1 layer".to_string(),
         n => format!("{n} layers"),

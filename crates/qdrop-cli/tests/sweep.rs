@@ -67,6 +67,11 @@ fn a_grid_runs_once_and_one_by_one() {
     let (_, text, _) = run(dir, "sweep grid.toml");
     assert_eq!(text.lines().filter(|l| l.contains("W2A2") || l.contains("W4A4")).count(), 4, "{text}");
 
+    // A run's page comes from its result.
+    assert!(run(dir, "report grid.sweep/runs/W2A2_qdrop_1.json -o one.html").0);
+    let one = std::fs::read_to_string(dir.join("one.html")).unwrap();
+    assert!(["top-1", "block/conv1", "seed 1", "qdrop sweep grid.toml"].iter().all(|w| one.contains(w)), "{one}");
+
     // Another option is another run; those of nearest rounding do not follow from it, but their recipe does.
     std::fs::write(dir.join("grid.toml"), SWEEP.replace("iterations = 5", "iterations = 6")).unwrap();
     let runs = json(dir, "sweep grid.toml --list --format json");

@@ -73,6 +73,13 @@ pub struct Quantize {
     /// [default: OUTPUT.work, removed when the file is written; a directory named here stays]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
+    /// Where the report goes: FILE.json and FILE.html, a page with losses, ranges and what hurts most [default: beside
+    /// OUTPUT: model.w4a4.report]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_report")]
+    pub report: Option<PathBuf>,
+    /// Write no report
+    #[arg(long)]
+    pub no_report: bool,
     #[command(flatten)]
     pub wish: Wish,
     #[command(flatten)]
@@ -133,6 +140,23 @@ pub struct Sweep {
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     pub format: Print,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop report model.w4a4.report.json
+  qdrop report model.w4a4.report.json -o page.html
+
+The page is made from that file alone, and shows without any other file or network access. The result of a sweep's run \
+(runs/NAME.json) holds a report too.")]
+pub struct Report {
+    /// The report that quantize wrote (model.w4a4.report.json), or the result of a sweep's run
+    pub report: PathBuf,
+    /// Page to write [default: REPORT with .html in place of .json]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Arguments of `eval`.

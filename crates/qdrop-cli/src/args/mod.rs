@@ -50,6 +50,8 @@ pub enum Command {
     Compare(Compare),
     /// Measure how fast this machine solves a network's units, without data
     Bench(Box<Bench>),
+    /// Make the page of a report anew
+    Report(Report),
     /// Print a recipe with every option, its meaning and its default
     #[command(after_help = "\
 Examples:

@@ -2,11 +2,12 @@
 
 use crate::args::{Demo, Print};
 use crate::demo::{self, CLASSES};
+use crate::reports::{self, Place};
 use crate::{Outcome, out, progress, samples};
 use qdrop::data::Samples;
 use qdrop::pipeline;
 use qdrop::plan::{MethodName, Recipe};
-use qdrop::report::{Event, Table, bytes, duration};
+use qdrop::report::{Accuracy, Event, Score, Table, bytes, duration};
 use qdrop::{Error, Result};
 use serde::Serialize;
 use std::time::Instant;
@@ -81,7 +82,8 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
     let graph = pipeline::prepare(&read, Some(&shapes))?;
     sink.event(&Event::Note { message: "measuring the float network".into() });
     let float = pipeline::evaluate(&graph, &test, args.threads, sink)?;
-    let mut results = Vec::new();
+    let score = |top1| Score::new(test.len(), [("top1", top1)]);
+    let (mut results, mut nearest) = (Vec::new(), None);
     for (weight_bits, activation_bits) in BITS {
         for (method, word, name) in METHODS {
             sink.event(&Event::Note { message: format!("W{weight_bits}A{activation_bits} by {name}") });
@@ -95,6 +97,16 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
             let written = pipeline::prepare(&pipeline::load(&path)?, Some(&shapes))?;
             let top1 = pipeline::evaluate(&written, &test, args.threads, sink)?.top1;
             let (bytes, file) = (pipeline::model_bytes(&path)?, path.display().to_string());
+            if method == MethodName::Rtn {
+                nearest = Some(score(top1));
+            }
+            let mut report = quantized.report;
+            report.accuracy =
+                Some(Accuracy { float: score(float.top1), nearest: nearest.clone(), result: score(top1) });
+            (report.model, report.output) = (model.display().to_string(), Some(file.clone()));
+            (report.bytes_before, report.bytes_after) = (Some(pipeline::model_bytes(&model)?), Some(bytes));
+            report.command = reports::command_line();
+            Place::beside(&path).write(&report)?;
             results.push(Row { weight_bits, activation_bits, method: word, top1, bytes, seconds, file });
         }
     }

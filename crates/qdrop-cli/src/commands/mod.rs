@@ -9,4 +9,5 @@ pub mod inspect;
 pub mod man;
 pub mod plan;
 pub mod quantize;
+pub mod report;
 pub mod sweep;

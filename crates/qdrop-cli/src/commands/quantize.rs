@@ -1,6 +1,7 @@
 //! `qdrop quantize`: the main job.
 
 use crate::args::{Print, Quantize};
+use crate::reports::Place;
 use crate::{Outcome, checks, out, progress, samples, wish};
 use qdrop::data::Samples;
 use qdrop::graph::Graph;
@@ -25,7 +26,13 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         reads.push(path);
     }
     reads.extend(args.wish.recipe.as_deref());
-    checks::writable(&output, &reads)?;
+    checks::writable(&output, &reads, "-o")?;
+    let place = match &args.report {
+        Some(name) => Some(Place::named(name)),
+        None => (!args.no_report).then(|| Place::beside(&output)),
+    };
+    reads.push(&output);
+    place.iter().try_for_each(|p| p.check(&reads))?;
 
     let mut sink = progress::sink(quiet);
     let sink = sink.as_mut();
@@ -58,8 +65,8 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     };
 
     let checked = Checked::new(&graph, &shapes, &calib)?;
-    let place = args.work_dir.clone().unwrap_or_else(|| checks::default_work(&output));
-    let work = if recipe.resolved().learns { Some(WorkDir::open(&place)?) } else { None };
+    let dir = args.work_dir.clone().unwrap_or_else(|| checks::default_work(&output));
+    let work = if recipe.resolved().learns { Some(WorkDir::open(&dir)?) } else { None };
     let done = match pipeline::quantize(&graph, &recipe, &checked, work.as_ref(), sink) {
         Ok(done) => done,
         Err(error) => return Err(kept(error, work, args.work_dir.is_some())),
@@ -78,7 +85,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
             let written = pipeline::prepare(&pipeline::load(&output)?, Some(&shapes))?;
             Ok(Accuracy {
                 float: pipeline::measure(&graph, eval, task, threads, sink)?,
-                nearest: pipeline::measure(&done.nearest, eval, task, threads, sink)?,
+                nearest: Some(pipeline::measure(&done.nearest, eval, task, threads, sink)?),
                 result: pipeline::measure(&written, eval, task, threads, sink)?,
             })
         })?;
@@ -91,7 +98,9 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     report.bytes_after = Some(pipeline::model_bytes(&output)?);
     report.timings = timings;
     report.skipped = calib.skipped() + eval.as_ref().map_or(0, Samples::skipped);
-    print(&report, args.format)?;
+    report.command = crate::reports::command_line();
+    place.iter().try_for_each(|p| p.write(&report))?;
+    print(&report, place.as_ref(), args.format)?;
     Ok(Outcome::Done)
 }
 
@@ -117,11 +126,13 @@ fn refuse(read: &Graph, recipe: &Recipe) -> Result<()> {
     pipeline::plan(&pipeline::prepare(read, None)?, recipe, None).map(drop)
 }
 
-fn print(report: &Report, format: Print) -> Result<()> {
+fn print(report: &Report, place: Option<&Place>, format: Print) -> Result<()> {
     match format {
         Print::Json => out::json(report),
         Print::Text => {
-            let mut text = out::draw(&report.tables());
+            let mut tables = report.tables();
+            tables.extend(place.map(Place::table));
+            let mut text = out::draw(&tables);
             if report.skipped > 0 {
                 text.push_str(&format!("\n{} samples left out because they could not be read\n", report.skipped));
             }

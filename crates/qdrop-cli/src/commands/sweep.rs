@@ -144,7 +144,7 @@ impl Place {
     }
 
     fn keep(&self, trial: &Trial) -> Result<()> {
-        let text = serde_json::to_string_pretty(trial).map_err(|e| Error::internal(format!("no JSON: {e}")))?;
+        let text = serde_json::to_string(trial).map_err(|e| Error::internal(format!("no JSON: {e}")))?;
         out::file(&self.of(&trial.name, "json"), &text)
     }
 
@@ -207,6 +207,7 @@ fn perform(
     let result = written(&output, &shapes).and_then(|graph| pipeline::measure(&graph, &eval, task, threads, sink));
     let mut report = done.report;
     report.model = run.model.display().to_string();
+    report.command = crate::reports::command_line();
     report.bytes_before = Some(pipeline::model_bytes(&run.model)?);
     report.bytes_after = Some(pipeline::model_bytes(&output)?);
     match keep_model {

@@ -21,7 +21,9 @@ pub use equalize::{LayerPair, equalize, exponents, layer_pairs};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::{GridSpec, LayerId, Observer, Plan, SiteId};
-use crate::quant::{Grid, Observation, QuantizedWeight, RangeSpec, STEP_FLOOR, Search, fit, fit_weight, rounding};
+use crate::quant::{
+    Distribution, Grid, Observation, QuantizedWeight, RangeSpec, STEP_FLOOR, Search, fit, fit_weight, rounding,
+};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
@@ -63,6 +65,11 @@ impl Watch {
         self.sites.par_iter_mut().zip(&other.sites).for_each(|(seen, o)| seen.merge(o));
     }
 
+    /// What is kept of every site, in the plan's order.
+    pub fn distributions(&self) -> Vec<Distribution> {
+        self.sites.par_iter().map(Distribution::new).collect()
+    }
+
     /// The grid of every site, in the plan's order; an error names the site that saw nothing or NaN or infinities.
     pub fn fit(&self, plan: &Plan) -> Result<Vec<Grid>> {
         let fit_site = |(seen, site): (&Observation, &crate::plan::Site)| {
@@ -72,10 +79,21 @@ impl Watch {
     }
 }
 
+/// What [`refine_step`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refined {
+    /// The grid to take.
+    pub grid: Grid,
+    /// Distance of the grid before.
+    pub before: f64,
+    /// Distance of the grid to take.
+    pub after: f64,
+}
+
 /// `grid` with its step multiplied or divided by √2 as often as lowers `distance` most; the zero point stays. The
 /// distance of a grid, 0 or more, says how far the network's outputs are from the float ones when it alone is in use.
 /// Unless it falls by a tenth, `grid` stays: small differences on a few samples say nothing.
-pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) -> Result<Grid> {
+pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) -> Result<Refined> {
     let scaled = |grid: &Grid, factor: f32| {
         let scale = grid.scale.iter().map(|s| (s * factor).max(STEP_FLOOR)).collect();
         Grid { scale, ..grid.clone() }
@@ -101,7 +119,10 @@ pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) 
             break;
         }
     }
-    Ok(if WORTHWHILE * least <= first { best } else { grid.clone() })
+    Ok(match WORTHWHILE * least <= first {
+        true => Refined { grid: best, before: first, after: least },
+        false => Refined { grid: grid.clone(), before: first, after: first },
+    })
 }
 
 /// How `quant` is asked for the grid that a plan wants.
@@ -134,8 +155,8 @@ pub fn round_to_nearest(graph: &Graph, plan: &Plan, grids: &[Grid]) -> Result<Ve
     grids.iter().enumerate().take(plan.layers.len()).map(round).collect()
 }
 
-/// The elements of a layer's weight.
-fn weight_of<'a>(graph: &'a Graph, plan: &Plan, layer: LayerId) -> Result<Cow<'a, [f32]>> {
+/// The elements of a layer's weight, row-major.
+pub fn weight_of<'a>(graph: &'a Graph, plan: &Plan, layer: LayerId) -> Result<Cow<'a, [f32]>> {
     let layer = &plan.layers[layer.0 as usize];
     let tensor = graph
         .constant(layer.weight)
@@ -183,6 +204,8 @@ mod tests {
         let grid = Grid::per_tensor(4, 1.0, 3).unwrap();
         let toward = |best: f32| {
             let refined = refine_step(&grid, |g| Ok(f64::from((g.scale[0] / best).ln().powi(2)))).unwrap();
+            assert!(refined.after <= refined.before);
+            let refined = refined.grid;
             assert_eq!((refined.zero_point[0], refined.bits()), (3, 4));
             refined.scale[0]
         };
@@ -190,9 +213,9 @@ mod tests {
             assert!((toward(best) / best).ln().abs() <= SQRT_2.ln() / 2.0 + 1e-5, "{best}: {}", toward(best));
         }
         let little = refine_step(&grid, |g| Ok(20.0 + f64::from(g.scale[0]))).unwrap();
-        assert_eq!(little, grid);
-        assert_eq!(refine_step(&grid, |_| Ok(f64::NAN)).unwrap(), grid);
-        assert_eq!(refine_step(&grid, |_| Ok(0.0)).unwrap(), grid);
+        assert_eq!(little, Refined { grid: grid.clone(), before: 21.0, after: 21.0 });
+        assert_eq!(refine_step(&grid, |_| Ok(f64::NAN)).unwrap().grid, grid);
+        assert_eq!(refine_step(&grid, |_| Ok(0.0)).unwrap().grid, grid);
         assert!(refine_step(&grid, |_| Err(Error::internal("no"))).is_err());
     }
 

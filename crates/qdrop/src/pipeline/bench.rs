@@ -91,7 +91,7 @@ pub fn bench(
             .collect(),
     };
     let start = Instant::now();
-    let grids = observe(graph, &facts, &plan, recipe, &samples, None, sink)?;
+    let grids = observe(graph, &facts, &plan, recipe, &samples, None, sink)?.fit(&plan)?;
     let calibrate = samples.len as f64 / start.elapsed().as_secs_f64();
     let weight_grids = pool.install(|| calibrate::fit_weights(graph, &plan))?;
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;

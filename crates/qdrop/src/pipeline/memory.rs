@@ -11,7 +11,7 @@ use crate::engine::train::loss_channels;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Plan, Recipe, Unit};
-use crate::quant::Observation;
+use crate::quant::{Distribution, Observation};
 use crate::report::bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -116,8 +116,9 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     };
     let positions: u64 = plan.units.iter().flat_map(|u| &u.outputs).map(positions).sum();
     let weighs = effective.learns && effective.weigh_outputs;
-    // The network that was read, the simplified one; integers found, nearest and written.
-    let network = 2 * float + 3 * integers + if weighs { positions } else { 0 };
+    let kept = plan.sites.len() as u64 * Distribution::MOST_BYTES;
+    // The network that was read, the simplified one; integers found, nearest and written; what is kept of activations.
+    let network = 2 * float + 3 * integers + kept + if weighs { positions } else { 0 };
     let mut stages = Stages { samples, network, stages: Vec::new() };
 
     let outputs = run::real_outputs(graph, facts);

@@ -9,6 +9,7 @@ mod model;
 mod padding;
 mod quantize;
 mod reconstruct;
+mod record;
 mod refine;
 mod run;
 mod samples;

@@ -4,6 +4,7 @@ use super::equalize;
 use super::memory;
 use super::padding::Padding;
 use super::reconstruct::{Found, Job};
+use super::record::{self, Seen};
 use super::refine;
 use super::run::{self, Network};
 use super::samples;
@@ -59,6 +60,8 @@ pub fn quantize(
     let mut report = Report::new(recipe.method.name);
     (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
     (report.seed, report.samples) = (recipe.method.seed, samples.len());
+    (report.preset, report.recipe) = (recipe.method.preset, recipe.explicit().to_toml()?);
+    (report.plan, report.float) = record::plan(graph, &plan);
 
     let room = memory::room(graph, &facts, &plan, recipe, samples.len(), samples.held_bytes())?;
     let temporary = std::env::temp_dir();
@@ -89,24 +92,29 @@ pub fn quantize(
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
 
     let count = recipe.activations.samples.min(samples.len());
-    let ((mut grids, weight_grids), timing) = timed(sink, Stage::Calibrate, Some(count), |sink| {
+    let ((watch, first, weight_grids), timing) = timed(sink, Stage::Calibrate, Some(count), |sink| {
         let some = samples::spread(samples, Some(count))?;
         let few = Padding::read(graph, &facts, recipe, &some)?;
-        let grids = observe(graph, &facts, &plan, recipe, &some, few.as_ref(), sink)?;
-        Ok((grids, pool.install(|| calibrate::fit_weights(graph, &plan))?))
+        let watch = observe(graph, &facts, &plan, recipe, &some, few.as_ref(), sink)?;
+        let grids = watch.fit(&plan)?;
+        Ok((watch, grids, pool.install(|| calibrate::fit_weights(graph, &plan))?))
     })?;
+    let distributions = pool.install(|| watch.distributions());
+    drop(watch);
+    let mut seen = Seen { distributions, refined: first.clone(), first, effects: Vec::new() };
     report.timings.push(timing);
-    if effective.refine_samples > 0 && !grids.is_empty() {
-        let ((), timing) = timed(sink, Stage::Refine, Some(grids.len()), |sink| {
+    if effective.refine_samples > 0 && !seen.first.is_empty() {
+        let (effects, timing) = timed(sink, Stage::Refine, Some(seen.first.len()), |sink| {
             let few = samples::spread(samples, Some(effective.refine_samples))?;
             let inputs = run::load(graph, &few, &pool, &shelf)?;
-            refine::refine(graph, &facts, &plan, inputs, &pool, &mut grids, sink)
+            refine::refine(graph, &facts, &plan, inputs, &pool, &mut seen.refined, sink)
         })?;
+        seen.effects = effects;
         report.timings.push(timing);
     }
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
-    let nearest = write(graph, &plan, &weights, &Biases::new(), &grids, recipe)?;
-    let mut found = Found { weights, biases: Biases::new(), grids };
+    let nearest = write(graph, &plan, &weights, &Biases::new(), &seen.refined, recipe)?;
+    let mut found = Found { weights, biases: Biases::new(), grids: seen.refined.clone() };
     if let Some(costs) = &costs {
         report.iterations = effective.iterations;
         let weight_grids = &weight_grids;
@@ -130,11 +138,13 @@ pub fn quantize(
         found = learned;
     }
     let Found { weights, biases, grids } = found;
+    report.layers = pool.install(|| record::layers(graph, &plan, &weights, effective.learns))?;
+    report.sites = pool.install(|| record::sites(graph, &plan, &seen, &grids));
     let graph = write(graph, &plan, &weights, &biases, &grids, recipe)?;
     Ok(Quantized { graph, nearest, plan, weights, grids, report })
 }
 
-/// First grids of all sites, from what the float network computes from `samples`.
+/// What the float network computes at all sites from `samples`.
 pub(super) fn observe(
     graph: &Graph,
     facts: &Facts,
@@ -143,13 +153,13 @@ pub(super) fn observe(
     samples: &dyn Samples,
     padding: Option<&Padding>,
     sink: &mut dyn Sink,
-) -> Result<Vec<Grid>> {
+) -> Result<Watch> {
+    let mut watch = Watch::new(plan);
     if plan.sites.is_empty() {
-        return Ok(Vec::new());
+        return Ok(watch);
     }
     let shapes = run::shapes_of(samples)?;
     let network = Network::new(graph, &shapes, plan.sites.iter().map(|s| s.value).collect(), recipe.method.threads)?;
-    let mut watch = Watch::new(plan);
     let stage = Stage::Calibrate;
     run::each(
         samples,
@@ -171,7 +181,7 @@ pub(super) fn observe(
             Ok(())
         },
     )?;
-    watch.fit(plan)
+    Ok(watch)
 }
 
 fn write(

@@ -1,5 +1,6 @@
 //! Solving the units one after the other, then tuning the whole network.
 
+use super::record;
 use super::run;
 use super::speed::Costs;
 use super::unit::{Biases, Cache, Compiled, Pooled};
@@ -70,15 +71,16 @@ impl Job<'_> {
                 let name = |l: &LayerId| self.plan.layers[l.0 as usize].name.clone();
                 let layers: Vec<String> = unit.layers.iter().map(name).collect();
                 sink.event(&pace.started(&unit.name, layers.len()));
-                let loss_before = quantize(&quantized, &found, None)?.0;
+                let first = quantize(&quantized, &found, None)?.0;
                 let problem = compiled.problem(self.weight_grids, &found.grids, &float, &quantized, targets.clone())?;
+                let settings = self.settings();
                 let (mut solution, resumed) = self
-                    .solve_unit(&problem, number as u32, &pace, sink)
+                    .solve_unit(&problem, &settings, number as u32, &pace, sink)
                     .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;
                 drop(problem);
                 float.retain(|v, _| read_later(v));
                 let before = found.clone();
-                let iterations = solution.losses.len();
+                let (iterations, curve) = (solution.losses.len(), record::curve(&solution.losses, &settings));
                 compiled.keep_biases(&mut solution, &mut found.biases);
                 for weight in solution.weights {
                     let layer = weight.layer;
@@ -87,21 +89,28 @@ impl Job<'_> {
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
                     found.grids[site.0 as usize] = grid;
                 }
-                let (mut loss_after, mut next) = quantize(&quantized, &found, Some(self.shelf))?;
+                let (mut last, mut next) = quantize(&quantized, &found, Some(self.shelf))?;
                 // Other methods learn without quantized activations, and so for another loss.
-                if loss_after > loss_before && learned_quantized {
+                let reverted = last.loss > first.loss && learned_quantized;
+                if reverted {
                     let message = format!("unit `{}`: learning raised the loss, nearest rounding stays", unit.name);
                     sink.event(&Event::Note { message });
                     drop(next);
                     found = before;
-                    (loss_after, next) = quantize(&quantized, &found, Some(self.shelf))?;
+                    (last, next) = quantize(&quantized, &found, Some(self.shelf))?;
                 }
                 let report = UnitReport {
                     name: unit.name.clone(),
+                    unit: Some(number),
                     layers,
-                    loss_before,
-                    loss_after,
+                    loss_before: first.loss,
+                    loss_after: last.loss,
+                    snr_before: first.snr,
+                    snr_after: last.snr,
                     iterations,
+                    planned: settings.iterations,
+                    reverted,
+                    curve,
                     resumed,
                     seconds: start.elapsed().as_secs_f64(),
                 };
@@ -122,10 +131,11 @@ impl Job<'_> {
         Ok(found)
     }
 
-    fn solve_unit(&self, problem: &Problem, unit: u32, pace: &Pace, sink: &mut dyn Sink) -> Result<(Solution, bool)> {
+    /// How units are solved.
+    fn settings(&self) -> Settings {
         let method = &self.recipe.method;
         let effective = self.recipe.resolved();
-        let settings = Settings {
+        Settings {
             iterations: effective.iterations,
             rounding_lr: effective.rounding_lr,
             bias_lr: effective.rounding_lr,
@@ -135,7 +145,19 @@ impl Job<'_> {
             beta_start: method.beta_start,
             beta_end: method.beta_end,
             stop_settled: effective.stop_settled,
-        };
+        }
+    }
+
+    fn solve_unit(
+        &self,
+        problem: &Problem,
+        settings: &Settings,
+        unit: u32,
+        pace: &Pace,
+        sink: &mut dyn Sink,
+    ) -> Result<(Solution, bool)> {
+        let method = &self.recipe.method;
+        let effective = self.recipe.resolved();
         let draws = RandomDraws {
             seed: method.seed,
             unit,
@@ -144,7 +166,7 @@ impl Job<'_> {
             input_keep: effective.input_keep,
             activation_keep: effective.activation_keep,
         };
-        self.solve(problem, &settings, &draws, pace, sink)
+        self.solve(problem, settings, &draws, pace, sink)
     }
 
     /// Solves `problem` on this machine's processors, or finds that an earlier run did: then the second value is true.

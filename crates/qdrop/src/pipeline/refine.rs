@@ -17,6 +17,10 @@ use crate::report::{Event, Sink, Stage};
 use crate::tensor::Rows;
 use rayon::ThreadPool;
 
+/// Per site: distance of the network's outputs when it alone is quantized, on the first and on the refined grid; `None`
+/// where it reaches no output of real numbers.
+pub(super) type Effects = Vec<Option<(f64, f64)>>;
+
 /// Refines `grids` (one a site, in the plan's order) on `inputs`, one site after the other. Sites that reach no output
 /// of real numbers keep their grid.
 pub(super) fn refine(
@@ -27,7 +31,8 @@ pub(super) fn refine(
     pool: &ThreadPool,
     grids: &mut [Grid],
     sink: &mut dyn Sink,
-) -> Result<()> {
+) -> Result<Effects> {
+    let mut effects = vec![None; grids.len()];
     let mut walk = Walk::new(graph, facts, inputs, pool);
     let wanted = walk.run(&walk.tail(None)?, None)?;
     let sites = walk.order(plan.sites.iter().map(|s| s.value).zip(0..));
@@ -37,10 +42,12 @@ pub(super) fn refine(
         walk.until(site.value)?;
         let tail = walk.tail(Some((site.value, site.readers.clone())))?;
         let refined = calibrate::refine_step(&grids[i], |grid| distance(&walk.run(&tail, Some(grid))?, &wanted));
-        grids[i] = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;
+        let refined = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;
+        effects[i] = Some((refined.before, refined.after));
+        grids[i] = refined.grid;
         sink.event(&Event::StageProgress { stage: Stage::Refine, done: done + 1, total: sites.len() });
     }
-    Ok(())
+    Ok(effects)
 }
 
 /// Squared error of `got` as a share of the energy of `wanted`, summed over the outputs.
@@ -97,7 +104,8 @@ mod tests {
         let wide = Grid::per_tensor(4, 4.0, 0).unwrap();
         let mut grids = vec![Grid::per_tensor(4, 0.25, 8).unwrap(), wide.clone(), wide];
         let pool = run::pool(1).unwrap();
-        refine(&graph, &facts, &plan, inputs, &pool, &mut grids, &mut Silent).unwrap();
+        let effects = refine(&graph, &facts, &plan, inputs, &pool, &mut grids, &mut Silent).unwrap();
+        assert!(effects.iter().all(|e| e.is_some_and(|(first, refined)| refined <= first)), "{effects:?}");
         for grid in &grids[1..] {
             assert!((0.06..0.2).contains(&grid.scale[0]), "{grid:?}");
         }
@@ -111,7 +119,8 @@ mod tests {
         let facts = facts::infer(&graph, &[vec![1, 4]]).unwrap();
         let before = vec![Grid::per_tensor(4, 4.0, 0).unwrap(); 3];
         let mut grids = before.clone();
-        refine(&graph, &facts, &plan, inputs, &run::pool(1).unwrap(), &mut grids, &mut Silent).unwrap();
+        let effects = refine(&graph, &facts, &plan, inputs, &run::pool(1).unwrap(), &mut grids, &mut Silent).unwrap();
+        assert!(effects[..2].iter().all(Option::is_none), "{effects:?}");
         assert_eq!(grids[..2], before[..2]);
     }
 }

@@ -5,6 +5,7 @@
 //! all answer for the network's outputs at once. Few numbers are learned, so a few hundred samples suffice.
 
 use super::reconstruct::{Found, Job, Pace};
+use super::record;
 use super::run;
 use super::unit::{Loss, bias, learned_biases, rounded};
 use crate::engine::cpu::Runner;
@@ -73,26 +74,39 @@ impl Job<'_> {
             let mut loss = Loss::new(&problem.program, &problem.targets, &problem.loss_weights);
             let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs);
             self.pool.install(|| runner.run_each(biases, &grids, &problem.quantized_inputs, &mut add))?;
-            Ok::<_, Error>(loss.total())
+            Ok::<_, Error>(loss.distance())
         };
         let before: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
-        let loss_before = measure(&before, &problem.grids)?;
+        let first = measure(&before, &problem.grids)?;
         let solved = self.solve(problem, &settings, &draws, pace, sink);
         let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
         let after: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
-        let mut loss_after = measure(&after, &solution.grids)?;
-        if loss_after < loss_before {
+        let mut last = measure(&after, &solution.grids)?;
+        let (iterations, curve) = (solution.losses.len(), record::curve(&solution.losses, &settings));
+        let closer = last.loss < first.loss;
+        if closer {
             found.biases.extend(network.biases.iter().copied().zip(solution.biases.into_iter().map(|b| b.1)));
             for (&site, grid) in network.sites.iter().zip(solution.grids) {
                 found.grids[site] = grid;
             }
         } else {
-            loss_after = loss_before;
+            last = first;
         }
-        let seconds = start.elapsed().as_secs_f64();
-        let name = "network".to_string();
-        let iterations = solution.losses.len();
-        let report = UnitReport { name, layers, loss_before, loss_after, iterations, resumed, seconds };
+        let report = UnitReport {
+            name: "network".into(),
+            unit: None,
+            layers,
+            loss_before: first.loss,
+            loss_after: last.loss,
+            snr_before: first.snr,
+            snr_after: last.snr,
+            iterations,
+            planned: settings.iterations,
+            reverted: !closer,
+            curve,
+            resumed,
+            seconds: start.elapsed().as_secs_f64(),
+        };
         sink.event(&pace.finished(&report));
         Ok(Some(report))
     }

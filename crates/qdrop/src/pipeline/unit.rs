@@ -1,6 +1,7 @@
 //! One unit of a plan, ready to be run and solved.
 
 use super::reconstruct::Found;
+use super::record;
 use super::run;
 use super::weigh::Weights;
 use crate::engine::cpu::{CpuTrainer, Footprint, Runner, footprint};
@@ -120,7 +121,7 @@ impl<'a> Compiled<'a> {
         found: &Found,
         targets: &[Rows],
         keep: Option<&Shelf>,
-    ) -> Result<(f64, Vec<Rows>)> {
+    ) -> Result<(Distance, Vec<Rows>)> {
         let one = |l: &LayerId| {
             let w = &found.weights[l.0 as usize];
             w.grid.dequantize_u8(&self.plan.layers[l.0 as usize].shape, &w.integers)
@@ -136,7 +137,7 @@ impl<'a> Compiled<'a> {
             kept.iter_mut().zip(outputs).try_for_each(|(to, part)| to.push(part))?;
             loss.add(first, outputs)
         })?;
-        Ok((loss.total(), kept.into_iter().map(RowsWriter::finish).collect()))
+        Ok((loss.distance(), kept.into_iter().map(RowsWriter::finish).collect()))
     }
 
     /// What the unit is solved from; `weight_grids` and `grids` are those of the whole plan.
@@ -186,6 +187,18 @@ pub(super) struct Loss<'a> {
     rest: Vec<f64>,
     /// Per output.
     sums: Vec<f64>,
+    /// Squares of the float outputs and of the errors, without weights.
+    signal: f64,
+    noise: f64,
+}
+
+/// How far quantized outputs are from the float ones.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Distance {
+    /// The reconstruction loss.
+    pub loss: f64,
+    /// Signal to noise in dB; none without noise.
+    pub snr: Option<f64>,
 }
 
 impl<'a> Loss<'a> {
@@ -193,7 +206,7 @@ impl<'a> Loss<'a> {
     pub fn new(program: &Program, targets: &'a [Rows], weights: &'a [Option<LossWeights>]) -> Self {
         let rest = |(&slot, rows): (&usize, &Rows)| (loss_rest(&program.slots[slot].shape) * rows.len()) as f64;
         let rest = program.outputs.iter().zip(targets).map(rest).collect();
-        Loss { targets, weights, rest, sums: vec![0.0; targets.len()] }
+        Loss { targets, weights, rest, sums: vec![0.0; targets.len()], signal: 0.0, noise: 0.0 }
     }
 
     /// Adds samples from `first` on: their rows, per output.
@@ -204,16 +217,25 @@ impl<'a> Loss<'a> {
                 if let Some(some) = &self.weights[i] {
                     some.expand(sample, &mut weights)?;
                 }
-                let square = |((&a, &b), &w): ((&f32, &f32), &f32)| f64::from(w) * f64::from(a - b) * f64::from(a - b);
-                self.sums[i] += row.iter().zip(&*target.row(sample)?).zip(&weights).map(square).sum::<f64>();
+                let (mut sum, mut signal, mut noise) = (0.0, 0.0, 0.0);
+                for ((&a, &b), &w) in row.iter().zip(&*target.row(sample)?).zip(&weights) {
+                    let error = f64::from(a - b);
+                    sum += f64::from(w) * error * error;
+                    signal += f64::from(b) * f64::from(b);
+                    noise += error * error;
+                }
+                self.sums[i] += sum;
+                self.signal += signal;
+                self.noise += noise;
             }
         }
         Ok(())
     }
 
     /// What it came to.
-    pub fn total(&self) -> f64 {
-        self.sums.iter().zip(&self.rest).map(|(sum, rest)| sum / rest).sum()
+    pub fn distance(&self) -> Distance {
+        let loss = self.sums.iter().zip(&self.rest).map(|(sum, rest)| sum / rest).sum();
+        Distance { loss, snr: record::decibels(self.signal, self.noise) }
     }
 }
 

@@ -38,17 +38,27 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Exponent of the regulariser in `iteration` (from 1).
+    pub fn beta(&self, iteration: usize) -> f64 {
+        let (count, all) = (iteration as f64, self.iterations as f64);
+        let start = self.warmup * all;
+        if count < start {
+            return self.beta_start;
+        }
+        let rest = (1.0 - (count - start) / (all - start)).max(0.0);
+        self.beta_end + (self.beta_start - self.beta_end) * rest
+    }
+
     /// What the device does in `iteration` (from 1).
     fn step<'a>(&self, iteration: usize, draws: &'a dyn Draws) -> Step<'a> {
         let (count, all) = (iteration as f64, self.iterations as f64);
         let start = self.warmup * all;
-        let rest = (1.0 - (count - start) / (all - start)).max(0.0);
         let fall = 0.5 * (1.0 + (std::f64::consts::PI * (count - 1.0) / all).cos());
         Step {
             iteration,
             draws,
             lambda: if count >= start { self.lambda } else { 0.0 },
-            beta: self.beta_end + (self.beta_start - self.beta_end) * rest,
+            beta: self.beta(iteration),
             rounding_lr: self.rounding_lr,
             bias_lr: self.bias_lr * fall,
             scale_lr: self.scale_lr * fall,

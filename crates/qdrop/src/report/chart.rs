@@ -325,9 +325,10 @@ impl Chart {
                     chart.draw_series([PathElement::new(shown(points), thin)])?;
                 }
                 Mark::Histogram(low, width, heights) => {
-                    let outline = shown(&steps(*low, *width, heights));
-                    chart.draw_series([Polygon::new(outline.clone(), rgb.mix(0.3))])?;
-                    chart.draw_series([PathElement::new(outline, rgb.stroke_width(FINE))])?;
+                    // Nothing lies at 0 of a logarithmic axis; bins stand on its lower end.
+                    let floor = if self.y.log { y.ends().0 } else { 0.0 };
+                    let outline = shown(&steps(*low, *width, heights, floor));
+                    chart.draw_series([Polygon::new(outline, rgb.mix(0.6))])?;
                 }
                 Mark::Rules(at) => {
                     let (low, high) = y.ends();
@@ -390,11 +391,11 @@ pub fn spark(name: &str, color: Color, points: &[(f64, f64)]) -> Markup {
     })
 }
 
-/// Corners of a histogram's outline.
-fn steps(low: f64, width: f64, heights: &[f64]) -> Vec<(f64, f64)> {
+/// Corners of the outline of a histogram that stands on `floor`.
+fn steps(low: f64, width: f64, heights: &[f64], floor: f64) -> Vec<(f64, f64)> {
     let at = |i: usize| low + width * i as f64;
-    let mut outline = vec![(low, 0.0)];
-    for (i, &height) in heights.iter().enumerate() {
+    let mut outline = vec![(low, floor)];
+    for (i, height) in heights.iter().map(|h| h.max(floor)).enumerate() {
         // Equal neighbours need no corner.
         if i > 0 && outline.last().is_some_and(|p| p.1 == height) {
             outline.pop();
@@ -403,7 +404,7 @@ fn steps(low: f64, width: f64, heights: &[f64]) -> Vec<(f64, f64)> {
             outline.extend([(at(i), height), (at(i + 1), height)]);
         }
     }
-    outline.push((at(heights.len()), 0.0));
+    outline.push((at(heights.len()), floor));
     outline
 }
 
@@ -542,8 +543,8 @@ mod tests {
 
     #[test]
     fn outlines_have_no_needless_corners() {
-        assert_eq!(steps(0.0, 1.0, &[2.0, 2.0, 0.0]).len(), 6);
-        assert_eq!(steps(0.0, 1.0, &[]), [(0.0, 0.0), (0.0, 0.0)]);
+        assert_eq!(steps(0.0, 1.0, &[2.0, 2.0, 0.0], 0.0).len(), 6);
+        assert_eq!(steps(0.0, 1.0, &[], 0.0), [(0.0, 0.0), (0.0, 0.0)]);
     }
 
     #[test]

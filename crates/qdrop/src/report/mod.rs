@@ -3,14 +3,20 @@
 //! Everything here is data: who prints it, and how, is the caller's choice.
 
 pub mod chart;
+mod detail;
+mod drawings;
+mod html;
 pub mod page;
 mod table;
 mod trials;
 
+pub use detail::{Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, SiteGrid, SiteReport};
 pub use table::{Table, bytes, count, duration, figure, metric};
 pub use trials::Trial;
 
-use crate::plan::MethodName;
+use crate::error::{Error, Result};
+use crate::plan::{MethodName, Preset};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -179,8 +185,8 @@ pub fn timed<T, E>(
     sink: &mut dyn Sink,
     stage: Stage,
     total: Option<usize>,
-    work: impl FnOnce(&mut dyn Sink) -> Result<T, E>,
-) -> Result<(T, Timing), E> {
+    work: impl FnOnce(&mut dyn Sink) -> std::result::Result<T, E>,
+) -> std::result::Result<(T, Timing), E> {
     let start = std::time::Instant::now();
     sink.event(&Event::StageStarted { stage, total });
     let result = work(sink)?;
@@ -194,15 +200,30 @@ pub fn timed<T, E>(
 pub struct UnitReport {
     /// The unit's name.
     pub name: String,
+    /// Index in [`Report::plan`]; `None` for the whole network, which is tuned at the end.
+    pub unit: Option<usize>,
     /// Names of its weight layers.
     pub layers: Vec<String>,
     /// Reconstruction loss over all calibration samples with nearest rounding on the first grids, in squared units
     /// of the unit's output.
+    #[serde(deserialize_with = "detail::number")]
     pub loss_before: f64,
     /// The same after learning, everything quantized.
+    #[serde(deserialize_with = "detail::number")]
     pub loss_after: f64,
+    /// Signal to noise of its outputs against the float network's, in dB, with everything before it quantized as it
+    /// will be written and itself as for `loss_before`; `None` without noise.
+    pub snr_before: Option<f64>,
+    /// The same after learning.
+    pub snr_after: Option<f64>,
     /// Iterations done; 0 when nothing was learned.
     pub iterations: usize,
+    /// Iterations that it was to take; it ends earlier when its roundings are settled.
+    pub planned: usize,
+    /// Whether learning raised the loss, so that what was before it stayed.
+    pub reverted: bool,
+    /// How losses went.
+    pub curve: Curve,
     /// Whether an earlier run had solved it.
     pub resumed: bool,
     /// Time it took in this run.
@@ -240,10 +261,18 @@ impl Score {
 pub struct Accuracy {
     /// The float network.
     pub float: Score,
-    /// Nearest rounding on the first grids.
-    pub nearest: Score,
+    /// Nearest rounding on the first grids, where it was measured.
+    pub nearest: Option<Score>,
     /// The written file.
     pub result: Score,
+}
+
+impl Accuracy {
+    /// What was measured, under the names that people read.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&'static str, &Score)> {
+        let nearest = self.nearest.as_ref().map(|n| ("nearest rounding", n));
+        [("float", &self.float)].into_iter().chain(nearest).chain([("result", &self.result)])
+    }
 }
 
 /// What a run did, complete enough to be repeated.
@@ -255,8 +284,16 @@ pub struct Report {
     pub model: String,
     /// The file written, if any.
     pub output: Option<String>,
+    /// Version of the program.
+    pub version: String,
+    /// The command line, word by word; empty where there was none.
+    pub command: Vec<String>,
+    /// The recipe in TOML, with everything written out that method and preset decide.
+    pub recipe: String,
     /// The method.
     pub method: MethodName,
+    /// Defaults of what the recipe leaves out.
+    pub preset: Preset,
     /// Bits of weights (2 to 8, or 32 for float) without exceptions.
     pub weight_bits: u32,
     /// Bits of activations (2 to 8, or 32 for float) without exceptions.
@@ -267,8 +304,16 @@ pub struct Report {
     pub iterations: usize,
     /// Calibration samples used.
     pub samples: usize,
-    /// Units in network order, those without a weight layer left out.
+    /// The plan: all units in network order.
+    pub plan: Vec<PlannedUnit>,
+    /// What stays float.
+    pub float: Vec<FloatNode>,
+    /// Units that were learned, in network order; at last the whole network, where it was tuned.
     pub units: Vec<UnitReport>,
+    /// Quantized weights, in network order.
+    pub layers: Vec<LayerReport>,
+    /// Quantized activations, in network order.
+    pub sites: Vec<SiteReport>,
     /// Size of the file read, in bytes, external data included.
     pub bytes_before: Option<u64>,
     /// Size of the file written, in bytes, external data included.
@@ -285,7 +330,7 @@ pub struct Report {
 
 impl Report {
     /// Version of the layout this library writes.
-    pub const SCHEMA: u32 = 1;
+    pub const SCHEMA: u32 = 2;
 
     /// A report that knows only its method: no model, units or timings yet.
     pub fn new(method: MethodName) -> Self {
@@ -293,13 +338,21 @@ impl Report {
             schema: Self::SCHEMA,
             model: String::new(),
             output: None,
+            version: env!("CARGO_PKG_VERSION").into(),
+            command: Vec::new(),
+            recipe: String::new(),
             method,
+            preset: Preset::default(),
             weight_bits: 32,
             activation_bits: 32,
             seed: 0,
             iterations: 0,
             samples: 0,
+            plan: Vec::new(),
+            float: Vec::new(),
             units: Vec::new(),
+            layers: Vec::new(),
+            sites: Vec::new(),
             bytes_before: None,
             bytes_after: None,
             accuracy: None,
@@ -307,6 +360,32 @@ impl Report {
             timings: Vec::new(),
             skipped: 0,
         }
+    }
+
+    /// Reads a report from JSON, or the one in the result of a sweep's run. An error where there is none, or one of
+    /// another layout.
+    pub fn from_json(text: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: u32,
+            report: Option<IgnoredAny>,
+        }
+        let none = |e| Error::data(format!("expected a report of a run in JSON: {e}"));
+        let Head { schema, report } = serde_json::from_slice(text).map_err(none)?;
+        let newest = if report.is_some() { Trial::SCHEMA } else { Self::SCHEMA };
+        if schema != newest {
+            let message = format!("expected a report of layout {newest}, got {schema}");
+            return Err(Error::data(message).hint("use the version of qdrop that wrote it, or run again"));
+        }
+        match report {
+            Some(_) => serde_json::from_slice(text).map(Trial::into_report).map_err(none),
+            None => serde_json::from_slice(text).map_err(none),
+        }
+    }
+
+    /// The report as JSON, on one line.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|e| Error::internal(format!("no JSON: {e}")))
     }
 }
 
@@ -318,17 +397,32 @@ mod tests {
     fn report_and_events_survive_json() {
         let unit = UnitReport {
             name: "layer1".into(),
+            unit: Some(0),
             layers: vec!["conv1".into()],
             loss_before: 2.0,
             loss_after: 0.5,
+            snr_before: Some(8.0),
+            snr_after: None,
             iterations: 10,
+            planned: 20,
+            reverted: false,
+            curve: Curve { iteration: vec![10], reconstruction: vec![1.0], rounding: vec![0.0], beta: vec![20.0] },
             resumed: false,
             seconds: 0.25,
         };
         let mut report = Report::new(MethodName::Qdrop);
         report.units.push(unit.clone());
-        let text = serde_json::to_string(&report).unwrap();
-        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        let text = report.to_json().unwrap();
+        assert_eq!(Report::from_json(text.as_bytes()).unwrap(), report);
+        report.units[0].seconds = 0.1 + 0.2;
+        assert_eq!(Report::from_json(report.to_json().unwrap().as_bytes()).unwrap(), report);
+        report.units[0].loss_after = f64::INFINITY;
+        let strange = Report::from_json(report.to_json().unwrap().as_bytes()).unwrap();
+        assert!(strange.units[0].loss_after.is_nan());
+        let refusal = |text: &str| Report::from_json(text.as_bytes()).unwrap_err().to_string();
+        assert!(refusal("{\"schema\":1}").starts_with("expected a report of layout 2, got 1; use the version"));
+        assert!(refusal("{\"schema\":2}").starts_with("expected a report of a run in JSON: missing field"));
+        assert!(refusal("no").starts_with("expected a report of a run in JSON: "));
         let event = Event::UnitFinished { index: 0, unit };
         let text = serde_json::to_string(&event).unwrap();
         assert!(text.starts_with(r#"{"event":"unit_finished""#), "{text}");

@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// What pages look like, on light and dark ground, on wide and narrow screens.
 const STYLE: &str = include_str!("page.css");
-/// Sorts a table by the column whose head is clicked. A page is complete without it.
+/// Sorts tables by the column whose head is clicked and unfolds what a link leads to. A page is complete without it.
 const SORT: &str = include_str!("page.js");
 /// What the browser may load: nothing; only what stands in the page itself.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";

@@ -104,6 +104,32 @@ pub fn metric(name: &str) -> String {
     }
 }
 
+/// Signal to noise; a dash where there is no noise.
+pub(super) fn decibels(snr: Option<f64>) -> String {
+    snr.map_or_else(|| "-".into(), |x| format!("{x:.1} dB"))
+}
+
+/// A share of 0 to 1 in per cent, small ones with more digits.
+pub(super) fn share(x: f64) -> String {
+    match x * 100.0 {
+        0.0 => "0 %".into(),
+        p if p.abs() < 0.001 => format!("{p:.0e} %"),
+        p if p.abs() < 0.1 => format!("{p:.3} %"),
+        p if p.abs() < 10.0 => format!("{p:.2} %"),
+        p => format!("{p:.1} %"),
+    }
+}
+
+/// Bits of a grid; 32 stand for none.
+pub(super) fn bits(n: u32) -> String {
+    if n == 32 { "float".into() } else { format!("{n} bits") }
+}
+
+/// A shape: `64×3×3×3`.
+pub(super) fn shape(dims: &[usize]) -> String {
+    dims.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
+}
+
 impl Report {
     /// The report as tables: units, file sizes, accuracy (where measured), times.
     pub fn tables(&self) -> Vec<Table> {
@@ -133,7 +159,7 @@ impl Report {
             let title = format!("Accuracy on {} samples", a.result.samples);
             let columns: String = a.result.metrics.keys().map(|m| format!("|>{} %", metric(m))).collect();
             let mut t = Table::new(title, &format!("network{columns}"));
-            for (name, score) in [("float", &a.float), ("nearest rounding", &a.nearest), ("result", &a.result)] {
+            for (name, score) in a.rows() {
                 t.row([name.to_string()].into_iter().chain(score.metrics.values().map(|v| format!("{v:.2}"))));
             }
             tables.push(t);
@@ -180,7 +206,7 @@ mod tests {
         assert!(report.tables().is_empty());
         let score = Score::new(4, [("top1", 75.0), ("top5", 100.0)]);
         assert_eq!(serde_json::to_string(&score).unwrap(), r#"{"samples":4,"top1":75.0,"top5":100.0}"#);
-        report.accuracy = Some(Accuracy { float: score.clone(), nearest: score.clone(), result: score });
+        report.accuracy = Some(Accuracy { float: score.clone(), nearest: Some(score.clone()), result: score });
         (report.bytes_before, report.bytes_after) = (Some(1000), Some(250));
         let tables = report.tables();
         assert_eq!(tables.len(), 2);

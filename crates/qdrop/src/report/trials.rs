@@ -1,7 +1,7 @@
 //! The runs of a sweep side by side: table, CSV, page.
 
 use super::chart::{Axis, Chart, Color, Point};
-use super::{Report, Score, Table, bytes, duration, metric, page};
+use super::{Accuracy, Report, Score, Table, bytes, duration, metric, page};
 use crate::error::{Error, Result};
 use crate::plan::Case;
 use maud::{Markup, html};
@@ -104,7 +104,13 @@ fn metrics(trials: &[Trial]) -> Vec<&str> {
 
 impl Trial {
     /// Version of the layout this library writes.
-    pub const SCHEMA: u32 = 1;
+    pub const SCHEMA: u32 = 2;
+
+    /// The run's report, with what was measured.
+    pub fn into_report(self) -> Report {
+        let accuracy = Accuracy { float: self.float, nearest: None, result: self.result };
+        Report { accuracy: Some(accuracy), ..self.report }
+    }
 
     /// One row per combination of cases, over averaged axes mean and standard deviation of each metric in per cent.
     pub fn table(trials: &[Trial]) -> Table {

@@ -1,0 +1,284 @@
+//! What a report holds about units, layers and sites, from what a run has at hand anyway.
+
+use super::refine::Effects;
+use crate::calibrate;
+use crate::engine::train::Losses;
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Layer, LayerId, Plan, SiteId};
+use crate::quant::{Distribution, Grid, QuantizedWeight, quantize_one};
+use crate::recon::Settings;
+use crate::report::{Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, SiteGrid, SiteReport};
+use rayon::prelude::*;
+
+/// Points of a curve at most.
+const POINTS: usize = 100;
+/// Bins of a histogram at most.
+const BINS: usize = 128;
+
+/// What was seen of the sites before anything was learned, one a site.
+pub(super) struct Seen {
+    pub distributions: Vec<Distribution>,
+    /// The observer's grids.
+    pub first: Vec<Grid>,
+    /// Empty where the first grids were not held against the network's outputs.
+    pub effects: Effects,
+    /// The grids with which learning begins.
+    pub refined: Vec<Grid>,
+}
+
+/// `x` with five significant digits: reports are read by people, and short numbers make small files.
+fn short(x: f64) -> f64 {
+    format!("{x:.4e}").parse().unwrap_or(x)
+}
+
+/// Bins in which `n` values show more than noise.
+fn bins(n: usize) -> usize {
+    ((n as f64).sqrt() * 2.0).clamp(16.0, BINS as f64) as usize
+}
+
+/// Signal to noise in dB; none without noise or without signal.
+pub(super) fn decibels(signal: f64, noise: f64) -> Option<f64> {
+    let ratio = 10.0 * (signal / noise).log10();
+    ratio.is_finite().then(|| short(ratio))
+}
+
+/// Means of `losses`, one an iteration, over stretches of equal length.
+pub(super) fn curve(losses: &[Losses], settings: &Settings) -> Curve {
+    let mut curve = Curve::default();
+    let stretch = losses.len().div_ceil(POINTS).max(1);
+    for (i, some) in losses.chunks(stretch).enumerate() {
+        let mean = |of: &dyn Fn(&Losses) -> f64| short(some.iter().map(of).sum::<f64>() / some.len() as f64);
+        let last = i * stretch + some.len();
+        curve.iteration.push(last);
+        curve.reconstruction.push(mean(&|l| l.reconstruction));
+        // The stretch in which it begins counts from there.
+        let active = some.iter().filter(|l| l.total > l.reconstruction).count().max(1);
+        let rounding: f64 = some.iter().map(|l| l.total - l.reconstruction).sum();
+        curve.rounding.push(short(rounding / active as f64));
+        curve.beta.push(short(settings.beta(last)));
+    }
+    curve
+}
+
+/// The units of `plan`, and what stays float.
+pub(super) fn plan(graph: &Graph, plan: &Plan) -> (Vec<PlannedUnit>, Vec<FloatNode>) {
+    let names = |values: &[ValueId]| values.iter().map(|&v| graph.value(v).name.clone()).collect();
+    let unit = |u: &crate::plan::Unit| PlannedUnit {
+        name: u.name.clone(),
+        inputs: names(&u.inputs),
+        outputs: names(&u.outputs),
+        nodes: u.nodes.len(),
+        parameters: u.parameters,
+        multiply_adds: u.multiply_adds,
+    };
+    let float = |(node, reason): &(String, String)| FloatNode { node: node.clone(), reason: reason.clone() };
+    (plan.units.iter().map(unit).collect(), plan.float.iter().map(float).collect())
+}
+
+/// Every layer of `plan` as it is written: `weights` in the plan's order. `learns` says whether units were solved.
+pub(super) fn layers(
+    graph: &Graph,
+    plan: &Plan,
+    weights: &[QuantizedWeight],
+    learns: bool,
+) -> Result<Vec<LayerReport>> {
+    let one = |(i, (layer, weight)): (usize, (&Layer, &QuantizedWeight))| {
+        let id = LayerId(i as u32);
+        let solved = plan.units.iter().position(|u| u.layers.contains(&id));
+        let unit = solved.or_else(|| plan.units.iter().position(|u| u.fixed.contains(&id)));
+        let learned = learns && solved.is_some();
+        let float = calibrate::weight_of(graph, plan, id)?;
+        layer_report(layer, weight, &float).map(|report| LayerReport { unit, learned, ..report })
+    };
+    plan.layers.par_iter().zip(weights).enumerate().map(one).collect()
+}
+
+fn layer_report(layer: &Layer, weight: &QuantizedWeight, float: &[f32]) -> Result<LayerReport> {
+    let grid = &weight.grid;
+    let (least, most) = (f64::from(grid.qmin), f64::from(grid.qmax));
+    let (mut clipped, mut moved) = (0u64, 0u64);
+    let (mut signal, mut noise, mut noise_nearest) = (0.0, 0.0, 0.0);
+    let channels = grid.channels(&layer.shape)?;
+    let place = |w: f32, c: usize| f64::from(w / grid.scale[c]) + f64::from(grid.zero_point[c]);
+    let mut range = (least, most);
+    for ((&w, &q), c) in float.iter().zip(&weight.integers).zip(channels) {
+        let (s, z) = (grid.scale[c], grid.zero_point[c]);
+        let nearest = quantize_one(w, s, z, grid.qmin, grid.qmax);
+        moved += u64::from(i32::from(q) != nearest);
+        let place = place(w, c);
+        clipped += u64::from(place < least - 0.5 || place > most + 0.5);
+        range = (range.0.min(place), range.1.max(place));
+        let error = |q: i32| f64::from((q - z) as f32 * s - w).powi(2);
+        signal += f64::from(w).powi(2);
+        noise += error(i32::from(q));
+        noise_nearest += error(nearest);
+    }
+    let (low, high) = window(range, (least - 0.5, most + 0.5));
+    let bins = bins(float.len());
+    let (mut counts, mut below, mut above) = (vec![0.0; bins], 0.0, 0.0);
+    for (&w, c) in float.iter().zip(grid.channels(&layer.shape)?) {
+        match (place(w, c) - low) / (high - low) * bins as f64 {
+            bin if bin < 0.0 => below += 1.0,
+            bin if bin > bins as f64 => above += 1.0,
+            bin => counts[(bin as usize).min(bins - 1)] += 1.0,
+        }
+    }
+    let all = float.len().max(1) as f64;
+    let mut steps: Vec<f64> = grid.scale.iter().map(|&s| f64::from(s)).collect();
+    steps.sort_by(f64::total_cmp);
+    let step = |share: usize| short(steps.get((steps.len() - 1) * share / 2).copied().unwrap_or_default());
+    Ok(LayerReport {
+        name: layer.name.clone(),
+        unit: None,
+        learned: false,
+        shape: layer.shape.clone(),
+        bits: layer.grid.bits,
+        symmetric: layer.grid.symmetric,
+        channels: grid.scale.len(),
+        steps: [step(0), step(1), step(2)],
+        histogram: histogram((low, high), counts, below, above, all),
+        clipped: short(clipped as f64 / all),
+        moved: short(moved as f64 / all),
+        snr_nearest: decibels(signal, noise_nearest),
+        snr: decibels(signal, noise),
+    })
+}
+
+/// At most as much beyond both ends of what counts, from `least` to `most`, as lies between them.
+fn window((low, high): (f64, f64), (least, most): (f64, f64)) -> (f64, f64) {
+    let width = most - least;
+    let (low, high) = (low.clamp(least - width, least), high.clamp(most, most + width));
+    (low, high)
+}
+
+fn histogram((low, high): (f64, f64), counts: Vec<f64>, below: f64, above: f64, all: f64) -> Histogram {
+    let share = |n: f64| short(n / all.max(1.0));
+    let shares = counts.into_iter().map(share).collect();
+    Histogram { low: short(low), high: short(high), shares, below: share(below), above: share(above) }
+}
+
+/// Every site of `plan`, with what was `seen` there and the `grids` that are written.
+pub(super) fn sites(graph: &Graph, plan: &Plan, seen: &Seen, grids: &[Grid]) -> Vec<SiteReport> {
+    let one = |i: usize| {
+        let (site, of) = (&plan.sites[i], &seen.distributions[i]);
+        let grid = |grid: &Grid| {
+            let ((low, high), (below, above)) = (grid.range(0), of.clipped(grid));
+            SiteGrid {
+                step: short(grid.scale[0].into()),
+                zero_point: grid.zero_point[0],
+                low: short(low.into()),
+                high: short(high.into()),
+                below: short(below),
+                above: short(above),
+            }
+        };
+        let (first, refined, learned) = (grid(&seen.first[i]), grid(&seen.refined[i]), grid(&grids[i]));
+        let (min, max) = of.range();
+        let (min, max, all) = (f64::from(min), f64::from(max), of.count() as f64);
+        let (low, high) = window((min, max), (learned.low.min(first.low), learned.high.max(first.high)));
+        // Nobody needs room for values that were never seen.
+        let (low, high) = (low.max(min.min(learned.low)), high.min(max.max(learned.high)));
+        let counts = of.histogram(low, high, bins(of.count() as usize));
+        let (below, above) = of.outside(low, high);
+        let readers = |r: &Vec<_>| r.iter().map(|&(n, _)| graph.node_name(n).to_string()).collect();
+        SiteReport {
+            name: site.name.clone(),
+            unit: plan.units.iter().position(|u| u.sites.contains(&SiteId(i as u32))),
+            readers: site.readers.as_ref().map(readers),
+            bits: site.grid.bits,
+            symmetric: site.grid.symmetric,
+            values: of.count(),
+            min: short(min),
+            max: short(max),
+            zeros: short(of.zeros() as f64 / all.max(1.0)),
+            histogram: histogram((low, high), counts, below, above, all),
+            first,
+            refined,
+            learned,
+            effect: seen.effects.get(i).copied().flatten().map(|(a, b)| Effect { first: short(a), refined: short(b) }),
+        }
+    };
+    (0..plan.sites.len()).into_par_iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Fact;
+    use crate::plan::{GridSpec, Observer, Site};
+    use crate::quant::Observation;
+
+    const SPEC: GridSpec = GridSpec { bits: 2, symmetric: false, observer: Observer::Mse, percentile: 99.99 };
+
+    #[test]
+    fn a_layer_tells_what_was_clipped_and_moved() {
+        let float = [0.4f32, 1.0, 9.0, -3.0, 0.6, 2.0, 4.0, 0.0];
+        let layer = Layer {
+            name: "fc".into(),
+            weight: ValueId(0),
+            nodes: vec![],
+            grid: SPEC,
+            axis: Some(0),
+            shape: vec![2, 4],
+        };
+        let grid = Grid::per_channel(2, vec![1.0, 2.0], vec![1, 0], 0).unwrap();
+        // Nearest: 1 2 3 0, 0 1 2 0; the first and the fifth are moved.
+        let weight = QuantizedWeight { layer: 0, grid, integers: vec![2, 2, 3, 0, 1, 1, 2, 0] };
+        let report = layer_report(&layer, &weight, &float).unwrap();
+        assert_eq!((report.moved, report.clipped, report.channels), (0.25, 0.25, 2));
+        assert_eq!(report.steps, [1.0, 1.0, 2.0]);
+        assert!(report.snr < report.snr_nearest, "{report:?}");
+        let h = &report.histogram;
+        // 9 lies at 10, beyond one more width of the grid; -3 at -2.
+        assert_eq!((h.low, h.high, h.below, h.above), (-2.0, 7.5, 0.0, 0.125));
+        assert!((h.shares.iter().sum::<f64>() - 0.875).abs() < 1e-6, "{h:?}");
+    }
+
+    #[test]
+    fn a_site_tells_what_its_grids_clip() {
+        let mut graph = Graph::default();
+        let value = graph.add_value("v", Fact::default());
+        let site = Site { name: "v".into(), value, readers: None, grid: SPEC };
+        let plan = Plan { layers: vec![], sites: vec![site], units: vec![], float: vec![] };
+        let mut observation = Observation::new();
+        observation.observe(&(0..1000).map(|i| if i < 500 { 0.0 } else { i as f32 / 100.0 }).collect::<Vec<_>>());
+        let grid = |scale| Grid::per_tensor(2, scale, 0).unwrap();
+        let seen = Seen {
+            distributions: vec![Distribution::new(&observation)],
+            first: vec![grid(2.0)],
+            effects: vec![Some((0.5, 0.25))],
+            refined: vec![grid(2.5)],
+        };
+        let site = sites(&graph, &plan, &seen, &[grid(3.0)]).remove(0);
+        assert_eq!((site.values, site.zeros, site.max), (1000, 0.5, 9.99));
+        assert!((site.first.above - 0.3).abs() < 2e-3 && (site.refined.above - 0.125).abs() < 2e-3, "{site:?}");
+        assert_eq!((site.learned.above, site.learned.high, site.first.below), (0.0, 9.0, 0.0));
+        assert_eq!(site.effect, Some(Effect { first: 0.5, refined: 0.25 }));
+        let h = &site.histogram;
+        assert!((h.low, h.high) == (0.0, 9.99) && (h.shares.iter().sum::<f64>() - 0.5).abs() < 1e-3, "{h:?}");
+    }
+
+    #[test]
+    fn curves_are_means_of_stretches() {
+        let settings = Settings {
+            iterations: 250,
+            rounding_lr: 0.0,
+            bias_lr: 0.0,
+            scale_lr: 0.0,
+            lambda: 0.1,
+            warmup: 0.2,
+            beta_start: 20.0,
+            beta_end: 2.0,
+            stop_settled: false,
+        };
+        let losses: Vec<Losses> =
+            (1..=250).map(|i| Losses { reconstruction: f64::from(i), total: f64::from(i) + 0.5 }).collect();
+        let curve = curve(&losses, &settings);
+        assert_eq!((curve.iteration.len(), curve.iteration[83]), (84, 250));
+        assert_eq!((curve.reconstruction[0], curve.reconstruction[83]), (2.0, 250.0));
+        assert!(curve.rounding.iter().all(|&r| r == 0.5));
+        assert_eq!((curve.beta[0], curve.beta[83]), (20.0, 2.0));
+        assert_eq!(super::curve(&[], &settings), Curve::default());
+    }
+}
