@@ -1,7 +1,8 @@
 //! What the tests of the workspace share: where data of others and a Python interpreter are, and small files.
 //!
 //! What is missing is printed as skipped, or fails the test where an environment variable demands it with the value 1:
-//! `QDROP_REQUIRE_SHARED`, `QDROP_REQUIRE_PYTHON`, `QDROP_REQUIRE_OPENVINO`, `QDROP_REQUIRE_QONNX`.
+//! `QDROP_REQUIRE_SHARED`, `QDROP_REQUIRE_PYTHON`, `QDROP_REQUIRE_OPENVINO`, `QDROP_REQUIRE_QONNX`,
+//! `QDROP_REQUIRE_BROWSER`.
 
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,24 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
     if found.is_none() {
         let what = format!("neither QDROP_{name} nor QDROP_PYTHON names an interpreter with {module}");
         missing(&format!("QDROP_REQUIRE_{name}"), &what);
+    }
+    found
+}
+
+/// The browser that `QDROP_BROWSER` names, else a Chromium among the programs of this machine.
+///
+/// # Panics
+/// Where there is none but one is demanded.
+pub fn browser() -> Option<PathBuf> {
+    let named = std::env::var_os("QDROP_BROWSER").map(PathBuf::from);
+    let folders: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
+    let installed = || {
+        let names = ["chromium", "chromium-browser", "google-chrome"];
+        names.iter().flat_map(|name| folders.iter().map(move |f| f.join(name))).find(|p| p.is_file())
+    };
+    let found = named.or_else(installed);
+    if found.is_none() {
+        missing("QDROP_REQUIRE_BROWSER", "there is no Chromium, and QDROP_BROWSER names none");
     }
     found
 }
