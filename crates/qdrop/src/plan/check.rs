@@ -2,7 +2,7 @@
 
 use super::layers::{Layers, matching};
 use super::view::View;
-use super::{Override, Recipe, target};
+use super::{BitopsTarget, Mixed, Override, Recipe, target};
 use crate::error::{Error, Result};
 
 /// Fewest and most tokens of a sample.
@@ -18,6 +18,7 @@ impl Recipe {
         bits("weights.embedding_bits", w.embedding_bits)?;
         bits("activations.bits", a.bits)?;
         bits("activations.last_bits", a.last_bits)?;
+        self.mixed.validate(w.bits, a.bits)?;
         for (key, value, low, high) in [
             ("weights.percentile", w.percentile, 50.0, 100.0),
             ("activations.percentile", a.percentile, 50.0, 100.0),
@@ -36,6 +37,7 @@ impl Recipe {
         }
         for (key, value, low) in [
             ("activations.samples", a.samples, 1),
+            ("mixed.samples", self.mixed.samples, 1),
             ("input.samples", i.samples.unwrap_or(1), 1),
             ("input.max_length", i.max_length.unwrap_or(LEAST_TOKENS), LEAST_TOKENS),
             ("method.iterations", m.iterations.unwrap_or(1), 1),
@@ -64,10 +66,38 @@ impl Recipe {
     }
 }
 
+impl Mixed {
+    /// Checks it beside the bits of weights and activations.
+    fn validate(&self, weights: u32, activations: u32) -> Result<()> {
+        if self.candidates.is_empty() {
+            return Err(Error::recipe("mixed.candidates: expected bits to choose from, got none"));
+        }
+        if let Some(bits) = self.candidates.iter().find(|b| !(2..=8).contains(*b)) {
+            return Err(Error::recipe(format!("mixed.candidates: expected 2 to 8, got {bits}")));
+        }
+        if self.wanted() && weights == 32 {
+            return Err(Error::recipe(
+                "weights.bits: expected 2 to 8 beside a target of size or bit operations, got 32",
+            ));
+        }
+        match self.bitops {
+            Some(BitopsTarget::Bits(..)) if activations == 32 => {
+                let message = "activations.bits: expected 2 to 8 beside a target of uniform bits, got 32";
+                Err(Error::recipe(message).hint("give bit operations as a count"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 fn exception(n: usize, o: &Override) -> Result<()> {
     let key = |name: &str| format!("override[{n}].{name}");
-    if o.layer.is_empty() {
+    if o.layer.is_empty() && o.activation.is_none() {
         return Err(Error::recipe(format!("{}: expected a name pattern, got nothing", key("layer"))));
+    }
+    if o.layer.is_empty() && (o.weight_bits.is_some() || o.weight_symmetric.is_some()) {
+        let error = Error::recipe(format!("{}: expected the layer whose weight is meant, got nothing", key("layer")));
+        return Err(error.hint("an activation has no weight"));
     }
     o.weight_bits.map_or(Ok(()), |b| bits(&key("weight_bits"), b))?;
     o.activation_bits.map_or(Ok(()), |b| bits(&key("activation_bits"), b))
@@ -85,13 +115,31 @@ pub(super) fn overrides(view: &View, layers: &Layers, recipe: &Recipe) -> Result
     let products = layers.float.iter().map(|&(id, _)| id);
     let nodes: Vec<_> = layers.nodes.iter().copied().chain(products).collect();
     let used: Vec<&Override> = matching(view, recipe, &nodes).collect();
-    for (n, o) in recipe.overrides.iter().enumerate() {
+    for (n, o) in recipe.overrides.iter().enumerate().filter(|(_, o)| !o.layer.is_empty()) {
         if !used.iter().any(|u| std::ptr::eq(*u, o)) {
             let names = layers.nodes.iter().map(|&id| view.graph.node_name(id));
-            let close = names.max_by(|a, b| strsim::jaro(a, &o.layer).total_cmp(&strsim::jaro(b, &o.layer)));
-            return Err(Error::recipe(format!("override[{n}].layer: no layer matches `{}`", o.layer))
-                .hint(format!("`qdrop plan` lists the layers; one of them is `{}`", close.unwrap_or_default())));
+            return Err(unmatched(n, "layer", &o.layer, names));
         }
     }
     Ok(())
+}
+
+/// Refuses exceptions that apply to none of the activations `names`.
+pub(super) fn activations(names: &[&str], recipe: &Recipe) -> Result<()> {
+    for (n, o) in recipe.overrides.iter().enumerate() {
+        if let Some(pattern) = o.activation.as_deref().filter(|_| !names.iter().any(|name| o.names(name))) {
+            return Err(unmatched(n, "activation", pattern, names.iter().copied()));
+        }
+    }
+    Ok(())
+}
+
+/// That exception `n` matches no `what`, with the nearest of the `names` that there are.
+fn unmatched<'a>(n: usize, what: &str, pattern: &str, names: impl Iterator<Item = &'a str>) -> Error {
+    let close = names.max_by(|a, b| strsim::jaro(a, pattern).total_cmp(&strsim::jaro(b, pattern)));
+    let error = Error::recipe(format!("override[{n}].{what}: no {what} matches `{pattern}`"));
+    match close {
+        Some(close) => error.hint(format!("`qdrop plan` lists the {what}s; one of them is `{close}`")),
+        None => error.hint(format!("there are no {what}s to quantize")),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::names::{matches, names_of};
 use super::view::{Role, View};
-use super::{GridSpec, Layer, LayerId, Reason, Recipe};
+use super::{GridSpec, Layer, LayerId, Override, Reason, Recipe};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op, ValueId};
 use crate::tensor::DType;
@@ -138,16 +138,19 @@ fn transposed(view: &View, a: ValueId, b: ValueId) -> bool {
     b.shape() == [cols, rows] && (0..rows).all(|i| (0..cols).all(|j| x[i * cols + j] == y[j * rows + i]))
 }
 
+/// Whether `exception` names any of `nodes`.
+pub(super) fn names_any(view: &View, exception: &Override, nodes: &[NodeId]) -> bool {
+    let pattern = exception.layer.as_str();
+    !pattern.is_empty() && nodes.iter().any(|&id| names_of(view, id).any(|name| matches(pattern, name)))
+}
+
 /// Exceptions of the recipe that apply to any of `nodes`, in order.
 pub(super) fn matching<'a>(
     view: &'a View,
     recipe: &'a Recipe,
     nodes: &'a [NodeId],
-) -> impl Iterator<Item = &'a super::Override> {
-    recipe
-        .overrides
-        .iter()
-        .filter(move |o| nodes.iter().any(|&id| names_of(view, id).any(|name| matches(&o.layer, name))))
+) -> impl Iterator<Item = &'a Override> {
+    recipe.overrides.iter().filter(move |o| names_any(view, o, nodes))
 }
 
 /// Axis of a weight of `shape` along which `op` has its output channels.

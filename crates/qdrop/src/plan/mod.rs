@@ -2,11 +2,16 @@
 //! before any data is read.
 
 mod atoms;
+mod budget;
 mod check;
+mod cost;
 mod effective;
+mod knapsack;
 mod layers;
+mod mixed;
 mod names;
 mod recipe;
+mod sensitivity;
 mod sites;
 mod size;
 mod sweep;
@@ -16,9 +21,13 @@ mod text;
 mod units;
 mod view;
 
+pub use budget::{BitopsTarget, SizeTarget};
+pub use cost::{Cost, cost};
 pub use effective::Effective;
+pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
 pub use recipe::*;
+pub use sensitivity::{BitError, Curve, Sensitivity};
 pub use size::ByteSize;
 pub use sweep::{Case, Sweep, SweepRun};
 pub use target::Target;
@@ -33,7 +42,7 @@ use std::fmt;
 use view::View;
 
 /// Everything decided about one graph. Node and value ids are those of the simplified graph it was made from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Weights to quantize, in network order.
     pub layers: Vec<Layer>,
@@ -171,13 +180,16 @@ pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
         .hint("a network that is quantized already cannot be quantized again"));
     }
     check::overrides(&view, &layers, recipe)?;
-    let sites = sites::sites(&view, &layers, recipe);
+    let sites = sites::sites(&view, &layers, recipe)?;
     let pieces = units::units(&view, &layers, recipe)?;
     let mut float: Vec<(NodeId, Reason)> = layers.float.clone();
     float.extend(carried);
     float.sort_by_key(|&(id, _)| id);
     let float = float.into_iter().map(|(id, r)| (graph.node_name(id).to_string(), r.to_string())).collect();
     let units = assemble(&view, &layers, &sites, pieces);
+    if recipe.mixed.wanted() {
+        mixed::check(graph, facts, recipe)?;
+    }
     Ok(Plan { layers: layers.list, sites, units, float })
 }
 
@@ -276,6 +288,8 @@ fn multiply_adds(view: &View, id: NodeId) -> u64 {
     }
 }
 
+#[cfg(test)]
+mod mixed_tests;
 #[cfg(test)]
 mod sequence_tests;
 #[cfg(test)]

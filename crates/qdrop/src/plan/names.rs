@@ -1,5 +1,6 @@
 //! Names: patterns with `*`, and the module scopes that exporters leave in them.
 
+use super::Override;
 use super::view::View;
 use crate::graph::{NodeId, ValueId};
 use std::collections::BTreeMap;
@@ -28,6 +29,13 @@ pub fn matches(pattern: &str, name: &str) -> bool {
         }
     }
     p[i..].iter().all(|&b| b == b'*')
+}
+
+impl Override {
+    /// Whether it is an exception for the activation `name`.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.activation.as_deref().is_some_and(|pattern| matches(pattern, name))
+    }
 }
 
 /// The names a node answers to in patterns: its own, its weight's and its bias's.

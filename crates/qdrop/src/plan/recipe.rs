@@ -1,10 +1,12 @@
 //! The user's wish: every option with its default, unit and meaning. Unknown keys are refused.
 
+use super::budget::{BitopsTarget, SizeTarget};
 use super::size::ByteSize;
 use super::target::Target;
 use super::task::Task;
 use crate::tensor::Precision;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// A whole recipe; every part may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -14,6 +16,8 @@ pub struct Recipe {
     pub weights: Weights,
     /// Activations.
     pub activations: Activations,
+    /// Bits chosen layer by layer.
+    pub mixed: Mixed,
     /// The method and its schedule.
     pub method: Method,
     /// How the network is cut into units.
@@ -129,6 +133,41 @@ impl Default for Activations {
             equalize_samples: None,
             refine_samples: None,
         }
+    }
+}
+
+/// Bits chosen layer by layer, so that the network's outputs suffer least within a target. Without a target all bits
+/// are the recipe's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mixed {
+    /// Most that all weights may take, at their true bits. Default: no limit.
+    pub size: Option<SizeTarget>,
+    /// Most bit operations: multiply-adds of a sample times the bits of both factors. With it the bits of activations are
+    /// chosen too. Default: no limit.
+    pub bitops: Option<BitopsTarget>,
+    /// Bits to choose from, 2 to 8 each.
+    pub candidates: Vec<u32>,
+    /// Calibration samples on which it is measured what each layer's bits do to the outputs.
+    pub samples: usize,
+}
+
+impl Default for Mixed {
+    fn default() -> Self {
+        Mixed { size: None, bitops: None, candidates: vec![2, 3, 4, 6, 8], samples: 64 }
+    }
+}
+
+impl Mixed {
+    /// Whether bits are to be chosen.
+    pub fn wanted(&self) -> bool {
+        self.size.is_some() || self.bitops.is_some()
+    }
+
+    /// Bits to choose from, ascending, each once.
+    pub fn bits(&self) -> Vec<u32> {
+        let bits: BTreeSet<u32> = self.candidates.iter().copied().collect();
+        bits.into_iter().collect()
     }
 }
 
@@ -381,15 +420,19 @@ pub struct Output {
     pub format: Format,
 }
 
-/// An exception for the layers whose node name matches.
+/// An exception for the layers whose node name, or the activations whose name matches.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Override {
     /// Pattern of node names; `*` matches anything.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub layer: String,
+    /// Pattern of names of quantized values, beside `layer` or instead of it.
+    pub activation: Option<String>,
     /// Bits of its weight.
     pub weight_bits: Option<u32>,
-    /// Bits of the activation it produces (placement `producer`) or reads (`consumer`).
+    /// Bits of the activation: of those named, and of what the layer produces (placement `producer`) or reads
+    /// (`consumer`).
     pub activation_bits: Option<u32>,
     /// Symmetric weight grid.
     pub weight_symmetric: Option<bool>,

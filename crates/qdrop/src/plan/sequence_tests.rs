@@ -8,7 +8,7 @@ use crate::graph::{Binary, Dim, Fact, Node, Unary};
 use crate::tensor::{DType, Tensor};
 
 /// Tokens and features.
-const SIZES: (usize, usize) = (6, 8);
+pub(super) const SIZES: (usize, usize) = (6, 8);
 
 fn tokens(b: &mut Builder, name: &str) -> ValueId {
     let shape = vec![Dim::Symbol("n".into()), Dim::Known(SIZES.0)];
@@ -58,7 +58,7 @@ fn encoder(b: &mut Builder, name: &str, x: ValueId, mask: ValueId) -> ValueId {
 }
 
 /// Embeddings, two encoder layers, a head tied to the table where `tied`, else of its own.
-fn network(tied: bool) -> Graph {
+pub(super) fn network(tied: bool) -> Graph {
     let mut b = Builder::new();
     let (ids, mask) = (tokens(&mut b, "ids"), tokens(&mut b, "mask"));
     let table = b.constant("table", &[20, SIZES.1]);

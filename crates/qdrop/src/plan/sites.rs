@@ -9,10 +9,11 @@
 //!
 //! Placement `consumer`: every activation operand of a layer, a product or a residual sum.
 
-use super::layers::{Layers, matching};
+use super::layers::{Layers, names_any};
 use super::target::Zero;
 use super::view::{Role, View, is_function, normalizes, rectifies};
-use super::{GridSpec, Placement, Recipe, Site};
+use super::{GridSpec, Placement, Recipe, Site, check};
+use crate::error::Result;
 use crate::graph::{Binary, NodeId, Op, ValueId, Variadic};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,15 +28,15 @@ struct Draft {
 }
 
 /// All sites by the recipe, in network order.
-pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Vec<Site> {
+pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec<Site>> {
     let a = &recipe.activations;
-    if a.bits == 32 {
-        return Vec::new();
-    }
     let drafts = match a.placement {
+        _ if a.bits == 32 => BTreeMap::new(),
         Placement::Producer => by_producer(view, layers),
         Placement::Consumer => by_consumer(view, layers),
     };
+    let names: Vec<&str> = drafts.keys().map(|&v| view.graph.value(v).name.as_str()).collect();
+    check::activations(&names, recipe)?;
     let position = |v: ValueId| (view.producers[v.0 as usize].map_or(0, |id| id.0 + 1), v);
     let mut drafts: Vec<(ValueId, Draft)> = drafts.into_iter().collect();
     drafts.sort_by_key(|&(v, _)| position(v));
@@ -48,7 +49,9 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Vec<Site> 
             () => a.bits,
         };
         let mut symmetric = a.symmetric;
-        for o in matching(view, recipe, &draft.owners) {
+        let name = view.graph.value(value).name.clone();
+        let exceptions = recipe.overrides.iter().filter(|o| names_any(view, o, &draft.owners) || o.names(&name));
+        for o in exceptions {
             bits = o.activation_bits.unwrap_or(bits);
             symmetric = o.activation_symmetric.unwrap_or(symmetric);
         }
@@ -61,10 +64,9 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Vec<Site> 
             Zero::BySign => !nonnegative[value.0 as usize],
         };
         let grid = GridSpec { bits, symmetric, observer: a.observer, percentile: a.percentile };
-        let name = view.graph.value(value).name.clone();
         sites.push(Site { name, value, readers: draft.readers, grid });
     }
-    sites
+    Ok(sites)
 }
 
 /// The value on which what `value` holds is quantized: after the function that follows it, and after the junctions
@@ -168,7 +170,7 @@ fn cover(view: &View, value: ValueId, drafts: &mut BTreeMap<ValueId, Draft>, see
 }
 
 /// Whether a node keeps quantized elements on a grid.
-fn hands_on(view: &View, id: NodeId) -> bool {
+pub(super) fn hands_on(view: &View, id: NodeId) -> bool {
     view.role(id) == Role::Movement || view.scales(id) || rectifies(&view.graph.node(id).op)
 }
 

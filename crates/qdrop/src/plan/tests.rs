@@ -52,7 +52,7 @@ fn max_pool(b: &mut Builder, x: ValueId) -> ValueId {
 }
 
 /// Stem, pooling, a block with projection and one without, classifier.
-fn residual() -> Graph {
+pub(super) fn residual() -> Graph {
     let mut b = Builder::new();
     let x = b.images(3, 4);
     let x = b.conv_relu("conv1", x, 3, 4, 3); // v0, v1

@@ -46,6 +46,25 @@ const KEYS: &[Key] = &[
         "32",
         "samples on which first grids are held against the network's outputs: where another step lowers\nthe error there by a tenth, it is taken; 0 keeps the observer's (the paper's); default 32, 0 with preset paper",
     ),
+    (
+        "mixed",
+        "size",
+        "\"w3\"",
+        "most that all weights may take at their true bits: 128KiB, or w3 for what they take with 3 bits in every layer that\nhas a choice; bits of layers are then chosen by what they do to the network's outputs; default: no limit",
+    ),
+    (
+        "mixed",
+        "bitops",
+        "\"w4a4\"",
+        "most bit operations (multiply-adds of a sample times the bits of both factors): 1.2G, or w4a4 for those of uniform\nbits; bits of activations are then chosen too; default: no limit",
+    ),
+    ("mixed", "candidates", "", "bits to choose from, 2 to 8 each"),
+    (
+        "mixed",
+        "samples",
+        "",
+        "calibration samples on which it is measured what the bits of each layer do to the outputs",
+    ),
     ("method", "name", "", "rtn, adaround, brecq or qdrop"),
     (
         "method",
@@ -189,8 +208,14 @@ const KEYS: &[Key] = &[
         "for target ort: qcdq (8-bit QuantizeLinear, Clip, DequantizeLinear) or qdq (native 4- and 2-bit types)",
     ),
     ("override", "layer", "\"*conv1*\"", "pattern of layer names (node or weight; `*` matches anything)"),
+    ("override", "activation", "\"*relu*\"", "pattern of names of quantized values, beside layer or instead of it"),
     ("override", "weight_bits", "8", "bits of its weight"),
-    ("override", "activation_bits", "8", "bits of the activation it produces (placement producer) or reads (consumer)"),
+    (
+        "override",
+        "activation_bits",
+        "8",
+        "bits of the activation: of those named, and of what the layer produces (placement producer) or reads (consumer)",
+    ),
     ("override", "weight_symmetric", "true", "symmetric weight grid"),
     ("override", "activation_symmetric", "true", "symmetric activation grid"),
 ];
@@ -199,11 +224,12 @@ const KEYS: &[Key] = &[
 const SECTIONS: &[(&str, &str)] = &[
     ("weights", "Weights."),
     ("activations", "Activations."),
+    ("mixed", "Bits chosen layer by layer within a target; without one all bits are those above."),
     ("method", "The method and its schedule."),
     ("units", "How the network is cut into units."),
     ("input", "How images or text become network input."),
     ("output", "The written file."),
-    ("override", "Exceptions by layer name, as many as wanted; later ones win."),
+    ("override", "Exceptions by name, as many as wanted; later ones win."),
 ];
 
 impl Recipe {

@@ -1,0 +1,143 @@
+//! What a plan costs where it runs: bytes of weights, bit operations of products.
+
+use super::sites::hands_on;
+use super::view::View;
+use super::{Plan, Site, multiply_adds};
+use crate::engine::facts::Facts;
+use crate::graph::{Graph, NodeId, ValueId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Bits of what is not quantized.
+const FLOAT: u32 = 32;
+
+/// What quantized weights and activations cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Bytes of the weights of all layers and tables at their true bits, 32 where they stay float; without steps, zero points and biases.
+    pub weight_bytes: u64,
+    /// Sum over all products of a sample of multiply-adds times the bits of both factors (Baskin et al., "UNIQ", 2018);
+    /// what is not quantized, the network's input say, counts 32 bits.
+    pub bit_operations: u64,
+}
+
+/// The cost of `plan`, which was made from `graph` with `facts` of one sample.
+pub fn cost(graph: &Graph, facts: &Facts, plan: &Plan) -> Cost {
+    let work = Work::new(&View::new(graph, facts).0, plan);
+    let (layer, site) = (|l: usize| f64::from(plan.layers[l].grid.bits), |s: usize| f64::from(plan.sites[s].grid.bits));
+    Cost { weight_bytes: (work.size(layer) / 8.0).ceil() as u64, bit_operations: work.bitops(layer, site) as u64 }
+}
+
+/// One factor of a product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Factor {
+    /// The weight of this layer of the plan.
+    Weight(usize),
+    /// A value made of what these sites quantize; it is as wide as the widest.
+    Sites(Vec<usize>),
+    /// Not quantized.
+    Float,
+}
+
+impl Factor {
+    fn bits(&self, layer: impl Fn(usize) -> f64, site: impl Fn(usize) -> f64) -> f64 {
+        match self {
+            Factor::Weight(l) => layer(*l),
+            Factor::Sites(sites) => sites.iter().map(|&s| site(s)).fold(0.0, f64::max),
+            Factor::Float => FLOAT.into(),
+        }
+    }
+}
+
+/// A node that multiplies.
+#[derive(Debug, Clone)]
+pub(super) struct Product {
+    /// Of one sample.
+    pub multiply_adds: u64,
+    pub factors: [Factor; 2],
+}
+
+impl Product {
+    /// Bit operations, with the bits of layers and sites of the plan.
+    pub fn bitops(&self, layer: impl Fn(usize) -> f64, site: impl Fn(usize) -> f64) -> f64 {
+        let [a, b] = &self.factors;
+        self.multiply_adds as f64 * a.bits(&layer, &site) * b.bits(&layer, &site)
+    }
+}
+
+/// What a plan's cost depends on besides bits.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    /// In network order.
+    pub products: Vec<Product>,
+    /// Elements of each layer's weight, in the plan's order.
+    pub elements: Vec<u64>,
+    /// Elements of weights that stay float.
+    pub float_elements: u64,
+}
+
+impl Work {
+    pub fn new(view: &View, plan: &Plan) -> Self {
+        let weights: BTreeSet<ValueId> = plan.layers.iter().map(|l| l.weight).collect();
+        let active = || view.graph.node_ids().filter(|id| view.active[id.0 as usize]);
+        let carried = active().filter_map(|id| view.weight(id).or_else(|| view.table(id)));
+        let float: BTreeSet<ValueId> = carried.filter(|w| !weights.contains(w)).collect();
+        let product = |node: NodeId| Product {
+            multiply_adds: multiply_adds(view, node),
+            factors: [0, 1].map(|i| factor(view, plan, node, i)),
+        };
+        Work {
+            products: active().map(product).filter(|p| p.multiply_adds > 0).collect(),
+            elements: plan.layers.iter().map(|l| l.shape.iter().map(|&d| d as u64).product()).collect(),
+            float_elements: float.iter().filter_map(|&v| view.graph.constant(v)).map(|t| t.len() as u64).sum(),
+        }
+    }
+
+    /// Bits that all weights take, with the bits of each layer.
+    pub fn size(&self, layer: impl Fn(usize) -> f64) -> f64 {
+        let quantized: f64 = self.elements.iter().enumerate().map(|(l, &n)| n as f64 * layer(l)).sum();
+        quantized + self.float_elements as f64 * f64::from(FLOAT)
+    }
+
+    /// Bit operations of all products, with the bits of layers and sites.
+    pub fn bitops(&self, layer: impl Fn(usize) -> f64, site: impl Fn(usize) -> f64) -> f64 {
+        self.products.iter().map(|p| p.bitops(&layer, &site)).sum()
+    }
+}
+
+/// What operand `i` of `node` is.
+fn factor(view: &View, plan: &Plan, node: NodeId, i: usize) -> Factor {
+    let Some(value) = view.graph.node(node).input(i) else { return Factor::Float };
+    if !view.is_live(value) {
+        return plan.layers.iter().position(|l| l.weight == value).map_or(Factor::Float, Factor::Weight);
+    }
+    let mut found = BTreeSet::new();
+    match covered(view, &plan.sites, (node, i), value, &mut found, &mut BTreeSet::new()) && !found.is_empty() {
+        true => Factor::Sites(found.into_iter().collect()),
+        false => Factor::Float,
+    }
+}
+
+/// Whether `value`, as operand `reader` sees it, consists of quantized elements only; the sites that quantize them go to
+/// `found`.
+fn covered(
+    view: &View,
+    sites: &[Site],
+    reader: (NodeId, usize),
+    value: ValueId,
+    found: &mut BTreeSet<usize>,
+    seen: &mut BTreeSet<ValueId>,
+) -> bool {
+    let seen_here = |s: &Site| s.value == value && s.readers.as_ref().is_none_or(|r| r.contains(&reader));
+    if let Some(site) = sites.iter().position(seen_here) {
+        found.insert(site);
+        return true;
+    }
+    if !seen.insert(value) {
+        return true;
+    }
+    let Some(id) = view.producers[value.0 as usize].filter(|&id| hands_on(view, id)) else { return false };
+    let operands = view.graph.node(id).inputs.iter().enumerate();
+    let mut live = operands.filter_map(|(i, v)| Some((i, v.filter(|&v| view.is_live(v) && view.is_float(v))?)));
+    live.all(|(i, v)| covered(view, sites, (id, i), v, found, seen))
+}
