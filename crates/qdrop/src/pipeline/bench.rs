@@ -1,8 +1,8 @@
 //! How fast this machine solves the units of a network, on noise.
 
-use super::quantize::observe;
 use super::reconstruct::Found;
 use super::run;
+use super::scene::Scene;
 use super::shapes::input_shapes;
 use super::speed;
 use super::unit::{Biases, Cache, Compiled};
@@ -91,7 +91,8 @@ pub fn bench(
             .collect(),
     };
     let start = Instant::now();
-    let grids = observe(graph, &facts, &plan, recipe, &samples, None, sink)?.fit(&plan)?;
+    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &samples, pool: &pool, shelf: &shelf };
+    let grids = scene.observe(sink)?.fit(&plan)?;
     let calibrate = samples.len as f64 / start.elapsed().as_secs_f64();
     let weight_grids = pool.install(|| calibrate::fit_weights(graph, &plan))?;
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::graph::Graph;
 use crate::plan::Plan;
 use crate::report::{Event, Sink, Stage};
+use crate::tensor::Shelf;
 use rayon::ThreadPool;
 
 /// `graph` with `pairs` of `plan` equalized by what `inputs` show.
@@ -22,7 +23,8 @@ pub(super) fn equalize(
     sink: &mut dyn Sink,
 ) -> Result<Graph> {
     let mut equal = graph.clone();
-    let mut walk = Walk::new(graph, facts, inputs, pool);
+    let shelf = Shelf::memory();
+    let mut walk = Walk::new(graph, facts, inputs, pool, &shelf);
     let value = |pair: &LayerPair| plan.sites[pair.site.0 as usize].value;
     let order = walk.order(pairs.iter().map(|p| (value(p), p)));
     for (done, pair) in order.iter().enumerate() {

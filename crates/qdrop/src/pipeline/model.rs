@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::onnx;
 use crate::passes::{self, InputShapes};
-use crate::plan::{self, Plan, Recipe};
+use crate::plan::{self, Chosen, Cost, Plan, Recipe, Sensitivity};
 use std::path::Path;
 
 /// Reads the ONNX file at `path` with its external data.
@@ -60,4 +60,19 @@ pub fn plan(graph: &Graph, recipe: &Recipe, sample_shapes: Option<&[Vec<usize>]>
         }
     }
     Ok(plan)
+}
+
+/// Bits of `graph` (simplified) as `recipe` wants them chosen, by what was `measured`; `sample_shapes` as in [`prepare`].
+pub fn choose(
+    graph: &Graph,
+    recipe: &Recipe,
+    measured: &Sensitivity,
+    sample_shapes: Option<&[Vec<usize>]>,
+) -> Result<Chosen> {
+    plan::choose(graph, &facts::infer(graph, &input_shapes(graph, sample_shapes)?)?, recipe, measured)
+}
+
+/// What `plan` costs, which was made from `graph` (simplified); `sample_shapes` as in [`prepare`].
+pub fn cost(graph: &Graph, plan: &Plan, sample_shapes: Option<&[Vec<usize>]>) -> Result<Cost> {
+    Ok(plan::cost(graph, &facts::infer(graph, &input_shapes(graph, sample_shapes)?)?, plan))
 }

@@ -1,29 +1,28 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
-use super::equalize;
 use super::memory;
 use super::padding::Padding;
 use super::reconstruct::{Found, Job};
-use super::record::{self, Seen};
-use super::refine;
-use super::run::{self, Network};
-use super::samples;
+use super::record;
+use super::run;
+use super::scene::Scene;
 use super::shapes::input_shapes;
 use super::speed::Costs;
 use super::unit::Biases;
 use super::weigh::{self, Weights};
 use super::work::WorkDir;
-use crate::calibrate::{self, Watch};
+use crate::calibrate;
 use crate::data::Samples;
 use crate::engine::facts::{self, Facts};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::plan::{Plan, Recipe};
+use crate::plan::{Chosen, Plan, Recipe};
 use crate::quant::{Grid, QuantizedWeight};
-use crate::report::{Event, Report, Sink, Stage, timed};
-use crate::tensor::{Rows, Shelf, Tensor};
+use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
+use crate::tensor::{Precision, Shelf, Tensor};
 use crate::{lower, onnx};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What [`quantize`] returns.
 #[derive(Debug, Clone)]
@@ -65,53 +64,56 @@ pub fn quantize(
 
     let room = memory::room(graph, &facts, &plan, recipe, samples.len(), samples.held_bytes())?;
     let temporary = std::env::temp_dir();
-    let shelf = Shelf::new(room, work.map_or(temporary.as_path(), WorkDir::path), recipe.method.cache.precision());
+    let directory = work.map_or(temporary.as_path(), WorkDir::path);
+    let shelf = Shelf::new(room, directory, recipe.method.cache.precision());
     let padding = Padding::read(graph, &facts, recipe, samples)?;
+    let wanted = match recipe.mixed.wanted() {
+        true => Some(crate::plan::measure(graph, &facts, recipe)?),
+        false => None,
+    };
+    let solved = work.map_or(0, WorkDir::solutions);
     let costs = match effective.learns {
         true => {
             let (costs, timing) =
                 timed(sink, Stage::Bench, None, |sink| Costs::new(graph, &facts, &plan, recipe, &pool, sink))?;
             report.timings.push(timing);
-            report.estimate = costs.estimate(recipe, samples.len(), work.map_or(0, WorkDir::solutions));
+            report.estimate = costs.estimate(recipe, samples.len(), solved, wanted.as_ref());
             report.estimate.iter().for_each(|&seconds| sink.event(&Event::Estimate { seconds }));
             Some(costs)
         }
         false => None,
     };
-    let mut equalized = None;
-    let pairs = calibrate::layer_pairs(graph, &plan);
-    if effective.equalize_samples > 0 && !pairs.is_empty() {
-        let (equal, timing) = timed(sink, Stage::Equalize, Some(pairs.len()), |sink| {
-            let few = samples::spread(samples, Some(effective.equalize_samples))?;
-            equalize::equalize(graph, &facts, &plan, &pairs, run::load(graph, &few, &pool, &shelf)?, &pool, sink)
-        })?;
-        report.timings.push(timing);
-        equalized = Some(equal);
-    }
+    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples, pool: &pool, shelf: &shelf };
+    let equalized = scene.equalized(&mut report.timings, sink)?;
     let graph = equalized.as_ref().unwrap_or(graph);
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
 
+    let scene = Scene { graph, facts: &facts, ..scene };
     let count = recipe.activations.samples.min(samples.len());
-    let ((watch, first, weight_grids), timing) = timed(sink, Stage::Calibrate, Some(count), |sink| {
-        let some = samples::spread(samples, Some(count))?;
-        let few = Padding::read(graph, &facts, recipe, &some)?;
-        let watch = observe(graph, &facts, &plan, recipe, &some, few.as_ref(), sink)?;
-        let grids = watch.fit(&plan)?;
-        Ok((watch, grids, pool.install(|| calibrate::fit_weights(graph, &plan))?))
-    })?;
-    let distributions = pool.install(|| watch.distributions());
-    drop(watch);
-    let mut seen = Seen { distributions, refined: first.clone(), first, effects: Vec::new() };
+    let (watch, timing) = timed(sink, Stage::Calibrate, Some(count), |sink| scene.observe(sink))?;
     report.timings.push(timing);
-    if effective.refine_samples > 0 && !seen.first.is_empty() {
-        let (effects, timing) = timed(sink, Stage::Refine, Some(seen.first.len()), |sink| {
-            let few = samples::spread(samples, Some(effective.refine_samples))?;
-            let inputs = run::load(graph, &few, &pool, &shelf)?;
-            refine::refine(graph, &facts, &plan, inputs, &pool, &mut seen.refined, sink)
-        })?;
-        seen.effects = effects;
-        report.timings.push(timing);
+    let mut mixed = None;
+    if let Some(wanted) = &wanted {
+        let precise = Shelf::new(room, directory, Precision::Single);
+        let start = Instant::now();
+        let measured = Scene { shelf: &precise, ..scene }.sensitivity(&watch, wanted, work, sink)?;
+        report.timings.push(Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() });
+        let chosen = crate::plan::choose(graph, &facts, recipe, &measured.sensitivity)?;
+        mixed = Some((recipe.with(&chosen), chosen, measured));
     }
+    let (recipe, plan) = match &mixed {
+        Some((recipe, chosen, _)) => (recipe, chosen_plan(graph, &facts, recipe, chosen)?),
+        None => (recipe, plan.clone()),
+    };
+    let (weight_grids, timing) =
+        timed(sink, Stage::Calibrate, None, |_| pool.install(|| calibrate::fit_weights(graph, &plan)))?;
+    report.timings.iter_mut().filter(|t| t.stage == timing.stage).for_each(|t| t.seconds += timing.seconds);
+    let seen = match &mixed {
+        // Grids were refined when bits were measured.
+        Some((_, _, measured)) => measured.seen(&watch, &plan)?,
+        None => scene.seen(&watch, &mut report.timings, sink)?,
+    };
+    drop(watch);
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
     let nearest = write(graph, &plan, &weights, &Biases::new(), &seen.refined, recipe)?;
     let mut found = Found { weights, biases: Biases::new(), grids: seen.refined.clone() };
@@ -141,47 +143,22 @@ pub fn quantize(
     report.layers = pool.install(|| record::layers(graph, &plan, &weights, effective.learns))?;
     report.sites = pool.install(|| record::sites(graph, &plan, &seen, &grids));
     let graph = write(graph, &plan, &weights, &biases, &grids, recipe)?;
+    report.mixed = mixed.map(|(_, chosen, measured)| MixedReport {
+        chosen,
+        sensitivity: measured.sensitivity,
+        reached_error: None,
+    });
     Ok(Quantized { graph, nearest, plan, weights, grids, report })
 }
 
-/// What the float network computes at all sites from `samples`.
-pub(super) fn observe(
-    graph: &Graph,
-    facts: &Facts,
-    plan: &Plan,
-    recipe: &Recipe,
-    samples: &dyn Samples,
-    padding: Option<&Padding>,
-    sink: &mut dyn Sink,
-) -> Result<Watch> {
-    let mut watch = Watch::new(plan);
-    if plan.sites.is_empty() {
-        return Ok(watch);
+/// The plan of `graph` by `recipe`, which has the bits that were `chosen`.
+fn chosen_plan(graph: &Graph, facts: &Facts, recipe: &Recipe, chosen: &Chosen) -> Result<Plan> {
+    let plan = crate::plan::plan(graph, facts, recipe)?;
+    let cost = crate::plan::cost(graph, facts, &plan);
+    if cost != chosen.cost {
+        return Err(Error::internal(format!("bits were chosen for {:?}, the plan costs {cost:?}", chosen.cost)));
     }
-    let shapes = run::shapes_of(samples)?;
-    let network = Network::new(graph, &shapes, plan.sites.iter().map(|s| s.value).collect(), recipe.method.threads)?;
-    let stage = Stage::Calibrate;
-    run::each(
-        samples,
-        network.chunk,
-        recipe.method.threads,
-        stage,
-        sink,
-        |inputs| network.run(inputs),
-        |first, values| {
-            for i in 0..values.first().map_or(0, Rows::len) {
-                let mut rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
-                for (site, row) in plan.sites.iter().zip(&mut rows) {
-                    if let (Some(padding), Some(fact)) = (padding, facts.get(site.value)) {
-                        *row = padding.real(&fact.shape, first + i, row)?.into_owned().into();
-                    }
-                }
-                watch.observe_all(&rows.iter().map(|row| &**row).collect::<Vec<_>>());
-            }
-            Ok(())
-        },
-    )?;
-    Ok(watch)
+    Ok(plan)
 }
 
 fn write(

@@ -180,13 +180,8 @@ impl Job<'_> {
     ) -> Result<(Solution, bool)> {
         let Some(work) = self.work else { return Ok((self.learn(problem, settings, draws, pace, sink)?, false)) };
         let key = work::key(problem, settings, draws)?;
-        match work.find(&key) {
-            Ok(Some(solution)) => return Ok((solution, true)),
-            Ok(None) => {}
-            Err(path) => {
-                let message = format!("`{}` is damaged; what it held is learned again", path.display());
-                sink.event(&Event::Note { message });
-            }
+        if let Some(solution) = work.found(&key, sink) {
+            return Ok((solution, true));
         }
         let solution = self.learn(problem, settings, draws, pace, sink)?;
         work.keep(&key, &solution)?;

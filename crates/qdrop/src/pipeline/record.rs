@@ -1,6 +1,6 @@
 //! What a report holds about units, layers and sites, from what a run has at hand anyway.
 
-use super::refine::Effects;
+use super::refine;
 use crate::calibrate;
 use crate::engine::train::Losses;
 use crate::error::Result;
@@ -22,7 +22,7 @@ pub(super) struct Seen {
     /// The observer's grids.
     pub first: Vec<Grid>,
     /// Empty where the first grids were not held against the network's outputs.
-    pub effects: Effects,
+    pub effects: Vec<refine::Effect>,
     /// The grids with which learning begins.
     pub refined: Vec<Grid>,
 }

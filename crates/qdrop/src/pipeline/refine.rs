@@ -6,7 +6,7 @@
 
 use super::run;
 use super::unit::Cache;
-use super::walk::Walk;
+use super::walk::{Change, Walk};
 use crate::calibrate;
 use crate::engine::facts::Facts;
 use crate::error::Result;
@@ -14,12 +14,12 @@ use crate::graph::Graph;
 use crate::plan::Plan;
 use crate::quant::Grid;
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::Rows;
+use crate::tensor::Shelf;
 use rayon::ThreadPool;
 
-/// Per site: distance of the network's outputs when it alone is quantized, on the first and on the refined grid; `None`
-/// where it reaches no output of real numbers.
-pub(super) type Effects = Vec<Option<(f64, f64)>>;
+/// Distance of the network's outputs when a site alone is quantized, on the first and on the refined grid; `None` where it
+/// was not measured, or where it reaches no output of real numbers.
+pub(super) type Effect = Option<(f64, f64)>;
 
 /// Refines `grids` (one a site, in the plan's order) on `inputs`, one site after the other. Sites that reach no output
 /// of real numbers keep their grid.
@@ -31,38 +31,25 @@ pub(super) fn refine(
     pool: &ThreadPool,
     grids: &mut [Grid],
     sink: &mut dyn Sink,
-) -> Result<Effects> {
+) -> Result<Vec<Effect>> {
     let mut effects = vec![None; grids.len()];
-    let mut walk = Walk::new(graph, facts, inputs, pool);
-    let wanted = walk.run(&walk.tail(None)?, None)?;
+    let shelf = Shelf::memory();
+    let mut walk = Walk::new(graph, facts, inputs, pool, &shelf);
+    let wanted = walk.outputs()?;
     let sites = walk.order(plan.sites.iter().map(|s| s.value).zip(0..));
     for (done, &i) in sites.iter().enumerate() {
         run::go_on(sink)?;
         let site = &plan.sites[i];
         walk.until(site.value)?;
-        let tail = walk.tail(Some((site.value, site.readers.clone())))?;
-        let refined = calibrate::refine_step(&grids[i], |grid| distance(&walk.run(&tail, Some(grid))?, &wanted));
+        let tail = walk.tail(Change::site(site.value, site.readers.clone()))?;
+        let distance = |grid: &Grid| Ok(walk.deviation(&tail, &[], Some(grid), &wanted)?.error());
+        let refined = calibrate::refine_step(&grids[i], distance);
         let refined = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;
         effects[i] = Some((refined.before, refined.after));
         grids[i] = refined.grid;
         sink.event(&Event::StageProgress { stage: Stage::Refine, done: done + 1, total: sites.len() });
     }
     Ok(effects)
-}
-
-/// Squared error of `got` as a share of the energy of `wanted`, summed over the outputs.
-fn distance(got: &[Rows], wanted: &[Rows]) -> Result<f64> {
-    let one = |(got, wanted): (&Rows, &Rows)| {
-        let (mut error, mut energy) = (0.0, f64::MIN_POSITIVE);
-        for (got, wanted) in got.iter().zip(wanted.iter()) {
-            for (&g, &w) in got?.iter().zip(&*wanted?) {
-                error += f64::from(g - w) * f64::from(g - w);
-                energy += f64::from(w) * f64::from(w);
-            }
-        }
-        Ok(error / energy)
-    };
-    got.iter().zip(wanted).map(one).sum()
 }
 
 #[cfg(test)]
@@ -72,7 +59,7 @@ mod tests {
     use crate::graph::{Dim, Fact, Node, NodeId, Op, Unary};
     use crate::plan::{GridSpec, Observer, Site};
     use crate::report::Silent;
-    use crate::tensor::{DType, Tensor};
+    use crate::tensor::{DType, Rows, Tensor};
 
     /// y = relu(x)·w + relu(x)·w, where the first of four columns is huge and has weight 0. Only one product reads the
     /// quantized r.

@@ -8,7 +8,7 @@ use crate::engine::philox::Stream;
 use crate::engine::train::{Step, Trainer};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Effective, Plan, Recipe, Unit};
+use crate::plan::{Effective, Measure, Plan, Recipe, Unit};
 use crate::quant::Grid;
 use crate::recon::{Problem, RandomDraws};
 use crate::report::Sink;
@@ -26,6 +26,10 @@ const WHOLE: f64 = 1.0;
 /// How often all samples pass through the network besides, in iterations' time: both streams, losses before and after,
 /// first grids, weights of losses.
 const PASSES: f64 = 4.0;
+/// Share of forward passes in an iteration, about.
+const FORWARD: f64 = 0.4;
+/// Steps tried for a site before one is taken, about.
+const REFINING: usize = 8;
 /// Grid that noise is measured on.
 const NOISE_STEP: f32 = 0.1;
 
@@ -102,13 +106,21 @@ impl Costs {
         Ok(Costs { network: WHOLE * units.iter().sum::<f64>(), units, measured })
     }
 
-    /// Estimated time of a run on `samples`, in seconds, when its first `solved` units are known.
-    pub fn estimate(&self, recipe: &Recipe, samples: usize, solved: usize) -> Option<f64> {
+    /// Estimated time of a run on `samples`, in seconds, when its first `solved` units are known and `measured` is what is
+    /// measured before bits are chosen.
+    pub fn estimate(&self, recipe: &Recipe, samples: usize, solved: usize, measured: Option<&Measure>) -> Option<f64> {
         let effective = recipe.resolved();
+        let tries = |lists: &[Vec<u32>]| lists.iter().map(Vec::len).sum::<usize>();
+        let measuring = measured.map_or(0, |m| {
+            (tries(&m.layers) + tries(&m.sites)) * recipe.mixed.samples
+                + tries(&m.sites) * REFINING * effective.refine_samples
+        });
+        // Half of the network lies behind what is tried, on average.
+        let measuring = measuring as f64 / recipe.method.batch as f64 / 2.0 * FORWARD * self.units.iter().sum::<f64>();
         let iterations: f64 = self.units.iter().skip(solved).sum::<f64>() * effective.iterations as f64;
         let passes = PASSES * samples as f64 / recipe.method.batch as f64 * self.units.iter().sum::<f64>();
         let tuning = self.network * effective.tune_iterations as f64;
-        self.measured.then_some(iterations + passes + tuning)
+        self.measured.then_some(iterations + passes + tuning + measuring)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The float network on a few samples, walked through once from value to value.
 
+use super::deviation::Deviation;
 use super::run;
 use super::unit::Cache;
 use crate::engine::cpu::Runner;
@@ -17,6 +18,8 @@ pub(super) struct Walk<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
     pool: &'a ThreadPool,
+    /// Where values are put.
+    shelf: &'a Shelf,
     /// What the outputs depend on, in order.
     nodes: Vec<NodeId>,
     outputs: Vec<ValueId>,
@@ -31,44 +34,76 @@ pub(super) struct Part {
     inputs: Vec<ValueId>,
 }
 
+/// What a part does otherwise than the float network.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Change {
+    /// Constants whose content is given at every run.
+    pub weights: Vec<ValueId>,
+    /// A value that is quantized, with the readers that see it so.
+    pub site: Option<(ValueId, Readers)>,
+}
+
+impl Change {
+    /// `value` is quantized for `readers`.
+    pub fn site(value: ValueId, readers: Readers) -> Self {
+        Change { site: Some((value, readers)), ..Change::default() }
+    }
+
+    /// `weights` have other contents.
+    pub fn weights(weights: Vec<ValueId>) -> Self {
+        Change { weights, ..Change::default() }
+    }
+}
+
 impl<'a> Walk<'a> {
-    /// At the start of what the outputs of real numbers depend on, with the samples' `inputs`.
-    pub fn new(graph: &'a Graph, facts: &'a Facts, inputs: Cache, pool: &'a ThreadPool) -> Self {
+    /// At the start of what the outputs of real numbers depend on, with the samples' `inputs`; values on the way are put on
+    /// `shelf`.
+    pub fn new(graph: &'a Graph, facts: &'a Facts, inputs: Cache, pool: &'a ThreadPool, shelf: &'a Shelf) -> Self {
         let outputs = run::real_outputs(graph, facts);
         let nodes = run::behind(graph, &outputs);
-        Walk { graph, facts, pool, nodes, outputs, at: 0, values: inputs }
+        Walk { graph, facts, pool, shelf, nodes, outputs, at: 0, values: inputs }
     }
 
     /// What comes with values that the outputs depend on, in the order in which the walk meets them.
     pub fn order<T>(&self, items: impl Iterator<Item = (ValueId, T)>) -> Vec<T> {
-        let mut met: Vec<(usize, T)> = items.filter_map(|(v, item)| Some((self.position(v)?, item))).collect();
+        let mut met: Vec<(usize, T)> = items.filter_map(|(v, item)| Some((self.until_known(v)?, item))).collect();
         met.sort_by_key(|m| m.0);
         met.into_iter().map(|m| m.1).collect()
     }
 
     /// Walks on until `value` is known; its values, where an output depends on it.
     pub fn until(&mut self, value: ValueId) -> Result<Option<&Rows>> {
-        if let Some(position) = self.position(value) {
+        if let Some(position) = self.until_known(value) {
             self.advance(position)?;
         }
         Ok(self.values.get(&value))
     }
 
+    /// Nodes to walk through in all.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Nodes to walk through until one of `nodes` is next; none where no output depends on them.
+    pub fn until_reader(&self, nodes: &[NodeId]) -> Option<usize> {
+        self.nodes.iter().position(|id| nodes.contains(id))
+    }
+
     /// Nodes to walk through until `value` is known; none where no output depends on it.
-    fn position(&self, value: ValueId) -> Option<usize> {
+    pub fn until_known(&self, value: ValueId) -> Option<usize> {
         let computes = |&id: &NodeId| self.graph.node(id).outputs.contains(&Some(value));
         if self.values.contains_key(&value) { Some(0) } else { self.nodes.iter().position(computes).map(|i| i + 1) }
     }
 
     /// Walks on until `position` nodes are behind.
-    fn advance(&mut self, position: usize) -> Result<()> {
+    pub fn advance(&mut self, position: usize) -> Result<()> {
         if position > self.at {
             let after = self.read_after(position);
             let made =
                 self.nodes[self.at..position].iter().flat_map(|&id| self.graph.node(id).outputs.iter().flatten());
             let made: Vec<ValueId> = made.copied().filter(|v| after.contains(v)).collect();
-            let part = self.part(self.nodes[self.at..position].to_vec(), made.clone(), None)?;
-            let values = self.run(&part, None)?;
+            let part = self.part(self.nodes[self.at..position].to_vec(), made.clone(), Change::default())?;
+            let values = self.run(&part, &[], None)?;
             self.values.extend(made.into_iter().zip(values));
             self.values.retain(|v, _| after.contains(v));
             self.at = position;
@@ -83,20 +118,49 @@ impl<'a> Walk<'a> {
     }
 
     /// The rest of the network, from here to the outputs.
-    pub fn tail(&self, site: Option<(ValueId, Readers)>) -> Result<Part> {
-        self.part(self.nodes[self.at..].to_vec(), self.outputs.clone(), site)
+    pub fn tail(&self, change: Change) -> Result<Part> {
+        self.part(self.nodes[self.at..].to_vec(), self.outputs.clone(), change)
     }
 
-    fn part(&self, nodes: Vec<NodeId>, outputs: Vec<ValueId>, site: Option<(ValueId, Readers)>) -> Result<Part> {
+    fn part(&self, nodes: Vec<NodeId>, outputs: Vec<ValueId>, change: Change) -> Result<Part> {
         let inputs: Vec<ValueId> = self.values.keys().copied().collect();
-        let sites = site.into_iter().collect();
-        let region = Region { nodes, inputs: inputs.clone(), outputs, sites, ..Region::default() };
+        let (weights, sites) = (change.weights, change.site.into_iter().collect());
+        let region = Region { nodes, inputs: inputs.clone(), outputs, weights, sites };
         Ok(Part { runner: Runner::new(&compile(self.graph, self.facts, &region)?)?, inputs })
     }
 
-    pub fn run(&self, part: &Part, grid: Option<&Grid>) -> Result<Vec<Rows>> {
+    /// What the network's outputs are when nothing is changed, from here on.
+    pub fn outputs(&self) -> Result<Vec<Rows>> {
+        self.run(&self.tail(Change::default())?, &[], None)
+    }
+
+    /// The values of `value`, which is known here.
+    pub fn value(&self, value: ValueId) -> Option<&Rows> {
+        self.values.get(&value)
+    }
+
+    /// What `part` computes, with the contents of its weights and the grid of its site.
+    fn run(&self, part: &Part, weights: &[&[f32]], grid: Option<&Grid>) -> Result<Vec<Rows>> {
         let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
-        let inputs: Vec<Rows> = part.inputs.iter().map(|v| self.values[v].clone()).collect();
-        self.pool.install(|| part.runner.run(&[], &grids, &inputs, &Shelf::memory()))
+        self.pool.install(|| part.runner.run(weights, &grids, &self.inputs(part), self.shelf))
+    }
+
+    /// How far what `part`, a tail, computes is from `wanted`.
+    pub fn deviation(
+        &self,
+        part: &Part,
+        weights: &[&[f32]],
+        grid: Option<&Grid>,
+        wanted: &[Rows],
+    ) -> Result<Deviation> {
+        let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
+        let mut deviation = Deviation::new(wanted.len());
+        let mut add = |first, outputs: &[Vec<f32>]| deviation.add(first, outputs, wanted);
+        self.pool.install(|| part.runner.run_each(weights, &grids, &self.inputs(part), &mut add))?;
+        Ok(deviation)
+    }
+
+    fn inputs(&self, part: &Part) -> Vec<Rows> {
+        part.inputs.iter().map(|v| self.values[v].clone()).collect()
     }
 }

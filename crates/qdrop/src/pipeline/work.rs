@@ -1,11 +1,14 @@
 //! What a run that was stopped goes on from: solutions of finished units, kept in a directory.
 
+use super::sensitivity::Measured;
 use crate::error::{Error, Kind, Result};
 use crate::onnx;
 use crate::plan::SweepRun;
 use crate::recon::{Problem, RandomDraws, Settings, Solution};
+use crate::report::{Event, Sink};
 use crate::tensor::Rows;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -15,6 +18,8 @@ use std::path::{Path, PathBuf};
 const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 2").as_bytes();
 /// Ends the names of solutions.
 const EXTENSION: &str = "unit";
+/// Ends the names of what was measured before bits were chosen.
+const MEASURED: &str = "sensitivity";
 /// Starts the names of files that are being written.
 const UNFINISHED: &str = ".qdrop-";
 /// The file that tells other runs to keep off.
@@ -95,12 +100,20 @@ impl WorkDir {
         entries.filter(|e| e.path().extension().is_some_and(|e| e == EXTENSION)).count()
     }
 
+    /// Whether it holds what was measured before bits were chosen.
+    pub fn measured(&self) -> bool {
+        let mut entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        entries.any(|e| e.path().extension().is_some_and(|e| e == MEASURED))
+    }
+
     /// Removes what this library put there, and the directory if nothing else is in it.
     pub fn remove(self) -> Result<()> {
         let io = |e| Error::io(&self.path, e);
         for entry in std::fs::read_dir(&self.path).map_err(io)? {
             let path = entry.map_err(io)?.path();
-            if path.extension().is_some_and(|e| e == EXTENSION) || path.file_name().is_some_and(|n| n == LOCK) {
+            if path.extension().is_some_and(|e| e == EXTENSION || e == MEASURED)
+                || path.file_name().is_some_and(|n| n == LOCK)
+            {
                 std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
             }
         }
@@ -110,25 +123,23 @@ impl WorkDir {
         }
     }
 
-    fn file(&self, key: &blake3::Hash) -> PathBuf {
-        self.path.join(format!("{}.{EXTENSION}", &key.to_hex()[..32]))
-    }
-
-    /// The solution kept under `key`; `Err` with the place where its file is damaged.
-    pub(super) fn find(&self, key: &blake3::Hash) -> std::result::Result<Option<Solution>, PathBuf> {
-        let path = self.file(key);
-        let Ok(bytes) = std::fs::read(&path) else { return Ok(None) };
-        let Some((sum, content)) = bytes.split_at_checked(CHECKSUM) else { return Err(path) };
-        if blake3::hash(content).as_bytes() != sum {
-            return Err(path);
+    /// What is kept under `key`, if anything; one whose file is damaged is as good as none, and `sink` hears of it.
+    pub(super) fn found<T: Kept>(&self, key: &blake3::Hash, sink: &mut dyn Sink) -> Option<T> {
+        let path = self.file::<T>(key);
+        let bytes = std::fs::read(&path).ok()?;
+        let content = bytes.split_at_checked(CHECKSUM).filter(|(sum, content)| blake3::hash(content).as_bytes() == sum);
+        let kept = content.and_then(|(_, content)| postcard::from_bytes(content).ok());
+        if kept.is_none() {
+            let message = format!("`{}` is damaged; what it held is done again", path.display());
+            sink.event(&Event::Note { message });
         }
-        postcard::from_bytes(content).map(Some).map_err(|_| path)
+        kept
     }
 
-    /// Keeps `solution` under `key`. The file is complete or not there.
-    pub(super) fn keep(&self, key: &blake3::Hash, solution: &Solution) -> Result<()> {
-        let path = self.file(key);
-        let content = encode(solution)?;
+    /// Keeps `what` under `key`. The file is complete or not there.
+    pub(super) fn keep<T: Kept>(&self, key: &blake3::Hash, what: &T) -> Result<()> {
+        let path = self.file::<T>(key);
+        let content = encode(what)?;
         let write = || {
             let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.path)?;
             file.write_all(blake3::hash(&content).as_bytes())?;
@@ -141,6 +152,24 @@ impl WorkDir {
             Error::io(&path, e).hint("make room and run the same again: it goes on after the last unit that was kept")
         })
     }
+
+    fn file<T: Kept>(&self, key: &blake3::Hash) -> PathBuf {
+        self.path.join(format!("{}.{}", &key.to_hex()[..32], T::EXTENSION))
+    }
+}
+
+/// What a directory keeps.
+pub(super) trait Kept: Serialize + DeserializeOwned {
+    /// Ends the names of its files.
+    const EXTENSION: &str;
+}
+
+impl Kept for Solution {
+    const EXTENSION: &str = EXTENSION;
+}
+
+impl Kept for Measured {
+    const EXTENSION: &str = MEASURED;
 }
 
 /// The hash of everything that a solution follows from.
@@ -159,6 +188,15 @@ pub(super) fn key(problem: &Problem, settings: &Settings, draws: &RandomDraws) -
             update(&mut hasher, &weights.positions)?;
         }
     }
+    Ok(hasher.finalize())
+}
+
+/// The hash of `what` and samples.
+pub(super) fn key_of(what: &impl Serialize, samples: &[&Rows]) -> Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(REVISION);
+    hasher.update(&encode(what)?);
+    samples.iter().try_for_each(|rows| update(&mut hasher, rows))?;
     Ok(hasher.finalize())
 }
 

@@ -11,11 +11,11 @@ mod table;
 mod trials;
 
 pub use detail::{Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, SiteGrid, SiteReport};
-pub use table::{Table, bytes, count, duration, figure, metric};
+pub use table::{Table, bytes, chosen_bits, count, duration, figure, metric};
 pub use trials::Trial;
 
 use crate::error::{Error, Result};
-use crate::plan::{MethodName, Preset};
+use crate::plan::{Chosen, MethodName, Preset, Sensitivity};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,6 +40,8 @@ pub enum Stage {
     Equalize,
     /// Correcting the first grids by the network's outputs.
     Refine,
+    /// Finding out what bits of single layers and activations do to the network's outputs.
+    Sensitivity,
     /// Finding out how much the network's outputs depend on the values that units hand on.
     Weigh,
     /// Solving the units one after the other.
@@ -67,6 +69,7 @@ impl Stage {
             Stage::Calibrate => "calibrate",
             Stage::Equalize => "equalize",
             Stage::Refine => "refine steps",
+            Stage::Sensitivity => "measure sensitivity",
             Stage::Weigh => "weigh",
             Stage::Reconstruct => "reconstruct",
             Stage::Lower => "lower",
@@ -275,6 +278,18 @@ impl Accuracy {
     }
 }
 
+/// How bits were chosen layer by layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MixedReport {
+    /// The choice.
+    pub chosen: Chosen,
+    /// What it was made by.
+    pub sensitivity: Sensitivity,
+    /// Error of the outputs that the written file has on the samples measured: squared, as a share of their energy, summed
+    /// over the outputs.
+    pub reached_error: Option<f64>,
+}
+
 /// What a run did, complete enough to be repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -308,6 +323,8 @@ pub struct Report {
     pub plan: Vec<PlannedUnit>,
     /// What stays float.
     pub float: Vec<FloatNode>,
+    /// How bits were chosen layer by layer, when they were.
+    pub mixed: Option<MixedReport>,
     /// Units that were learned, in network order; at last the whole network, where it was tuned.
     pub units: Vec<UnitReport>,
     /// Quantized weights, in network order.
@@ -350,6 +367,7 @@ impl Report {
             samples: 0,
             plan: Vec::new(),
             float: Vec::new(),
+            mixed: None,
             units: Vec::new(),
             layers: Vec::new(),
             sites: Vec::new(),

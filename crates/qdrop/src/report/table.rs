@@ -1,6 +1,8 @@
 //! A report as tables of text, for whoever draws them.
 
 use super::Report;
+use crate::plan::{Chosen, Override};
+use std::collections::BTreeMap;
 
 /// Rows of text under a header; every row has as many cells as the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,8 +132,33 @@ pub(super) fn shape(dims: &[usize]) -> String {
     dims.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
 }
 
+/// Bits that were `chosen`, what they cost and predict, and what error was `reached`.
+pub fn chosen_bits(chosen: &Chosen, reached: Option<f64>) -> Table {
+    let mut table = Table::new("Bits chosen", "what|>figure|>target");
+    let target = |most: Option<String>| most.unwrap_or_else(|| "-".into());
+    let Chosen { cost, most_weight_bytes, most_bit_operations, predicted_error, exceptions } = chosen;
+    let of = |bits: fn(&Override) -> Option<u32>| {
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        exceptions.iter().filter_map(bits).for_each(|b| *counts.entry(b).or_default() += 1);
+        counts
+    };
+    for (what, counts) in [("layers", of(|o| o.weight_bits)), ("activations", of(|o| o.activation_bits))] {
+        for (bits, count) in counts {
+            table.row([format!("{what} of {bits} bits"), count.to_string()]);
+        }
+    }
+    table.row(["weights".to_string(), bytes(cost.weight_bytes), target(most_weight_bytes.map(bytes))]);
+    table.row(["bit operations".to_string(), count(cost.bit_operations), target(most_bit_operations.map(count))]);
+    let error = |error: f64| format!("{} ({:.1} dB)", figure(error), -10.0 * error.log10());
+    table.row(["error of outputs, predicted".to_string(), error(*predicted_error)]);
+    if let Some(reached) = reached {
+        table.row(["error of outputs, reached".to_string(), error(reached)]);
+    }
+    table
+}
+
 impl Report {
-    /// The report as tables: units, file sizes, accuracy (where measured), times.
+    /// The report as tables: units, bits chosen, file sizes, accuracy (where measured), times.
     pub fn tables(&self) -> Vec<Table> {
         let mut tables = Vec::new();
         if !self.units.is_empty() {
@@ -147,6 +174,9 @@ impl Report {
                 ]);
             }
             tables.push(t);
+        }
+        if let Some(mixed) = &self.mixed {
+            tables.push(chosen_bits(&mixed.chosen, mixed.reached_error));
         }
         if let (Some(before), Some(after)) = (self.bytes_before, self.bytes_after) {
             let mut t = Table::new("File", "file|>size|>of float");

@@ -1,0 +1,95 @@
+//! The shift of the mean that a changed weight causes in the results of its layer.
+
+use super::padding::Padding;
+use super::walk::Walk;
+use crate::engine::cpu::Runner;
+use crate::engine::facts::Facts;
+use crate::engine::program::{Region, compile};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Op, ValueId};
+use crate::plan::Layer;
+use crate::tensor::Rows;
+use rayon::ThreadPool;
+
+/// A layer whose bias can take shifts of means out.
+pub(super) struct Shift<'a> {
+    /// The bias.
+    pub value: ValueId,
+    bias: &'a [f32],
+    runner: Runner,
+    inputs: &'a Rows,
+    padding: Option<&'a Padding>,
+    /// Of the layer's results, and elements of one position along the axis of the channels.
+    shape: &'a [usize],
+    inner: usize,
+    /// Means with the float weight.
+    float: Vec<f64>,
+}
+
+impl<'a> Shift<'a> {
+    /// Of `layer`, which one node reads and before which `walk` stands; `bias` is its bias and that one's float content.
+    /// Padding does not count.
+    pub fn new(
+        graph: &Graph,
+        facts: &'a Facts,
+        layer: &Layer,
+        bias: &'a (ValueId, Vec<f32>),
+        walk: &'a Walk,
+        padding: Option<&'a Padding>,
+        pool: &ThreadPool,
+    ) -> Result<Self> {
+        let lost = || Error::internal(format!("`{}` has no input or result", layer.name));
+        let node = graph.node(layer.nodes[0]);
+        let (x, y) = node.input(0).zip(node.output(0)).ok_or_else(lost)?;
+        let shape = &facts.require(graph, y)?.shape[..];
+        let convolves = matches!(node.op, Op::Conv { .. } | Op::ConvTranspose { .. });
+        let axis = if convolves { 1 } else { shape.len() - 1 };
+        let region = Region {
+            nodes: layer.nodes.clone(),
+            inputs: vec![x],
+            outputs: vec![y],
+            weights: vec![layer.weight],
+            ..Region::default()
+        };
+        let mut shift = Shift {
+            value: bias.0,
+            bias: &bias.1,
+            runner: Runner::new(&compile(graph, facts, &region)?)?,
+            inputs: walk.value(x).ok_or_else(lost)?,
+            padding: padding.filter(|_| !convolves),
+            shape,
+            inner: shape[axis + 1..].iter().product(),
+            float: Vec::new(),
+        };
+        let float = graph.constant(layer.weight).ok_or_else(lost)?.to_f32()?;
+        shift.float = pool.install(|| shift.means(&float))?;
+        Ok(shift)
+    }
+
+    /// The bias with which every channel keeps its mean when the weight is `content`.
+    pub fn corrected(&self, content: &[f32], pool: &ThreadPool) -> Result<Vec<f32>> {
+        let means = pool.install(|| self.means(content))?;
+        let shifts = self.float.iter().zip(means).map(|(float, now)| (float - now) as f32);
+        Ok(self.bias.iter().zip(shifts).map(|(b, s)| b + s).collect())
+    }
+
+    /// Mean result of every channel.
+    fn means(&self, content: &[f32]) -> Result<Vec<f64>> {
+        let channels = self.bias.len();
+        let (mut sums, mut count) = (vec![0.0; channels], 0);
+        let width = self.shape.iter().product::<usize>().max(1);
+        let mut add = |first: usize, outputs: &[Vec<f32>]| {
+            for (sample, row) in (first..).zip(outputs[0].chunks_exact(width)) {
+                let real = match self.padding {
+                    Some(padding) => padding.real(self.shape, sample, row)?,
+                    None => row.into(),
+                };
+                count += real.len() / channels;
+                real.iter().enumerate().for_each(|(i, &v)| sums[i / self.inner % channels] += f64::from(v));
+            }
+            Ok(())
+        };
+        self.runner.run_each(&[content], &[], std::slice::from_ref(self.inputs), &mut add)?;
+        Ok(sums.into_iter().map(|sum: f64| sum / count.max(1) as f64).collect())
+    }
+}
