@@ -15,7 +15,7 @@ const SUFFIXES: [(&str, f64); 5] = [("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e
 pub enum SizeTarget {
     /// At most so many bytes: `128KiB`.
     Bytes(ByteSize),
-    /// No more than with this number of bits in every layer that has a choice: `w3`, `w2.5`.
+    /// No more than with this number in place of `weights.bits`: `w3`, `w2.5`.
     Bits(f64),
 }
 
@@ -25,7 +25,7 @@ pub enum SizeTarget {
 pub enum BitopsTarget {
     /// At most so many: `1.2G`.
     Count(u64),
-    /// No more than with these bits of weights and activations wherever there is a choice: `w4a4`.
+    /// No more than with these numbers in place of `weights.bits` and `activations.bits`: `w4a4`.
     Bits(f64, f64),
 }
 

@@ -1,7 +1,8 @@
 //! Mixed precision: which bits each layer gets, so that the network's outputs suffer least within a target.
 //!
 //! A choice has what follows the recipe's `weights.bits`, and with a target of bit operations what follows
-//! `activations.bits`; first and last layers, tables and exceptions have their own bits, which count all the same. What
+//! `activations.bits`; first and last layers and tables as well, unless the recipe keeps them at their own bits. What has
+//! no choice, by an exception say, counts all the same. What
 //! one layer or product multiplies has one width, as integer kernels want it: values that are joined before a layer, the
 //! two factors of attention's products, and what is read with one weight. Errors of all that is chosen add up; see
 //! `knapsack` for how the least sum is found.
@@ -151,27 +152,21 @@ struct Mixing<'a> {
     /// Layers and sites of the plan that have a choice.
     layers: Vec<bool>,
     sites: Vec<bool>,
+    /// Those that follow the recipe's bits, so that targets of uniform bits speak of them.
+    follow: [Vec<bool>; 2],
 }
 
 impl<'a> Mixing<'a> {
     fn new(graph: &'a Graph, facts: &'a Facts, recipe: &'a Recipe) -> Result<Self> {
-        let with = |weights: u32, activations: u32| {
-            let mut recipe = Recipe { mixed: Mixed::default(), ..recipe.clone() };
-            recipe.weights.bits = weights;
-            if recipe.activations.bits != 32 {
-                recipe.activations.bits = activations;
-            }
-            super::plan(graph, facts, &recipe)
-        };
-        let plan = with(recipe.weights.bits, recipe.activations.bits)?;
-        // What follows the recipe's bits has a choice.
-        let (two, three) = (with(2, 2)?, with(3, 3)?);
-        let layers = two.layers.iter().zip(&three.layers).map(|(a, b)| a.grid.bits != b.grid.bits);
-        let sites = two.sites.iter().zip(&three.sites).map(|(a, b)| a.grid.bits != b.grid.bits);
-        let sites = sites.map(|follows| follows && recipe.mixed.bitops.is_some());
-        let (layers, sites) = (layers.collect(), sites.collect());
+        let base = Recipe { mixed: Mixed::default(), ..recipe.clone() };
+        let plan = super::plan(graph, facts, &base)?;
+        let follow = moving(graph, facts, &base, false)?;
+        let [layers, mut sites] = moving(graph, facts, &base, recipe.mixed.first_last)?;
+        if recipe.mixed.bitops.is_none() {
+            sites.fill(false);
+        }
         let view = View::new(graph, facts).0;
-        Ok(Mixing { work: Work::new(&view, &plan), view, recipe, plan, layers, sites })
+        Ok(Mixing { work: Work::new(&view, &plan), view, recipe, plan, layers, sites, follow })
     }
 
     /// Bits of layer `l` when those that have a choice get `bits`.
@@ -184,10 +179,17 @@ impl<'a> Mixing<'a> {
         if self.sites[s] { bits } else { self.plan.sites[s].grid.bits.into() }
     }
 
-    /// Bits of all weights and bit operations when everything that has a choice gets these bits.
+    /// Bits of all weights and bit operations when everything that has a choice gets `bits`.
+    fn all(&self, bits: u32) -> [u64; 2] {
+        let layer = |l| self.layer(l, bits.into());
+        [self.work.size(layer) as u64, self.work.bitops(layer, |s| self.site(s, bits.into())) as u64]
+    }
+
+    /// Bits of all weights and bit operations with these bits in place of the recipe's.
     fn uniform(&self, weights: f64, activations: f64) -> [u64; 2] {
-        let layer = |l| self.layer(l, weights);
-        [self.work.size(layer) as u64, self.work.bitops(layer, |s| self.site(s, activations)) as u64]
+        let layer = |l: usize| if self.follow[0][l] { weights } else { self.plan.layers[l].grid.bits.into() };
+        let site = |s: usize| if self.follow[1][s] { activations } else { self.plan.sites[s].grid.bits.into() };
+        [self.work.size(layer) as u64, self.work.bitops(layer, site) as u64]
     }
 
     /// What the targets allow, of bits of all weights and of bit operations.
@@ -210,7 +212,7 @@ impl<'a> Mixing<'a> {
                 .hint("all have theirs by exceptions, or as first and last layers"));
         }
         let fewest = self.recipe.mixed.bits().first().copied().unwrap_or(2);
-        let least = self.uniform(fewest.into(), fewest.into());
+        let least = self.all(fewest);
         let [size, bitops] = self.limits();
         let why = format!("with {fewest} bits wherever there is a choice");
         let hint = "raise the target, allow fewer bits in `candidates`, or in layers that have their own";
@@ -380,6 +382,23 @@ impl<'a> Mixing<'a> {
         }
         undominated(all, |b| b.choice)
     }
+}
+
+/// Layers and sites whose bits follow those of `recipe`; with `special` also those of first and last layers and tables,
+/// unless these stay float.
+fn moving(graph: &Graph, facts: &Facts, recipe: &Recipe, special: bool) -> Result<[Vec<bool>; 2]> {
+    let with = |bits: u32| {
+        let mut recipe = recipe.clone();
+        let (w, a) = (&mut recipe.weights, &mut recipe.activations);
+        let all = [&mut w.bits, &mut w.first_last_bits, &mut w.embedding_bits, &mut a.bits, &mut a.last_bits];
+        let moved = [true, special, special, true, special];
+        all.into_iter().zip(moved).filter(|(own, moved)| *moved && **own != 32).for_each(|(own, _)| *own = bits);
+        super::plan(graph, facts, &recipe)
+    };
+    let (two, three) = (with(2)?, with(3)?);
+    let layers = two.layers.iter().zip(&three.layers).map(|(a, b)| a.grid.bits != b.grid.bits);
+    let sites = two.sites.iter().zip(&three.sites).map(|(a, b)| a.grid.bits != b.grid.bits);
+    Ok([layers.collect(), sites.collect()])
 }
 
 fn unnamed(what: &str, name: &str) -> Error {

@@ -14,7 +14,10 @@ fn facts_of(graph: &Graph) -> Facts {
 
 fn recipe(candidates: &[u32], size: Option<&str>, bitops: Option<&str>) -> Recipe {
     let (size, bitops) = (size.map(|s| s.parse().unwrap()), bitops.map(|b| b.parse().unwrap()));
-    Recipe { mixed: Mixed { candidates: candidates.to_vec(), size, bitops, samples: 8 }, ..Recipe::default() }
+    Recipe {
+        mixed: Mixed { candidates: candidates.to_vec(), size, bitops, first_last: false, samples: 8 },
+        ..Recipe::default()
+    }
 }
 
 /// Errors that fall with bits, more or less, of everything in the plan of `graph`.
@@ -127,6 +130,45 @@ fn no_choice_is_better() {
             assert!(!within(&cost) || error(&tried) >= chosen.predicted_error - 1e-9, "{seed}: {layers:?} {sites:?}");
         }
     }
+}
+
+#[test]
+fn first_and_last_layers_choose_too() {
+    let graph = residual();
+    let facts = facts_of(&graph);
+    let candidates = [2, 4, 8];
+    let mut recipe = recipe(&candidates, Some("w4"), None);
+    let measured = sensitivity(&graph, &recipe, 0);
+    let (kept, _) = chosen(&graph, &recipe, &measured);
+    recipe.mixed.first_last = true;
+    let (open, plan) = chosen(&graph, &recipe, &measured);
+    // The target is what 4 bits take with the first and the last layer at 8.
+    let uniform = cost(&graph, &facts, &super::plan(&graph, &facts, &Recipe::default()).unwrap());
+    assert_eq!(open.most_weight_bytes, Some(uniform.weight_bytes));
+    assert_eq!((open.most_weight_bytes, open.exceptions.len()), (kept.most_weight_bytes, 7));
+    assert!(open.predicted_error < kept.predicted_error);
+    let error = |layers: &[u32]| -> f64 {
+        measured.layers.iter().zip(layers).map(|(curve, &bits)| curve.error(bits).unwrap()).sum()
+    };
+    let best = error(&bits(&plan).0);
+    for number in 0..candidates.len().pow(7) {
+        let digit = |i: usize| candidates[number / candidates.len().pow(i as u32) % candidates.len()];
+        let layers: Vec<u32> = (0..7).map(digit).collect();
+        let size: u64 = plan
+            .layers
+            .iter()
+            .zip(&layers)
+            .map(|(l, &b)| (l.shape.iter().product::<usize>() as u64) * u64::from(b))
+            .sum();
+        assert!(size > 8 * uniform.weight_bytes || error(&layers) >= best - 1e-9, "{layers:?}");
+    }
+    // What is to stay float has no choice; with bit operations the last activation has one.
+    recipe.weights.first_last_bits = 32;
+    recipe.mixed.bitops = Some("w4a4".parse().unwrap());
+    let asked = measure(&graph, &facts, &recipe).unwrap();
+    assert_eq!((asked.layers.len(), &asked.sites[4]), (5, &candidates.to_vec()));
+    recipe.mixed.first_last = false;
+    assert_eq!(measure(&graph, &facts, &recipe).unwrap().sites[4], [8]);
 }
 
 #[test]

@@ -148,13 +148,16 @@ pub struct Mixed {
     pub bitops: Option<BitopsTarget>,
     /// Bits to choose from, 2 to 8 each.
     pub candidates: Vec<u32>,
+    /// Whether first and last layers, and tables that rows are looked up in, have the choice too; else they keep the bits
+    /// that `weights` and `activations` give them.
+    pub first_last: bool,
     /// Calibration samples on which it is measured what each layer's bits do to the outputs.
     pub samples: usize,
 }
 
 impl Default for Mixed {
     fn default() -> Self {
-        Mixed { size: None, bitops: None, candidates: vec![2, 3, 4, 6, 8], samples: 64 }
+        Mixed { size: None, bitops: None, candidates: vec![2, 3, 4, 6, 8], first_last: true, samples: 64 }
     }
 }
 

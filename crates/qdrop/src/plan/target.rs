@@ -90,10 +90,16 @@ fn bits(recipe: &Recipe) -> impl Iterator<Item = (String, u32)> + '_ {
     // Exceptions hold where all other weights are float, but not where all activations are.
     let own = recipe.overrides.iter().enumerate().filter_map(|(n, o)| Some((n, o.weight_bits?)));
     let own = own.map(|(n, b)| (format!("override[{n}].weight_bits"), b));
-    let weights = weights.map(keyed).into_iter().filter(|_| w.bits != 32).chain(own);
+    let weights = weights.map(keyed).into_iter().filter(|_| w.bits != 32).chain(own).chain(candidates(recipe));
     let activations = [("activations.bits", a.bits), ("activations.last_bits", a.last_bits)];
     let activations = activations.map(keyed).into_iter().chain(activation_overrides(recipe));
     weights.chain(activations.filter(|_| a.bits != 32))
+}
+
+/// The bits that a recipe lets be chosen.
+fn candidates(recipe: &Recipe) -> impl Iterator<Item = (String, u32)> + '_ {
+    let all = recipe.mixed.candidates.iter().filter(|_| recipe.mixed.wanted());
+    all.map(|&b| ("mixed.candidates".to_string(), b))
 }
 
 fn activation_overrides(recipe: &Recipe) -> impl Iterator<Item = (String, u32)> + '_ {
@@ -136,7 +142,8 @@ fn openvino(recipe: &Recipe) -> Result<()> {
     }
     let fixed = [("activations.bits", a.bits), ("activations.last_bits", a.last_bits)];
     let fixed = fixed.map(|(key, b)| (key.to_string(), b));
-    match fixed.into_iter().chain(activation_overrides(recipe)).find(|(_, b)| *b < 8) {
+    let chosen = candidates(recipe).filter(|_| recipe.mixed.bitops.is_some());
+    match fixed.into_iter().chain(activation_overrides(recipe)).chain(chosen).find(|(_, b)| *b < 8) {
         None => Ok(()),
         Some((key, b)) => Err(Error::recipe(format!(
             "{key}: target openvino takes 8 bits with placement consumer, got {b}: OpenVINO leaves out the rounding \
@@ -236,6 +243,11 @@ mod tests {
         named(&other, "override[1].activation_bits", 4);
         other.overrides = vec![Override { weight_bits: Some(2), ..own }];
         named(&other, "override[0].weight_bits", 2);
+        let mut chosen = recipe(Target::Tensorrt, 8, 8);
+        chosen.mixed.candidates = vec![8, 6];
+        chosen.validate().unwrap();
+        chosen.mixed.size = "w8".parse().ok();
+        named(&chosen, "mixed.candidates", 6);
         // What is float has no bits to refuse.
         let mut float = recipe(Target::Tensorrt, 32, 32);
         (float.weights.first_last_bits, float.activations.last_bits) = (4, 4);
@@ -278,6 +290,11 @@ mod tests {
         few.validate().unwrap();
         few.overrides = vec![Override { layer: "*".into(), activation_bits: Some(2), ..Override::default() }];
         assert!(refusal(&few).starts_with("override[0].activation_bits: "));
+        few.overrides.clear();
+        few.mixed.size = "w3".parse().ok();
+        few.validate().unwrap();
+        few.mixed.bitops = "w3a3".parse().ok();
+        assert!(refusal(&few).starts_with("mixed.candidates: "));
     }
 
     #[test]

@@ -50,7 +50,7 @@ const KEYS: &[Key] = &[
         "mixed",
         "size",
         "\"w3\"",
-        "most that all weights may take at their true bits: 128KiB, or w3 for what they take with 3 bits in every layer that\nhas a choice; bits of layers are then chosen by what they do to the network's outputs; default: no limit",
+        "most that all weights may take at their true bits: 128KiB, or w3 for what they take with weights.bits = 3;\nbits of layers are then chosen by what they do to the network's outputs; default: no limit",
     ),
     (
         "mixed",
@@ -59,6 +59,7 @@ const KEYS: &[Key] = &[
         "most bit operations (multiply-adds of a sample times the bits of both factors): 1.2G, or w4a4 for those of uniform\nbits; bits of activations are then chosen too; default: no limit",
     ),
     ("mixed", "candidates", "", "bits to choose from, 2 to 8 each"),
+    ("mixed", "first_last", "", "whether first and last layers and tables choose too, or keep the bits given above"),
     (
         "mixed",
         "samples",
