@@ -58,8 +58,11 @@ pub fn enough(samples: usize, recipe: &Recipe, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether both paths lead to one existing file, through links too.
+/// Whether both paths are the same, or lead to one existing file, through links too.
 fn same_file(a: &Path, b: &Path) -> bool {
+    if a == b {
+        return true;
+    }
     if let (Ok(a), Ok(b)) = (a.canonicalize(), b.canonicalize())
         && a == b
     {
@@ -75,15 +78,19 @@ fn same_file(a: &Path, b: &Path) -> bool {
     false
 }
 
-/// Where the result goes when the user names no file: the model's name with the bits and the target, unless that is
-/// ONNX Runtime, in the current directory.
+/// Where the result goes when the user names no file: the model's name with the bits, or `mixed` where they are to be
+/// chosen, and the target, unless that is ONNX Runtime, in the current directory.
 pub fn default_output(model: &Path, recipe: &Recipe) -> PathBuf {
     let stem = model.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy());
     let target = match recipe.output.target {
         Target::Ort => String::new(),
         other => format!(".{other}"),
     };
-    PathBuf::from(format!("{stem}.w{}a{}{target}.onnx", recipe.weights.bits, recipe.activations.bits))
+    let bits = match recipe.mixed.wanted() {
+        true => "mixed".to_string(),
+        false => format!("w{}a{}", recipe.weights.bits, recipe.activations.bits),
+    };
+    PathBuf::from(format!("{stem}.{bits}{target}.onnx"))
 }
 
 /// Where finished units are kept when the user names no directory: beside the result.
@@ -117,5 +124,8 @@ mod tests {
     fn default_output_is_predictable() {
         let recipe = Recipe::default();
         assert_eq!(default_output(Path::new("a/b/net.onnx"), &recipe), Path::new("net.w4a4.onnx"));
+        let mut mixed = recipe;
+        mixed.mixed.size = "w3".parse().ok();
+        assert_eq!(default_output(Path::new("a/b/net.onnx"), &mixed), Path::new("net.mixed.onnx"));
     }
 }

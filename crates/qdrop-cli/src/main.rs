@@ -1,6 +1,7 @@
 //! The `qdrop` command line: arguments in, tables or JSON out, an exit status that says how it went.
 
 mod args;
+mod bits;
 mod checks;
 mod commands;
 mod demo;
@@ -48,6 +49,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Quantize(args) => commands::quantize::run(&args, quiet),
+        Command::Sensitivity(args) => commands::sensitivity::run(&args, quiet),
         Command::Eval(args) => commands::eval::run(&args, quiet),
         Command::Bench(args) => commands::bench::run(&args, quiet),
         Command::Compare(args) => commands::compare::run(&args, quiet),

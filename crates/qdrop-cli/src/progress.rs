@@ -26,7 +26,7 @@ pub fn sink(quiet: bool) -> Box<dyn Sink> {
     let inner: Box<dyn Sink> = match (quiet, std::io::stderr().is_terminal()) {
         (true, _) => Box::new(Silent),
         (false, true) => Box::new(Bars { bar: ProgressBar::hidden() }),
-        (false, false) => Box::new(Lines { last: None, unit: String::new() }),
+        (false, false) => Box::new(Lines { last: None, began: None, unit: String::new() }),
     };
     Box::new(Cancellable { inner, cancelled: interrupt_flag() })
 }
@@ -69,6 +69,8 @@ fn estimate(seconds: f64) -> String {
 /// Plain lines.
 struct Lines {
     last: Option<Instant>,
+    /// When the stage began.
+    began: Option<Instant>,
     unit: String,
 }
 
@@ -90,8 +92,19 @@ impl Lines {
 impl Sink for Lines {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::StageStarted { stage, .. } => self.seldom(|_| format!("{stage}")),
-            Event::StageProgress { stage, done, total } => self.seldom(|_| format!("{stage}: {done}/{total}")),
+            Event::StageStarted { stage, .. } => {
+                self.began = Some(Instant::now());
+                self.seldom(|_| format!("{stage}"));
+            }
+            Event::StageProgress { stage, done, total } => self.seldom(|this| {
+                let seconds = this.began.map_or(0.0, |t| t.elapsed().as_secs_f64());
+                match (*total - *done) as f64 / *done as f64 * seconds {
+                    left if seconds > 2.0 && left.is_finite() => {
+                        format!("{stage}: {done}/{total}, {} left", duration(left))
+                    }
+                    _ => format!("{stage}: {done}/{total}"),
+                }
+            }),
             Event::UnitStarted { index, total, name, .. } => {
                 self.unit = format!("unit {}/{total} {name}", index + 1);
             }

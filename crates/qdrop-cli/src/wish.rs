@@ -57,6 +57,11 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
         recipe.weights.symmetric = matches!(symmetric, Symmetric::Weights | Symmetric::Both);
         recipe.activations.symmetric = matches!(symmetric, Symmetric::Activations | Symmetric::Both);
     }
+    set_some(&mut recipe.mixed.size, &wish.target_size);
+    set_some(&mut recipe.mixed.bitops, &wish.target_bitops);
+    set(&mut recipe.mixed.candidates, &wish.candidates);
+    recipe.mixed.first_last &= !wish.keep_first_last;
+    set(&mut recipe.mixed.samples, &wish.sensitivity_samples);
     set(&mut recipe.method.name, &wish.method);
     set(&mut recipe.method.preset, &wish.preset);
     set_some(&mut recipe.method.iterations, &wish.iters);

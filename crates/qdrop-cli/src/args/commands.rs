@@ -1,7 +1,7 @@
 //! What each command takes, with the examples of its help.
 
 use super::Print;
-use super::options::{Input, Run, Shape, Wish};
+use super::options::{Bits, Input, Run, Shape, Sort, Wish};
 use super::values::{percent, threshold};
 use clap::Args;
 use std::path::PathBuf;
@@ -26,6 +26,7 @@ Examples:
   qdrop plan resnet20.onnx -w 4 -a 4
   qdrop plan resnet20.onnx -w 4 -a 4 --format json
   qdrop plan model.onnx --shape 1,3,224,224 --granularity layer
+  qdrop plan resnet20.onnx --sensitivity sensitivity.json --target-size w3 --save-recipe w3.toml
 
 The predicted memory is for --samples calibration samples (1024 unless told).")]
 pub struct Plan {
@@ -33,6 +34,8 @@ pub struct Plan {
     pub model: PathBuf,
     #[command(flatten)]
     pub shape: Shape,
+    #[command(flatten)]
+    pub bits: Bits,
     #[command(flatten)]
     pub wish: Wish,
     #[command(flatten)]
@@ -52,6 +55,9 @@ Examples:
   qdrop quantize model.onnx --calib samples.npy --recipe w2a4.toml
   qdrop quantize bert.onnx --task sst2 --calib SST-2/train.tsv --samples 512 --eval SST-2/dev.tsv
   qdrop quantize model.onnx --calib images/ --input imagenet --target tensorrt -w 8 -a 8
+  qdrop quantize mobilenetv2.onnx --calib calib.csv --input imagenet --target-size w4 -a 8 --save-recipe bits.toml
+
+With a target bits are chosen layer by layer, by what they do to the network's outputs (`qdrop sensitivity`).
 
 Samples: a folder of images (flat, or one sub-folder per class), a CSV with lines file,label, or arrays in a \
 .npy, .npz or .safetensors file, used as they are; with --task the task's .tsv, .csv or .jsonl file, SQuAD's .json. Every option can also stand in a recipe (`qdrop recipe`); \
@@ -62,8 +68,8 @@ pub struct Quantize {
     /// Calibration samples, a few hundred without labels: image folder, CSV, .npy, .npz or .safetensors
     #[arg(long, value_name = "PATH")]
     pub calib: PathBuf,
-    /// File to write [default: MODEL's name with the bits, and the target unless it is ort, in the current directory:
-    /// model.w4a4.onnx]
+    /// File to write [default: MODEL's name with the bits (`mixed` where they are chosen), and the target unless it is
+    /// ort, in the current directory: model.w4a4.onnx]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Labelled samples on which float, nearest rounding and the written file are measured
@@ -80,6 +86,8 @@ pub struct Quantize {
     /// Write no report
     #[arg(long)]
     pub no_report: bool,
+    #[command(flatten)]
+    pub bits: Bits,
     #[command(flatten)]
     pub wish: Wish,
     #[command(flatten)]
@@ -157,6 +165,40 @@ pub struct Report {
     /// Page to write [default: REPORT with .html in place of .json]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// Arguments of `sensitivity`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm
+  qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --sort error --candidates 2,3,4
+  qdrop sensitivity mobilenetv2.onnx --calib calib.csv --input imagenet -o sensitivity.json
+  qdrop plan mobilenetv2.onnx --sensitivity sensitivity.json --target-size w4
+
+One weight or activation at a time is rounded to nearest on its first grid; the rest stays float. The number is the \
+signal-to-noise ratio of the network's outputs in dB: 20 dB is an error of a hundredth of their energy, and higher is \
+better. With a method that learns, the shift of the mean that a rounded weight causes is taken out, as learned biases do, \
+which predicts best what learning leaves; --method rtn leaves it in.")]
+pub struct Sensitivity {
+    /// The float ONNX file
+    pub model: PathBuf,
+    /// Calibration samples, a few hundred without labels: image folder, CSV, .npy, .npz or .safetensors
+    #[arg(long, value_name = "PATH")]
+    pub calib: PathBuf,
+    /// File to write as well: .json, which plan and quantize read, or .csv
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Order of the rows: as in the network, or the largest error of the fewest bits first
+    #[arg(long, value_enum, default_value_t)]
+    pub sort: Sort,
+    #[command(flatten)]
+    pub wish: Wish,
+    #[command(flatten)]
+    pub input: Input,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Print,
 }
 
 /// Arguments of `eval`.

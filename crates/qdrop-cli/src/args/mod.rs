@@ -39,9 +39,11 @@ pub enum Command {
     /// Show a network's inputs, outputs, operators and size
     Inspect(Inspect),
     /// Show what quantize would do: units, layers, sites, bits, memory, what stays float and why
-    Plan(Plan),
+    Plan(Box<Plan>),
     /// Quantize a network
     Quantize(Box<Quantize>),
+    /// Measure what the bits of each layer and activation alone do to the network's outputs
+    Sensitivity(Box<Sensitivity>),
     /// Run a grid of bits, methods, seeds and any other options, and show the runs side by side
     Sweep(Sweep),
     /// Measure a network's accuracy on labelled samples
@@ -117,6 +119,9 @@ mod tests {
             "quantize m.onnx --calib c --symmetric --first-output-8bit --mean -0.5,0,0.5 --color bgr --file-format qdq",
             "quantize m.onnx --calib train.tsv --task SST-2 --tokenizer t.json --max-length 64 --eval dev.tsv",
             "eval m.onnx --data dev.json --task squad --doc-stride 64 --min f1=80 --min exact_match=70",
+            "sensitivity m.onnx --calib c --input none --candidates 2,4 --sort error -o s.csv --sensitivity-samples 8",
+            "quantize m.onnx --calib c --target-size 1.5MiB --target-bitops w4a4 --sensitivity s.json --save-recipe r.toml",
+            "quantize m.onnx --calib c --target-size w3 --keep-first-last",
             "quantize m.onnx --calib c --symmetric=weights --first-output-8bit=false --observer min-max -q",
         ] {
             let words = std::iter::once("qdrop").chain(line.split(' '));

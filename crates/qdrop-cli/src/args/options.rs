@@ -3,7 +3,8 @@
 use super::values::{names, shape};
 use clap::{Args, ValueEnum};
 use qdrop::plan::{
-    ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement, Preset, Target, Task,
+    BitopsTarget, ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement, Preset,
+    SizeTarget, Target, Task,
 };
 use std::path::PathBuf;
 
@@ -29,6 +30,28 @@ pub struct Run {
     pub recipe: Option<PathBuf>,
 }
 
+/// Order of rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// As in the network
+    #[default]
+    Network,
+    /// The largest error of the fewest bits first
+    Error,
+}
+
+/// Bits that were chosen or are to be, for the next run.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Mixed precision")]
+pub struct Bits {
+    /// What `qdrop sensitivity -o FILE.json` measured about this network, so that a target measures nothing
+    #[arg(long, value_name = "FILE")]
+    pub sensitivity: Option<PathBuf>,
+    /// Write the recipe in effect to this file, chosen bits as exceptions: it repeats the run without measuring
+    #[arg(long, value_name = "FILE")]
+    pub save_recipe: Option<PathBuf>,
+}
+
 /// How the network is quantized; each overrides the recipe.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Quantization")]
@@ -42,6 +65,23 @@ pub struct Wish {
     /// Bits of activations: 2 to 8, or 32 for float [default: 4]
     #[arg(short, long = "activation-bits", value_name = "BITS")]
     pub activations: Option<u32>,
+    /// Choose bits of weights layer by layer, so that all take at most this: 128KiB, or w3 for what they take
+    /// with -w 3
+    #[arg(long, value_name = "SIZE", help_heading = "Mixed precision")]
+    pub target_size: Option<SizeTarget>,
+    /// Choose bits of weights and activations, so that all products take at most so many bit operations: 1.2G, or w4a4
+    /// for those of -w 4 -a 4
+    #[arg(long, value_name = "COUNT", help_heading = "Mixed precision")]
+    pub target_bitops: Option<BitopsTarget>,
+    /// Bits to choose from and to measure [default: 2,3,4,6,8]
+    #[arg(long, value_name = "BITS", value_delimiter = ',', help_heading = "Mixed precision")]
+    pub candidates: Option<Vec<u32>>,
+    /// First and last layers, and embeddings, keep their own bits instead of choosing too
+    #[arg(long, help_heading = "Mixed precision")]
+    pub keep_first_last: bool,
+    /// Samples on which it is measured what bits do to the outputs [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Mixed precision")]
+    pub sensitivity_samples: Option<usize>,
     /// Method: nearest rounding, or learned rounding by one of three papers [default: qdrop]
     #[arg(long, value_parser = names::<MethodName>(&["rtn", "adaround", "brecq", "qdrop"]))]
     pub method: Option<MethodName>,

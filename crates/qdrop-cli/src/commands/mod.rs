@@ -10,4 +10,5 @@ pub mod man;
 pub mod plan;
 pub mod quantize;
 pub mod report;
+pub mod sensitivity;
 pub mod sweep;

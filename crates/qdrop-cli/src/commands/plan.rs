@@ -1,12 +1,12 @@
 //! `qdrop plan`: what quantizing would do, before any data is read.
 
 use crate::args::{self, Print};
-use crate::{Outcome, checks, out, wish};
-use qdrop::Result;
+use crate::{Outcome, bits, checks, out, wish};
 use qdrop::graph::{Graph, ValueId};
 use qdrop::pipeline::{self, Memory};
-use qdrop::plan::{LayerId, Plan, Recipe};
-use qdrop::report::{Table, bytes, count};
+use qdrop::plan::{Chosen, Cost, LayerId, Plan, Recipe};
+use qdrop::report::{Table, bytes, chosen_bits, count};
+use qdrop::{Error, Result};
 use serde::Serialize;
 
 /// Calibration samples that the predicted memory is for, unless told.
@@ -21,6 +21,10 @@ struct View {
     layers: Vec<LayerView>,
     sites: Vec<SiteView>,
     float: Vec<FloatView>,
+    /// What weights and products cost where the network will run.
+    cost: Cost,
+    /// How bits were chosen, when they were.
+    chosen: Option<Chosen>,
     predicted_memory: Memory,
     /// What the target makes of it.
     notes: Vec<&'static str>,
@@ -81,14 +85,25 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
     let mut recipe = wish::read(args.wish.recipe.as_deref())?;
     wish::apply(&mut recipe, &args.wish);
     wish::apply_input(&mut recipe, &args.input);
+    bits::check(&args.bits, &recipe, &[&args.model])?;
+    let measured = bits::measured(&args.bits)?;
+    if recipe.mixed.wanted() && measured.is_none() {
+        return Err(Error::recipe("expected sensitivities beside a target, got none")
+            .hint("measure them with `qdrop sensitivity MODEL -o FILE.json` and give --sensitivity FILE.json"));
+    }
     let graph = pipeline::load(&args.model)?;
     let shapes = (!args.shape.shapes.is_empty()).then(|| without_batch(&args.shape.shapes));
     let at_model = |e: qdrop::Error| e.at(args.model.display());
     let graph = pipeline::prepare(&graph, shapes.as_deref()).map_err(at_model)?;
+    let choose = |m| bits::choose(&graph, &mut recipe, &m, shapes.as_deref());
+    let chosen = measured.map(choose).transpose().map_err(at_model)?;
+    bits::save(&args.bits, &recipe)?;
     let plan = pipeline::plan(&graph, &recipe, shapes.as_deref()).map_err(at_model)?;
+    let cost = pipeline::cost(&graph, &plan, shapes.as_deref()).map_err(at_model)?;
     let samples = recipe.input.samples.unwrap_or(SAMPLES);
     let memory = pipeline::memory(&graph, &plan, &recipe, shapes.as_deref(), samples).map_err(at_model)?;
-    let view = view(args.model.display().to_string(), &graph, &plan, &recipe, memory);
+    let model = args.model.display().to_string();
+    let view = View { cost, chosen, ..view(model, &graph, &plan, &recipe, memory) };
     match args.format {
         Print::Json => out::json(&view)?,
         Print::Text => out::print(&text(&view))?,
@@ -147,13 +162,15 @@ fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, predicted_me
             .iter()
             .map(|(node, reason)| FloatView { node: node.clone(), reason: reason.clone() })
             .collect(),
+        cost: Cost::default(),
+        chosen: None,
         predicted_memory,
         notes: recipe.notes(),
     }
 }
 
 /// `8`, or `4 4 8` where they differ.
-fn bits(list: &[u32]) -> String {
+fn widths(list: &[u32]) -> String {
     match list {
         [] => "-".into(),
         [first, rest @ ..] if rest.iter().all(|b| b == first) => first.to_string(),
@@ -171,8 +188,8 @@ fn text(v: &View) -> String {
             (i + 1).to_string(),
             u.name.clone(),
             u.layers.len().to_string(),
-            bits(&u.weight_bits),
-            bits(&u.activation_bits),
+            widths(&u.weight_bits),
+            widths(&u.activation_bits),
             u.inputs.join(" "),
             u.outputs.join(" "),
             count(u.parameters),
@@ -205,6 +222,15 @@ fn text(v: &View) -> String {
         }
         tables.push(float);
     }
+    tables.push(match &v.chosen {
+        Some(chosen) => chosen_bits(chosen, None),
+        None => {
+            let mut cost = Table::new("Cost", "what|>figure");
+            cost.row(["weights", &bytes(v.cost.weight_bytes)]);
+            cost.row(["bit operations", &count(v.cost.bit_operations)]);
+            cost
+        }
+    });
     let m = &v.predicted_memory;
     let mut memory = Table::new(format!("Predicted memory for {} samples", m.samples), "what|>size");
     let parts = [

@@ -2,12 +2,12 @@
 
 use crate::args::{Print, Quantize};
 use crate::reports::Place;
-use crate::{Outcome, checks, out, progress, samples, wish};
+use crate::{Outcome, bits, checks, out, progress, samples, wish};
 use qdrop::data::Samples;
 use qdrop::graph::Graph;
 use qdrop::pipeline::{self, Checked, WorkDir};
 use qdrop::plan::Recipe;
-use qdrop::report::{Accuracy, Report, Stage, timed};
+use qdrop::report::{Accuracy, MixedReport, Report, Stage, timed};
 use qdrop::{Error, Result};
 use std::path::Path;
 
@@ -33,6 +33,8 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     };
     reads.push(&output);
     place.iter().try_for_each(|p| p.check(&reads))?;
+    bits::check(&args.bits, &recipe, &reads)?;
+    let measured = bits::measured(&args.bits)?;
 
     let mut sink = progress::sink(quiet);
     let sink = sink.as_mut();
@@ -55,6 +57,13 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     let shapes = samples::shapes(&calib)?;
     let (graph, t) = timed(sink, Stage::Simplify, None, |_| pipeline::prepare(&read, Some(&shapes)))?;
     timings.push(t);
+    let mixed = match measured {
+        Some(sensitivity) => {
+            let chosen = bits::choose(&graph, &mut recipe, &sensitivity, Some(&shapes))?;
+            Some(MixedReport { chosen, sensitivity, reached_error: None })
+        }
+        None => None,
+    };
     let eval = match &args.eval {
         Some(path) => {
             let labelled = samples::open(path, &recipe, &args.model, &read, None)?;
@@ -72,12 +81,26 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         Err(error) => return Err(kept(error, work, args.work_dir.is_some())),
     };
     let mut report = done.report;
+    if let Some(measured_now) = &report.mixed {
+        recipe = recipe.with(&measured_now.chosen);
+    }
+    report.mixed = report.mixed.or(mixed);
+    bits::save(&args.bits, &recipe)?;
     let ((), t) = timed(sink, Stage::Write, None, |_| pipeline::save(&done.graph, &output))?;
     if let (Some(work), None) = (work, &args.work_dir) {
         work.remove()?;
     }
     timings.append(&mut report.timings);
     timings.push(t);
+    if let Some(mixed) = &mut report.mixed {
+        let (error, t) = timed(sink, Stage::Compare, None, |sink| {
+            // What is measured is what was written.
+            let written = pipeline::prepare(&pipeline::load(&output)?, Some(&shapes))?;
+            pipeline::output_error(&graph, &written, &recipe, &checked, sink)
+        })?;
+        mixed.reached_error = Some(error);
+        timings.push(t);
+    }
     if let Some(eval) = &eval {
         let (task, threads) = (recipe.input.task, recipe.method.threads);
         let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
@@ -93,6 +116,9 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         timings.push(accuracy.1);
     }
     report.model = args.model.display().to_string();
+    if let Some(mixed) = &mut report.mixed {
+        mixed.sensitivity.model.clone_from(&report.model);
+    }
     report.output = Some(output.display().to_string());
     report.bytes_before = Some(pipeline::model_bytes(&args.model)?);
     report.bytes_after = Some(pipeline::model_bytes(&output)?);
@@ -108,6 +134,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
 fn kept(error: Error, work: Option<WorkDir>, named: bool) -> Error {
     let Some(work) = work else { return error };
     let units = match work.solutions() {
+        0 if work.measured() => "what was measured is".to_string(),
         0 if named => return error,
         // It holds nothing, and the error that matters is already there.
         0 => {

@@ -99,7 +99,9 @@ pub fn quantize(
         let measured = Scene { shelf: &precise, ..scene }.sensitivity(&watch, wanted, work, sink)?;
         report.timings.push(Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() });
         let chosen = crate::plan::choose(graph, &facts, recipe, &measured.sensitivity)?;
-        mixed = Some((recipe.with(&chosen), chosen, measured));
+        let recipe = recipe.with(&chosen);
+        report.recipe = recipe.explicit().to_toml()?;
+        mixed = Some((recipe, chosen, measured));
     }
     let (recipe, plan) = match &mixed {
         Some((recipe, chosen, _)) => (recipe, chosen_plan(graph, &facts, recipe, chosen)?),

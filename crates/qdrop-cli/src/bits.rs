@@ -1,0 +1,62 @@
+//! Bits chosen layer by layer: what was measured, read from a file; the recipe that repeats the choice, written to one.
+
+use crate::args;
+use crate::{checks, out};
+use qdrop::graph::Graph;
+use qdrop::pipeline;
+use qdrop::plan::{Chosen, Recipe, Sensitivity};
+use qdrop::{Error, Result};
+use std::path::Path;
+
+/// Most bytes a file of sensitivities may have.
+const LONGEST: u64 = 1 << 28;
+
+/// Refuses options that make no sense together, before any work. `read` are the files that the command reads.
+pub fn check(bits: &args::Bits, recipe: &Recipe, read: &[&Path]) -> Result<()> {
+    if let Some(path) = &bits.sensitivity {
+        checks::readable_file(path)?;
+        if !recipe.mixed.wanted() {
+            let error = Error::recipe("expected a target beside sensitivities, got none");
+            return Err(error.hint("give --target-size or --target-bitops"));
+        }
+    }
+    bits.save_recipe.as_deref().map_or(Ok(()), |path| checks::writable(path, read, "--save-recipe"))
+}
+
+/// What bits are chosen by, from the file that was named.
+pub fn measured(bits: &args::Bits) -> Result<Option<Sensitivity>> {
+    bits.sensitivity.as_deref().map(read).transpose()
+}
+
+fn read(path: &Path) -> Result<Sensitivity> {
+    let at = |e: Error| e.at(path.display()).hint("make the file with `qdrop sensitivity MODEL -o FILE.json`");
+    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+    if size > LONGEST {
+        return Err(at(Error::data(format!("expected sensitivities of at most {LONGEST} bytes, got {size}"))));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    let found: Sensitivity =
+        serde_json::from_str(&text).map_err(|e| at(Error::data(format!("no sensitivities: {e}"))))?;
+    if found.schema != Sensitivity::SCHEMA {
+        let message = format!("expected layout {} of sensitivities, got {}", Sensitivity::SCHEMA, found.schema);
+        return Err(at(Error::data(message)));
+    }
+    Ok(found)
+}
+
+/// Chooses bits for `graph` by `measured` and puts them into `recipe`.
+pub fn choose(
+    graph: &Graph,
+    recipe: &mut Recipe,
+    measured: &Sensitivity,
+    shapes: Option<&[Vec<usize>]>,
+) -> Result<Chosen> {
+    let chosen = pipeline::choose(graph, recipe, measured, shapes)?;
+    *recipe = recipe.with(&chosen);
+    Ok(chosen)
+}
+
+/// Writes `recipe` where it was wished.
+pub fn save(bits: &args::Bits, recipe: &Recipe) -> Result<()> {
+    bits.save_recipe.as_deref().map_or(Ok(()), |path| out::file(path, &recipe.to_toml()?))
+}
