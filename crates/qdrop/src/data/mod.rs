@@ -57,7 +57,7 @@ pub use arrays::Arrays;
 pub use decode::{EXTENSIONS, Pixels};
 pub use prepare::{PRESETS, Prepare};
 pub use text::{Text, open_text};
-pub use views::{InputSpec, Subset, check_against, fit};
+pub use views::{InputSpec, Subset, check_against, fit, spread};
 
 use crate::error::{Error, Kind, Result};
 use crate::tensor::Tensor;

@@ -375,6 +375,27 @@ fn shapes_are_checked_against_the_network() {
 }
 
 #[test]
+fn a_part_meets_every_class() {
+    let picked = |len, limit| spread(len, Some(limit)).collect::<Vec<_>>();
+    assert!(picked(0, 4).is_empty() && picked(4, 0).is_empty());
+    for (len, limit) in [(1000, 1000), (1000, 999), (1000, 32), (7, 3), (3, 9), (1 << 40, 5)] {
+        let indices = picked(len, limit);
+        assert_eq!(indices.len(), limit.min(len));
+        assert!(indices.iter().is_sorted_by(|a, b| a < b) && indices.iter().all(|&i| i < len), "{indices:?}");
+    }
+    assert_eq!(picked(9, 9), (0..9).collect::<Vec<_>>());
+    // Classes that come in turn, and classes one after the other: each gets about its share.
+    for (len, classes, limit) in [(512, 20, 256), (512, 20, 128), (1000, 10, 100), (1000, 10, 500), (960, 2, 64)] {
+        for of in [|i, classes, _| i % classes, |i: usize, classes: usize, len: usize| i * classes / len] {
+            let mut seen = vec![0usize; classes];
+            picked(len, limit).iter().for_each(|&i| seen[of(i, classes, len)] += 1);
+            let share = limit / classes;
+            assert!(seen.iter().all(|&n| n.abs_diff(share) <= share / 2 + 1), "{len} {classes} {limit}: {seen:?}");
+        }
+    }
+}
+
+#[test]
 fn subsets() {
     let arrays = vec![("x".to_string(), Tensor::f32(&[3, 1], vec![0.0, 1.0, 2.0]))];
     let s = Arrays::new(arrays, Some(vec![5, 6, 7])).unwrap();

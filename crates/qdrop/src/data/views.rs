@@ -4,6 +4,24 @@ use super::{Samples, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
+/// The fractional part of the golden ratio, of 2^64.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Positions of at most `limit` of `len` things, ascending; all of them without a limit.
+///
+/// One is taken of each of `limit` runs of nearly equal length, so that sets sorted by class keep every class. Where in its
+/// run it lies follows the fractional parts of multiples of the golden ratio, so that classes that come in turn are all
+/// met as well.
+pub fn spread(len: usize, limit: Option<usize>) -> impl Iterator<Item = usize> {
+    let count = limit.unwrap_or(len).min(len);
+    // 128 bits hold the product of any two lengths.
+    let begin = move |i: usize| (i as u128 * len as u128 / count as u128) as usize;
+    (0..count).map(move |i| {
+        let fraction = (i as u64).wrapping_mul(GOLDEN);
+        begin(i) + ((u128::from(fraction) * (begin(i + 1) - begin(i)) as u128) >> 64) as usize
+    })
+}
+
 /// Some of the samples of another set, in a given order.
 #[derive(Debug, Clone)]
 pub struct Subset<S> {

@@ -1,19 +1,15 @@
-//! Views of a sample set: a part of it spread evenly, and one that distrusts it.
+//! Views of a sample set: a part spread over it, and one that distrusts it.
 
 use super::shapes::input_shapes;
-use crate::data::{Samples, Subset, Target};
+use crate::data::{self, Samples, Subset, Target};
 use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::tensor::{DType, Tensor};
 
-/// At most `limit` samples of `samples`, spread evenly over it, so that sets sorted by class keep every class; all of
-/// them without a limit.
+/// At most `limit` samples of `samples`, spread over it as [`data::spread`] tells; all of them without a limit.
 pub fn spread<S: Samples>(samples: S, limit: Option<usize>) -> Result<Subset<S>> {
-    let all = samples.len();
-    let len = limit.unwrap_or(all).min(all);
-    // 128 bits hold the product of any two lengths.
-    let indices = (0..len).map(|i| (i as u128 * all as u128 / len as u128) as usize).collect();
+    let indices = data::spread(samples.len(), limit).collect();
     Subset::new(samples, indices)
 }
 
@@ -164,7 +160,7 @@ mod tests {
         let rows = || Rows((0..10).map(|i| i as f32).collect());
         let part = spread(rows(), Some(4)).unwrap();
         let picked: Vec<f32> = (0..part.len()).map(|i| part.get(i).unwrap()[0].as_f32().unwrap()[0]).collect();
-        assert_eq!(picked, [0.0, 2.0, 5.0, 7.0]);
+        assert_eq!(picked, [0.0, 3.0, 5.0, 9.0]);
         assert_eq!(spread(rows(), None).unwrap().len(), 10);
         assert_eq!(spread(rows(), Some(99)).unwrap().len(), 10);
         assert_eq!(spread(rows(), Some(0)).unwrap().len(), 0);

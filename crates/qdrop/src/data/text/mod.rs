@@ -114,11 +114,11 @@ pub fn open_text(
     let names = inputs.iter().map(|i| i.name.clone()).collect();
     if text.task == Task::Squad {
         let shape = Shape { encoder, feeds, names };
-        let questions = spread(squad::read(path)?, limit);
+        let questions = part(squad::read(path)?, limit);
         return Ok(Box::new(Windows::new(shape, questions, text.doc_stride).map_err(|e| e.at(path.display()))?));
     }
     let (records, skipped) = records::read(path, text.task)?;
-    let records = spread(records, limit);
+    let records = part(records, limit);
     if text.max_length.is_none() && declared.is_none() {
         let tokens = |r: &Record| encoder.encode(&r.first, r.second.as_deref()).map(|t| t.mask.iter().sum::<u32>());
         let longest = records.par_iter().map(tokens).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
@@ -128,11 +128,9 @@ pub fn open_text(
     Ok(Box::new(Records { shape, records, skipped }))
 }
 
-/// At most `limit` of `items`, spread evenly.
-fn spread<T>(items: Vec<T>, limit: Option<usize>) -> Vec<T> {
-    let all = items.len();
-    let len = limit.unwrap_or(all).min(all);
-    let mut wanted = (0..len).map(|i| (i as u128 * all as u128 / len as u128) as usize).peekable();
+/// At most `limit` of `items`, spread over them.
+fn part<T>(items: Vec<T>, limit: Option<usize>) -> Vec<T> {
+    let mut wanted = super::spread(items.len(), limit).peekable();
     items.into_iter().enumerate().filter_map(|(i, item)| wanted.next_if_eq(&i).map(|_| item)).collect()
 }
 
