@@ -174,7 +174,8 @@ Examples:
   qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm
   qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --sort error --candidates 2,3,4
   qdrop sensitivity mobilenetv2.onnx --calib calib.csv --input imagenet -o sensitivity.json
-  qdrop plan mobilenetv2.onnx --sensitivity sensitivity.json --target-size w4
+
+With --sensitivity sensitivity.json, plan and quantize choose bits by that file instead of measuring again.
 
 One weight or activation at a time is rounded to nearest on its first grid; the rest stays float. The number is the \
 signal-to-noise ratio of the network's outputs in dB: 20 dB is an error of a hundredth of their energy, and higher is \
@@ -197,7 +198,7 @@ pub struct Sensitivity {
     #[command(flatten)]
     pub input: Input,
     /// How to print the result
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = None)]
     pub format: Print,
 }
 
