@@ -104,7 +104,8 @@ fn judged(
     Some(((0..count).flat_map(|i| found.get(i).unwrap()[0].as_f32().unwrap().to_vec()).collect(), said))
 }
 
-/// Outputs of the file by ONNX Runtime and by the engine here, on the first `count` samples.
+/// Outputs of the file by ONNX Runtime and by the engine here, on the first `count` samples. Where a value lies halfway
+/// between two integers, a last bit decides, and at few bits that carries far: ONNX Runtime's own levels part there too.
 fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str, allowed: f64) {
     let theirs = |level: &str| judged(python(), "ort_outputs.py", &["--level", level], path, samples, count);
     let (Some((judged, _)), Some((plain, _))) = (theirs(level), theirs("none")) else { return };
@@ -112,8 +113,9 @@ fn outputs_agree(path: &Path, samples: &dyn Samples, count: usize, level: &str, 
     assert_eq!(ours.len(), judged.len());
     let far = distance(&ours, &judged);
     let name = path.file_name().unwrap().display();
-    println!("{name}: {far:.2e} from ONNX Runtime, whose levels lie {:.2e} apart", distance(&plain, &judged));
-    assert!(far <= allowed, "{name}: outputs lie {far} apart");
+    let apart = distance(&plain, &judged);
+    println!("{name}: {far:.2e} from ONNX Runtime, whose levels lie {apart:.2e} apart");
+    assert!(far <= allowed.max(1.5 * apart), "{name}: outputs lie {far} apart");
 }
 
 /// Root of the mean square of a - b, relative to that of b.
