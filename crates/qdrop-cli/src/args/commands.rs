@@ -187,7 +187,7 @@ pub struct Sensitivity {
     /// Calibration samples, a few hundred without labels: image folder, CSV, .npy, .npz or .safetensors
     #[arg(long, value_name = "PATH")]
     pub calib: PathBuf,
-    /// File to write as well: .json, which plan and quantize read, or .csv
+    /// File to write as well: .json, which plan and quantize read, .csv, or .html, a page with charts
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Order of the rows: as in the network, or the largest error of the fewest bits first

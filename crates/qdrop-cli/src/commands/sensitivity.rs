@@ -14,6 +14,7 @@ use std::path::Path;
 enum Form {
     Json,
     Csv,
+    Html,
 }
 
 /// Runs the command.
@@ -42,6 +43,7 @@ pub fn run(args: &args::Sensitivity, quiet: bool) -> Result<Outcome> {
         let text = match form {
             Form::Json => serde_json::to_string_pretty(&found).map_err(|e| Error::internal(format!("no JSON: {e}")))?,
             Form::Csv => csv(&found),
+            Form::Html => found.html(),
         };
         out::file(path, &text)?;
     }
@@ -62,7 +64,8 @@ fn form(path: &Path) -> Result<Form> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("json") => Ok(Form::Json),
         Some("csv") => Ok(Form::Csv),
-        _ => Err(Error::recipe("expected a file name that ends in .json or .csv").at(path.display())),
+        Some("html") => Ok(Form::Html),
+        _ => Err(Error::recipe("expected a file name that ends in .json, .csv or .html").at(path.display())),
     }
 }
 

@@ -50,7 +50,8 @@ pub fn fill(dir: &Path) {
     ["calib.csv", "eval.csv"].iter().for_each(|name| copy("list.csv", name));
     npy(&at("samples.npy"), "<f4", &[32, 3, IMAGENET, IMAGENET], &vec![0x3f; 32 * 3 * IMAGENET * IMAGENET * 4]);
     write("w2a4.toml", "[weights]\nbits = 2\n".into());
-    let line = "sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --sensitivity-samples 8 -o sensitivity.json";
+    let line =
+        "sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --sensitivity-samples 8 -o sensitivity.json";
     assert!(common::qdrop(dir, &line.split(' ').collect::<Vec<_>>()).status.success(), "{line}");
 
     let word = |i: usize| common::WORDS[4 + i % 9];

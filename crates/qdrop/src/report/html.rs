@@ -19,9 +19,10 @@ const SPARK: usize = 40;
 impl Report {
     /// The report as a page of HTML: one file that needs no other.
     pub fn html(&self) -> String {
-        let parts: [(&str, &str, Markup); 7] = [
+        let parts: [(&str, &str, Markup); 8] = [
             ("summary", "Summary", self.summary()),
             ("worst", "What hurts most", self.worst()),
+            ("bits", "Bits chosen", self.bits()),
             ("units", "Units", self.units()),
             ("layers", "Layers", self.layers()),
             ("activations", "Activations", self.activations()),
@@ -54,8 +55,9 @@ impl Report {
         let learns = self.method != MethodName::Rtn;
         html! {
             p {
-                @if let Some(file) = &self.output { b { (file) } " from " b { (self.model) } ": weights" } @else { "Weights" }
-                " of " b { (bits(self.weight_bits)) } ", activations of " b { (bits(self.activation_bits)) }
+                @if let Some(file) = &self.output { b { (file) } " from " b { (self.model) } ": " }
+                @if self.mixed.is_some() { "bits " b { "chosen layer by layer" } }
+                @else { "weights of " b { (bits(self.weight_bits)) } ", activations of " b { (bits(self.activation_bits)) } }
                 " by " b { (method) } " on " (self.samples) " calibration samples"
                 @if learns { ", preset " (preset) ", " (self.iterations) " iterations a unit" }
                 ", seed " (self.seed) ". qdrop " (self.version) "."

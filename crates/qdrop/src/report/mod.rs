@@ -2,6 +2,7 @@
 //!
 //! Everything here is data: who prints it, and how, is the caller's choice.
 
+mod bits;
 pub mod chart;
 mod detail;
 mod drawings;
