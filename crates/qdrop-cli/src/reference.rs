@@ -51,39 +51,88 @@ fn spelled(arg: &Arg) -> String {
     }
 }
 
-fn option(text: &mut String, arg: &Arg) {
+/// A line of a list.
+fn option(arg: &Arg) -> String {
     let meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let _ = write!(text, "- `{}`: {}", spelled(arg), plain(&meaning));
+    let mut text = format!("- `{}`: {}", spelled(arg), plain(&meaning));
     let values = arg.get_possible_values();
     let values: Vec<String> =
         values.iter().filter(|v| !v.is_hide_set()).map(|v| format!("`{}`", v.get_name())).collect();
     if arg.get_action().takes_values() && !values.is_empty() {
         let _ = write!(text, " ({})", values.join(", "));
     }
-    let default: Vec<String> = arg.get_default_values().iter().map(|v| format!("`{}`", v.to_string_lossy())).collect();
+    let default: Vec<String> = arg.get_default_values().iter().map(|v| v.to_string_lossy().into_owned()).collect();
     if arg.get_action().takes_values() && !default.is_empty() {
         let _ = write!(text, " [default: {}]", default.join(", "));
     }
     text.push('\n');
+    text
 }
 
-fn command(text: &mut String, command: &Command) {
-    let name = command.get_bin_name().unwrap_or(command.get_name());
-    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let mut usage = command.clone();
-    let usage = usage.render_usage().to_string();
-    let _ = write!(text, "\n## {name}\n\n{}.\n\nUsage: `{}`\n", plain(&about), usage.trim_start_matches("Usage: "));
+/// Options that all commands share which have any under a title, with these commands.
+struct Shared {
+    title: String,
+    /// As lines of a list.
+    options: String,
+    commands: Vec<String>,
+}
+
+/// Arguments of `command` that its section tells of, under their titles.
+fn titled(command: &Command) -> Vec<(&str, Vec<&Arg>)> {
     let mut groups: Vec<(&str, Vec<&Arg>)> = Vec::new();
     for arg in command.get_arguments().filter(|a| !["help", "version", "quiet"].contains(&a.get_id().as_str())) {
-        let title = arg.get_help_heading().unwrap_or(if arg.is_positional() { "Arguments" } else { "Options" });
+        let title = arg.get_help_heading().unwrap_or(if arg.is_positional() { "Arguments" } else { OWN });
         match groups.iter_mut().find(|g| g.0 == title) {
             Some(group) => group.1.push(arg),
             None => groups.push((title, vec![arg])),
         }
     }
-    for (title, args) in groups {
-        let _ = write!(text, "\n**{title}**\n\n");
-        args.into_iter().for_each(|arg| option(text, arg));
+    groups
+}
+
+/// Title of options that a command does not share.
+const OWN: &str = "Options";
+
+fn shared(program: &Command) -> Vec<Shared> {
+    let mut found: Vec<(&str, Vec<String>, Vec<String>)> = Vec::new();
+    for command in program.get_subcommands() {
+        for (title, args) in titled(command).into_iter().filter(|g| ![OWN, "Arguments"].contains(&g.0)) {
+            let lines: Vec<String> = args.into_iter().map(option).collect();
+            let name = command.get_name().to_string();
+            match found.iter_mut().find(|s| s.0 == title) {
+                Some((_, common, commands)) => {
+                    common.retain(|line| lines.contains(line));
+                    commands.push(name);
+                }
+                None => found.push((title, lines, vec![name])),
+            }
+        }
+    }
+    let several = found.into_iter().filter(|(_, options, commands)| commands.len() > 1 && !options.is_empty());
+    several
+        .map(|(title, options, commands)| Shared { title: title.into(), options: options.concat(), commands })
+        .collect()
+}
+
+fn command(text: &mut String, command: &Command, shared: &[Shared]) {
+    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let mut usage = command.clone();
+    let usage = usage.render_usage().to_string();
+    let _ = write!(text, "\n## {name}\n\n{}.\n\nUsage: `{}`\n", plain(&about), usage.trim_start_matches("Usage: "));
+    let mut elsewhere = Vec::new();
+    for (title, args) in titled(command) {
+        let mut lines: Vec<String> = args.into_iter().map(option).collect();
+        if let Some(shared) = shared.iter().find(|s| s.title == title) {
+            lines.retain(|line| !shared.options.contains(line));
+            elsewhere.push(format!("[{title}](#{})", title.to_lowercase().replace(' ', "-")));
+        }
+        if !lines.is_empty() {
+            let _ = write!(text, "\n**{title}**\n\n{}", lines.concat());
+        }
+    }
+    if !elsewhere.is_empty() {
+        let _ = write!(text, "\nOptions shared with other commands: {}.\n", elsewhere.join(", "));
     }
     let (examples, notes) = help::behind_options(command);
     if !examples.is_empty() {
@@ -91,7 +140,12 @@ fn command(text: &mut String, command: &Command) {
     }
     shown(text, &examples);
     for note in notes {
-        let _ = write!(text, "\n{}\n", plain(&note));
+        // What is indented is a file as it is written.
+        let file: Option<Vec<&str>> = note.lines().map(|line| line.strip_prefix("  ")).collect();
+        let _ = match file {
+            Some(lines) => write!(text, "\n```toml\n{}\n```\n", lines.join("\n")),
+            None => write!(text, "\n{}\n", plain(&note)),
+        };
     }
 }
 
@@ -109,13 +163,20 @@ fn commands() -> String {
     program.build();
     let mut text = String::from(
         "# Commands\n\n\
-        Every command with all its options, their meaning and defaults. This page is written by the program itself (a test \
-        keeps it fresh); `qdrop help COMMAND` and the manual pages of `qdrop man` say the same.\n\n\
+        Every command with all its options, their meaning and defaults; those that [several commands \
+        share](#options-of-several-commands) stand at the end. This page is written by the program itself (a test keeps \
+        it fresh); `qdrop help COMMAND` and the manual pages of `qdrop man` say the same.\n\n\
         Results go to stdout, progress to stderr; every command takes `-q` (`--quiet`), which leaves progress out. Exit \
         status: 0 done, 1 a stated threshold was missed, 2 error, 130 interrupted.\n",
     );
     shown(&mut text, &help::behind_options(&program).0);
-    program.get_subcommands().for_each(|c| command(&mut text, c));
+    let shared = shared(&program);
+    program.get_subcommands().for_each(|c| command(&mut text, c, &shared));
+    text.push_str("\n## Options of several commands\n");
+    for Shared { title, options, commands } in &shared {
+        let commands: Vec<String> = commands.iter().map(|c| format!("`qdrop {c}`")).collect();
+        let _ = write!(text, "\n### {title}\n\nOf {}.\n\n{options}", commands.join(", "));
+    }
     text
 }
 

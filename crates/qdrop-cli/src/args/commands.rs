@@ -55,13 +55,15 @@ Examples:
   qdrop quantize model.onnx --calib samples.npy --recipe w2a4.toml
   qdrop quantize bert.onnx --task sst2 --calib SST-2/train.tsv --samples 512 --eval SST-2/dev.tsv
   qdrop quantize model.onnx --calib images/ --input imagenet --target tensorrt -w 8 -a 8
-  qdrop quantize mobilenetv2.onnx --calib calib.csv --input imagenet --target-size w4 -a 8 --save-recipe bits.toml
+  qdrop quantize mobilenetv2.onnx --calib calib.csv --input imagenet --target-size w4 -a 8 \\
+      --save-recipe bits.toml
 
-With a target bits are chosen layer by layer, by what they do to the network's outputs (`qdrop sensitivity`).
+With a target of size or bit operations bits are chosen layer by layer, by what they do to the network's outputs; \
+`qdrop sensitivity` shows that.
 
 Samples: a folder of images (flat, or one sub-folder per class), a CSV with lines file,label, or arrays in a \
-.npy, .npz or .safetensors file, used as they are; with --task the task's .tsv, .csv or .jsonl file, SQuAD's .json. Every option can also stand in a recipe (`qdrop recipe`); \
-what is typed here overrides it.")]
+.npy, .npz or .safetensors file, used as they are; with --task the task's .tsv, .csv or .jsonl file, SQuAD's .json. \
+Every option can also stand in a recipe (`qdrop recipe`); what is typed here overrides it.")]
 pub struct Quantize {
     /// The float ONNX file
     pub model: PathBuf,
@@ -107,11 +109,11 @@ Examples:
 
 A sweep's file names what all runs share, and axes: every combination of their cases is a run.
 
-  model = \"resnet20.onnx\"              paths are relative to the file
+  model = \"resnet20.onnx\"              # paths are relative to the file
   calib = \"calib\"
   eval = \"test\"
-  average = [\"seed\"]                   tables take the mean over it [default: axes over method.seed]
-  [recipe]                             what all runs share, as `qdrop recipe` prints it
+  average = [\"seed\"]                   # tables take the mean over it [default: axes over method.seed]
+  [recipe]                             # what all runs share, as `qdrop recipe` prints it
   input.preset = \"imagenet-norm\"
   [[axis]]
   name = \"bits\"
@@ -172,15 +174,16 @@ pub struct Report {
 #[command(after_help = "\
 Examples:
   qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm
-  qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --sort error --candidates 2,3,4
+  qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --sort error \\
+      --candidates 2,3,4
   qdrop sensitivity mobilenetv2.onnx --calib calib.csv --input imagenet -o sensitivity.json
 
-With --sensitivity sensitivity.json, plan and quantize choose bits by that file instead of measuring again.
+With `--sensitivity sensitivity.json`, plan and quantize choose bits by that file instead of measuring again.
 
 One weight or activation at a time is rounded to nearest on its first grid; the rest stays float. The number is the \
 signal-to-noise ratio of the network's outputs in dB: 20 dB is an error of a hundredth of their energy, and higher is \
 better. With a method that learns, the shift of the mean that a rounded weight causes is taken out, as learned biases do, \
-which predicts best what learning leaves; --method rtn leaves it in.")]
+which predicts best what learning leaves; `--method rtn` leaves it in.")]
 pub struct Sensitivity {
     /// The float ONNX file
     pub model: PathBuf,
@@ -210,8 +213,8 @@ Examples:
   qdrop eval mobilenetv2.w4a4.onnx --data eval.csv --input imagenet --min top1=70
   qdrop eval bert.onnx --task mrpc --data MRPC/dev.tsv --min accuracy=85 --min f1=90
 
-With --min the exit status is 1 where a metric is below. Metrics, all in per cent: top1 and top5; of tasks accuracy (sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews \
-(cola), pearson and spearman (stsb), exact_match and f1 (squad).")]
+With --min the exit status is 1 where a metric is below. Metrics, all in per cent: top1 and top5; of tasks accuracy \
+(sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews (cola), pearson and spearman (stsb), exact_match and f1 (squad).")]
 pub struct Eval {
     /// The ONNX file, float or quantized
     pub model: PathBuf,
@@ -226,7 +229,7 @@ pub struct Eval {
     /// Exit with status 1 when a metric is below this percentage; may be given for several metrics
     #[arg(long, value_name = "METRIC=PERCENT", value_parser = threshold, help_heading = None)]
     pub min: Vec<(String, f64)>,
-    /// The same as --min top1=PERCENT
+    /// The same as `--min top1=PERCENT`
     #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = None)]
     pub min_top1: Option<f64>,
     /// How to print the result

@@ -19,7 +19,7 @@ pub struct Shape {
 /// Options of commands that only run a network.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Use at most this many samples, spread evenly over the set
+    /// Use at most this many samples, spread over the set
     #[arg(long, value_name = "N", help_heading = None)]
     pub samples: Option<usize>,
     /// Threads; 0 takes all cores
@@ -114,7 +114,7 @@ pub struct Wish {
     /// How samples' values at the borders of units are kept: f16 takes half the memory, rounded to 11 bits [default: f32]
     #[arg(long, value_parser = names::<Cache>(&["f32", "f16"]))]
     pub cache: Option<Cache>,
-    /// Use at most this many calibration samples, spread evenly over the set [default: all]
+    /// Use at most this many calibration samples, spread over the set [default: all]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
     /// Bits of the first and the last weight layer and of the tensor that reaches the last [default: 8]

@@ -387,7 +387,7 @@ pub struct Input {
     /// Network input that marks real tokens by 1 and padding by 0; padding takes no part in first grids and losses.
     /// Default: the input `attention_mask` if there is one.
     pub mask: Option<String>,
-    /// Most calibration samples to use, spread evenly over the set. Default: all.
+    /// Most calibration samples to use, spread over the set. Default: all.
     pub samples: Option<usize>,
     /// Leave out images that cannot be read, counting them, instead of stopping.
     pub skip_bad: bool,

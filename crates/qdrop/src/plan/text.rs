@@ -175,7 +175,7 @@ const KEYS: &[Key] = &[
         "\"attention_mask\"",
         "network input that marks real tokens by 1 and padding by 0; padding takes no part in first grids and losses;\ndefault: attention_mask if the network has it",
     ),
-    ("input", "samples", "1024", "most calibration samples to use, spread evenly over the set; default all"),
+    ("input", "samples", "1024", "most calibration samples to use, spread over the set; default all"),
     ("input", "skip_bad", "", "leave out images that cannot be read, counting them, instead of stopping"),
     (
         "input",

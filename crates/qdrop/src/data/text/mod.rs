@@ -95,7 +95,7 @@ fn feeds(task: Task, inputs: &[InputSpec]) -> Result<Vec<(Feed, DType)>> {
     inputs.iter().map(one).collect()
 }
 
-/// Opens the file of a task for a network's `inputs`, at most `limit` of its records or questions, spread evenly. A sample
+/// Opens the file of a task for a network's `inputs`, at most `limit` of its records or questions, spread over it. A sample
 /// is a record; of SQuAD a window over a question's text. Texts are tokenised when they are asked for.
 pub fn open_text(
     path: &Path,
