@@ -15,6 +15,9 @@ use std::ops::Range;
 const FINE: u32 = 2;
 /// Height of text, in pixels of the page.
 const TEXT: f64 = 11.0;
+/// Least width on a narrow page, in percent of the drawing's: below it text is too small to be read, and the drawing is
+/// scrolled instead.
+const LEAST: u32 = 60;
 /// Width of a character of a label as a share of its height, about.
 const CHARACTER: f64 = 0.56;
 /// Numbers as large as this are not shown, nor are infinities and NaN.
@@ -430,7 +433,7 @@ fn svg(size: (u32, u32), name: &str, draw: impl FnOnce(&Area) -> Drawn) -> Marku
     let content = content.strip_suffix("</svg>").unwrap_or(&content).to_string();
     let (width, height) = size;
     html! {
-        svg role="img" aria-label=(name) width=(width) height=(height)
+        svg role="img" aria-label=(name) width=(width) height=(height) style=(format!("min-width:{}px", width * LEAST / 100))
             viewBox=(format!("0 0 {} {}", width * FINE, height * FINE)) { (PreEscaped(content)) }
     }
 }

@@ -175,7 +175,7 @@ impl Trial {
             @if let Some(main) = main {
                 (page::section("charts", "Accuracy", &html! {
                     p { "Points are means; bars reach from the worst to the best run." }
-                    (page::side_by_side(charts(trials, &all, main)))
+                    div class="pair" { @for chart in charts(trials, &all, main) { (chart) } }
                 }))
             }
             @if !missing.is_empty() {
