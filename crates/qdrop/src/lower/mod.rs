@@ -239,7 +239,8 @@ fn lower_site(
     Ok(real)
 }
 
-/// Puts the quantizer of a site a second time before layers whose operand was moved in ways that runtimes do not follow.
+/// Puts the quantizer of a site a second time before layers whose operand was moved in ways that runtimes do not follow;
+/// once for all that read the operand.
 fn quantize_again(
     graph: &mut Graph,
     insertions: &mut Insertions,
@@ -248,14 +249,25 @@ fn quantize_again(
     quantized: &BTreeMap<ValueId, usize>,
     output: Output,
 ) -> Result<()> {
-    for (node, operand, site) in moved::operands(graph, plan, quantized) {
-        let fact = graph.value(operand).fact.clone();
-        let name = format!("{}_again", graph.value(operand).name);
-        let real = graph.add_value(&format!("{name}_dequantized"), fact);
-        let dtype = container(output, Role::Activation, sites[site].bits());
-        for part in quantizer(graph, &name, operand, real, &sites[site], dtype)? {
-            insertions.before(node, part);
-        }
+    let mut moved = moved::operands(graph, plan, quantized);
+    // The first reader of an operand comes first.
+    moved.sort();
+    let mut done = BTreeMap::new();
+    for (node, operand, site) in moved {
+        let real = match done.get(&operand) {
+            Some(&real) => real,
+            None => {
+                let fact = graph.value(operand).fact.clone();
+                let name = format!("{}_again", graph.value(operand).name);
+                let real = graph.add_value(&format!("{name}_dequantized"), fact);
+                let dtype = container(output, Role::Activation, sites[site].bits());
+                for part in quantizer(graph, &name, operand, real, &sites[site], dtype)? {
+                    insertions.before(node, part);
+                }
+                done.insert(operand, real);
+                real
+            }
+        };
         let reader = &mut graph.nodes[node.0 as usize];
         reader.inputs.iter_mut().filter(|v| **v == Some(operand)).for_each(|v| *v = Some(real));
     }

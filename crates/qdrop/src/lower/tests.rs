@@ -263,6 +263,16 @@ fn operands_that_were_cut_are_quantized_again() {
     assert_eq!(out.nodes[11].input(0), out.nodes[10].output(0));
     assert_eq!(content(&out, "rolled_again_scale").unwrap().as_f32().unwrap(), [0.1]);
 
+    // Two readers share it.
+    let (mut twice, mut both) = (g.clone(), plan.clone());
+    let other = twice.add_value("other", g.value(r).fact.clone());
+    twice.nodes.insert(5, Node::new("other", Op::MatMul, &[rolled, w], &[other]));
+    both.layers[0].nodes.insert(0, NodeId(5));
+    let out = lower(&twice, &both, &[weight()], &grids(), QCDQ).unwrap();
+    want.insert(12, "MatMul");
+    assert_eq!(kinds(&out), want);
+    assert_eq!([11, 12].map(|i| out.nodes[i].input(0)), [out.nodes[10].output(0); 2]);
+
     // A part that comes from elsewhere is on no one grid.
     g.nodes[3].inputs = vec![Some(b), Some(g.inputs[0])];
     let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
