@@ -2,7 +2,7 @@
 
 use super::ops::{self, Known, View};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, Op, ValueId};
+use crate::graph::{Dim, Graph, Node, Op, ValueId};
 use crate::tensor::{DType, Tensor};
 use std::sync::Arc;
 
@@ -71,6 +71,15 @@ impl Facts {
     }
 }
 
+/// The batch that an input declares, where `shapes` have another.
+fn fixed_batch(graph: &Graph, shapes: &[Vec<usize>]) -> Option<usize> {
+    let batch = |(&v, shape): (&ValueId, &Vec<usize>)| match graph.value(v).fact.shape.as_ref()?.first()? {
+        Dim::Known(batch) => Some(*batch).filter(|b| shape.first().is_some_and(|s| s != b)),
+        _ => None,
+    };
+    graph.inputs.iter().zip(shapes).find_map(batch)
+}
+
 /// Derives facts of every value from the shapes of the graph's inputs (in `graph.inputs` order, batch axis included).
 /// Constants and shape arithmetic are evaluated. Values behind opaque operators have no fact.
 pub fn infer(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
@@ -97,7 +106,13 @@ pub fn infer(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
     }
     for id in graph.node_ids() {
         let node = graph.node(id);
-        if let Some(results) = node_facts(&facts, node).map_err(|e| e.at(graph.describe(id)))? {
+        let at = |e: Error| match fixed_batch(graph, input_shapes).filter(|_| e.advice().is_none()) {
+            Some(batch) => e.at(graph.describe(id)).hint(format!(
+                "the file is fixed to a batch of {batch}: export it with a batch of 1 or an open batch axis"
+            )),
+            None => e.at(graph.describe(id)),
+        };
+        if let Some(results) = node_facts(&facts, node).map_err(at)? {
             for (k, fact) in results.into_iter().enumerate() {
                 if let Some(v) = node.output(k) {
                     facts.set(v, fact);
@@ -192,10 +207,31 @@ fn computable(dtype: DType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Binary, Dim, Fact};
+    use crate::graph::testing::Builder;
+    use crate::graph::{Binary, Fact};
 
     fn declared(dtype: DType, dims: &[usize]) -> Fact {
         Fact { dtype: Some(dtype), shape: Some(dims.iter().map(|&d| Dim::Known(d)).collect()) }
+    }
+
+    #[test]
+    fn a_fixed_batch_is_named() {
+        let refused = |batch: Dim, target: Vec<i64>| {
+            let mut b = Builder::new();
+            let x = b.input("x", vec![batch, Dim::Known(4)]);
+            let shape = b.graph.add_constant("shape", Tensor::i64s(target));
+            let x = b.node(Op::Reshape { allowzero: false }, &[x, shape]);
+            let w = b.constant("w", &[4, 3]);
+            let x = b.node(Op::MatMul, &[x, w]);
+            infer(&b.finish(&[x]), &[vec![1, 4]]).unwrap_err().to_string()
+        };
+        let fixed = "; the file is fixed to a batch of 2: export it with a batch of 1 or an open batch axis";
+        let found = refused(Dim::Known(2), vec![2, -1]);
+        assert!(found.contains("inner sizes differ") && found.ends_with(fixed), "{found}");
+        let found = refused(Dim::Unknown, vec![2, 4]);
+        let open = "; if 2 is a batch, export the network with a batch of 1 or an open batch axis";
+        assert!(found.contains("cannot reshape [1, 4] to [2, 4]") && found.ends_with(open), "{found}");
+        assert!(!refused(Dim::Known(1), vec![1, 2, 2]).contains("batch"));
     }
 
     /// x [N, 6] -> Shape -> Slice -> Concat(.., -1) -> Reshape of x, as exporters write a flatten.

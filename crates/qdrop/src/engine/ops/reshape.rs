@@ -9,7 +9,16 @@ use crate::tensor::checked_numel;
 
 /// The shape a Reshape to `target` gives.
 fn reshape(shape: &[usize], target: &[i64], allowzero: bool) -> Result<Vec<usize>> {
-    let bad = || Error::model(format!("cannot reshape {shape:?} to {target:?}"));
+    let bad = || {
+        let error = Error::model(format!("cannot reshape {shape:?} to {target:?}"));
+        match (shape.first(), target.first()) {
+            // Networks are run one sample at a time.
+            (Some(1), Some(&batch)) if batch > 1 => {
+                error.hint(format!("if {batch} is a batch, export the network with a batch of 1 or an open batch axis"))
+            }
+            _ => error,
+        }
+    };
     let mut out = Vec::with_capacity(target.len());
     let mut unknown = None;
     for (k, &t) in target.iter().enumerate() {
