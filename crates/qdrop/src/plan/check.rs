@@ -112,12 +112,12 @@ fn bits(key: &str, value: u32) -> Result<()> {
 
 /// Refuses exceptions that apply to no layer.
 pub(super) fn overrides(view: &View, layers: &Layers, recipe: &Recipe) -> Result<()> {
-    let products = layers.float.iter().map(|&(id, _)| id);
-    let nodes: Vec<_> = layers.nodes.iter().copied().chain(products).collect();
+    let float = layers.float.iter().map(|&(id, _)| id);
+    let nodes: Vec<_> = layers.of.keys().copied().chain(float).collect();
     let used: Vec<&Override> = matching(view, recipe, &nodes).collect();
     for (n, o) in recipe.overrides.iter().enumerate().filter(|(_, o)| !o.layer.is_empty()) {
         if !used.iter().any(|u| std::ptr::eq(*u, o)) {
-            let names = layers.nodes.iter().map(|&id| view.graph.node_name(id));
+            let names = nodes.iter().map(|&id| view.graph.node_name(id));
             return Err(unmatched(n, "layer", &o.layer, names));
         }
     }

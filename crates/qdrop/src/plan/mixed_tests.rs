@@ -210,6 +210,39 @@ fn what_meets_in_a_product_has_one_width() {
     assert_eq!((layers[0], layers[13]), (8, 8), "the table and the head keep theirs");
 }
 
+#[test]
+fn tables_choose_too() {
+    let graph = super::sequence_tests::network(false);
+    let tokens = vec![vec![1, super::sequence_tests::SIZES.0]; 2];
+    let facts = infer(&graph, &tokens).unwrap();
+    let mut recipe = recipe(&[2, 4, 8], Some("w4"), None);
+    recipe.mixed.first_last = true;
+    let base = plan(&graph, &facts, &Recipe::default()).unwrap();
+    let curve = |l: &Layer| Curve {
+        name: l.name.clone(),
+        value: graph.value(l.weight).name.clone(),
+        elements: 1,
+        errors: [2, 4, 8].map(|bits| BitError { bits, error: 1.0 / f64::from(bits), agreement: None }).to_vec(),
+    };
+    let site = |s: &Site| Curve { name: s.name.clone(), value: s.name.clone(), elements: 1, errors: vec![] };
+    let measured = Sensitivity {
+        schema: Sensitivity::SCHEMA,
+        model: String::new(),
+        samples: 1,
+        biases_corrected: false,
+        layers: base.layers.iter().map(curve).collect(),
+        activations: base.sites.iter().map(site).collect(),
+    };
+    let chosen = choose(&graph, &facts, &recipe, &measured).unwrap();
+    let plan = plan(&graph, &facts, &recipe.with(&chosen)).unwrap();
+    let (layers, _) = bits(&plan);
+    assert_eq!(
+        (chosen.exceptions.len(), chosen.exceptions[0].layer.as_str()),
+        (layers.len(), plan.layers[0].name.as_str())
+    );
+    assert!(layers[0] < 8 && cost(&graph, &facts, &plan) == chosen.cost, "{layers:?}");
+}
+
 /// Two branches, joined before a layer.
 fn joined() -> Graph {
     let mut b = Builder::new();
