@@ -221,7 +221,7 @@ fn perform(
         cases: run.cases.clone(),
         float,
         result: result?,
-        weight_bytes: done.plan.weight_bytes(),
+        weight_bytes: pipeline::cost(&graph, &done.plan, Some(&shapes))?.weight_bytes,
         seconds,
         report,
     })

@@ -92,7 +92,7 @@ pub struct Refined {
 
 /// `grid` with its step multiplied or divided by √2 as often as lowers `distance` most; the zero point stays. The
 /// distance of a grid, 0 or more, says how far the network's outputs are from the float ones when it alone is in use.
-/// Unless it falls by a tenth, `grid` stays: small differences on a few samples say nothing.
+/// Unless `grid`'s is a tenth larger than the least, `grid` stays: small differences on a few samples say nothing.
 pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) -> Result<Refined> {
     let scaled = |grid: &Grid, factor: f32| {
         let scale = grid.scale.iter().map(|s| (s * factor).max(STEP_FLOOR)).collect();

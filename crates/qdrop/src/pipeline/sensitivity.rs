@@ -1,8 +1,8 @@
 //! What quantizing one layer or activation alone does to the network's outputs.
 //!
 //! Weights are rounded to nearest, at 2 bits far from what learning reaches. Most of the difference is a shift of the
-//! mean of each output channel, which learned biases take out. So where biases can be learned, the shift is taken out
-//! here too (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2,
+//! mean of each output channel, which learned roundings and biases take out. So for methods that learn, the shift is taken
+//! out of the bias here too, where a layer has one (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2,
 //! with measured means): what is left is a nearly constant multiple of what learned rounding leaves, whatever the layer
 //! and the bits.
 

@@ -54,14 +54,6 @@ pub struct Plan {
     pub float: Vec<(String, String)>,
 }
 
-impl Plan {
-    /// Bytes that the weights of all layers take at their true bits, without steps and zero points.
-    pub fn weight_bytes(&self) -> u64 {
-        let bits = |l: &Layer| l.shape.iter().map(|&d| d as u64).product::<u64>() * u64::from(l.grid.bits);
-        self.layers.iter().map(bits).sum::<u64>().div_ceil(8)
-    }
-}
-
 /// Index into [`Plan::layers`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LayerId(pub u32);

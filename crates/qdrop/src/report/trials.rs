@@ -23,7 +23,7 @@ pub struct Trial {
     pub float: Score,
     /// Accuracy of the written file.
     pub result: Score,
-    /// Bytes of all quantized weights at their true bits.
+    /// Bytes of all weights at their true bits, 32 where they stay float.
     pub weight_bytes: u64,
     /// Time from calibration to the written file, in seconds.
     pub seconds: f64,
@@ -112,17 +112,20 @@ impl Trial {
         Report { accuracy: Some(accuracy), ..self.report }
     }
 
-    /// One row per combination of cases, over averaged axes mean and standard deviation of each metric in per cent.
+    /// One row per combination of cases, over averaged axes mean and standard deviation (where any has more than one run)
+    /// of each metric in per cent.
     pub fn table(trials: &[Trial]) -> Table {
-        let names = metrics(trials);
+        let (names, groups) = (metrics(trials), groups(trials));
+        let spreads = groups.iter().any(|g| g.trials.len() > 1);
         let mut head = axes(trials).join("|");
         head.push_str(if head.is_empty() { "runs" } else { "|>runs" });
         for name in &names {
-            head.push_str(&format!("|>{} %|>±|>float", metric(name)));
+            let deviation = if spreads { "|>±" } else { "" };
+            head.push_str(&format!("|>{} %{deviation}|>float", metric(name)));
         }
         head.push_str("|>weights|>time");
         let mut table = Table::new("Runs", &head);
-        for group in groups(trials) {
+        for group in groups {
             let mut row: Vec<String> = group.cases.iter().map(|c| c.to_string()).collect();
             row.push(group.trials.len().to_string());
             for name in &names {
@@ -130,7 +133,9 @@ impl Trial {
                 let value = group.metric(name);
                 let many = value.filter(|_| group.trials.len() > 1);
                 let deviation = many.map_or(String::new(), |s| format!("{:.2}", s.deviation));
-                row.extend([mean(value), deviation, mean(group.score(name, |t| &t.float))]);
+                row.push(mean(value));
+                row.extend(spreads.then_some(deviation));
+                row.push(mean(group.score(name, |t| &t.float)));
             }
             row.push(bytes(group.mean(|t| t.weight_bytes as f64).round() as u64));
             row.push(duration(group.mean(|t| t.seconds)));
@@ -302,7 +307,11 @@ mod tests {
         assert_eq!(table.rows[1][..6], ["W2A2", "0.5", "2", "52.00", "1.41", "90.00"]);
         assert_eq!(table.rows[1][9..], ["2.0 KiB", "4.0 s"]);
         assert_eq!(Trial::table(&[]).rows.len(), 0);
-        assert_eq!(Trial::table(&trials()[..1]).rows[0][4], "", "one run has no spread");
+        let uneven = Trial::table(&trials()[..3]);
+        assert_eq!((&*uneven.rows[0][4], &*uneven.rows[1][4]), ("1.41", ""), "one run has no spread");
+        let single = Trial::table(&trials()[..1]);
+        assert_eq!(single.header[..5], ["bits", "keep", "runs", "top-1 %", "float"]);
+        assert_eq!(single.rows[0][..5], ["W2A2", "0", "1", "50.00", "90.00"]);
     }
 
     #[test]
