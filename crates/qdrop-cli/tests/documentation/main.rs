@@ -91,6 +91,11 @@ impl World {
         for (name, text) in sweeps {
             let text = text.replace("method.iterations = 300", "method.iterations = 3");
             let text = text.replace("method.preset = \"fast\"", "method.iterations = 3");
+            // Images here are smaller.
+            let side = common::SIDE.to_string();
+            let text = text
+                .replace("resize = 32", &format!("resize = {side}"))
+                .replace("crop = 32", &format!("crop = {side}"));
             std::fs::write(dir.path().join(name), text).unwrap();
         }
         let before = files(dir.path());

@@ -19,7 +19,7 @@ const IMAGENET: usize = 224;
 /// | `detector.onnx`, `keras.onnx` | the same for 416 pixels, and for channels on the last axis |
 /// | `minilm_sst2.onnx`, `bert.onnx` | a table of words and a classifier of two classes |
 /// | `bert_squad.onnx` | a table of words and two scores a token |
-/// | `calib/`, `images/`, `test/`, `calib.csv`, `eval.csv` | 40 images of 4 classes |
+/// | `calib/`, `images/`, `test/`, `imagenet/calib/`, `coco/calib/`, `calib.csv`, `eval.csv` | 40 images of 4 classes |
 /// | `SST-2/`, `MRPC/`, `squad/` | a few sentences |
 /// | `sensitivity.json` | what `qdrop sensitivity` measures about `resnet20.onnx` |
 pub fn fill(dir: &Path) {
@@ -40,7 +40,7 @@ pub fn fill(dir: &Path) {
         copy("table.onnx", name);
     }
     qdrop::onnx::write(&answers(common::WORDS.len(), 4), &at("bert_squad.onnx")).unwrap();
-    for folder in ["calib", "test"] {
+    for folder in ["calib", "test", "imagenet/calib", "coco/calib"] {
         for class in 0..common::CLASSES {
             let inner = format!("{folder}/class{class}");
             std::fs::create_dir_all(at(&inner)).unwrap();
