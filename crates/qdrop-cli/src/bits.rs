@@ -11,8 +11,9 @@ use std::path::Path;
 /// Most bytes a file of sensitivities may have.
 const LONGEST: u64 = 1 << 28;
 
-/// Refuses options that make no sense together, before any work. `read` are the files that the command reads.
-pub fn check(bits: &args::Bits, recipe: &Recipe, read: &[&Path]) -> Result<()> {
+/// Refuses options that make no sense together, before any work. `taken` are the files that the command reads, and those
+/// that it writes besides.
+pub fn check(bits: &args::Bits, recipe: &Recipe, taken: &[&Path]) -> Result<()> {
     if let Some(path) = &bits.sensitivity {
         checks::readable_file(path)?;
         if !recipe.mixed.wanted() {
@@ -20,7 +21,8 @@ pub fn check(bits: &args::Bits, recipe: &Recipe, read: &[&Path]) -> Result<()> {
             return Err(error.hint("give --target-size or --target-bitops"));
         }
     }
-    bits.save_recipe.as_deref().map_or(Ok(()), |path| checks::writable(path, read, "--save-recipe"))
+    let taken: Vec<&Path> = taken.iter().copied().chain(bits.sensitivity.as_deref()).collect();
+    bits.save_recipe.as_deref().map_or(Ok(()), |path| checks::writable(path, &taken, "--save-recipe"))
 }
 
 /// What bits are chosen by, from the file that was named.

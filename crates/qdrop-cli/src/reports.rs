@@ -33,9 +33,14 @@ impl Place {
         Place { json: with(".json"), html: with(".html") }
     }
 
-    /// That both files can be written and are none of the files `read`.
-    pub fn check(&self, read: &[&Path]) -> Result<()> {
-        [&self.json, &self.html].into_iter().try_for_each(|p| checks::writable(p, read, "--report"))
+    /// Both files.
+    pub fn files(&self) -> [&Path; 2] {
+        [&self.json, &self.html]
+    }
+
+    /// That both files can be written and are none of the files `taken`.
+    pub fn check(&self, taken: &[&Path]) -> Result<()> {
+        self.files().into_iter().try_for_each(|p| checks::writable(p, taken, "--report"))
     }
 
     /// Writes both files.

@@ -8,6 +8,7 @@ use qdrop::plan::{Chosen, Cost, LayerId, Plan, Recipe};
 use qdrop::report::{Table, bytes, chosen_bits, count};
 use qdrop::{Error, Result};
 use serde::Serialize;
+use std::path::Path;
 
 /// Calibration samples that the predicted memory is for, unless told.
 const SAMPLES: usize = 1024;
@@ -85,7 +86,8 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
     let mut recipe = wish::read(args.wish.recipe.as_deref())?;
     wish::apply(&mut recipe, &args.wish);
     wish::apply_input(&mut recipe, &args.input);
-    bits::check(&args.bits, &recipe, &[&args.model])?;
+    let reads: Vec<&Path> = [args.model.as_path()].into_iter().chain(args.wish.recipe.as_deref()).collect();
+    bits::check(&args.bits, &recipe, &reads)?;
     let measured = bits::measured(&args.bits)?;
     if recipe.mixed.wanted() && measured.is_none() {
         return Err(Error::recipe("expected sensitivities beside a target, got none")

@@ -32,7 +32,9 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         None => (!args.no_report).then(|| Place::beside(&output)),
     };
     reads.push(&output);
+    reads.extend(args.bits.sensitivity.as_deref());
     place.iter().try_for_each(|p| p.check(&reads))?;
+    reads.extend(place.iter().flat_map(Place::files));
     bits::check(&args.bits, &recipe, &reads)?;
     let measured = bits::measured(&args.bits)?;
 

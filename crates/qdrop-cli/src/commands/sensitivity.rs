@@ -27,7 +27,8 @@ pub fn run(args: &args::Sensitivity, quiet: bool) -> Result<Outcome> {
     checks::exists(&args.calib)?;
     let form = args.output.as_deref().map(form).transpose()?;
     if let Some(path) = &args.output {
-        checks::writable(path, &[&args.model, &args.calib], "-o")?;
+        let reads: Vec<&Path> = [&*args.model, &*args.calib].into_iter().chain(args.wish.recipe.as_deref()).collect();
+        checks::writable(path, &reads, "-o")?;
     }
     let read = pipeline::load(&args.model)?;
     let limit = recipe.input.samples;
