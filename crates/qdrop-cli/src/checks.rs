@@ -20,14 +20,14 @@ pub fn exists(path: &Path) -> Result<()> {
     std::fs::metadata(path).map(drop).map_err(|e| Error::io(path, e))
 }
 
-/// That `output`, which `option` names, can be written and is none of the files `read`.
-pub fn writable(output: &Path, read: &[&Path], option: &str) -> Result<()> {
+/// That `output`, which `option` names, can be written and is none of the files `taken`: read, or written besides.
+pub fn writable(output: &Path, taken: &[&Path], option: &str) -> Result<()> {
     if output.is_dir() {
         let error = Error::new(Kind::Io, "expected a file name for the output, got a directory");
         return Err(error.at(output.display()).hint(format!("give a file name with {option}")));
     }
-    for input in read {
-        if output == *input || same_file(output, input) {
+    for input in taken {
+        if same_file(output, input) {
             let error = Error::new(Kind::Io, format!("output and input `{}` are the same file", input.display()));
             return Err(error.at(output.display()).hint(format!("give another name with {option}")));
         }
