@@ -50,7 +50,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set(&mut recipe.activations.observer, &wish.observer);
     set_some(&mut recipe.activations.equalize_samples, &wish.equalize_samples);
     set_some(&mut recipe.activations.refine_samples, &wish.refine_samples);
-    set(&mut recipe.activations.placement, &wish.placement);
+    set_some(&mut recipe.activations.placement, &wish.placement);
     set(&mut recipe.activations.last_bits, &wish.first_last_bits);
     set(&mut recipe.activations.first_output_8bit, &wish.first_output_8bit);
     if let Some(symmetric) = wish.symmetric {

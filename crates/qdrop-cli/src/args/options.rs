@@ -141,8 +141,10 @@ pub struct Wish {
     /// Samples on which first activation steps are checked against the network's outputs; 0: never [default: 32]
     #[arg(long, value_name = "N")]
     pub refine_samples: Option<usize>,
-    /// Where activation quantizers sit: on what layers produce, or on what they read [default: producer]
-    #[arg(long, value_parser = names::<Placement>(&["producer", "consumer"]))]
+    /// Where activation quantizers sit: on what layers produce, and in 8 bits where integer kernels need one beside those
+    /// (integer); on what layers produce alone, as published (producer); on what layers read (consumer) [default: integer
+    /// for target ort, else and with preset paper producer]
+    #[arg(long, value_parser = names::<Placement>(&["integer", "producer", "consumer"]))]
     pub placement: Option<Placement>,
     /// Size of the pieces solved at once [default: block; layer for adaround]
     #[arg(long, value_parser = names::<Granularity>(&["block", "layer"]))]

@@ -6,7 +6,7 @@
 //!
 //! let grid = GridSpec { bits: 4, symmetric: false, observer: Observer::Mse, percentile: 99.99 };
 //! let site = Site { name: "relu".into(), value: qdrop::graph::ValueId(0), readers: None, grid };
-//! let plan = Plan { layers: vec![], sites: vec![site], units: vec![], float: vec![] };
+//! let plan = Plan { sites: vec![site], ..Plan::default() };
 //! let mut watch = Watch::new(&plan);
 //! watch.observe(SiteId(0), &[0.0, 0.5, 1.5]);
 //! let grids = watch.fit(&plan)?;
@@ -180,7 +180,7 @@ mod tests {
         let grid = GridSpec { bits: 8, symmetric: false, observer: Observer::MinMax, percentile: 99.99 };
         let layers = vec![Layer { name: "fc".into(), weight, nodes: vec![], grid, axis: Some(0), shape: vec![2, 3] }];
         let site = |name: &str| Site { name: name.into(), value: ValueId(0), readers: None, grid };
-        (graph, Plan { layers, sites: vec![site("a"), site("b")], units: vec![], float: vec![] })
+        (graph, Plan { layers, sites: vec![site("a"), site("b")], ..Plan::default() })
     }
 
     #[test]

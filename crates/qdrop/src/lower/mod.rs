@@ -3,26 +3,20 @@
 //! A weight becomes an integer initializer and one DequantizeLinear, whoever reads it. A site becomes QuantizeLinear,
 //! for grids smaller than the integer type a Clip, and DequantizeLinear, right after its value is computed.
 //!
-//! For ONNX Runtime grids stay unsigned, the symmetric ones too: it drops the Relu before a signed 4-bit quantizer and
-//! answers wrongly. [`Target::Openvino`] has weights in int8, [`Target::Tensorrt`] everything: a grid of b bits moves
-//! down by 2^(b-1), so that symmetric ones have zero point 0. [`Target::Qonnx`] is the matter of `qonnx`.
+//! [`Target::Ort`] has a form of its own, see `ort`. [`Target::Openvino`] has weights in int8, [`Target::Tensorrt`]
+//! everything: a grid of b bits moves down by 2^(b-1), so that symmetric ones have zero point 0. [`Target::Qonnx`] is the
+//! matter of `qonnx`.
 //!
-//! The bias of a layer with weights of fewer than 8 bits is added by a node of its own. Inside the layer ONNX Runtime
-//! (1.32, default optimisation level) would round it to multiples of the product of both steps, which is coarse at few
-//! bits and moves values across ties.
-//!
-//! A layer whose quantized operand was cut, joined or repeated since (a window that is rolled) gets the same quantizer a
-//! second time right before it, which changes no value. ONNX Runtime carries a DequantizeLinear on only through some
-//! movements; a product that reads it through others passes for one with quantized weights alone, and its operand is then
-//! rounded to 8 bits in blocks.
-//!
-//! With [`Format::Qcdq`] all other integers are uint8. With [`Format::Qdq`] 2 and 4 bits have their own types, 3-bit
-//! weights lie in uint4, and every other width is written as with `Qcdq` (Clip knows no 4-bit type, so 3-bit activations
-//! are). ONNX Runtime 1.32 at its default optimisation level refuses to load some native graphs: 2-bit weights beside
-//! quantized activations, 2-bit activations, 4-bit activations before MaxPool or with 8-bit weights.
+//! For OpenVINO and TensorRT the bias of a layer with weights of fewer than 8 bits is added by a node of its own, since
+//! inside the layer it may be rounded to multiples of the product of both steps, which is coarse at few bits. A layer whose
+//! quantized operand was cut, joined or repeated since (a window that is rolled) gets the same quantizer a second time
+//! right before it, which changes no value.
 
+mod bias;
 mod moved;
+mod ort;
 mod qonnx;
+mod weights;
 mod write;
 
 #[cfg(test)]
@@ -33,7 +27,7 @@ use crate::graph::{Binary, Graph, Node, NodeId, Op, ValueId};
 use crate::plan::{Format, Layer, Output, Plan, Site, Target};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::tensor::{DType, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use write::Insertions;
 
@@ -44,12 +38,10 @@ enum Role {
     Activation,
 }
 
-/// The integer type that holds a grid of `bits`.
-fn container(output: Output, role: Role, bits: u32) -> DType {
-    match (output.target, output.format, role, bits) {
-        (Target::Tensorrt, ..) | (Target::Openvino, _, Role::Weight, _) => DType::I8,
-        (Target::Ort, Format::Qdq, _, 4) | (Target::Ort, Format::Qdq, Role::Weight, 3) => DType::U4,
-        (Target::Ort, Format::Qdq, _, 2) => DType::U2,
+/// The integer type of targets with one for each role.
+fn container(output: Output, role: Role) -> DType {
+    match (output.target, role) {
+        (Target::Tensorrt, _) | (Target::Openvino, Role::Weight) => DType::I8,
         _ => DType::U8,
     }
 }
@@ -59,31 +51,43 @@ fn offset(grid: &Grid, dtype: DType) -> i32 {
     if dtype == DType::I8 { 1 << (grid.bits() - 1) } else { 0 }
 }
 
-/// The lowest opset in which `output` can express `plan`: 13, or 21 with 4-bit and 25 with 2-bit types.
+/// The lowest opset in which `output` can express `plan`: 13, or 21 with types of 4 bits.
 pub fn required_opset(output: Output, plan: &Plan) -> u64 {
-    let weights = plan.layers.iter().map(|l| container(output, Role::Weight, l.grid.bits));
-    let sites = plan.sites.iter().map(|s| container(output, Role::Activation, s.grid.bits));
-    let opset = |t: DType| match t {
-        DType::U4 => 21,
-        DType::U2 => 25,
-        _ => 13,
-    };
-    weights.chain(sites).map(opset).max().unwrap_or(13)
+    let weights = plan.layers.iter().any(|l| (3..=4).contains(&l.grid.bits));
+    let native = weights || plan.sites.iter().any(|s| s.grid.bits == 4);
+    if output.format == Format::Qdq && native { 21 } else { 13 }
 }
 
-/// The graph with `plan` carried out: `weights` holds one entry per layer of the plan in any order, `sites` one grid
-/// per site in the plan's order. `graph` must be the one the plan was made from, at [`required_opset`] or later.
+/// The graph with `plan` carried out: `weights` holds one entry per layer of the plan in any order, `sites` and
+/// `kernel_sites` one grid per entry of the plan's lists, in their order. `graph` must be the one the plan was made from, at [`required_opset`] or later.
 ///
 /// A site that all readers see also stands for the graph output of its value, which keeps its name; the float value
 /// gets a new one, and subgraphs, which read by name, see it quantized too. Where only some readers see it, graph
 /// outputs and subgraphs keep the float. Float weights and biases that nothing reads any more lose their content.
-pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[Grid], output: Output) -> Result<Graph> {
+pub fn lower(
+    graph: &Graph,
+    plan: &Plan,
+    weights: &[QuantizedWeight],
+    sites: &[Grid],
+    kernel_sites: &[Grid],
+    output: Output,
+) -> Result<Graph> {
     let needed = required_opset(output, plan);
     if graph.opset < needed {
         return Err(Error::internal(format!("expected a graph of opset {needed} or later, got {}", graph.opset)));
     }
-    if sites.len() != plan.sites.len() {
-        return Err(Error::internal(format!("{} grids for {} sites", sites.len(), plan.sites.len())));
+    for (grids, sites) in [(sites, &plan.sites), (kernel_sites, &plan.kernel_sites)] {
+        if grids.len() != sites.len() {
+            return Err(Error::internal(format!("{} grids for {} sites", grids.len(), sites.len())));
+        }
+    }
+    let all: Vec<&Site> = plan.sites.iter().chain(&plan.kernel_sites).collect();
+    for (i, site) in all.iter().enumerate() {
+        let alone = |s: &&Site| s.value != site.value || (s.readers.is_some() && site.readers.is_some());
+        if !all[..i].iter().all(alone) {
+            let message = "a value that all readers see quantized has two sites";
+            return Err(Error::internal(message).at(place("site", &site.name)));
+        }
     }
     let mut by_layer: Vec<Option<&QuantizedWeight>> = vec![None; plan.layers.len()];
     for weight in weights {
@@ -92,30 +96,37 @@ pub fn lower(graph: &Graph, plan: &Plan, weights: &[QuantizedWeight], sites: &[G
             _ => return Err(Error::internal(format!("layer {} is unknown or has two weights", weight.layer))),
         }
     }
+    let missing = |layer: &Layer| Error::internal("no integers").at(place("layer", &layer.name));
+    let weights = plan.layers.iter().zip(by_layer).map(|(layer, weight)| weight.ok_or_else(|| missing(layer)));
+    let weights: Vec<&QuantizedWeight> = weights.collect::<Result<_>>()?;
+    if output.target == Target::Ort {
+        return ort::lower(graph, plan, &weights, sites, kernel_sites, output);
+    }
     let mut out = graph.clone();
     let mut insertions = Insertions::new(&out);
-    for (layer, weight) in plan.layers.iter().zip(by_layer) {
-        let weight = weight.ok_or_else(|| Error::internal("no integers").at(place("layer", &layer.name)))?;
+    for (layer, weight) in plan.layers.iter().zip(weights) {
         lower_weight(&mut out, &mut insertions, layer, weight, output)
             .map_err(|e| e.at(place("layer", &layer.name)))?;
     }
     let mut quantized = BTreeMap::new();
-    for (i, (site, grid)) in plan.sites.iter().zip(sites).enumerate() {
-        let alone = |s: &Site| s.value != site.value || (s.readers.is_some() && site.readers.is_some());
-        if !plan.sites[..i].iter().all(alone) {
-            return Err(
-                Error::internal("a value that all readers see quantized has two sites").at(place("site", &site.name))
-            );
-        }
+    let quantizers: Vec<(&Site, &Grid)> =
+        plan.sites.iter().zip(sites).chain(plan.kernel_sites.iter().zip(kernel_sites)).collect();
+    for (i, &(site, grid)) in quantizers.iter().enumerate() {
         let real = lower_site(&mut out, &mut insertions, site, grid, output);
         quantized.insert(real.map_err(|e| e.at(place("site", &site.name)))?, i);
     }
     if output.target != Target::Qonnx {
-        quantize_again(&mut out, &mut insertions, plan, sites, &quantized, output)?;
+        quantize_again(&mut out, &mut insertions, plan, &quantizers, &quantized, output)?;
     }
     let mut unread: Vec<ValueId> = plan.layers.iter().map(|l| l.weight).collect();
     for layer in plan.layers.iter().filter(|l| l.grid.bits < 8 && output.target != Target::Qonnx) {
-        unread.extend(part_bias(&mut out, &mut insertions, layer)?);
+        for &id in &layer.nodes {
+            let Some(bias) = out.node(id).input(2) else { continue };
+            if let Some(add) = bias_apart(&mut out, id, bias, layer)? {
+                insertions.directly_after(id, vec![add]);
+                unread.push(bias);
+            }
+        }
     }
     out.nodes = insertions.apply(std::mem::take(&mut out.nodes));
     drop_unread(&mut out, &unread);
@@ -127,15 +138,10 @@ fn place(what: &str, name: &str) -> String {
     format!("{what} `{name}`")
 }
 
-fn lower_weight(
-    graph: &mut Graph,
-    insertions: &mut Insertions,
-    layer: &Layer,
-    weight: &QuantizedWeight,
-    output: Output,
-) -> Result<()> {
+/// The grid of `weight`, which must be one of `layer`, whose float weight `graph` holds.
+fn check_weight<'a>(graph: &Graph, layer: &Layer, weight: &'a QuantizedWeight) -> Result<&'a Grid> {
     let grid = check_grid(&weight.grid)?;
-    let float = graph.constant(layer.weight).ok_or_else(|| Error::internal("the weight is not constant"))?.clone();
+    let float = graph.constant(layer.weight).ok_or_else(|| Error::internal("the weight is not constant"))?;
     if float.dtype() != DType::F32 {
         return Err(Error::unsupported(format!("expected float32 weights, got {:?}", float.dtype())));
     }
@@ -149,23 +155,34 @@ fn lower_weight(
     if let Some(q) = weight.integers.iter().find(|&&q| i32::from(q) > grid.qmax) {
         return Err(Error::internal(format!("integer {q} is outside 0..={}", grid.qmax)));
     }
+    Ok(grid)
+}
+
+fn lower_weight(
+    graph: &mut Graph,
+    insertions: &mut Insertions,
+    layer: &Layer,
+    weight: &QuantizedWeight,
+    output: Output,
+) -> Result<()> {
+    let grid = check_weight(graph, layer, weight)?;
     let name = graph.value(layer.weight).name.clone();
     let fact = graph.value(layer.weight).fact.clone();
     if output.target == Target::Qonnx {
-        let (op, operands) = qonnx::weight(graph, &name, float.shape(), weight)?;
+        let (op, operands) = qonnx::weight(graph, &name, &layer.shape, weight)?;
         // FINN wants one quantizer a reader.
         for &id in &layer.nodes {
             let real = graph.add_value(&format!("{name}_dequantized"), fact.clone());
             let node = write::node(graph, op.clone(), &operands, real);
             replace_weight(graph, layer, id, real)?;
-            insertions.before(id, node);
+            insertions.before(id, vec![node]);
         }
         return Ok(());
     }
-    let dtype = container(output, Role::Weight, grid.bits());
+    let dtype = container(output, Role::Weight);
     let offset = offset(grid, dtype);
     let values: Vec<f64> = weight.integers.iter().map(|&q| f64::from(i32::from(q) - offset)).collect();
-    let quantized = graph.add_constant(&format!("{name}_quantized"), Tensor::from_f64(dtype, float.shape(), &values)?);
+    let quantized = graph.add_constant(&format!("{name}_quantized"), Tensor::from_f64(dtype, &layer.shape, &values)?);
     let (scale, zero_point) = grid_constants(graph, &name, grid, dtype)?;
     let real = graph.add_value(&format!("{name}_dequantized"), fact);
     let op = Op::DequantizeLinear { axis: grid.axis.map_or(1, |a| a as i64), block: 0, to: None };
@@ -174,7 +191,7 @@ fn lower_weight(
         replace_weight(graph, layer, id, real)?;
     }
     let first = layer.nodes.iter().min().ok_or_else(|| Error::internal("no node reads the weight"))?;
-    insertions.before(*first, node);
+    insertions.before(*first, vec![node]);
     Ok(())
 }
 
@@ -230,7 +247,7 @@ fn lower_site(
         let (op, operands) = qonnx::site(graph, &name, float, grid)?;
         vec![write::node(graph, op, &operands, real)]
     } else {
-        quantizer(graph, &name, float, real, grid, container(output, Role::Activation, grid.bits()))?
+        quantizer(graph, &name, float, real, grid, container(output, Role::Activation))?
     };
     match producer {
         Some((id, _)) => insertions.after(id, chain),
@@ -245,25 +262,26 @@ fn quantize_again(
     graph: &mut Graph,
     insertions: &mut Insertions,
     plan: &Plan,
-    sites: &[Grid],
+    quantizers: &[(&Site, &Grid)],
     quantized: &BTreeMap<ValueId, usize>,
     output: Output,
 ) -> Result<()> {
-    let mut moved = moved::operands(graph, plan, quantized);
-    // The first reader of an operand comes first.
-    moved.sort();
+    let layers: BTreeSet<NodeId> = plan.layers.iter().flat_map(|l| l.nodes.iter().copied()).collect();
     let mut done = BTreeMap::new();
-    for (node, operand, site) in moved {
+    let origins = moved::origins(graph, quantized);
+    for (node, operand, held) in moved::operands(graph, &origins, |id| layers.contains(&id)) {
+        if held.factor != 1.0 || !moved::multiplies(&graph.node(node).op) {
+            continue;
+        }
         let real = match done.get(&operand) {
             Some(&real) => real,
             None => {
                 let fact = graph.value(operand).fact.clone();
                 let name = format!("{}_again", graph.value(operand).name);
                 let real = graph.add_value(&format!("{name}_dequantized"), fact);
-                let dtype = container(output, Role::Activation, sites[site].bits());
-                for part in quantizer(graph, &name, operand, real, &sites[site], dtype)? {
-                    insertions.before(node, part);
-                }
+                let dtype = container(output, Role::Activation);
+                let chain = quantizer(graph, &name, operand, real, quantizers[held.quantizer].1, dtype)?;
+                insertions.before(node, chain);
                 done.insert(operand, real);
                 real
             }
@@ -339,33 +357,28 @@ fn check_grid(grid: &Grid) -> Result<&Grid> {
     Ok(grid)
 }
 
-/// Turns the constant biases of a layer's nodes into additions after them; returns the constants that they were.
-fn part_bias(graph: &mut Graph, insertions: &mut Insertions, layer: &Layer) -> Result<Vec<ValueId>> {
-    let mut found = Vec::new();
-    for &id in &layer.nodes {
-        let node = graph.node(id);
-        // Along the channels of [N, C, spatial...], or along columns.
-        let spatial = match node.op {
-            Op::Conv { .. } | Op::ConvTranspose { .. } => layer.shape.len().saturating_sub(2),
-            Op::Gemm { beta: 1.0, .. } => 0,
-            _ => continue,
-        };
-        let (Some(bias), Some(y)) = (node.input(2), node.output(0)) else { continue };
-        let Some(content) = graph.constant(bias) else { continue };
-        let mut shape = content.shape().to_vec();
-        shape.extend(std::iter::repeat_n(1, spatial));
-        let content = content.as_ref().clone().reshaped(&shape)?;
-        let (name, fact) = (graph.value(bias).name.clone(), graph.value(y).fact.clone());
-        let added = graph.add_constant(&format!("{name}_added"), content);
-        let bare = graph.add_value(&format!("{}_unbiased", graph.value(y).name), fact);
-        let add = write::node(graph, Op::Binary(Binary::Add), &[bare, added], y);
-        let node = &mut graph.nodes[id.0 as usize];
-        node.inputs.truncate(2);
-        node.outputs[0] = Some(bare);
-        insertions.directly_after(id, add);
-        found.push(bias);
-    }
-    Ok(found)
+/// Makes the constant `bias` of node `id` of `layer` an addition, which is to stand after it; none where `bias` is not
+/// constant or the node no convolution or plain Gemm.
+fn bias_apart(graph: &mut Graph, id: NodeId, bias: ValueId, layer: &Layer) -> Result<Option<Node>> {
+    let node = graph.node(id);
+    // Along the channels of [N, C, spatial...], or along columns.
+    let spatial = match node.op {
+        Op::Conv { .. } | Op::ConvTranspose { .. } => layer.shape.len().saturating_sub(2),
+        Op::Gemm { beta: 1.0, .. } => 0,
+        _ => return Ok(None),
+    };
+    let (Some(y), Some(content)) = (node.output(0), graph.constant(bias)) else { return Ok(None) };
+    let mut shape = content.shape().to_vec();
+    shape.extend(std::iter::repeat_n(1, spatial));
+    let content = content.as_ref().clone().reshaped(&shape)?;
+    let (name, fact) = (graph.value(bias).name.clone(), graph.value(y).fact.clone());
+    let added = graph.add_constant(&format!("{name}_added"), content);
+    let bare = graph.add_value(&format!("{}_unbiased", graph.value(y).name), fact);
+    let add = write::node(graph, Op::Binary(Binary::Add), &[bare, added], y);
+    let node = &mut graph.nodes[id.0 as usize];
+    node.inputs.truncate(2);
+    node.outputs[0] = Some(bare);
+    Ok(Some(add))
 }
 
 /// Takes the content from those of `values` that nothing reads.

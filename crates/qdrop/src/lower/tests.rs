@@ -34,7 +34,7 @@ fn network(opset: u64) -> (Graph, Plan) {
     };
     let site = |name: &str, value, readers, bits| Site { name: name.into(), value, readers, grid: spec(bits) };
     let sites = vec![site("r", r, Some(vec![(NodeId(2), 0)]), 4), site("y", y, None, 2)];
-    (g, Plan { layers: vec![layer], sites, units: vec![], float: vec![] })
+    (g, Plan { layers: vec![layer], sites, ..Plan::default() })
 }
 
 fn weight() -> QuantizedWeight {

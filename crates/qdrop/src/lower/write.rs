@@ -1,6 +1,7 @@
 //! Nodes put between others without disturbing the ids that a plan speaks of.
 
 use crate::graph::{Graph, Node, NodeId, Op, ValueId};
+use std::collections::{BTreeSet, HashSet};
 
 /// New nodes and where they go, in terms of the node ids before any insertion.
 pub(super) struct Insertions {
@@ -8,6 +9,7 @@ pub(super) struct Insertions {
     first: Vec<Node>,
     before: Vec<Vec<Node>>,
     after: Vec<Vec<Node>>,
+    removed: BTreeSet<NodeId>,
 }
 
 impl Insertions {
@@ -21,7 +23,7 @@ impl Insertions {
             }
         }
         let empty = vec![Vec::new(); graph.nodes.len()];
-        Insertions { producers, first: Vec::new(), before: empty.clone(), after: empty }
+        Insertions { producers, first: Vec::new(), before: empty.clone(), after: empty, removed: BTreeSet::new() }
     }
 
     /// The node that computes a value of the original graph, and as which of its results.
@@ -33,8 +35,8 @@ impl Insertions {
         self.first.extend(nodes);
     }
 
-    pub(super) fn before(&mut self, id: NodeId, node: Node) {
-        self.before[id.0 as usize].push(node);
+    pub(super) fn before(&mut self, id: NodeId, nodes: Vec<Node>) {
+        self.before[id.0 as usize].extend(nodes);
     }
 
     pub(super) fn after(&mut self, id: NodeId, nodes: Vec<Node>) {
@@ -42,19 +44,43 @@ impl Insertions {
     }
 
     /// Between a node and all that was put after it so far.
-    pub(super) fn directly_after(&mut self, id: NodeId, node: Node) {
-        self.after[id.0 as usize].insert(0, node);
+    pub(super) fn directly_after(&mut self, id: NodeId, nodes: Vec<Node>) {
+        self.after[id.0 as usize].splice(0..0, nodes);
     }
 
-    /// The original `nodes` with the new ones in their places.
+    /// Leaves node `id` out; what was put around it stays.
+    pub(super) fn remove(&mut self, id: NodeId) {
+        self.removed.insert(id);
+    }
+
+
+    /// The original `nodes` with the new ones in their places, each under a name of its own.
     pub(super) fn apply(self, nodes: Vec<Node>) -> Vec<Node> {
         let mut out = self.first;
-        for ((node, before), after) in nodes.into_iter().zip(self.before).zip(self.after) {
+        for (i, ((node, before), after)) in nodes.into_iter().zip(self.before).zip(self.after).enumerate() {
             out.extend(before);
-            out.push(node);
+            if !self.removed.contains(&NodeId(i as u32)) {
+                out.push(node);
+            }
             out.extend(after);
         }
+        name_apart(&mut out);
         out
+    }
+}
+
+/// Gives each node whose name an earlier one has a name that none has. Nodes without a name stay without.
+fn name_apart(nodes: &mut [Node]) {
+    let all: HashSet<String> = nodes.iter().map(|n| n.name.clone()).collect();
+    let mut taken: HashSet<String> = HashSet::new();
+    for node in nodes.iter_mut().filter(|n| !n.name.is_empty()) {
+        if !taken.insert(node.name.clone()) {
+            let mut free = (1..).map(|i| format!("{}_{i}", node.name));
+            if let Some(name) = free.find(|n| !all.contains(n) && !taken.contains(n)) {
+                taken.insert(name.clone());
+                node.name = name;
+            }
+        }
     }
 }
 

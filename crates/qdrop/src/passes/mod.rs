@@ -3,6 +3,7 @@
 mod affine;
 mod constants;
 mod edit;
+mod gemm;
 mod noops;
 mod pads;
 
@@ -82,6 +83,7 @@ pub const PASSES: &[(&str, Pass)] = &[
     ("fold padding into convolutions", pads::fold),
     ("split normalisation of joined branches", affine::split_over_concat),
     ("fold scales and shifts into layers", affine::fold),
+    ("make matrix products with a bias Gemm", gemm::unify),
     ("remove dead code again", edit::remove_dead_code),
 ];
 

@@ -92,7 +92,7 @@ pub fn bench(
     };
     let start = Instant::now();
     let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &samples, pool: &pool, shelf: &shelf };
-    let grids = scene.observe(sink)?.fit(&plan)?;
+    let grids = scene.observe(sink)?.sites.fit(&plan)?;
     let calibrate = samples.len as f64 / start.elapsed().as_secs_f64();
     let weight_grids = pool.install(|| calibrate::fit_weights(graph, &plan))?;
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;

@@ -125,7 +125,7 @@ mod tests {
         (g.inputs, g.outputs) = (vec![x], vec![y]);
         let facts = facts::infer(&g, &[vec![1, 3, 2]]).unwrap();
         let unit = Unit { nodes: vec![NodeId(0)], inputs: vec![x], outputs: vec![y], ..Unit::default() };
-        let plan = Plan { layers: vec![], sites: vec![], units: vec![unit], float: vec![] };
+        let plan = Plan { units: vec![unit], ..Plan::default() };
         let p = padding(3, &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
         let mut weights = Weights::new();
         p.exclude(&facts, &plan, &mut weights).unwrap();

@@ -90,8 +90,10 @@ pub fn quantize(
 
     let scene = Scene { graph, facts: &facts, ..scene };
     let count = recipe.activations.samples.min(samples.len());
-    let (watch, timing) = timed(sink, Stage::Calibrate, Some(count), |sink| scene.observe(sink))?;
+    let (observed, timing) = timed(sink, Stage::Calibrate, Some(count), |sink| scene.observe(sink))?;
     report.timings.push(timing);
+    let kernel_grids = pool.install(|| observed.kernel_grids(&plan))?;
+    let watch = observed.sites;
     let mut mixed = None;
     if let Some(wanted) = &wanted {
         let precise = Shelf::new(room, directory, Precision::Single);
@@ -104,7 +106,7 @@ pub fn quantize(
         mixed = Some((recipe, chosen, measured));
     }
     let (recipe, plan) = match &mixed {
-        Some((recipe, chosen, _)) => (recipe, chosen_plan(graph, &facts, recipe, chosen)?),
+        Some((recipe, chosen, _)) => (recipe, chosen_plan(graph, &facts, recipe, chosen, &plan)?),
         None => (recipe, plan.clone()),
     };
     let (weight_grids, timing) =
@@ -117,7 +119,7 @@ pub fn quantize(
     };
     drop(watch);
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
-    let nearest = write(graph, &plan, &weights, &Biases::new(), &seen.refined, recipe)?;
+    let nearest = write(graph, &plan, &weights, &Biases::new(), [&seen.refined, &kernel_grids], recipe)?;
     let mut found = Found { weights, biases: Biases::new(), grids: seen.refined.clone() };
     if let Some(costs) = &costs {
         report.iterations = effective.iterations;
@@ -144,7 +146,7 @@ pub fn quantize(
     let Found { weights, biases, grids } = found;
     report.layers = pool.install(|| record::layers(graph, &plan, &weights, effective.learns))?;
     report.sites = pool.install(|| record::sites(graph, &plan, &seen, &grids));
-    let graph = write(graph, &plan, &weights, &biases, &grids, recipe)?;
+    let graph = write(graph, &plan, &weights, &biases, [&grids, &kernel_grids], recipe)?;
     report.mixed = mixed.map(|(_, chosen, measured)| MixedReport {
         chosen,
         sensitivity: measured.sensitivity,
@@ -154,11 +156,14 @@ pub fn quantize(
 }
 
 /// The plan of `graph` by `recipe`, which has the bits that were `chosen`.
-fn chosen_plan(graph: &Graph, facts: &Facts, recipe: &Recipe, chosen: &Chosen) -> Result<Plan> {
+fn chosen_plan(graph: &Graph, facts: &Facts, recipe: &Recipe, chosen: &Chosen, before: &Plan) -> Result<Plan> {
     let plan = crate::plan::plan(graph, facts, recipe)?;
     let cost = crate::plan::cost(graph, facts, &plan);
     if cost != chosen.cost {
         return Err(Error::internal(format!("bits were chosen for {:?}, the plan costs {cost:?}", chosen.cost)));
+    }
+    if plan.kernel_sites != before.kernel_sites {
+        return Err(Error::internal("chosen bits moved quantizers of integer kernels"));
     }
     Ok(plan)
 }
@@ -168,7 +173,7 @@ fn write(
     plan: &Plan,
     weights: &[QuantizedWeight],
     biases: &Biases,
-    grids: &[Grid],
+    [grids, kernel_grids]: [&[Grid]; 2],
     recipe: &Recipe,
 ) -> Result<Graph> {
     let mut raised = graph.clone();
@@ -184,5 +189,5 @@ fn write(
     if raised.opset < opset {
         onnx::raise_opset(&mut raised, opset)?;
     }
-    lower::lower(&raised, plan, weights, grids, recipe.output)
+    lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)
 }

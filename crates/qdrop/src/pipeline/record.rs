@@ -240,7 +240,7 @@ mod tests {
         let mut graph = Graph::default();
         let value = graph.add_value("v", Fact::default());
         let site = Site { name: "v".into(), value, readers: None, grid: SPEC };
-        let plan = Plan { layers: vec![], sites: vec![site], units: vec![], float: vec![] };
+        let plan = Plan { sites: vec![site], ..Plan::default() };
         let mut observation = Observation::new();
         observation.observe(&(0..1000).map(|i| if i < 500 { 0.0 } else { i as f32 / 100.0 }).collect::<Vec<_>>());
         let grid = |scale| Grid::per_tensor(2, scale, 0).unwrap();

@@ -79,7 +79,7 @@ mod tests {
         let grid = GridSpec { bits: 4, symmetric: false, observer: Observer::Mse, percentile: 99.99 };
         let site = |name: &str, value, readers| Site { name: name.into(), value, readers, grid };
         let sites = vec![site("y", y, None), site("r", r, Some(vec![(NodeId(1), 0)])), site("x", x, None)];
-        let plan = Plan { layers: vec![], sites, units: vec![], float: vec![] };
+        let plan = Plan { sites, ..Plan::default() };
         let rows = (0..64).flat_map(|i| [60.0, (i % 8) as f32 / 7.0, (i % 5) as f32 / 4.0, (i % 3) as f32 / 2.0]);
         (g, plan, Cache::from([(x, Rows::new(64, rows.collect()))]))
     }

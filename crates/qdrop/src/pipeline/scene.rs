@@ -10,7 +10,8 @@ use crate::data::Samples;
 use crate::engine::facts::Facts;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::plan::{Plan, Recipe};
+use crate::plan::{Plan, Recipe, Site};
+use crate::quant::Grid;
 use crate::report::{Sink, Stage, Timing, timed};
 use crate::tensor::{Rows, Shelf};
 use rayon::ThreadPool;
@@ -26,6 +27,26 @@ pub(super) struct Scene<'a> {
     pub pool: &'a ThreadPool,
     /// Where values of the samples are put.
     pub shelf: &'a Shelf,
+}
+
+/// What calibration saw.
+pub(super) struct Observed {
+    /// Of [`Plan::sites`].
+    pub sites: Watch,
+    /// Of [`Plan::kernel_sites`].
+    pub kernel_sites: Watch,
+}
+
+impl Observed {
+    /// The grids of the quantizers that integer kernels need, in the order of `plan`.
+    pub fn kernel_grids(&self, plan: &Plan) -> Result<Vec<Grid>> {
+        self.kernel_sites.fit(&kernel_plan(plan))
+    }
+}
+
+/// A plan of the quantizers alone that integer kernels need.
+fn kernel_plan(plan: &Plan) -> Plan {
+    Plan { sites: plan.kernel_sites.clone(), ..Plan::default() }
 }
 
 impl Scene<'_> {
@@ -45,17 +66,19 @@ impl Scene<'_> {
         Ok(Some(equal))
     }
 
-    /// What the sites of the plan hold in the float network.
-    pub fn observe(&self, sink: &mut dyn Sink) -> Result<Watch> {
-        let mut watch = Watch::new(self.plan);
-        if self.plan.sites.is_empty() {
-            return Ok(watch);
+    /// What the sites of the plan hold in the float network, and those of its integer kernels.
+    pub fn observe(&self, sink: &mut dyn Sink) -> Result<Observed> {
+        let of_kernels = kernel_plan(self.plan);
+        let mut observed = Observed { sites: Watch::new(self.plan), kernel_sites: Watch::new(&of_kernels) };
+        let sites: Vec<&Site> = self.plan.sites.iter().chain(&of_kernels.sites).collect();
+        if sites.is_empty() {
+            return Ok(observed);
         }
         let samples = samples::spread(self.samples, Some(self.recipe.activations.samples))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &samples)?;
         let shapes = run::shapes_of(&samples)?;
         let threads = self.recipe.method.threads;
-        let network = Network::new(self.graph, &shapes, self.plan.sites.iter().map(|s| s.value).collect(), threads)?;
+        let network = Network::new(self.graph, &shapes, sites.iter().map(|s| s.value).collect(), threads)?;
         run::each(
             &samples,
             network.chunk,
@@ -66,17 +89,20 @@ impl Scene<'_> {
             |first, values| {
                 for i in 0..values.first().map_or(0, Rows::len) {
                     let mut rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
-                    for (site, row) in self.plan.sites.iter().zip(&mut rows) {
+                    for (site, row) in sites.iter().zip(&mut rows) {
                         if let (Some(padding), Some(fact)) = (&padding, self.facts.get(site.value)) {
                             *row = padding.real(&fact.shape, first + i, row)?.into_owned().into();
                         }
                     }
-                    watch.observe_all(&rows.iter().map(|row| &**row).collect::<Vec<_>>());
+                    let rows: Vec<&[f32]> = rows.iter().map(|row| &**row).collect();
+                    let (of_sites, of_kernels) = rows.split_at(self.plan.sites.len());
+                    observed.sites.observe_all(of_sites);
+                    observed.kernel_sites.observe_all(of_kernels);
                 }
                 Ok(())
             },
         )?;
-        Ok(watch)
+        Ok(observed)
     }
 
     /// What `watch` has seen of the sites, and their first grids, refined.

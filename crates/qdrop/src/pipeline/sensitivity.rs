@@ -51,7 +51,8 @@ pub fn sensitivity(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: 
     let graph = equalized.as_ref().unwrap_or(graph);
     let facts = &facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let scene = Scene { graph, facts, ..scene };
-    let (watch, _) = timed(sink, Stage::Calibrate, None, |sink| scene.observe(sink))?;
+    let (observed, _) = timed(sink, Stage::Calibrate, None, |sink| scene.observe(sink))?;
+    let watch = observed.sites;
     let all = recipe.mixed.bits();
     let wanted = Measure { layers: vec![all.clone(); plan.layers.len()], sites: vec![all; plan.sites.len()] };
     Ok(scene.sensitivity(&watch, &wanted, None, sink)?.sensitivity)

@@ -95,7 +95,7 @@ mod tests {
             ..Unit::default()
         };
         let units = vec![unit(&[0], &[r]), unit(&[1, 2], &[y, dead])];
-        let plan = Plan { layers: vec![], sites: vec![], units, float: vec![] };
+        let plan = Plan { units, ..Plan::default() };
         let facts = facts::infer(&g, &[vec![1, 3]]).unwrap();
         let rows = (0..2000).flat_map(|i| [60.0, (i % 8) as f32, (i % 5) as f32 + 1.0]);
         let inputs = Cache::from([(x, Rows::new(2000, rows.collect()))]);

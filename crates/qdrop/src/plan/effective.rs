@@ -1,6 +1,6 @@
 //! What a recipe comes to when its options, its preset and its method's defaults are put together.
 
-use super::{Granularity, MethodName, Preset, Recipe};
+use super::{Granularity, MethodName, Placement, Preset, Recipe, Target};
 use serde::{Deserialize, Serialize};
 
 /// Iterations per unit for which the published learning rates were chosen.
@@ -55,6 +55,12 @@ pub struct Effective {
 }
 
 impl Recipe {
+    /// Where activation quantizers sit.
+    pub fn placement(&self) -> Placement {
+        let integer = self.output.target == Target::Ort && self.method.preset != Preset::Paper;
+        self.activations.placement.unwrap_or(if integer { Placement::Integer } else { Placement::Producer })
+    }
+
     /// The options in effect.
     pub fn resolved(&self) -> Effective {
         let method = &self.method;
@@ -93,6 +99,7 @@ impl Recipe {
         let e = self.resolved();
         let mut recipe = self.clone();
         let (activations, method) = (&mut recipe.activations, &mut recipe.method);
+        activations.placement = Some(self.placement());
         activations.equalize_samples = Some(e.equalize_samples);
         activations.refine_samples = Some(e.refine_samples);
         method.iterations = Some(e.iterations);

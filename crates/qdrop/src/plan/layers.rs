@@ -2,7 +2,7 @@
 
 use super::names::{matches, names_of};
 use super::view::{Role, View};
-use super::{GridSpec, Layer, LayerId, Override, Reason, Recipe};
+use super::{GridSpec, Layer, LayerId, Override, Placement, Reason, Recipe};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op, ValueId};
 use crate::tensor::DType;
@@ -85,10 +85,10 @@ impl Layers {
                 () if edge => w.first_last_bits,
                 () => w.bits,
             };
-            let mut symmetric = w.symmetric || recipe.output.target.symmetric_weights();
+            let mut wished = None;
             for o in matching(view, recipe, &nodes) {
                 bits = o.weight_bits.unwrap_or(bits);
-                symmetric = o.weight_symmetric.unwrap_or(symmetric);
+                wished = o.weight_symmetric.or(wished);
             }
             if bits == 32 {
                 self.float.extend(nodes.iter().map(|&id| (id, Reason::FloatWeight)));
@@ -118,6 +118,10 @@ impl Layers {
             for &id in &nodes {
                 self.of.insert(id, LayerId(self.list.len() as u32));
             }
+            // A difference of integer and zero point fits int8 with up to 7 bits.
+            let kernels = recipe.placement() == Placement::Integer && bits == 8 && !is_table(view, &nodes);
+            let symmetric = w.symmetric || recipe.output.target.symmetric_weights() || kernels;
+            let symmetric = wished.unwrap_or(symmetric);
             let grid = GridSpec { bits, symmetric, observer: w.observer, percentile: w.percentile };
             let name = view.graph.node_name(nodes[0]).to_string();
             self.list.push(Layer { name, weight, nodes, grid, axis, shape });

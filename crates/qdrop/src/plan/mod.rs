@@ -6,6 +6,7 @@ mod budget;
 mod check;
 mod cost;
 mod effective;
+mod integer;
 mod knapsack;
 mod layers;
 mod mixed;
@@ -48,6 +49,9 @@ pub struct Plan {
     pub layers: Vec<Layer>,
     /// Activation quantizers, in network order.
     pub sites: Vec<Site>,
+    /// Quantizers of 8 bits that the target's integer kernels need beside `sites`, in network order. No unit holds them,
+    /// and nothing is learned of them.
+    pub kernel_sites: Vec<Site>,
     /// Units in network order; every node that depends on an input is in exactly one.
     pub units: Vec<Unit>,
     /// Nodes that stay float although they carry a weight or a product, with the reason.
@@ -173,6 +177,7 @@ pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     }
     check::overrides(&view, &layers, recipe)?;
     let sites = sites::sites(&view, &layers, recipe)?;
+    let kernel_sites = integer::quantizers(&view, &layers, &sites, recipe);
     let pieces = units::units(&view, &layers, recipe)?;
     let mut float: Vec<(NodeId, Reason)> = layers.float.clone();
     float.extend(carried);
@@ -182,7 +187,7 @@ pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     if recipe.mixed.wanted() {
         mixed::check(graph, facts, recipe)?;
     }
-    Ok(Plan { layers: layers.list, sites, units, float })
+    Ok(Plan { layers: layers.list, sites, kernel_sites, units, float })
 }
 
 /// Fills units with what they read, write and hold.

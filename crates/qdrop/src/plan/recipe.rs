@@ -79,14 +79,16 @@ impl Default for Weights {
 }
 
 /// Where activation quantizers sit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
     /// On the tensor a layer produces, after its activation function; residual sums once, after the addition. The paper's.
-    #[default]
     Producer,
-    /// On each activation operand of Conv, Gemm, MatMul and Add, as integer runtimes want it.
+    /// On each activation operand of Conv, Gemm, MatMul and Add.
     Consumer,
+    /// As `Producer`, and in 8 bits wherever the integer kernels of ONNX Runtime need a quantizer beside those; weights of
+    /// 8 bits are symmetric, as those kernels want them.
+    Integer,
 }
 
 /// Options for activations.
@@ -101,8 +103,8 @@ pub struct Activations {
     pub observer: Observer,
     /// Share of values inside the range for the percentile observer, in percent.
     pub percentile: f64,
-    /// Where quantizers sit.
-    pub placement: Placement,
+    /// Where quantizers sit. Default: `integer` for ONNX Runtime; `producer` for other targets and with the preset `paper`.
+    pub placement: Option<Placement>,
     /// Bits of the tensor that reaches the last weight layer; with placement `consumer` of the network input too.
     pub last_bits: u32,
     /// The first layer's output at 8 bit too (the BRECQ setting).
@@ -126,7 +128,7 @@ impl Default for Activations {
             symmetric: false,
             observer: Observer::Mse,
             percentile: 99.99,
-            placement: Placement::Producer,
+            placement: None,
             last_bits: 8,
             first_output_8bit: false,
             samples: 256,

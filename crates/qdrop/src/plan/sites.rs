@@ -8,6 +8,8 @@
 //! count, so neither the network input nor the last layer's output has a site.
 //!
 //! Placement `consumer`: every activation operand of a layer, a product or a residual sum.
+//!
+//! Placement `integer`: as `producer`; `integer.rs` adds quantizers of 8 bits to it.
 
 use super::layers::{Layers, names_any};
 use super::target::Zero;
@@ -30,9 +32,9 @@ struct Draft {
 /// All sites by the recipe, in network order.
 pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec<Site>> {
     let a = &recipe.activations;
-    let drafts = match a.placement {
+    let drafts = match recipe.placement() {
         _ if a.bits == 32 => BTreeMap::new(),
-        Placement::Producer => by_producer(view, layers),
+        Placement::Producer | Placement::Integer => by_producer(view, layers),
         Placement::Consumer => by_consumer(view, layers),
     };
     let names: Vec<&str> = drafts.keys().map(|&v| view.graph.value(v).name.as_str()).collect();

@@ -137,7 +137,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
 /// quantizes there. At 8 bits that moves outputs little, at 4 bits those of ResNet-20 lie 20 % from the file's.
 fn openvino(recipe: &Recipe) -> Result<()> {
     let a = &recipe.activations;
-    if a.placement != Placement::Consumer || a.bits == 32 {
+    if recipe.placement() != Placement::Consumer || a.bits == 32 {
         return Ok(());
     }
     let fixed = [("activations.bits", a.bits), ("activations.last_bits", a.last_bits)];
@@ -283,7 +283,7 @@ mod tests {
     fn openvino_takes_few_bits_where_layers_produce_them() {
         let mut few = recipe(Target::Openvino, 4, 4);
         few.validate().unwrap();
-        few.activations.placement = Placement::Consumer;
+        few.activations.placement = Some(Placement::Consumer);
         let want = "activations.bits: target openvino takes 8 bits with placement consumer, got 4: ";
         assert!(refusal(&few).starts_with(want));
         few.activations.bits = 8;
@@ -325,7 +325,7 @@ mod tests {
         let y = b.head(z, 4);
         let graph = b.finish(&[y]);
         let mut recipe = recipe(target, 8, 8);
-        recipe.activations.placement = placement;
+        recipe.activations.placement = Some(placement);
         let shapes = crate::passes::InputShapes::declared().concrete(&graph, 1).unwrap();
         let plan = plan(&graph, &crate::engine::facts::infer(&graph, &shapes).unwrap(), &recipe).unwrap();
         let weights = plan.layers.iter().all(|l| l.grid.symmetric);
@@ -360,7 +360,7 @@ mod tests {
         let y = b.head(x, 4);
         let graph = b.finish(&[y]);
         let mut recipe = recipe(Target::Qonnx, 8, 8);
-        recipe.activations.placement = Placement::Consumer;
+        recipe.activations.placement = Some(Placement::Consumer);
         let shapes = crate::passes::InputShapes::declared().concrete(&graph, 1).unwrap();
         let plan = plan(&graph, &crate::engine::facts::infer(&graph, &shapes).unwrap(), &recipe).unwrap();
         assert_eq!(plan.sites.iter().map(|s| s.grid.symmetric).collect::<Vec<_>>(), [true, false]);

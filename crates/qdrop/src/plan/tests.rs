@@ -102,7 +102,7 @@ fn residual_blocks_by_producer() {
 fn residual_blocks_by_consumer() {
     let graph = residual();
     let mut recipe = Recipe::default();
-    recipe.activations.placement = Placement::Consumer;
+    recipe.activations.placement = Some(Placement::Consumer);
     let plan = planned(&graph, &recipe);
     let want = [("x", 8), ("v2", 4), ("v4", 4), ("v5", 4), ("v6", 4), ("v8", 4), ("v10", 4), ("v11", 4), ("v15", 8)];
     assert_eq!(sites(&plan), want);
@@ -395,7 +395,7 @@ fn any_graph_is_cut_into_units_that_run_in_order() {
         for placement in [Placement::Producer, Placement::Consumer] {
             for granularity in [Granularity::Block, Granularity::Layer] {
                 let mut recipe = Recipe::default();
-                recipe.activations.placement = placement;
+                recipe.activations.placement = Some(placement);
                 recipe.units.granularity = Some(granularity);
                 recipe.units.max_layers = 1 + next(12);
                 planned(&graph, &recipe);

@@ -1,0 +1,159 @@
+//! Quantizers that integer kernels need beside those of the published placement.
+//!
+//! ONNX Runtime computes a convolution in integers where its operand, its weight and its result are quantized; a matrix
+//! product or Gemm where its operands are; a sum, an average or a join where operands and result are. The published
+//! placement leaves out the network's input, what a convolution hands to a residual sum or to a gate, averages and joins.
+//! Each of those gets a quantizer of 8 bits here, whatever the bits of activations, since more bits cost an integer
+//! kernel nothing. Nothing learns these quantizers; their ranges are calibrated.
+
+use super::layers::Layers;
+use super::view::{Role, View, rectifies};
+use super::{GridSpec, Placement, Recipe, Site};
+use crate::graph::{Binary, Interpolation, NodeId, Op, Reduction, Unary, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bits of these quantizers.
+const BITS: u32 = 8;
+
+/// Readers of a value (node, operand index); `None` for all of them.
+type Readers = Option<BTreeSet<(NodeId, usize)>>;
+
+/// The quantizers that the integer kernels of the target need beside `sites`, in network order.
+pub(super) fn quantizers(view: &View, layers: &Layers, sites: &[Site], recipe: &Recipe) -> Vec<Site> {
+    if recipe.placement() != Placement::Integer || recipe.activations.bits == 32 {
+        return Vec::new();
+    }
+    let mut search = Search { view, layers, held: BTreeMap::new(), found: BTreeMap::new() };
+    for site in sites {
+        let readers = site.readers.as_ref().map(|r| r.iter().copied().collect());
+        search.held.entry(site.value).or_default().push(readers);
+    }
+    let nodes = view.graph.node_ids().filter(|id| view.active[id.0 as usize]);
+    nodes.for_each(|id| search.visit(id));
+    let a = &recipe.activations;
+    let grid = GridSpec { bits: BITS, symmetric: false, observer: a.observer, percentile: a.percentile };
+    let position = |v: ValueId| (view.producers[v.0 as usize].map_or(0, |id| id.0 + 1), v);
+    let mut found: Vec<(ValueId, Readers)> = search.found.into_iter().collect();
+    found.sort_by_key(|&(v, _)| position(v));
+    let site = |(value, readers): (ValueId, Readers)| Site {
+        name: view.graph.value(value).name.clone(),
+        value,
+        readers: readers.map(|r| r.into_iter().collect()),
+        grid,
+    };
+    found.into_iter().map(site).collect()
+}
+
+struct Search<'a> {
+    view: &'a View<'a>,
+    layers: &'a Layers,
+    /// Values with quantizers, and who reads them quantized.
+    held: BTreeMap<ValueId, Vec<Readers>>,
+    found: BTreeMap<ValueId, Readers>,
+}
+
+impl Search<'_> {
+    /// Adds what node `id` needs; the nodes before it have been visited.
+    fn visit(&mut self, id: NodeId) {
+        let view = self.view;
+        let node = view.graph.node(id);
+        let Some(out) = view.single_output(node) else { return };
+        let quantized = || view.operands(id).next().is_some() && self.operands_held(id);
+        match &node.op {
+            Op::Conv { .. } if self.layers.of.contains_key(&id) => {
+                self.operand(id, 0);
+                self.result(out);
+            }
+            Op::Gemm { .. } if self.layers.of.contains_key(&id) => self.operand(id, 0),
+            Op::MatMul if self.layers.of.contains_key(&id) && self.matrix(id) => self.operand(id, 0),
+            Op::MatMul if view.role(id) == Role::Product => {
+                self.operand(id, 0);
+                self.operand(id, 1);
+            }
+            Op::Binary(Binary::Add) if view.role(id) == Role::Junction && quantized() => self.result(out),
+            Op::Binary(Binary::Mul) if view.role(id) == Role::Junction && self.gates(id) => {
+                self.operand(id, 0);
+                self.operand(id, 1);
+                self.result(out);
+            }
+            Op::Unary(Unary::Sigmoid | Unary::LeakyRelu { .. }) if quantized() => self.result(out),
+            Op::Concat { .. } if quantized() => self.result(out),
+            op if mixes(op) && quantized() => self.result(out),
+            _ => {}
+        }
+    }
+
+    /// Whether the weight of a MatMul is a matrix; there is no integer kernel for a stack of them with a step per channel.
+    fn matrix(&self, id: NodeId) -> bool {
+        self.view.weight(id).and_then(|w| self.view.graph.constant(w)).is_some_and(|t| t.rank() == 2)
+    }
+
+    /// Whether one of the two operands that `id` multiplies is on a grid, and a layer depends on the product.
+    fn gates(&self, id: NodeId) -> bool {
+        let node = self.view.graph.node(id);
+        let held = |i: usize| node.input(i).is_some_and(|v| self.is_held((id, i), v, &mut BTreeSet::new()));
+        let wanted = node.output(0).is_some_and(|v| self.view.before_layer[v.0 as usize]);
+        wanted && (held(0) || held(1))
+    }
+
+    /// Whether every operand of `id` that depends on the input is on a grid.
+    fn operands_held(&self, id: NodeId) -> bool {
+        let inputs = self.view.graph.node(id).inputs.iter().enumerate();
+        let mut live = inputs.filter_map(|(i, v)| Some((i, v.filter(|&v| self.view.is_live(v))?)));
+        live.all(|(i, v)| !self.view.is_float(v) || self.is_held((id, i), v, &mut BTreeSet::new()))
+    }
+
+    /// Whether `reader` finds `value` on one grid: quantized for it, or moved from where it is.
+    fn is_held(&self, reader: (NodeId, usize), value: ValueId, seen: &mut BTreeSet<ValueId>) -> bool {
+        let quantizers = self.held.get(&value).into_iter().flatten();
+        if quantizers.chain(self.found.get(&value)).any(|r| r.as_ref().is_none_or(|r| r.contains(&reader))) {
+            return true;
+        }
+        let Some(id) = self.view.producers[value.0 as usize] else { return false };
+        let node = self.view.graph.node(id);
+        let moves = self.view.role(id) == Role::Movement && !mixes(&node.op) && !matches!(node.op, Op::Concat { .. });
+        let keeps = moves || self.view.scales(id) || matches!(node.op, Op::Unary(Unary::Relu));
+        if !seen.insert(value) || !keeps {
+            return false;
+        }
+        let Some(moved) = node.input(0) else { return false };
+        self.is_held((id, 0), moved, seen)
+    }
+
+    /// Quantizes operand `index` of `id` where it is on no grid.
+    fn operand(&mut self, id: NodeId, index: usize) {
+        let Some(value) = self.view.graph.node(id).input(index) else { return };
+        if !self.view.is_float(value) || self.is_held((id, index), value, &mut BTreeSet::new()) {
+            return;
+        }
+        // Others that read it, and the graph's outputs, keep the float.
+        let readers = self.found.entry(value).or_insert_with(|| Some(BTreeSet::new()));
+        readers.iter_mut().for_each(|r| {
+            r.insert((id, index));
+        });
+    }
+
+    /// Quantizes what a node makes, after the rectifier that follows it, where a layer depends on it.
+    fn result(&mut self, out: ValueId) {
+        let view = self.view;
+        let mut value = out;
+        if let Some(id) = view.only_reader(out).filter(|&id| rectifies(&view.graph.node(id).op)) {
+            value = view.single_output(view.graph.node(id)).unwrap_or(out);
+        }
+        let known = [out, value].iter().any(|v| self.held.contains_key(v) || self.found.contains_key(v));
+        if known || view.leaves[value.0 as usize] || !view.before_layer[value.0 as usize] || !view.is_float(value) {
+            return;
+        }
+        self.found.insert(value, None);
+    }
+}
+
+/// Whether elements of the result are averages of an operand's, and so on no grid.
+fn mixes(op: &Op) -> bool {
+    match op {
+        Op::AveragePool { .. } | Op::GlobalAveragePool => true,
+        Op::Reduce { kind, .. } => *kind == Reduction::Mean,
+        Op::Resize(resize) => !matches!(resize.mode, Interpolation::Nearest(_)),
+        _ => false,
+    }
+}
