@@ -60,25 +60,42 @@ fn top1(graph: &Graph, samples: &dyn Samples) -> f64 {
     pipeline::evaluate(graph, samples, 0, &mut Silent).unwrap().top1
 }
 
-/// Every integer, scale and zero point in the file at `path` is the one decided.
-fn file_holds_the_decisions(path: &Path, done: &Quantized, names: &Graph) {
+/// Every integer, scale and zero point in the file at `path` is the one decided. A channel of zeros may have a wider step,
+/// since its bias is written in units of it.
+fn file_holds_the_decisions(path: &Path, done: &Quantized, names: &Graph, samples: &dyn Samples) {
     let written = pipeline::load(path).unwrap();
     let content = |name: String| {
         let found = written.values.iter().find(|v| v.name == name).and_then(|v| v.constant.clone());
         found.unwrap_or_else(|| panic!("no initializer {name}"))
     };
-    for (layer, weight) in done.plan.layers.iter().zip(&done.weights) {
-        let name = &names.value(layer.weight).name;
-        let integers: Vec<u8> =
-            content(format!("{name}_quantized")).to_i64().unwrap().iter().map(|&q| q as u8).collect();
-        assert_eq!(integers, weight.integers, "{name}");
-        assert_eq!(content(format!("{name}_scale")).as_f32().unwrap(), weight.grid.scale, "{name}");
-    }
     for (site, grid) in done.plan.sites.iter().zip(&done.grids) {
         let name = &names.value(site.value).name;
         assert_eq!(content(format!("{name}_scale")).as_f32().unwrap(), grid.scale, "{name}");
         let zero_point = content(format!("{name}_zero_point")).to_i64().unwrap();
         assert_eq!(zero_point, grid.zero_point.iter().map(|&z| i64::from(z)).collect::<Vec<_>>(), "{name}");
+    }
+    // What runtimes do when they load the file: packed integers are unpacked.
+    let loaded = simplified(path, samples);
+    let producers = loaded.producers();
+    for (layer, weight) in done.plan.layers.iter().zip(&done.weights) {
+        let (name, grid) = (&layer.name, &weight.grid);
+        let node = loaded.nodes.iter().find(|n| n.name == *name).unwrap_or_else(|| panic!("no node {name}"));
+        let read = node.input(1).unwrap();
+        let channels: Vec<usize> = grid.channels(&layer.shape).unwrap().collect();
+        let Some(dequantize) = producers[read.0 as usize].map(|id| loaded.node(id)) else {
+            let real = grid.dequantize_u8(&layer.shape, &weight.integers).unwrap();
+            assert_eq!(loaded.constant(read).unwrap().as_f32().unwrap(), real, "{name}");
+            continue;
+        };
+        let constant = |i: usize| loaded.constant(dequantize.input(i).unwrap()).unwrap();
+        let (integers, steps) = (constant(0).to_i64().unwrap(), constant(1).as_f32().unwrap());
+        // Types of 4 bits have zero points, int8 has not.
+        let centered = constant(0).dtype() == DType::I8;
+        for ((&q, &c), &found) in weight.integers.iter().zip(&channels).zip(&integers) {
+            let zero = if centered { i64::from(grid.zero_point[c]) } else { 0 };
+            assert_eq!(found, i64::from(q) - zero, "{name}");
+            assert!(steps[c] == grid.scale[c] || found == 0 && steps[c] > grid.scale[c], "{name}: channel {c}");
+        }
     }
 }
 
@@ -156,7 +173,7 @@ fn resnet20_learns_and_onnx_runtime_agrees_with_the_written_file() {
     let path = out.path().join("w2a4.onnx");
     let done = pipeline::quantize(&graph, &recipe(MethodName::Qdrop, 2, 4, 200), &calib, None, &mut Silent).unwrap();
     pipeline::save(&done.graph, &path).unwrap();
-    file_holds_the_decisions(&path, &done, &graph);
+    file_holds_the_decisions(&path, &done, &graph, &calib);
     let (nearest, learned) = (top1(&done.nearest, &test), top1(&simplified(&path, &test), &test));
     println!("W2A4: nearest {nearest:.2}, learned {learned:.2}");
     // The official code: 17.21 with nearest rounding, 87.61 after 1000 iterations.
@@ -180,21 +197,25 @@ fn every_format_and_placement_means_the_same_to_onnx_runtime() {
     let graph = simplified(&model, &calib);
     let out = tempfile::tempdir().unwrap();
     for (format, placement, symmetric, weights, activations, level) in [
+        (Format::Qcdq, Placement::Integer, false, 8, 8, "all"),
+        (Format::Qcdq, Placement::Integer, false, 4, 4, "all"),
+        (Format::Qcdq, Placement::Integer, false, 2, 3, "all"),
         (Format::Qcdq, Placement::Producer, false, 4, 4, "all"),
+        (Format::Qcdq, Placement::Producer, false, 8, 8, "all"),
         (Format::Qcdq, Placement::Producer, true, 8, 8, "all"),
         (Format::Qcdq, Placement::Consumer, false, 4, 4, "all"),
         (Format::Qdq, Placement::Producer, false, 4, 8, "all"),
-        (Format::Qdq, Placement::Producer, false, 4, 4, "none"),
-        (Format::Qdq, Placement::Producer, false, 2, 2, "none"),
+        (Format::Qdq, Placement::Integer, false, 4, 4, "all"),
+        (Format::Qdq, Placement::Producer, false, 2, 2, "all"),
         (Format::Qdq, Placement::Producer, false, 3, 32, "all"),
     ] {
         let mut recipe = recipe(MethodName::Rtn, weights, activations, 1);
-        (recipe.output.format, recipe.activations.placement) = (format, placement);
+        (recipe.output.format, recipe.activations.placement) = (format, Some(placement));
         (recipe.weights.symmetric, recipe.activations.symmetric) = (symmetric, symmetric);
         let done = pipeline::quantize(&graph, &recipe, &calib, None, &mut Silent).unwrap();
         let path = out.path().join(format!("{format:?}.{placement:?}.w{weights}a{activations}.onnx"));
         pipeline::save(&done.graph, &path).unwrap();
-        file_holds_the_decisions(&path, &done, &graph);
+        file_holds_the_decisions(&path, &done, &graph, &calib);
         outputs_agree(&path, &calib, 16, level, DISTANCE);
     }
 }
@@ -206,7 +227,7 @@ fn for_target(dir: &Path, target: Target, bits: u32, placement: Placement) -> Op
     let calib = Subset::first(&all, 64);
     let graph = simplified(&shared.join("resnet20.onnx"), &calib);
     let mut recipe = recipe(MethodName::Rtn, bits, bits, 1);
-    (recipe.output.target, recipe.activations.placement) = (target, placement);
+    (recipe.output.target, recipe.activations.placement) = (target, Some(placement));
     let done = pipeline::quantize(&graph, &recipe, &calib, None, &mut Silent).unwrap();
     let path = dir.join(format!("{target}.{placement:?}.w{bits}a{bits}.onnx"));
     pipeline::save(&done.graph, &path).unwrap();
@@ -316,6 +337,6 @@ fn mobilenetv2_written_with_4_bit_weights_means_the_same_to_onnx_runtime() {
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("mobilenetv2.w4a8.onnx");
     pipeline::save(&done.graph, &path).unwrap();
-    file_holds_the_decisions(&path, &done, &graph);
+    file_holds_the_decisions(&path, &done, &graph, &calib);
     outputs_agree(&path, &calib, 8, "all", DISTANCE_DEEP);
 }

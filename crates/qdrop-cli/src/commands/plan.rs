@@ -4,7 +4,7 @@ use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, out, wish};
 use qdrop::graph::{Graph, ValueId};
 use qdrop::pipeline::{self, Memory};
-use qdrop::plan::{Chosen, Cost, LayerId, Plan, Recipe};
+use qdrop::plan::{Chosen, Cost, LayerId, Plan, Recipe, Site, Target};
 use qdrop::report::{Table, bytes, chosen_bits, count};
 use qdrop::{Error, Result};
 use serde::Serialize;
@@ -21,6 +21,8 @@ struct View {
     units: Vec<UnitView>,
     layers: Vec<LayerView>,
     sites: Vec<SiteView>,
+    /// Quantizers of 8 bits that integer kernels need beside `sites`; not learned.
+    kernel_sites: Vec<SiteView>,
     float: Vec<FloatView>,
     /// What weights and products cost where the network will run.
     cost: Cost,
@@ -63,6 +65,8 @@ struct LayerView {
     bits: u32,
     symmetric: bool,
     per_channel: bool,
+    /// Whether kernels of x86 processors without VNNI may clip sums of two products; null for other targets than ort.
+    may_saturate: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,19 +150,21 @@ fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, predicted_me
         bits: l.grid.bits,
         symmetric: l.grid.symmetric,
         per_channel: l.axis.is_some(),
+        may_saturate: (recipe.output.target == Target::Ort).then(|| l.may_saturate(graph)),
     });
-    let sites = plan.sites.iter().map(|s| SiteView {
+    let site = |s: &Site| SiteView {
         name: s.name.clone(),
         bits: s.grid.bits,
         symmetric: s.grid.symmetric,
         readers: s.readers.as_ref().map(|r| r.iter().map(|&(n, _)| graph.node_name(n).to_string()).collect()),
-    });
+    };
     View {
         model,
         bits: Bits { weights: recipe.weights.bits, activations: recipe.activations.bits },
         units: units.collect(),
         layers: layers.collect(),
-        sites: sites.collect(),
+        sites: plan.sites.iter().map(site).collect(),
+        kernel_sites: plan.kernel_sites.iter().map(site).collect(),
         float: plan
             .float
             .iter()
@@ -180,6 +186,16 @@ fn widths(list: &[u32]) -> String {
     }
 }
 
+fn sites(title: &str, list: &[SiteView]) -> Table {
+    let mut sites = Table::new(title, "value|>bits|grid|read quantized by");
+    for s in list {
+        let grid = if s.symmetric { "symmetric" } else { "asymmetric" };
+        let readers = s.readers.as_ref().map_or_else(|| "all".into(), |r| r.join(" "));
+        sites.row([s.name.clone(), s.bits.to_string(), grid.into(), readers]);
+    }
+    sites
+}
+
 fn text(v: &View) -> String {
     let title =
         format!("{}: {} units, {} layers, {} activation sites", v.model, v.units.len(), v.layers.len(), v.sites.len());
@@ -199,7 +215,7 @@ fn text(v: &View) -> String {
             bytes(u.cache_bytes_per_sample),
         ]);
     }
-    let mut layers = Table::new("Layers", "unit|layer|shape|>bits|grid");
+    let mut layers = Table::new("Layers", "unit|layer|shape|>bits|grid|x86 without VNNI");
     for l in &v.layers {
         let grid = format!(
             "{}, {}{}",
@@ -208,15 +224,13 @@ fn text(v: &View) -> String {
             if l.learned { "" } else { ", to nearest" }
         );
         let shape = l.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
-        layers.row([l.unit.clone(), l.name.clone(), shape, l.bits.to_string(), grid]);
+        let sums = l.may_saturate.map_or("", |may| if may { "may saturate" } else { "exact" });
+        layers.row([l.unit.clone(), l.name.clone(), shape, l.bits.to_string(), grid, sums.to_string()]);
     }
-    let mut sites = Table::new("Activation sites", "value|>bits|grid|read quantized by");
-    for s in &v.sites {
-        let grid = if s.symmetric { "symmetric" } else { "asymmetric" };
-        let readers = s.readers.as_ref().map_or_else(|| "all".into(), |r| r.join(" "));
-        sites.row([s.name.clone(), s.bits.to_string(), grid.into(), readers]);
+    let mut tables = vec![units, layers, sites("Activation sites", &v.sites)];
+    if !v.kernel_sites.is_empty() {
+        tables.push(sites("Quantizers for integer kernels beside them, not learned", &v.kernel_sites));
     }
-    let mut tables = vec![units, layers, sites];
     if !v.float.is_empty() {
         let mut float = Table::new("Left float", "node|reason");
         for f in &v.float {

@@ -21,9 +21,7 @@ pub use equalize::{LayerPair, equalize, exponents, layer_pairs};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::{GridSpec, LayerId, Observer, Plan, SiteId};
-use crate::quant::{
-    Distribution, Grid, Observation, QuantizedWeight, RangeSpec, STEP_FLOOR, Search, fit, fit_weight, rounding,
-};
+use crate::quant::{Distribution, Grid, Observation, QuantizedWeight, RangeSpec, Search, fit, fit_weight, rounding};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
@@ -95,7 +93,7 @@ pub struct Refined {
 /// Unless `grid`'s is a tenth larger than the least, `grid` stays: small differences on a few samples say nothing.
 pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) -> Result<Refined> {
     let scaled = |grid: &Grid, factor: f32| {
-        let scale = grid.scale.iter().map(|s| (s * factor).max(STEP_FLOOR)).collect();
+        let scale = grid.scale.iter().map(|s| (s * factor).max(f32::MIN_POSITIVE)).collect();
         Grid { scale, ..grid.clone() }
     };
     let first = distance(grid)?;

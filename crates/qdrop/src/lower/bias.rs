@@ -101,7 +101,9 @@ fn widen(weight: &mut QuantizedWeight, layer: &Layer, bias: &[f32], step: f32, r
     let channels: Vec<usize> = weight.grid.channels(shape)?.collect();
     for (c, &b) in bias.iter().enumerate() {
         let old = weight.grid.scale[c];
-        let needed = f64::from(b.abs()) / (f64::from(step) * MOST) * 1.001;
+        // The product of both steps must be a number that floats hold with all their digits.
+        let least = f64::from(f32::MIN_POSITIVE) * 2.0;
+        let needed = (f64::from(b.abs()) / MOST * 1.001).max(least) / f64::from(step);
         if needed <= f64::from(old) {
             continue;
         }

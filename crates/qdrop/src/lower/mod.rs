@@ -20,6 +20,8 @@ mod weights;
 mod write;
 
 #[cfg(test)]
+mod ort_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::error::{Error, Result};

@@ -72,7 +72,9 @@ fn movement<'a>(graph: &Graph, node: &'a Node) -> Option<(&'a [Option<ValueId>],
         Op::Flatten { .. } | Op::GlobalMaxPool | Op::Unary(Unary::Relu) => Some((inputs.get(..1)?, true, 1.0)),
         Op::Resize(Resize { mode: Interpolation::Nearest(_), .. }) => Some((inputs.get(..1)?, true, 1.0)),
         Op::Pad { mode } => {
-            let zero = |v: ValueId| graph.constant(v).and_then(|t| t.to_f32().ok()).is_some_and(|x| x.iter().all(|&x| x == 0.0));
+            let zero = |v: ValueId| {
+                graph.constant(v).and_then(|t| t.to_f32().ok()).is_some_and(|x| x.iter().all(|&x| x == 0.0))
+            };
             let held = mode != PadMode::Constant || node.input(2).is_none_or(zero);
             held.then_some((inputs.get(..1)?, true, 1.0))
         }

@@ -4,6 +4,7 @@ use crate::plan::{GridSpec, Observer};
 use crate::tensor::Data;
 
 const QCDQ: Output = Output { target: Target::Ort, format: Format::Qcdq };
+const PLAIN: Output = Output { target: Target::Openvino, format: Format::Qcdq };
 const QDQ: Output = Output { target: Target::Ort, format: Format::Qdq };
 
 fn spec(bits: u32) -> GridSpec {
@@ -55,51 +56,51 @@ fn content<'a>(g: &'a Graph, name: &str) -> Option<&'a Tensor> {
 }
 
 #[test]
-fn qcdq_has_one_weight_and_a_clip_per_small_grid() {
+fn weights_are_integers_less_their_zero_points() {
     let (g, plan) = network(13);
     assert_eq!(required_opset(QCDQ, &plan), 13);
-    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
+    let out = lower(&g, &plan, &[weight()], &grids(), &[], QCDQ).unwrap();
     let chain = ["QuantizeLinear", "Clip", "DequantizeLinear"];
-    let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
+    // The first product reads the float input: its weight is float once the file is loaded.
+    let mut want = vec!["Cast", "Mul", "MatMul", "Relu"];
     want.extend(chain);
-    want.extend(["MatMul", "Add"]);
+    want.extend(["DequantizeLinear", "MatMul", "Add"]);
     want.extend(chain);
     assert_eq!(kinds(&out), want);
 
     assert_eq!(content(&out, "w"), None);
-    assert_eq!(content(&out, "w_quantized").unwrap().data(), &Data::U8(vec![4, 2, 2, 4]));
-    assert_eq!(content(&out, "w_zero_point").unwrap().data(), &Data::U8(vec![0, 4]));
+    assert_eq!(content(&out, "w_quantized").unwrap().data(), &Data::I8(vec![4, -2, 2, 0]));
+    assert_eq!(content(&out, "w_zero_point").unwrap().data(), &Data::I8(vec![0, 0]));
     assert_eq!(content(&out, "w_scale").unwrap().as_f32().unwrap(), [0.25, 0.5]);
-    assert_eq!(content(&out, "r_clip_max").unwrap().data(), &Data::U8(vec![15]));
-    assert_eq!(out.nodes[0].op, Op::DequantizeLinear { axis: 1, block: 0, to: None });
-    assert_eq!(out.nodes[1].input(1), out.nodes[6].input(1));
-    assert_eq!(out.nodes[1].input(1), out.nodes[0].output(0));
+    assert_eq!(out.constant(out.nodes[5].input(2).unwrap()).unwrap().data(), &Data::U8(vec![15]));
+    assert_eq!(out.nodes[7].op, Op::DequantizeLinear { axis: 1, block: 0, to: None });
+    assert_eq!(out.nodes[8].input(1), out.nodes[7].output(0));
+    assert_eq!(out.nodes[2].input(1), out.nodes[1].output(0));
 
     // Only the listed reader of r sees it quantized.
-    assert_eq!(out.nodes[6].input(0), out.nodes[5].output(0));
-    assert_eq!(out.nodes[7].input(1), out.nodes[2].output(0));
+    assert_eq!(out.nodes[8].input(0), out.nodes[6].output(0));
+    assert_eq!(out.nodes[9].input(1), out.nodes[3].output(0));
 
     // The graph output keeps its name and is the quantized value.
     assert_eq!(out.value(out.outputs[0]).name, "y");
-    assert_eq!(out.nodes[10].output(0), Some(out.outputs[0]));
-    assert_eq!(out.value(out.nodes[7].output(0).unwrap()).name, "y_float");
+    assert_eq!(out.nodes[12].output(0), Some(out.outputs[0]));
+    assert_eq!(out.value(out.nodes[9].output(0).unwrap()).name, "y_float");
     assert_eq!(out.inputs, g.inputs);
 }
 
 #[test]
-fn native_types_need_no_clip_where_they_fit() {
-    let (g, plan) = network(25);
-    assert_eq!(required_opset(QDQ, &plan), 25);
-    let out = lower(&g, &plan, &[weight()], &grids(), QDQ).unwrap();
-    let chain = ["QuantizeLinear", "DequantizeLinear"];
-    let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
-    want.extend(chain);
-    want.extend(["MatMul", "Add"]);
-    want.extend(chain);
+fn native_types_stand_where_runtimes_take_them() {
+    let (g, plan) = network(21);
+    assert_eq!(required_opset(QDQ, &plan), 21);
+    let out = lower(&g, &plan, &[weight()], &grids(), &[], QDQ).unwrap();
+    // 4 bits fill their type, 2 bits have none that is widely taken.
+    let mut want = vec!["DequantizeLinear", "MatMul", "Relu", "QuantizeLinear", "DequantizeLinear"];
+    want.extend(["MatMul", "Add", "QuantizeLinear", "Clip", "DequantizeLinear"]);
     assert_eq!(kinds(&out), want);
     assert_eq!(content(&out, "w_quantized").unwrap().dtype(), DType::U4);
     assert_eq!(content(&out, "w_quantized").unwrap().to_i64().unwrap(), [4, 2, 2, 4]);
-    assert_eq!(content(&out, "y_zero_point").unwrap().dtype(), DType::U2);
+    assert_eq!(content(&out, "r_zero_point").unwrap().dtype(), DType::U4);
+    assert_eq!(content(&out, "y_zero_point").unwrap().dtype(), DType::U8);
 }
 
 /// The grids of [`network`] with their zero points in the middle or at 0.
@@ -115,14 +116,17 @@ fn openvino_has_signed_weights_and_unsigned_activations() {
     let output = Output { target: Target::Openvino, ..QCDQ };
     assert_eq!(required_opset(output, &plan), 13);
     let (weight, sites) = symmetric();
-    let out = lower(&g, &plan, &[weight], &sites, output).unwrap();
-    let plain = lower(&g, &plan, &[symmetric().0], &sites, QCDQ).unwrap();
-    assert_eq!(kinds(&out), kinds(&plain));
+    let out = lower(&g, &plan, &[weight], &sites, &[], output).unwrap();
+    let chain = ["QuantizeLinear", "Clip", "DequantizeLinear"];
+    let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
+    want.extend(chain);
+    want.extend(["MatMul", "Add"]);
+    want.extend(chain);
+    assert_eq!(kinds(&out), want);
     assert_eq!(content(&out, "w_quantized").unwrap().data(), &Data::I8(vec![3, -4, 0, 0]));
     assert_eq!(content(&out, "w_zero_point").unwrap().data(), &Data::I8(vec![0, 0]));
-    for name in ["r_zero_point", "r_clip_max", "y_zero_point", "y_clip_max"] {
-        assert_eq!(content(&out, name), content(&plain, name), "{name}");
-        assert_eq!(content(&out, name).unwrap().dtype(), DType::U8);
+    for (name, integer) in [("r_zero_point", 0), ("r_clip_max", 15), ("y_zero_point", 2), ("y_clip_max", 3)] {
+        assert_eq!(content(&out, name).unwrap().data(), &Data::U8(vec![integer]), "{name}");
     }
 }
 
@@ -131,7 +135,7 @@ fn tensorrt_has_signed_integers_everywhere() {
     let (g, mut plan) = network(13);
     plan.sites[1].grid = spec(8);
     let sites = [Grid::per_tensor(4, 0.1, 8).unwrap(), Grid::per_tensor(8, 0.5, 128).unwrap()];
-    let out = lower(&g, &plan, &[symmetric().0], &sites, Output { target: Target::Tensorrt, ..QCDQ }).unwrap();
+    let out = lower(&g, &plan, &[symmetric().0], &sites, &[], Output { target: Target::Tensorrt, ..QCDQ }).unwrap();
     assert_eq!(kinds(&out).iter().filter(|k| **k == "Clip").count(), 1, "8 bits fill the type");
     for (name, want) in [
         ("w_quantized", vec![3, -4, 0, 0]),
@@ -150,7 +154,7 @@ fn qonnx_has_one_quantizer_a_reader_and_zero_points_0() {
     let (g, plan) = network(13);
     let output = Output { target: Target::Qonnx, ..QCDQ };
     let (weight, sites) = symmetric();
-    let out = lower(&g, &plan, std::slice::from_ref(&weight), &sites, output).unwrap();
+    let out = lower(&g, &plan, std::slice::from_ref(&weight), &sites, &[], output).unwrap();
     assert_eq!(kinds(&out), ["Quant", "MatMul", "Relu", "Quant", "Quant", "MatMul", "Add", "Quant"]);
     let quant = |node: usize| {
         let Op::Quant { signed, narrow: false, rounding: crate::graph::Rounding::HalfEven } = out.nodes[node].op else {
@@ -167,7 +171,7 @@ fn qonnx_has_one_quantizer_a_reader_and_zero_points_0() {
     assert_eq!(content(&out, "w_quantized").unwrap().as_f32().unwrap(), [0.75, -2.0, 0.0, 0.0]);
 
     let shifted = [sites[0].clone(), Grid::per_tensor(2, 0.5, 1).unwrap()];
-    let error = lower(&g, &plan, &[weight], &shifted, output).unwrap_err().to_string();
+    let error = lower(&g, &plan, &[weight], &shifted, &[], output).unwrap_err().to_string();
     assert!(error.contains("expected zero points 0 or 2, got [1]"), "{error}");
 }
 
@@ -177,8 +181,13 @@ fn a_site_on_the_input_and_names_already_taken() {
     g.add_value("x_scale", Fact::default());
     let x = g.inputs[0];
     plan.sites = vec![Site { name: "x".into(), value: x, readers: None, grid: spec(8) }];
-    let out = lower(&g, &plan, &[weight()], &[Grid::per_tensor(8, 0.1, 128).unwrap()], QCDQ).unwrap();
-    assert_eq!(kinds(&out)[..4], ["QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "MatMul"]);
+    let out = lower(&g, &plan, &[weight()], &[Grid::per_tensor(8, 0.1, 128).unwrap()], &[], QCDQ).unwrap();
+    assert_eq!(
+        kinds(&out)[..4],
+        ["QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "MatMul"],
+        "{:?}",
+        kinds(&out)
+    );
     assert!(content(&out, "x_scale_1").is_some());
 }
 
@@ -186,7 +195,7 @@ fn a_site_on_the_input_and_names_already_taken() {
 fn a_weight_with_other_readers_stays_beside_its_integers() {
     let (g, mut plan) = network(13);
     plan.layers[0].nodes = vec![NodeId(2)];
-    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
+    let out = lower(&g, &plan, &[weight()], &grids(), &[], QCDQ).unwrap();
     assert!(content(&out, "w").is_some() && content(&out, "w_quantized").is_some());
 }
 
@@ -199,7 +208,7 @@ fn biases_beside_few_bits_are_added_by_nodes_of_their_own() {
     // A site on the very output of the layer.
     plan.sites.push(Site { name: "m1".into(), value: g.nodes[0].output(0).unwrap(), readers: None, grid: spec(8) });
     let sites = [grids().to_vec(), vec![Grid::per_tensor(8, 0.1, 0).unwrap()]].concat();
-    let out = lower(&g, &plan, &[weight()], &sites, QCDQ).unwrap();
+    let out = lower(&g, &plan, &[weight()], &sites, &[], PLAIN).unwrap();
     assert_eq!(kinds(&out)[..6], ["DequantizeLinear", "Gemm", "Add", "QuantizeLinear", "DequantizeLinear", "Relu"]);
     assert_eq!(out.nodes[1].inputs.len(), 2);
     assert_eq!(out.nodes[3].input(0), out.nodes[2].output(0));
@@ -209,7 +218,7 @@ fn biases_beside_few_bits_are_added_by_nodes_of_their_own() {
 
     plan.layers[0].grid.bits = 8;
     let grid = Grid::per_channel(8, vec![0.25, 0.5], vec![0, 4], 1).unwrap();
-    let out = lower(&g, &plan, &[QuantizedWeight { grid, ..weight() }], &sites, QCDQ).unwrap();
+    let out = lower(&g, &plan, &[QuantizedWeight { grid, ..weight() }], &sites, &[], PLAIN).unwrap();
     assert_eq!(out.nodes[1].input(2), Some(b), "8 bits keep the bias where it is");
 }
 
@@ -219,21 +228,22 @@ fn subgraphs_keep_the_float() {
     let r = plan.sites[0].value;
     g.nodes[3].captures = vec![r];
     plan.sites[0].readers = None;
-    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
-    assert_eq!(out.nodes[7].captures, [r]);
-    assert_ne!(out.nodes[7].input(1), Some(r));
+    let out = lower(&g, &plan, &[weight()], &grids(), &[], QCDQ).unwrap();
+    let sum = out.nodes.iter().find(|n| n.op == Op::Binary(Binary::Add)).unwrap();
+    assert_eq!(sum.captures, [r]);
+    assert_ne!(sum.input(1), Some(r));
 }
 
 #[test]
 fn what_does_not_fit_together_is_refused() {
     let (g, plan) = network(13);
-    let run = |g: &Graph, plan: &Plan, w: &[QuantizedWeight], s: &[Grid]| lower(g, plan, w, s, QCDQ).is_err();
+    let run = |g: &Graph, plan: &Plan, w: &[QuantizedWeight], s: &[Grid]| lower(g, plan, w, s, &[], QCDQ).is_err();
     assert!(run(&g, &plan, &[], &grids()));
     assert!(run(&g, &plan, &[weight(), weight()], &grids()));
     assert!(run(&g, &plan, &[weight()], &grids()[..1]));
     assert!(run(&g, &plan, &[QuantizedWeight { integers: vec![8; 4], ..weight() }], &grids()));
     assert!(run(&g, &plan, &[QuantizedWeight { integers: vec![1; 3], ..weight() }], &grids()));
-    assert!(lower(&g, &plan, &[weight()], &grids(), QDQ).is_err());
+    assert!(lower(&g, &plan, &[weight()], &grids(), &[], QDQ).is_err());
     let mut twice = plan.clone();
     twice.sites[0] = twice.sites[1].clone();
     assert!(run(&g, &twice, &[weight()], &grids()));
@@ -251,7 +261,7 @@ fn operands_that_were_cut_are_quantized_again() {
     g.nodes[4].inputs = vec![Some(rolled), Some(w)];
     plan.layers[0].nodes[1] = NodeId(4);
     plan.sites[0].readers = Some(vec![(NodeId(2), 0)]);
-    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
+    let out = lower(&g, &plan, &[weight()], &grids(), &[], PLAIN).unwrap();
     let chain = ["QuantizeLinear", "Clip", "DequantizeLinear"];
     let mut want = vec!["DequantizeLinear", "MatMul", "Relu"];
     want.extend(chain);
@@ -268,13 +278,13 @@ fn operands_that_were_cut_are_quantized_again() {
     let other = twice.add_value("other", g.value(r).fact.clone());
     twice.nodes.insert(5, Node::new("other", Op::MatMul, &[rolled, w], &[other]));
     both.layers[0].nodes.insert(0, NodeId(5));
-    let out = lower(&twice, &both, &[weight()], &grids(), QCDQ).unwrap();
+    let out = lower(&twice, &both, &[weight()], &grids(), &[], PLAIN).unwrap();
     want.insert(12, "MatMul");
     assert_eq!(kinds(&out), want);
     assert_eq!([11, 12].map(|i| out.nodes[i].input(0)), [out.nodes[10].output(0); 2]);
 
     // A part that comes from elsewhere is on no one grid.
     g.nodes[3].inputs = vec![Some(b), Some(g.inputs[0])];
-    let out = lower(&g, &plan, &[weight()], &grids(), QCDQ).unwrap();
+    let out = lower(&g, &plan, &[weight()], &grids(), &[], PLAIN).unwrap();
     assert_eq!(kinds(&out)[8..10], ["MatMul", "Add"]);
 }

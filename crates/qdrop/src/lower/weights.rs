@@ -166,14 +166,7 @@ impl Form<'_> {
     }
 
     /// Integers made float by nodes on constants.
-    fn float(
-        &mut self,
-        name: &str,
-        integers: ValueId,
-        centered: bool,
-        grid: &Grid,
-        layer: &Layer,
-    ) -> Result<Made> {
+    fn float(&mut self, name: &str, integers: ValueId, centered: bool, grid: &Grid, layer: &Layer) -> Result<Made> {
         let along = broadcast(grid, &layer.shape);
         let mut nodes = Vec::new();
         let mut value = self.made(&mut nodes, name, Op::Cast { to: DType::F32 }, &[integers], DType::F32);
@@ -196,7 +189,8 @@ impl Form<'_> {
         let name = self.graph.value(layer.weight).name.clone();
         let shape = self.graph.value(y).fact.shape.clone();
         let found = self.graph.value(integers).fact.dtype.unwrap_or(DType::I8);
-        let found = self.graph.add_value(&format!("{}_integers", self.graph.value(y).name), Fact { dtype: Some(found), shape });
+        let found =
+            self.graph.add_value(&format!("{}_integers", self.graph.value(y).name), Fact { dtype: Some(found), shape });
         replace_weight(&mut self.graph, layer, id, integers)?;
         self.graph.nodes[id.0 as usize].outputs = vec![Some(found)];
         let mut nodes = Vec::new();

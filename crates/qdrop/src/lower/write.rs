@@ -53,7 +53,6 @@ impl Insertions {
         self.removed.insert(id);
     }
 
-
     /// The original `nodes` with the new ones in their places, each under a name of its own.
     pub(super) fn apply(self, nodes: Vec<Node>) -> Vec<Node> {
         let mut out = self.first;

@@ -139,7 +139,8 @@ fn model(graph: &Graph, store: Store) -> Result<ModelProto> {
                 .at(graph.describe(id)));
         }
         node.name = Some(ours.name.clone()).filter(|n| !n.is_empty());
-        node.input = ours.inputs.iter().map(name_of).collect();
+        node.input =
+            ours.inputs.iter().map(|v| v.filter(|&v| !left_out(graph, &ours.op, v))).map(|v| name_of(&v)).collect();
         node.output = ours.outputs.iter().map(name_of).collect();
         let integers = |name: &str| by_name.get(name).and_then(|&v| graph.constant(v)).and_then(|t| t.to_i64().ok());
         emit::fit(&mut node, graph.opset, integers).map_err(|e| e.at(graph.describe(id)))?;
@@ -244,6 +245,12 @@ fn names(graph: &Graph, nodes: &[NodeProto]) -> Vec<String> {
         *name = fresh;
     }
     names
+}
+
+/// Whether `operand` of `op` stands for nothing: older files give Resize an empty `scales` beside `sizes`, which newer opsets
+/// take for a second wish.
+fn left_out(graph: &Graph, op: &Op, operand: ValueId) -> bool {
+    matches!(op, Op::Resize(_)) && graph.constant(operand).is_some_and(|t| t.is_empty())
 }
 
 /// Imports an operator set that a new node needs.

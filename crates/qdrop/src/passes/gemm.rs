@@ -45,12 +45,7 @@ pub(super) fn unify(graph: &mut Graph, context: &Context) -> Result<bool> {
 }
 
 /// The node that alone reads `y` and adds a constant row to it, with that constant.
-fn bias_of(
-    graph: &Graph,
-    readers: &[(NodeId, usize)],
-    y: ValueId,
-    columns: usize,
-) -> Option<(NodeId, ValueId)> {
+fn bias_of(graph: &Graph, readers: &[(NodeId, usize)], y: ValueId, columns: usize) -> Option<(NodeId, ValueId)> {
     let [(add, 0 | 1)] = *readers else { return None };
     if graph.outputs.contains(&y) {
         return None;

@@ -8,8 +8,8 @@
 
 use super::layers::Layers;
 use super::view::{Role, View, rectifies};
-use super::{GridSpec, Placement, Recipe, Site};
-use crate::graph::{Binary, Interpolation, NodeId, Op, Reduction, Unary, ValueId};
+use super::{GridSpec, Layer, Placement, Recipe, Site};
+use crate::graph::{Binary, Graph, Interpolation, NodeId, Op, Reduction, Unary, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bits of these quantizers.
@@ -146,6 +146,34 @@ impl Search<'_> {
         }
         self.found.insert(value, None);
     }
+}
+
+/// Whether a sum of two products with 8-bit operands can leave 16 bits: 255·(|w0| + |w1|) beyond 32767, for the two largest
+/// integers of an output channel. Kernels of x86 processors without VNNI add pairs of products so, and clip them there
+/// (ONNX Runtime's documentation calls the remedy `reduce_range`).
+pub(super) fn may_saturate(graph: &Graph, layer: &Layer) -> bool {
+    let Some(values) = graph.constant(layer.weight).and_then(|t| t.to_f32().ok()) else { return false };
+    let (channels, inner) = match layer.axis {
+        Some(axis) => (layer.shape[axis], layer.shape[axis + 1..].iter().product::<usize>().max(1)),
+        None => (1, values.len().max(1)),
+    };
+    // Per channel: the least and the largest value, and the two largest distances from 0.
+    let mut seen = vec![([0f32; 2], [0f32; 2]); channels.max(1)];
+    for (i, &v) in values.iter().enumerate() {
+        let ([low, high], [first, second]) = &mut seen[i / inner % channels.max(1)];
+        (*low, *high) = (low.min(v), high.max(v));
+        if v.abs() > *first {
+            (*first, *second) = (v.abs(), *first);
+        } else {
+            *second = second.max(v.abs());
+        }
+    }
+    let levels = f64::from(2f32.powi(layer.grid.bits as i32));
+    seen.iter().any(|&([low, high], [first, second])| {
+        let width = if layer.grid.symmetric { 2.0 * first } else { high - low };
+        let step = f64::from(width) / (levels - f64::from(u8::from(!layer.grid.symmetric)));
+        step > 0.0 && 255.0 * (f64::from(first) + f64::from(second)) / step > 32767.0
+    })
 }
 
 /// Whether elements of the result are averages of an operand's, and so on no grid.

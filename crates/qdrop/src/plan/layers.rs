@@ -108,8 +108,10 @@ impl Layers {
             let axes: BTreeSet<Option<usize>> =
                 nodes.iter().map(|&id| channel_axis(&view.graph.node(id).op, &shape)).collect();
             // Nodes that disagree on the output channels of a shared weight get one step for the whole tensor.
+            let stacked = shape.len() > 2 && nodes.iter().any(|&id| view.graph.node(id).op == Op::MatMul);
+            let stacked = stacked && recipe.output.target.one_step_for_stacks();
             let axis = match axes.into_iter().collect::<Vec<_>>()[..] {
-                [axis] if w.per_channel => axis,
+                [axis] if w.per_channel && !stacked => axis,
                 _ => None,
             };
             if tied(weight) {

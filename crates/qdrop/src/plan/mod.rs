@@ -144,6 +144,14 @@ pub(super) enum Reason {
     FloatWeight,
 }
 
+impl Layer {
+    /// Whether 8-bit kernels of x86 processors without VNNI may clip sums of two products of this layer, whose weight
+    /// `graph` holds: `docs/deploy.md` says what to do about it.
+    pub fn may_saturate(&self, graph: &Graph) -> bool {
+        integer::may_saturate(graph, self)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -51,6 +51,11 @@ impl Target {
         self != Target::Ort
     }
 
+    /// Whether a stack of matrices has one step: OpenVINO (2026.4) is silently wrong about a step per channel there.
+    pub(super) fn one_step_for_stacks(self) -> bool {
+        matches!(self, Target::Openvino | Target::Tensorrt)
+    }
+
     /// Where activations have their zero point.
     pub(super) fn zero(self) -> Zero {
         match self {

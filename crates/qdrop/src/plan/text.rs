@@ -23,8 +23,8 @@ const KEYS: &[Key] = &[
     (
         "activations",
         "placement",
-        "",
-        "producer: on what a layer produces, residual sums once (the paper's);\nconsumer: on each activation operand of Conv, Gemm, MatMul and Add, as integer runtimes want it",
+        "\"integer\"",
+        "producer: on what a layer produces, residual sums once (the paper's);\ninteger: as producer, and in 8 bits wherever the integer kernels of ONNX Runtime need a quantizer beside those\n(weights of 8 bits are then symmetric);\nconsumer: on each activation operand of Conv, Gemm, MatMul and Add;\ndefault integer for target ort, producer for the others and with preset paper",
     ),
     (
         "activations",

@@ -3,8 +3,8 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// Smallest step a fitted grid may have.
-pub const STEP_FLOOR: f32 = 1e-8;
+/// Step of a grid that is fitted to zeros alone.
+pub const STEP_OF_ZEROS: f32 = 1e-8;
 
 /// A uniform quantization grid, for a whole tensor (`axis` none, one entry) or per channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,8 +2,11 @@
 
 use super::Grid;
 
-/// Smallest step during learning: after each update a step is max(|s|, this).
-pub const LEARNED_STEP_FLOOR: f32 = f32::EPSILON;
+/// Smallest step during learning of one that was `first` before: after each update a step is max(|s|, this). It is the
+/// published constant, less where steps were that small from the start.
+pub fn step_floor(first: f32) -> f32 {
+    f32::EPSILON * first.min(1.0)
+}
 
 /// Gradients of [`forward`].
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@
 //! alone; tangents at a few points bound it from below, and only candidates that the bound does not rule out are
 //! evaluated. The result is that of the full scan.
 
-use super::{Grid, Observation, STEP_FLOOR, qmax_of};
+use super::{Grid, Observation, STEP_OF_ZEROS, qmax_of};
 use crate::error::{Error, Kind, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -114,11 +114,16 @@ fn entry_for((low, high): (f64, f64), qmax: i32, symmetric: bool) -> (f32, i32) 
     let (low, high) = (low.min(0.0), high.max(0.0));
     if symmetric {
         let step = (high.max(-low) / (f64::from(qmax) / 2.0)) as f32;
-        return (step.max(STEP_FLOOR), (qmax + 1) / 2);
+        return (positive(step), (qmax + 1) / 2);
     }
-    let step = (((high - low) / f64::from(qmax)) as f32).max(STEP_FLOOR);
+    let step = positive(((high - low) / f64::from(qmax)) as f32);
     // An infinite quotient saturates in the conversion.
     (step, (-(low as f32 / step).round_ties_even() as i32).clamp(0, qmax))
+}
+
+/// `step` as a step that floats hold with all their digits, however small the values are that it is for.
+fn positive(step: f32) -> f32 {
+    if step > 0.0 { step.max(f32::MIN_POSITIVE) } else { STEP_OF_ZEROS }
 }
 
 fn percentile(seen: &Observation, p: f64) -> Result<(f64, f64)> {
@@ -241,7 +246,7 @@ impl Side {
     }
 }
 
-/// The best range, in units of the values; `None` when every step would be below the floor.
+/// The best range, in units of the values; `None` where all are 0.
 fn search(seen: &Observation, range: (f64, f64), sign: Sign, qmax: i32, symmetric: bool) -> Option<(f64, f64)> {
     let (low, high) = (range.0.min(0.0), range.1.max(0.0));
     let one_sided = symmetric || sign != Sign::Both;
@@ -268,9 +273,6 @@ fn search(seen: &Observation, range: (f64, f64), sign: Sign, qmax: i32, symmetri
     let mut bounds = Vec::new();
     for i in (1..=RANGES).rev() {
         let step = step_of(i);
-        if f64::from(step) / unit < f64::from(STEP_FLOOR) {
-            break;
-        }
         let clips = |zero: i32| (zero as f32 * step, (qmax - zero) as f32 * step);
         bounds.clear();
         bounds.extend(zero_points.clone().map(|zero| {

@@ -133,7 +133,7 @@ fn weights_are_fitted_per_channel_with_one_sidedness_of_the_whole() {
     let mut noise = Noise(5);
     let w: Vec<f32> = (0..6 * 4 * 3).map(|i| noise.normal() * if i / 3 % 4 == 1 { 0.0 } else { 1.0 }).collect();
     let grid = fit_weight(&w, &[6, 4, 3], Some(1), &spec(4, false)).unwrap();
-    assert_eq!((grid.scale.len(), grid.axis, grid.scale[1], grid.zero_point[1]), (4, Some(1), STEP_FLOOR, 0));
+    assert_eq!((grid.scale.len(), grid.axis, grid.scale[1], grid.zero_point[1]), (4, Some(1), STEP_OF_ZEROS, 0));
     let channel: Vec<f32> = (0..6).flat_map(|i| w[i * 12 + 6..i * 12 + 9].to_vec()).collect();
     assert_eq!(grid.scale[2], fit(&observed(&channel), &spec(4, false)).unwrap().scale[0]);
     assert_eq!(fit_weight(&w, &[72], None, &spec(4, false)).unwrap().scale.len(), 1);

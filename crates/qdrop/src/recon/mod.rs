@@ -7,7 +7,7 @@ pub use crate::engine::train::{Bias, Draws, Problem, RandomDraws, Weight};
 
 use crate::engine::train::{Losses, Step, Trainer};
 use crate::error::{Error, Kind, Result};
-use crate::quant::lsq::LEARNED_STEP_FLOOR;
+use crate::quant::lsq::step_floor;
 use crate::quant::{Grid, QuantizedWeight, rounding};
 use serde::{Deserialize, Serialize};
 
@@ -110,8 +110,8 @@ pub fn solve(
         }
     }
     let mut grids = trainer.grids();
-    for scale in grids.iter_mut().flat_map(|g| &mut g.scale) {
-        *scale = scale.abs().max(LEARNED_STEP_FLOOR);
+    for (grid, first) in grids.iter_mut().zip(&problem.grids) {
+        grid.scale[0] = grid.scale[0].abs().max(step_floor(first.scale[0]));
     }
     let alpha = trainer.alpha();
     let harden = |(w, a): (&Weight, &Vec<f32>)| rounding::harden(w.layer, &w.float, a, &w.shape, &w.grid);

@@ -8,7 +8,7 @@ use super::{Frames, check};
 use crate::engine::train::{Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer, loss_rest};
 use crate::error::{Error, Result};
 use crate::quant::Grid;
-use crate::quant::lsq::{LEARNED_STEP_FLOOR, gradient_factor};
+use crate::quant::lsq::{gradient_factor, step_floor};
 use rayon::prelude::*;
 use std::time::Instant;
 
@@ -169,7 +169,8 @@ impl<'a> CpuTrainer<'a> {
             *m += (g - *m) * 0.1;
             *v = *v * 0.999 + g * g * 0.001;
             let change = step.scale_lr * self.problem.scale_rates[i] / c1 * *m / ((*v / c2).sqrt() + 1e-8);
-            grid.scale[0] = ((f64::from(grid.scale[0]) - change) as f32).abs().max(LEARNED_STEP_FLOOR);
+            let floor = step_floor(self.problem.grids[i].scale[0]);
+            grid.scale[0] = ((f64::from(grid.scale[0]) - change) as f32).abs().max(floor);
         }
     }
 }

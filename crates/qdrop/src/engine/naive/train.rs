@@ -4,7 +4,7 @@ use super::{Settings, forward};
 use crate::engine::ops::Real;
 use crate::engine::train::{Adam, Draws, Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer, loss_rest};
 use crate::error::Result;
-use crate::quant::lsq::{LEARNED_STEP_FLOOR, gradient_factor};
+use crate::quant::lsq::{gradient_factor, step_floor};
 use crate::quant::{Grid, rounding};
 use std::marker::PhantomData;
 
@@ -138,7 +138,7 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
                 let g = (by_scale[i] * factor) as f32;
                 let lr = step.scale_lr * self.problem.scale_rates[i];
                 let change: f32 = self.scale_adam[i].changes(&[g], lr, step.iteration).sum();
-                grid.scale[0] = (grid.scale[0] - change).abs().max(LEARNED_STEP_FLOOR);
+                grid.scale[0] = (grid.scale[0] - change).abs().max(step_floor(self.problem.grids[i].scale[0]));
             }
         }
         Ok(Losses { reconstruction, total })
