@@ -59,7 +59,7 @@ pub fn enough(samples: usize, recipe: &Recipe, path: &Path) -> Result<()> {
 }
 
 /// Whether both paths are the same, or lead to one existing file, through links too.
-fn same_file(a: &Path, b: &Path) -> bool {
+pub fn same_file(a: &Path, b: &Path) -> bool {
     if a == b {
         return true;
     }

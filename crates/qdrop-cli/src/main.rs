@@ -8,6 +8,7 @@ mod demo;
 mod help;
 mod out;
 mod progress;
+mod quality;
 #[cfg(test)]
 mod reference;
 mod reports;

@@ -74,6 +74,21 @@ pub fn draw(tables: &[Table]) -> String {
     text
 }
 
+/// `text` in lines of at most `width` characters, but for words that are longer.
+pub fn wrapped(text: &str, width: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= width) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.into()),
+        }
+    }
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +103,13 @@ mod tests {
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(file(&dir.path().join("none/r.html"), "").is_err());
+    }
+
+    #[test]
+    fn text_is_wrapped_between_words() {
+        assert_eq!(wrapped("one two three", 7), "one two\nthree");
+        assert_eq!(wrapped("a longer_than_all b", 8), "a\nlonger_than_all\nb");
+        assert_eq!(wrapped("", 8), "");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use qdrop::data::{self, InputSpec, Prepare, Samples, Subset, Text};
 use qdrop::graph::{Dim, Graph};
 use qdrop::pipeline;
-use qdrop::plan::Recipe;
+use qdrop::plan::{Recipe, Task};
 use qdrop::tensor::DType;
 use qdrop::{Error, Result};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A sample set from the outside world.
@@ -24,6 +25,58 @@ pub fn open(path: &Path, recipe: &Recipe, model: &Path, graph: &Graph, limit: Op
     }
     let fitted = data::fit(found, &inputs(graph)).map_err(|e| e.at(path.display()))?;
     pipeline::spread(fitted, limit)
+}
+
+/// Samples to calibrate on, chosen from a set.
+pub struct Calibration {
+    set: Source,
+    /// Indices of those that are used.
+    used: Vec<usize>,
+    /// Of a set of texts, those that are not.
+    others: Option<Subset<Source>>,
+}
+
+/// Opens `path` as [`open`] does and chooses those samples that `recipe` wants.
+pub fn calibration(path: &Path, recipe: &Recipe, model: &Path, graph: &Graph) -> Result<Calibration> {
+    let limit = recipe.input.samples;
+    let Some(task) = recipe.input.task else {
+        let set = open(path, recipe, model, graph, None)?;
+        let used = data::spread(set.len(), limit).collect();
+        return Ok(Calibration { set, used, others: None });
+    };
+    // How long samples are follows from the texts that are used.
+    let set = open(path, recipe, model, graph, limit)?;
+    // A question of SQuAD is several windows.
+    let used: Vec<usize> = data::spread(set.len(), limit).collect();
+    let others = match (limit, set.is_empty() || task == Task::Squad) {
+        (Some(limit), false) => {
+            let mut recipe = recipe.clone();
+            recipe.input.max_length = shapes(&set)?.first().and_then(|s| s.first().copied());
+            let all = open(path, &recipe, model, graph, None)?;
+            let chosen: BTreeSet<usize> = data::spread(all.len(), Some(limit)).collect();
+            let others = (0..all.len()).filter(|i| !chosen.contains(i)).collect();
+            Some(Subset::new(all, others)?)
+        }
+        _ => None,
+    };
+    Ok(Calibration { set, used, others })
+}
+
+impl Calibration {
+    /// The samples that are used.
+    pub fn used(&self) -> Result<Subset<&Source>> {
+        Subset::new(&self.set, self.used.clone())
+    }
+
+    /// The samples of the set that are not used.
+    pub fn left_out(&self) -> Result<Box<dyn Samples + '_>> {
+        if let Some(others) = &self.others {
+            return Ok(Box::new(others));
+        }
+        let used: BTreeSet<usize> = self.used.iter().copied().collect();
+        let others = (0..self.set.len()).filter(|i| !used.contains(i)).collect();
+        Ok(Box::new(Subset::new(&self.set, others)?))
+    }
 }
 
 /// Values recorded in the `.npz` file at `path`, at most `limit` samples of them, chosen like those of [`open`].

@@ -7,7 +7,7 @@ use crate::{Outcome, out, progress, samples};
 use qdrop::data::Samples;
 use qdrop::pipeline;
 use qdrop::plan::{MethodName, Recipe};
-use qdrop::report::{Accuracy, Event, Score, Table, bytes, duration};
+use qdrop::report::{Accuracy, Event, Score, Source, Table, bytes, duration};
 use qdrop::{Error, Result};
 use serde::Serialize;
 use std::time::Instant;
@@ -101,6 +101,8 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
                 nearest = Some(score(top1));
             }
             let mut report = quantized.report;
+            let sources = [(Source::Evaluation, &test as &dyn Samples)];
+            report.quality = Some(pipeline::quality(&graph, &written, &recipe, &report, &sources, sink)?);
             report.accuracy =
                 Some(Accuracy { float: score(float.top1), nearest: nearest.clone(), result: score(top1) });
             (report.model, report.output) = (model.display().to_string(), Some(file.clone()));

@@ -1,13 +1,14 @@
 //! `qdrop quantize`: the main job.
 
 use crate::args::{Print, Quantize};
+use crate::quality::{self, Sets};
 use crate::reports::Place;
 use crate::{Outcome, bits, checks, out, progress, samples, wish};
 use qdrop::data::Samples;
 use qdrop::graph::Graph;
 use qdrop::pipeline::{self, Checked, WorkDir};
 use qdrop::plan::Recipe;
-use qdrop::report::{Accuracy, MixedReport, Report, Stage, timed};
+use qdrop::report::{Accuracy, MixedReport, Report, Sink, Stage, timed};
 use qdrop::{Error, Result};
 use std::path::Path;
 
@@ -49,12 +50,10 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
             timed(sink, Stage::Plan, None, |_| refuse(&read, &recipe).map_err(|e| e.at(args.model.display())))?;
         timings.push(t);
     }
-    let limit = recipe.input.samples;
-    let (calib, t) =
-        timed(sink, Stage::Load, None, |_| samples::open(&args.calib, &recipe, &args.model, &read, limit))?;
+    let (calibration, t) =
+        timed(sink, Stage::Load, None, |_| samples::calibration(&args.calib, &recipe, &args.model, &read))?;
     timings.push(t);
-    // A question of SQuAD is several windows.
-    let calib = pipeline::spread(calib, limit)?;
+    let calib = calibration.used()?;
     checks::enough(calib.len(), &recipe, &args.calib)?;
     let shapes = samples::shapes(&calib)?;
     let (graph, t) = timed(sink, Stage::Simplify, None, |_| pipeline::prepare(&read, Some(&shapes)))?;
@@ -76,6 +75,10 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     };
 
     let checked = Checked::new(&graph, &shapes, &calib)?;
+    // Samples to evaluate on are of another set only where they lie elsewhere.
+    let elsewhere = args.eval.as_ref().is_some_and(|path| !checks::same_file(path, &args.calib));
+    let others = eval.as_ref().filter(|_| elsewhere).map(|eval| eval as &dyn Samples);
+    let sets = Sets::new(&recipe, &calibration, &checked, others)?;
     let dir = args.work_dir.clone().unwrap_or_else(|| checks::default_work(&output));
     let work = if recipe.resolved().learns { Some(WorkDir::open(&dir)?) } else { None };
     let done = match pipeline::quantize(&graph, &recipe, &checked, work.as_ref(), sink) {
@@ -94,26 +97,25 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     }
     timings.append(&mut report.timings);
     timings.push(t);
-    if let Some(mixed) = &mut report.mixed {
-        let (error, t) = timed(sink, Stage::Compare, None, |sink| {
-            // What is measured is what was written.
-            let written = pipeline::prepare(&pipeline::load(&output)?, Some(&shapes))?;
-            pipeline::output_error(&graph, &written, &recipe, &checked, sink)
-        })?;
-        mixed.reached_error = Some(error);
-        timings.push(t);
-    }
+    // What is measured is what was written.
+    let written = pipeline::prepare(&pipeline::load(&output)?, Some(&shapes))?;
+    let ((), t) = timed(sink, Stage::Compare, None, |sink| -> Result<()> {
+        if let Some(mixed) = &mut report.mixed {
+            mixed.reached_error = Some(pipeline::output_error(&graph, &written, &recipe, &checked, sink)?);
+        }
+        sets.measure(&graph, &written, &recipe, &mut report, sink)
+    })?;
+    timings.push(t);
     if let Some(eval) = &eval {
         let (task, threads) = (recipe.input.task, recipe.method.threads);
         let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
-            // What is measured is what was written.
-            let written = pipeline::prepare(&pipeline::load(&output)?, Some(&shapes))?;
             Ok(Accuracy {
                 float: pipeline::measure(&graph, eval, task, threads, sink)?,
                 nearest: Some(pipeline::measure(&done.nearest, eval, task, threads, sink)?),
                 result: pipeline::measure(&written, eval, task, threads, sink)?,
             })
         })?;
+        report.near_chance = pipeline::near_chance(&graph, eval, &recipe, &accuracy.0.float)?;
         report.accuracy = Some(accuracy.0);
         timings.push(accuracy.1);
     }
@@ -128,7 +130,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     report.skipped = calib.skipped() + eval.as_ref().map_or(0, Samples::skipped);
     report.command = crate::reports::command_line();
     place.iter().try_for_each(|p| p.write(&report))?;
-    print(&report, place.as_ref(), args.format)?;
+    print(&report, place.as_ref(), args.format, sink)?;
     Ok(Outcome::Done)
 }
 
@@ -155,7 +157,8 @@ fn refuse(read: &Graph, recipe: &Recipe) -> Result<()> {
     pipeline::plan(&pipeline::prepare(read, None)?, recipe, None).map(drop)
 }
 
-fn print(report: &Report, place: Option<&Place>, format: Print) -> Result<()> {
+fn print(report: &Report, place: Option<&Place>, format: Print, sink: &mut dyn Sink) -> Result<()> {
+    let remarks = quality::remarks(report, format, sink);
     match format {
         Print::Json => out::json(report),
         Print::Text => {
@@ -165,6 +168,7 @@ fn print(report: &Report, place: Option<&Place>, format: Print) -> Result<()> {
             if report.skipped > 0 {
                 text.push_str(&format!("\n{} samples left out because they could not be read\n", report.skipped));
             }
+            text.push_str(&remarks);
             out::print(&text)
         }
     }

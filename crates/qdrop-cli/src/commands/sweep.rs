@@ -1,6 +1,7 @@
 //! `qdrop sweep`: every run of a grid, one after the other or one alone, and all of them side by side.
 
 use crate::args::{Print, Sweep as Args};
+use crate::quality::Sets;
 use crate::{Outcome, checks, out, progress, samples};
 use qdrop::data::Samples;
 use qdrop::graph::Graph;
@@ -177,8 +178,8 @@ fn perform(
 ) -> Result<Trial> {
     let recipe = &run.recipe;
     let read = pipeline::load(&run.model)?;
-    let calib = samples::open(&run.calib, recipe, &run.model, &read, recipe.input.samples)?;
-    let calib = pipeline::spread(calib, recipe.input.samples)?;
+    let calibration = samples::calibration(&run.calib, recipe, &run.model, &read)?;
+    let calib = calibration.used()?;
     checks::enough(calib.len(), recipe, &run.calib)?;
     let shapes = samples::shapes(&calib)?;
     let graph = pipeline::prepare(&read, Some(&shapes))?;
@@ -193,6 +194,8 @@ fn perform(
     found.insert(measured, float.clone());
 
     let checked = Checked::new(&graph, &shapes, &calib)?;
+    let others = (!checks::same_file(&run.eval, &run.calib)).then_some(&eval as &dyn Samples);
+    let sets = Sets::new(recipe, &calibration, &checked, others)?;
     let start = Instant::now();
     let work = match recipe.resolved().learns {
         true => Some(WorkDir::open(&place.of(&run.name, "work"))?),
@@ -204,8 +207,12 @@ fn perform(
     work.map_or(Ok(()), WorkDir::remove)?;
     let seconds = start.elapsed().as_secs_f64();
     // What is measured is what was written.
-    let result = written(&output, &shapes).and_then(|graph| pipeline::measure(&graph, &eval, task, threads, sink));
     let mut report = done.report;
+    report.near_chance = pipeline::near_chance(&graph, &eval, recipe, &float)?;
+    let result = written(&output, &shapes).and_then(|written| {
+        sets.measure(&graph, &written, recipe, &mut report, sink)?;
+        pipeline::measure(&written, &eval, task, threads, sink)
+    });
     report.model = run.model.display().to_string();
     report.command = crate::reports::command_line();
     report.bytes_before = Some(pipeline::model_bytes(&run.model)?);

@@ -257,7 +257,7 @@ fn messages_that_are_quoted_are_in_the_source() {
     let mut quoted = 0;
     for page in pages() {
         let fenced = page.fences.iter().filter(|f| f.language == "text").flat_map(|f| &f.lines);
-        let starts = ["error: ", "hint: ", "note: "];
+        let starts = ["error: ", "hint: ", "note: ", "warning: "];
         let fenced = fenced.filter_map(|(at, l)| Some((at, starts.iter().find_map(|s| l.strip_prefix(s))?)));
         // Tables of messages say so in the header.
         let mut listed = Vec::new();

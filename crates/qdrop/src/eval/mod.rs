@@ -27,10 +27,12 @@
 //! # Ok::<(), qdrop::Error>(())
 //! ```
 
+mod chance;
 mod classify;
 mod compare;
 pub mod language;
 pub mod squad;
 
+pub use chance::Chance;
 pub use classify::{Classification, Metrics};
 pub use compare::{Comparison, Difference};

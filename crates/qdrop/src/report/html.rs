@@ -54,6 +54,10 @@ impl Report {
         };
         let learns = self.method != MethodName::Rtn;
         html! {
+            div class="verdict" {
+                @for line in self.verdict() { p { (line) } }
+                @for remark in self.remarks() { p { b { (remark.kind()) ": " } (marked(&remark.text)) "." } }
+            }
             p {
                 @if let Some(file) = &self.output { b { (file) } " from " b { (self.model) } ": " }
                 @if self.mixed.is_some() { "bits " b { "chosen layer by layer" } }
@@ -92,7 +96,9 @@ impl Report {
                 @if let Some(moved) = self.moved() {
                     (tile("rounding", share(moved), "of learned weights not to nearest".into()))
                 }
-                @if let Some(unit) = self.units.iter().rfind(|u| u.snr_after.is_some()) {
+                @if let Some(q) = &self.quality {
+                    (tile("outputs", decibels(q.snr_db), format!("signal to noise on {} samples", q.samples)))
+                } @else if let Some(unit) = self.units.iter().rfind(|u| u.snr_after.is_some()) {
                     @let note = match unit.unit {
                         Some(_) => format!("signal to noise of {}", unit.name),
                         None => "signal to noise of the network".into(),
@@ -474,6 +480,12 @@ fn order(snr: Option<f64>) -> f64 {
 /// With the share of the energy that is noise as a bar.
 fn decibels_bar(snr: Option<f64>) -> Markup {
     bar(&decibels(snr), snr.map_or(0.0, |x| 10f64.powf(-x / 10.0)))
+}
+
+/// `text` with what stands between backticks as code.
+fn marked(text: &str) -> Markup {
+    let parts = text.split('`').enumerate();
+    html! { @for (i, part) in parts { @if i % 2 == 0 { (part) } @else { code { (part) } } } }
 }
 
 fn percent(value: f64) -> String {

@@ -8,10 +8,13 @@ mod detail;
 mod drawings;
 mod html;
 pub mod page;
+mod quality;
 mod table;
 mod trials;
 
 pub use detail::{Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, SiteGrid, SiteReport};
+pub(crate) use quality::added;
+pub use quality::{Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality, Remark, Source};
 pub use table::{Table, bytes, chosen_bits, count, duration, figure, metric};
 pub use trials::Trial;
 
@@ -338,6 +341,12 @@ pub struct Report {
     pub bytes_after: Option<u64>,
     /// Accuracy, when labelled samples were given.
     pub accuracy: Option<Accuracy>,
+    /// That the float network's labels are hardly better than guessed, where they are.
+    #[serde(default)]
+    pub near_chance: Option<NearChance>,
+    /// How close the written file comes to the float network, where that was measured.
+    #[serde(default)]
+    pub quality: Option<Quality>,
     /// Time that the run was estimated to take before it began, in seconds; short runs are not.
     pub estimate: Option<f64>,
     /// Time per stage, in the order of the run.
@@ -375,6 +384,8 @@ impl Report {
             bytes_before: None,
             bytes_after: None,
             accuracy: None,
+            near_chance: None,
+            quality: None,
             estimate: None,
             timings: Vec::new(),
             skipped: 0,

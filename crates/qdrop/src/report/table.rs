@@ -158,7 +158,7 @@ pub fn chosen_bits(chosen: &Chosen, reached: Option<f64>) -> Table {
 }
 
 impl Report {
-    /// The report as tables: units, bits chosen, file sizes, accuracy (where measured), times.
+    /// The report as tables: units, bits chosen, file sizes, accuracy and quality (where measured), times.
     pub fn tables(&self) -> Vec<Table> {
         let mut tables = Vec::new();
         if !self.units.is_empty() {
@@ -194,6 +194,7 @@ impl Report {
             }
             tables.push(t);
         }
+        tables.extend(self.quality_table());
         if !self.timings.is_empty() {
             let mut t = Table::new("Time", "stage|>time");
             for timing in &self.timings {
