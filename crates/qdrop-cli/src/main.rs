@@ -12,6 +12,7 @@ mod quality;
 #[cfg(test)]
 mod reference;
 mod reports;
+mod runtime;
 mod samples;
 mod wish;
 

@@ -56,6 +56,29 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
     found
 }
 
+/// The shared library of ONNX Runtime: the one that `ORT_DYLIB_PATH` names, else that of the package in the environment of
+/// the interpreter that `QDROP_PYTHON` names.
+///
+/// # Panics
+/// Where it is missing but `QDROP_REQUIRE_PYTHON` demands an interpreter.
+pub fn onnxruntime() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty()) {
+        return Some(named.into());
+    }
+    let code = "import glob, importlib.util, os
+spec = importlib.util.find_spec('onnxruntime')
+folder = os.path.join(os.path.dirname(spec.origin), 'capi') if spec else '.'
+names = ['libonnxruntime.so*', 'libonnxruntime.*dylib', 'onnxruntime.dll']
+print(*[p for n in names for p in glob.glob(os.path.join(folder, n))][:1], end='')";
+    let out = std::process::Command::new(python()?).args(["-c", code]).output();
+    let path = out.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
+    if path.is_empty() {
+        missing("QDROP_REQUIRE_PYTHON", "the environment of QDROP_PYTHON has no shared library of onnxruntime");
+        return None;
+    }
+    Some(path.into())
+}
+
 /// The browser that `QDROP_BROWSER` names, else a Chromium among the programs of this machine.
 ///
 /// # Panics

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod quant;
 pub mod recon;
 pub mod report;
+pub mod runtime;
 pub mod tensor;
 
 pub use error::{Error, Kind, Result};

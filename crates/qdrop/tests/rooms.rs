@@ -21,6 +21,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("recon", &["engine", "plan", "quant", "tensor"]),
     ("lower", &["graph", "plan", "quant", "tensor"]),
     ("report", &["plan"]),
+    ("runtime", &["graph", "tensor"]),
     (
         "pipeline",
         &[
@@ -36,6 +37,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "quant",
             "recon",
             "report",
+            "runtime",
             "tensor",
         ],
     ),
@@ -43,6 +45,9 @@ const TABLE: &[(&str, &[&str])] = &[
 
 /// Crates that multiply matrices or address vector units; only `engine` may use them.
 const KERNEL_CRATES: &[&str] = &["gemm", "pulp"];
+
+/// Rooms that may hold `unsafe`: the engine, and the door to a C library.
+const UNSAFE: &[&str] = &["engine", "runtime"];
 
 /// Longest file, in lines.
 const LONGEST: usize = 600;
@@ -296,10 +301,10 @@ fn the_table_is_the_one_in_the_architecture() {
 }
 
 #[test]
-fn unsafe_and_matrix_libraries_stay_in_the_engine() {
+fn unsafe_and_matrix_libraries_stay_in_their_rooms() {
     let mut broken = Vec::new();
     for source in sources().iter().filter(|s| s.room != "engine") {
-        if has_word(&source.code, "unsafe") {
+        if !UNSAFE.contains(&source.room.as_str()) && has_word(&source.code, "unsafe") {
             broken.push(format!("{}: unsafe", source.path.display()));
         }
         for name in KERNEL_CRATES {
@@ -310,7 +315,7 @@ fn unsafe_and_matrix_libraries_stay_in_the_engine() {
             }
         }
     }
-    none("only `engine` may do this", broken);
+    none("other rooms do this", broken);
 }
 
 #[test]

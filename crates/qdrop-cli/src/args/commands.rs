@@ -1,7 +1,7 @@
 //! What each command takes, with the examples of its help.
 
 use super::Print;
-use super::options::{Bits, Input, Run, Shape, Sort, Wish};
+use super::options::{Bits, InRuntime, Input, Run, Shape, Sort, Wish};
 use super::values::{percent, threshold};
 use clap::Args;
 use std::path::PathBuf;
@@ -57,9 +57,13 @@ Examples:
   qdrop quantize model.onnx --calib images/ --input imagenet --target tensorrt -w 8 -a 8
   qdrop quantize mobilenetv2.onnx --calib calib.csv --input imagenet --target-size w4 -a 8 \\
       --save-recipe bits.toml
+  qdrop quantize resnet20.onnx --calib calib/ --input imagenet-norm -w 8 -a 8 --eval test/ \\
+      --runtime ort
 
 With a target of size or bit operations bits are chosen layer by layer, by what they do to the network's outputs; \
 `qdrop sensitivity` shows that.
+
+With --runtime accuracy is measured in that runtime, and the latency of the float network and of the written file beside it.
 
 Samples: a folder of images (flat, or one sub-folder per class), a CSV with lines file,label, or arrays in a \
 .npy, .npz or .safetensors file, used as they are; with --task the task's .tsv, .csv or .jsonl file, SQuAD's .json. \
@@ -88,6 +92,8 @@ pub struct Quantize {
     /// Write no report
     #[arg(long)]
     pub no_report: bool,
+    #[command(flatten)]
+    pub runtime: InRuntime,
     #[command(flatten)]
     pub bits: Bits,
     #[command(flatten)]
@@ -212,6 +218,7 @@ Examples:
   qdrop eval resnet20.w2a4.onnx --data test/ --input imagenet-norm --format json
   qdrop eval mobilenetv2.w4a4.onnx --data eval.csv --input imagenet --min top1=70
   qdrop eval bert.onnx --task mrpc --data MRPC/dev.tsv --min accuracy=85 --min f1=90
+  qdrop eval resnet20.w2a4.onnx --data test/ --input imagenet-norm --runtime ort
 
 With --min the exit status is 1 where a metric is below. Metrics, all in per cent: top1 and top5; of tasks accuracy \
 (sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews (cola), pearson and spearman (stsb), exact_match and f1 (squad).")]
@@ -222,6 +229,8 @@ pub struct Eval {
     /// --task the task's file
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
+    #[command(flatten)]
+    pub runtime: InRuntime,
     #[command(flatten)]
     pub input: Input,
     #[command(flatten)]
@@ -242,17 +251,24 @@ pub struct Eval {
 #[command(after_help = "\
 Examples:
   qdrop compare model.onnx model.w4a4.onnx --data calib/ --input imagenet --samples 64
+  qdrop compare model.w4a4.onnx --data calib/ --input imagenet --samples 64 --runtime ort
 
 Values of the same name are compared, so both files should come from one export. An .npz file holds values that another \
-runtime computed for the same samples: arrays named after them, samples along the first axis.")]
+runtime computed for the same samples: arrays named after them, samples along the first axis.
+
+With --runtime the other network, or the one file that is given, runs in the runtime; the reference runs in qdrop's own \
+engine.")]
 pub struct Compare {
     /// The reference, usually the float network
     pub a: PathBuf,
-    /// The other network, or an .npz file with values of another runtime
-    pub b: PathBuf,
+    /// The other network, or an .npz file with values of another runtime; with --runtime the reference itself unless given
+    #[arg(required_unless_present = "runtime")]
+    pub b: Option<PathBuf>,
     /// Samples; labels are not needed
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
+    #[command(flatten)]
+    pub runtime: InRuntime,
     #[command(flatten)]
     pub input: Input,
     #[command(flatten)]
@@ -269,14 +285,18 @@ Examples:
   qdrop bench model.onnx
   qdrop bench model.onnx -w 2 -a 4 --batch 64 --threads 4
   qdrop bench model.onnx --shape 1,3,224,224
+  qdrop bench model.w4a4.onnx --runtime ort
 
-An iteration of every unit is measured on noise. GFLOP/s count a convolution's direct sums, however it is computed, \
+With --runtime it is the file that is measured, as it runs there: processor and wall-clock time of a run on noise, on one \
+thread and on all, or on --threads. Else an iteration of every unit is measured on noise. GFLOP/s count a convolution's direct sums, however it is computed, \
 over the whole iteration; the ceiling is one large matrix product on every thread.")]
 pub struct Bench {
-    /// The float ONNX file
+    /// The float ONNX file, or any with --runtime
     pub model: PathBuf,
     #[command(flatten)]
     pub shape: Shape,
+    #[command(flatten)]
+    pub runtime: InRuntime,
     #[command(flatten)]
     pub wish: Wish,
     /// How to print the result

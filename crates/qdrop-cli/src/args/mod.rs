@@ -18,6 +18,7 @@ Examples:
   qdrop quantize model.onnx --calib images/ --input imagenet -w 4 -a 4 -o model.w4a4.onnx
   qdrop eval model.w4a4.onnx --data test/ --input imagenet  measure the written file
   qdrop compare model.onnx model.w4a4.onnx --data images/ --input imagenet
+  qdrop bench model.w4a4.onnx --runtime ort         how fast ONNX Runtime runs it
 
 Results go to stdout, progress to stderr.
 Exit status: 0 done, 1 a stated threshold was missed, 2 error, 130 interrupted.";
@@ -48,9 +49,9 @@ pub enum Command {
     Sweep(Sweep),
     /// Measure a network's accuracy on labelled samples
     Eval(Eval),
-    /// Show how far the values of two networks, or of another runtime, lie apart
+    /// Show how far the values of two networks, or of a runtime, lie apart
     Compare(Compare),
-    /// Measure how fast this machine solves a network's units, without data
+    /// Measure how fast this machine solves a network's units, or runs a file in a runtime, without data
     Bench(Box<Bench>),
     /// Make the page of a report anew
     Report(Report),
@@ -100,6 +101,7 @@ mod tests {
                 ("threads", Some("Quantization").filter(|_| title("weights").is_some())),
                 ("min", None),
                 ("samples", Some("Quantization").filter(|_| title("weights").is_some())),
+                ("runtime", Some("Runtime")),
                 ("resize", Some("Images")),
                 ("task", Some("Text")),
                 ("weights", Some("Quantization")),
@@ -123,6 +125,9 @@ mod tests {
             "quantize m.onnx --calib c --target-size 1.5MiB --target-bitops w4a4 --sensitivity s.json --save-recipe r.toml",
             "quantize m.onnx --calib c --target-size w3 --keep-first-last",
             "quantize m.onnx --calib c --symmetric=weights --first-output-8bit=false --observer min-max -q",
+            "quantize m.onnx --calib c --eval t --runtime ort --runtime-library /opt/libonnxruntime.so -w 8",
+            "compare m.onnx --data c --runtime ort --samples 8",
+            "bench m.onnx --runtime ort --threads 1",
         ] {
             let words = std::iter::once("qdrop").chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));

@@ -30,6 +30,27 @@ pub struct Run {
     pub recipe: Option<PathBuf>,
 }
 
+/// A runtime to run files in.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Runtime")]
+pub struct InRuntime {
+    /// Run files in this runtime in place of qdrop's own engine: ONNX Runtime (ort), on the CPU, at its default
+    /// optimisation level
+    #[arg(long, value_enum)]
+    pub runtime: Option<RuntimeName>,
+    /// Shared library of the runtime [default: the environment variable ORT_DYLIB_PATH, else that of the Python package
+    /// onnxruntime in the environment in use]
+    #[arg(long, value_name = "FILE", requires = "runtime")]
+    pub runtime_library: Option<PathBuf>,
+}
+
+/// Runtimes that files can be run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RuntimeName {
+    /// ONNX Runtime
+    Ort,
+}
+
 /// Order of rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Sort {

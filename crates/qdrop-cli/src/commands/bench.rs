@@ -2,10 +2,12 @@
 
 use super::plan::without_batch;
 use crate::args::{self, Print};
-use crate::{Outcome, checks, out, progress, wish};
+use crate::{Outcome, checks, out, progress, runtime, wish};
 use qdrop::Result;
-use qdrop::pipeline::{self, Bench};
-use qdrop::report::{Stage, Table, bytes, timed};
+use qdrop::pipeline::{self, Bench, Deployed, Pace};
+use qdrop::report::{Sink, Stage, Table, bytes, figure, timed};
+use qdrop::runtime::Library;
+use serde::Serialize;
 
 /// Runs the command.
 pub fn run(args: &args::Bench, quiet: bool) -> Result<Outcome> {
@@ -13,6 +15,9 @@ pub fn run(args: &args::Bench, quiet: bool) -> Result<Outcome> {
     let mut recipe = wish::read(args.wish.recipe.as_deref())?;
     wish::apply(&mut recipe, &args.wish);
     recipe.validate()?;
+    if let Some(library) = runtime::library(&args.runtime)? {
+        return in_runtime(args, &library, progress::sink(quiet).as_mut());
+    }
     let read = pipeline::load(&args.model)?;
     let shapes = (!args.shape.shapes.is_empty()).then(|| without_batch(&args.shape.shapes));
     let at_model = |e: qdrop::Error| e.at(args.model.display());
@@ -24,6 +29,49 @@ pub fn run(args: &args::Bench, quiet: bool) -> Result<Outcome> {
     match args.format {
         Print::Json => out::json(&bench)?,
         Print::Text => out::print(&text(&bench))?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// How fast a file runs in a runtime; also its JSON.
+#[derive(Debug, Serialize)]
+struct View {
+    model: String,
+    runtime: runtime::View,
+    /// Shapes of the inputs, batch axis first.
+    shapes: Vec<Vec<usize>>,
+    paces: Vec<Pace>,
+}
+
+fn in_runtime(args: &args::Bench, library: &Library, sink: &mut dyn Sink) -> Result<Outcome> {
+    let threads = args.wish.threads.map_or_else(|| vec![1, 0], |n| vec![n]);
+    let given = (!args.shape.shapes.is_empty()).then_some(&args.shape.shapes[..]);
+    let mut shapes = Vec::new();
+    let (paces, _) = timed(sink, Stage::Bench, None, |sink| -> Result<Vec<Pace>> {
+        let mut paces = Vec::new();
+        for &threads in &threads {
+            let file = Deployed::open(library, &args.model, threads)?;
+            let inputs = file.noise(given)?;
+            shapes = inputs.iter().map(|t| t.shape().to_vec()).collect();
+            paces.append(&mut pipeline::pace(&[(&file, &inputs)], sink)?);
+        }
+        Ok(paces)
+    })?;
+    let view = View { model: args.model.display().to_string(), runtime: runtime::View::of(library), shapes, paces };
+    match args.format {
+        Print::Json => out::json(&view)?,
+        Print::Text => {
+            let shapes: Vec<String> = view.shapes.iter().map(|s| format!("{s:?}")).collect();
+            let title = format!("A run of {} in {} on {}", view.model, view.runtime.name, shapes.join(", "));
+            let columns = "threads|>runs|>processor ms, least|>median|>wall-clock ms, least|>median";
+            let mut table = Table::new(title, columns);
+            for p in &view.paces {
+                let threads = if p.threads == 0 { "all".to_string() } else { p.threads.to_string() };
+                let times = p.processor_ms.iter().chain(&p.wall_ms).map(|&t| figure(t));
+                table.row([threads, p.runs.to_string()].into_iter().chain(times));
+            }
+            out::print(&out::draw(&[table]))?;
+        }
     }
     Ok(Outcome::Done)
 }

@@ -1,10 +1,10 @@
 //! `qdrop compare`: distance between two networks, value by value.
 
 use crate::args::{Compare, Print};
-use crate::{Outcome, checks, out, progress, samples, wish};
+use crate::{Outcome, checks, out, progress, runtime, samples, wish};
 use qdrop::data::Samples;
 use qdrop::eval::Difference;
-use qdrop::pipeline::{self, Checked};
+use qdrop::pipeline::{self, Checked, Deployed, Divergence};
 use qdrop::report::{Table, figure};
 use qdrop::{Error, Result};
 use serde::Serialize;
@@ -17,41 +17,52 @@ const APART: f64 = 20.0;
 struct View {
     a: String,
     b: String,
+    /// The runtime that ran `b`, unless that was this program's own engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<runtime::View>,
     samples: usize,
     /// Name of the first value, in the order of computing, that differs at all.
     first_difference: Option<String>,
     /// Name of the first value whose signal to noise is below [`APART`].
     first_divergence: Option<String>,
     values: Vec<Difference>,
+    /// Outputs of the file as it is, in the runtime: handing out all values for `values` keeps it from fusing operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<Vec<Difference>>,
 }
 
 /// Runs the command.
 pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     checks::readable_file(&args.a)?;
-    checks::readable_file(&args.b)?;
+    let path_b = args.b.as_ref().unwrap_or(&args.a);
+    checks::readable_file(path_b)?;
     checks::exists(&args.data)?;
     let mut recipe = wish::read(args.run.recipe.as_deref())?;
     wish::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
+    let library = runtime::library(&args.runtime)?;
     let (limit, threads) = (args.run.samples, args.run.threads);
     let a = pipeline::load(&args.a)?;
     let data = samples::open(&args.data, &recipe, &args.a, &a, limit)?;
     let shapes = samples::shapes(&data)?;
     let a = pipeline::prepare(&a, Some(&shapes))?;
     let mut sink = progress::sink(quiet);
-    let recorded = args.b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
-    let values = if recorded {
-        let recorded = samples::recorded(&args.b, limit)?;
-        let checked = Checked::new(&a, &shapes, &data)?;
+    let recorded = path_b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+    let checked = Checked::new(&a, &shapes, &data)?;
+    let (values, outputs) = if let Some(library) = &library {
+        let b = Deployed::open(library, path_b, threads)?;
+        let Divergence { values, outputs } = pipeline::divergence(&a, &b, &checked, threads, sink.as_mut())?;
+        (values, Some(outputs))
+    } else if recorded {
+        let recorded = samples::recorded(path_b, limit)?;
         let found = pipeline::compare_recorded(&a, &recorded, &checked, threads, sink.as_mut());
-        found.map_err(|e| e.at(args.b.display()))?
+        (found.map_err(|e| e.at(path_b.display()))?, None)
     } else {
-        let b = pipeline::prepare(&pipeline::load(&args.b)?, Some(&shapes))?;
-        let checked = Checked::new(&a, &shapes, &data)?;
-        pipeline::compare(&a, &b, &checked, threads, sink.as_mut())?
+        let b = pipeline::prepare(&pipeline::load(path_b)?, Some(&shapes))?;
+        (pipeline::compare(&a, &b, &checked, threads, sink.as_mut())?, None)
     };
-    if values.is_empty() {
-        let message = format!("`{}` and `{}` share no computed value", args.a.display(), args.b.display());
+    if values.is_empty() && outputs.as_ref().is_none_or(Vec::is_empty) {
+        let message = format!("`{}` and `{}` share no computed value", args.a.display(), path_b.display());
         let hint =
             if recorded { "name arrays after the network's values" } else { "compare files made from one export" };
         return Err(Error::unsupported(message).hint(hint));
@@ -59,29 +70,40 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     let first = |of: &dyn Fn(&Difference) -> bool| values.iter().find(|v| of(v)).map(|v| v.name.clone());
     let view = View {
         a: args.a.display().to_string(),
-        b: args.b.display().to_string(),
+        b: path_b.display().to_string(),
+        runtime: library.as_ref().map(runtime::View::of),
         samples: data.len(),
         first_difference: first(&|v| v.max_abs > 0.0),
         first_divergence: first(&|v| v.snr_db.map_or(v.max_abs > 0.0, |snr| snr < APART)),
         values,
+        outputs,
     };
     match args.format {
         Print::Json => out::json(&view)?,
         Print::Text => {
-            let title = format!("{} against {} on {} samples", view.b, view.a, view.samples);
-            let mut table = Table::new(title, "value|by|>signal to noise dB|>largest difference|>cosine");
-            for v in &view.values {
-                let snr = v.snr_db.map_or_else(|| "-".into(), |x| format!("{x:.1}"));
-                let cells = [v.name.clone(), v.operator.clone(), snr, figure(v.max_abs), format!("{:.5}", v.cosine)];
-                table.row(cells);
+            let place = view.runtime.as_ref().map_or(String::new(), |r| format!(" in {}", r.name));
+            let title = format!("{}{place} against {} on {} samples", view.b, view.a, view.samples);
+            let mut tables = vec![table(title, &view.values)];
+            if let Some(outputs) = &view.outputs {
+                tables[0].title.push_str(", all values handed out, which keeps operators from being fused");
+                tables.push(table(format!("Outputs of {}{place} as it is, fused as in use", view.b), outputs));
             }
             let first = match (&view.first_difference, &view.first_divergence) {
                 (None, _) => "No value differs.".to_string(),
                 (Some(first), None) => format!("First to differ: {first}. All stay above {APART} dB."),
                 (Some(first), Some(apart)) => format!("First to differ: {first}. First below {APART} dB: {apart}."),
             };
-            out::print(&format!("{}\n{first}", out::draw(&[table])))?;
+            out::print(&format!("{}\n{first}", out::draw(&tables)))?;
         }
     }
     Ok(Outcome::Done)
+}
+
+fn table(title: String, values: &[Difference]) -> Table {
+    let mut table = Table::new(title, "value|by|>signal to noise dB|>largest difference|>cosine");
+    for v in values {
+        let snr = v.snr_db.map_or_else(|| "-".into(), |x| format!("{x:.1}"));
+        table.row([v.name.clone(), v.operator.clone(), snr, figure(v.max_abs), format!("{:.5}", v.cosine)]);
+    }
+    table
 }

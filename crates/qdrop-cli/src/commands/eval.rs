@@ -1,11 +1,11 @@
 //! `qdrop eval`: accuracy of a file on labelled samples.
 
 use crate::args::{Eval, Print};
-use crate::{Outcome, checks, out, progress, samples, wish};
+use crate::{Outcome, checks, out, progress, runtime, samples, wish};
 use qdrop::data::Samples;
-use qdrop::pipeline::{self, Checked};
-use qdrop::plan::Task;
-use qdrop::report::{Score, Stage, Table, duration, metric, timed};
+use qdrop::pipeline::{self, Checked, Deployed};
+use qdrop::plan::{Recipe, Task};
+use qdrop::report::{Score, Sink, Stage, Table, duration, metric, timed};
 use qdrop::{Error, Result};
 use serde::Serialize;
 
@@ -13,6 +13,9 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 struct View {
     model: String,
+    /// The runtime that ran it, unless that was this program's own engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<runtime::View>,
     #[serde(flatten)]
     score: Score,
     skipped: usize,
@@ -27,24 +30,32 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
     wish::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
     let least = thresholds(args, recipe.input.task)?;
-    let read = pipeline::load(&args.model)?;
-    let data = samples::open(&args.data, &recipe, &args.model, &read, args.run.samples)?;
-    let shapes = samples::shapes(&data)?;
-    let graph = pipeline::prepare(&read, Some(&shapes))?;
-    samples::check(&graph, &shapes, &data, &recipe).map_err(|e| e.at(args.data.display()))?;
+    let library = runtime::library(&args.runtime)?;
     let mut sink = progress::sink(quiet);
-    let checked = Checked::new(&graph, &shapes, &data)?;
-    let (score, timing) = timed(sink.as_mut(), Stage::Evaluate, Some(data.len()), |sink| {
-        pipeline::measure(&graph, &checked, recipe.input.task, args.run.threads, sink)
-    })?;
-    let view =
-        View { model: args.model.display().to_string(), score, skipped: data.skipped(), seconds: timing.seconds };
+    let (score, skipped, seconds) = match &library {
+        Some(library) => {
+            let file = Deployed::open(library, &args.model, args.run.threads)?;
+            let face = file.face();
+            let data = samples::open(&args.data, &recipe, &args.model, &face, args.run.samples)?;
+            let shapes = samples::shapes(&data)?;
+            let checked = Checked::new(&face, &shapes, &data)?;
+            file.check(&checked, recipe.input.task).map_err(|e| e.at(args.data.display()))?;
+            let (score, timing) = timed(sink.as_mut(), Stage::Evaluate, Some(data.len()), |sink| {
+                file.measure(&checked, recipe.input.task, sink)
+            })?;
+            (score, data.skipped(), timing.seconds)
+        }
+        None => in_engine(args, &recipe, sink.as_mut())?,
+    };
+    let runtime = library.as_ref().map(runtime::View::of);
+    let view = View { model: args.model.display().to_string(), runtime, score, skipped, seconds };
     match args.format {
         Print::Json => out::json(&view)?,
         Print::Text => {
             let Score { samples, metrics } = &view.score;
             let columns: String = metrics.keys().map(|m| format!("|>{} %", metric(m))).collect();
-            let mut table = Table::new("", &format!("model|>samples{columns}|>skipped|>time"));
+            let title = view.runtime.as_ref().map_or(String::new(), |r| format!("In {}", r.name));
+            let mut table = Table::new(title, &format!("model|>samples{columns}|>skipped|>time"));
             let before = [view.model.clone(), samples.to_string()];
             let after = [view.skipped.to_string(), duration(view.seconds)];
             table.row(before.into_iter().chain(metrics.values().map(|v| format!("{v:.2}"))).chain(after));
@@ -60,6 +71,20 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+/// Metrics, samples left out and seconds, measured in this program's own engine.
+fn in_engine(args: &Eval, recipe: &Recipe, sink: &mut dyn Sink) -> Result<(Score, usize, f64)> {
+    let read = pipeline::load(&args.model)?;
+    let data = samples::open(&args.data, recipe, &args.model, &read, args.run.samples)?;
+    let shapes = samples::shapes(&data)?;
+    let graph = pipeline::prepare(&read, Some(&shapes))?;
+    samples::check(&graph, &shapes, &data, recipe).map_err(|e| e.at(args.data.display()))?;
+    let checked = Checked::new(&graph, &shapes, &data)?;
+    let (score, timing) = timed(sink, Stage::Evaluate, Some(data.len()), |sink| {
+        pipeline::measure(&graph, &checked, recipe.input.task, args.run.threads, sink)
+    })?;
+    Ok((score, data.skipped(), timing.seconds))
 }
 
 /// Least values of metrics, all of them measured.

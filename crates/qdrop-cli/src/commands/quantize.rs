@@ -3,12 +3,13 @@
 use crate::args::{Print, Quantize};
 use crate::quality::{self, Sets};
 use crate::reports::Place;
-use crate::{Outcome, bits, checks, out, progress, samples, wish};
+use crate::{Outcome, bits, checks, out, progress, runtime, samples, wish};
 use qdrop::data::Samples;
 use qdrop::graph::Graph;
-use qdrop::pipeline::{self, Checked, WorkDir};
-use qdrop::plan::Recipe;
-use qdrop::report::{Accuracy, MixedReport, Report, Sink, Stage, timed};
+use qdrop::pipeline::{self, Checked, Deployed, WorkDir};
+use qdrop::plan::{Recipe, Task};
+use qdrop::report::{Accuracy, Latency, MixedReport, Report, Sink, Stage, timed};
+use qdrop::runtime::Library;
 use qdrop::{Error, Result};
 use std::path::Path;
 
@@ -38,6 +39,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     reads.extend(place.iter().flat_map(Place::files));
     bits::check(&args.bits, &recipe, &reads)?;
     let measured = bits::measured(&args.bits)?;
+    let library = runtime::library(&args.runtime)?;
 
     let mut sink = progress::sink(quiet);
     let sink = sink.as_mut();
@@ -109,6 +111,9 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     if let Some(eval) = &eval {
         let (task, threads) = (recipe.input.task, recipe.method.threads);
         let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
+            if let Some(library) = &library {
+                return measured_in(library, [&args.model, &output], &done.nearest, eval, task, threads, sink);
+            }
             Ok(Accuracy {
                 float: pipeline::measure(&graph, eval, task, threads, sink)?,
                 nearest: Some(pipeline::measure(&done.nearest, eval, task, threads, sink)?),
@@ -118,6 +123,12 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         report.near_chance = pipeline::near_chance(&graph, eval, &recipe, &accuracy.0.float)?;
         report.accuracy = Some(accuracy.0);
         timings.push(accuracy.1);
+    }
+    if let Some(library) = &library {
+        let (latency, t) =
+            timed(sink, Stage::Bench, None, |sink| latency_in(library, [&args.model, &output], &checked, sink))?;
+        report.latency = Some(latency);
+        timings.push(t);
     }
     report.model = args.model.display().to_string();
     if let Some(mixed) = &mut report.mixed {
@@ -132,6 +143,45 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     place.iter().try_for_each(|p| p.write(&report))?;
     print(&report, place.as_ref(), args.format, sink)?;
     Ok(Outcome::Done)
+}
+
+/// Accuracy in a runtime of the float file, the network rounded to `nearest`, and the written file.
+fn measured_in(
+    library: &Library,
+    [float, result]: [&Path; 2],
+    nearest: &Graph,
+    eval: &dyn Samples,
+    task: Option<Task>,
+    threads: usize,
+    sink: &mut dyn Sink,
+) -> Result<Accuracy> {
+    let mut measure = |file: Deployed| file.measure(eval, task, sink);
+    Ok(Accuracy {
+        float: measure(Deployed::open(library, float, threads)?)?,
+        nearest: Some(measure(Deployed::of_graph(library, nearest, threads)?)?),
+        result: measure(Deployed::open(library, result, threads)?)?,
+    })
+}
+
+/// Latency in a runtime of the float file and the written one, on one thread and the first of `samples`.
+fn latency_in(
+    library: &Library,
+    [float, result]: [&Path; 2],
+    samples: &dyn Samples,
+    sink: &mut dyn Sink,
+) -> Result<Latency> {
+    const THREADS: usize = 1;
+    let files = [Deployed::open(library, float, THREADS)?, Deployed::open(library, result, THREADS)?];
+    let sample = samples.get(0)?;
+    let inputs = [files[0].batch_of(&sample)?, files[1].batch_of(&sample)?];
+    let paces = pipeline::pace(&[(&files[0], &inputs[0]), (&files[1], &inputs[1])], sink)?;
+    Ok(Latency {
+        runtime: library.name(),
+        threads: THREADS,
+        batch: inputs[0].first().and_then(|t| t.shape().first()).copied().unwrap_or(1),
+        float_ms: paces[0].processor_ms[0],
+        result_ms: paces[1].processor_ms[0],
+    })
 }
 
 /// `error` with what is left of the run; a directory that holds nothing goes, unless the user named it.

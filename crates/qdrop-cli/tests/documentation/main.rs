@@ -6,7 +6,8 @@
 //! In what is shown of an output, `…` stands for any characters of a line, or alone for any lines. As networks are learned
 //! in few iterations here, and some are not those that are named, any number stands for any other, but for what `plan`,
 //! `inspect` and `recipe` print. Commands run in the order of the page in a folder with the files of [`world::fill`], which stand for real ones, and of
-//! `qdrop demo`. They run as they stand but for [`shortened`].
+//! `qdrop demo`. They run as they stand but for [`shortened`]; those that run files in ONNX Runtime are told where its library
+//! is, and left out where there is none.
 
 #![cfg(feature = "text")]
 
@@ -57,6 +58,8 @@ struct World {
     /// What `qdrop demo` printed.
     demo: String,
     before: BTreeSet<PathBuf>,
+    /// The library of ONNX Runtime.
+    runtime: Option<PathBuf>,
 }
 
 impl World {
@@ -99,7 +102,7 @@ impl World {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
         let before = files(dir.path());
-        World { dir, demo: String::from_utf8(demo.stdout).unwrap(), before }
+        World { dir, demo: String::from_utf8(demo.stdout).unwrap(), before, runtime: qdrop_testing::onnxruntime() }
     }
 
     /// Takes away what commands made.
@@ -120,7 +123,11 @@ impl World {
         if words.contains(['|', '>', '<', '&', ';', '*', '$', '~', '"', '\'', '#']) {
             return Err(place("expected plain words"));
         }
-        let command = format!("{program} {words}");
+        let mut command = format!("{program} {words}");
+        if words.split(' ').any(|word| word == "--runtime") {
+            let Some(library) = &self.runtime else { return Ok(()) };
+            command.push_str(&format!(" --runtime-library {}", library.display()));
+        }
         // The demo has run once.
         let (code, printed, said) = if command == "qdrop demo" {
             (Some(0), self.demo.clone(), String::new())

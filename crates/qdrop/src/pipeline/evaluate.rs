@@ -1,6 +1,6 @@
 //! Accuracy of a network, and the distance between two of them.
 
-use super::run::{Network, each, is_real, shapes_of};
+use super::run::{Answering, Network, each, is_real, shapes_of};
 use crate::data::Samples;
 use crate::engine::facts;
 use crate::error::{Error, Result};
@@ -17,11 +17,20 @@ pub fn evaluate(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut
     let Some(&scores) = graph.outputs.first() else {
         return Err(Error::model("the network has no output"));
     };
-    let network = Network::new(graph, &shapes, vec![scores], threads)?;
+    classify(&Network::new(graph, &shapes, vec![scores], threads)?, samples, threads, sink)
+}
+
+/// Accuracy of what `network` answers first.
+pub(super) fn classify(
+    network: &dyn Answering,
+    samples: &dyn Samples,
+    threads: usize,
+    sink: &mut dyn Sink,
+) -> Result<Metrics> {
     let mut counts = Classification::default();
     each(
         samples,
-        network.chunk,
+        network.chunk(),
         threads,
         Stage::Evaluate,
         sink,
@@ -121,12 +130,12 @@ pub fn compare_recorded(
 }
 
 /// Values that nodes compute, in their order.
-fn computed(graph: &Graph) -> impl Iterator<Item = ValueId> {
+pub(super) fn computed(graph: &Graph) -> impl Iterator<Item = ValueId> {
     graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied())
 }
 
 /// The `distances` of `values`, with the operators of `reference` that compute these.
-fn finish(reference: &Graph, values: &[ValueId], distances: &[Comparison]) -> Vec<Difference> {
+pub(super) fn finish(reference: &Graph, values: &[ValueId], distances: &[Comparison]) -> Vec<Difference> {
     let producers = reference.producers();
     let operator =
         |v: &ValueId| producers[v.0 as usize].map_or(String::new(), |id| reference.node(id).op.kind().to_string());

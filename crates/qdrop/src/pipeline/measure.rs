@@ -1,7 +1,7 @@
 //! What a task measures about a network.
 
-use super::evaluate::evaluate;
-use super::run::{Network, each, shapes_of};
+use super::evaluate::classify;
+use super::run::{Answering, Network, each, shapes_of};
 use super::shapes::input_shapes;
 use crate::data::{Samples, Target, Window};
 use crate::engine::facts;
@@ -22,16 +22,26 @@ pub fn measure(
     threads: usize,
     sink: &mut dyn Sink,
 ) -> Result<Score> {
+    let shapes = shapes_of(samples)?;
+    score(&Network::new(graph, &shapes, outputs(graph, task)?, threads)?, samples, task, threads, sink)
+}
+
+/// The metrics of `task` for what `network` answers, whose values are those that [`answering`] tells.
+pub(super) fn score(
+    network: &dyn Answering,
+    samples: &dyn Samples,
+    task: Option<Task>,
+    threads: usize,
+    sink: &mut dyn Sink,
+) -> Result<Score> {
     let Some(task) = task else {
-        let metrics = evaluate(graph, samples, threads, sink)?;
+        let metrics = classify(network, samples, threads, sink)?;
         return Ok(Score::new(metrics.samples, [("top1", metrics.top1), ("top5", metrics.top5)]));
     };
-    let shapes = shapes_of(samples)?;
-    let network = Network::new(graph, &shapes, outputs(graph, task)?, threads)?;
     let mut answers = Answers::default();
     each(
         samples,
-        network.chunk,
+        network.chunk(),
         threads,
         Stage::Evaluate,
         sink,
@@ -53,17 +63,22 @@ pub fn measure(
 /// are those of one sample, without the batch axis. No sample is tokenised for classes and numbers.
 pub fn check_task(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples, task: Task) -> Result<()> {
     let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
-    let sizes = outputs(graph, task)?
+    let sizes = outputs(graph, Some(task))?
         .into_iter()
         .map(|v| Ok(facts.require(graph, v)?.numel()))
         .collect::<Result<Vec<usize>>>()?;
+    check_answers(&sizes, shapes, samples, task)
+}
+
+/// As [`check_task`], for answers of `sizes` elements a sample.
+pub(super) fn check_answers(sizes: &[usize], shapes: &[Vec<usize>], samples: &dyn Samples, task: Task) -> Result<()> {
     let tokens = shapes.first().map_or(0, |s| s.iter().product());
     let (want, fits) = match task.answer() {
-        Answer::Classes(classes) => (format!("{} scores", classes.len()), sizes == [classes.len()]),
-        Answer::Number => ("one number".into(), sizes == [1]),
+        Answer::Classes(classes) => (format!("{} scores", classes.len()), *sizes == [classes.len()]),
+        Answer::Number => ("one number".into(), *sizes == [1]),
         Answer::Span => (
             format!("two outputs of {tokens} scores, or one of twice as many"),
-            sizes == [tokens, tokens] || sizes == [2 * tokens],
+            *sizes == [tokens, tokens] || *sizes == [2 * tokens],
         ),
     };
     if !fits {
@@ -84,17 +99,24 @@ fn has_target(samples: &dyn Samples, index: usize) -> bool {
 }
 
 /// The outputs that answer `task`.
-fn outputs(graph: &Graph, task: Task) -> Result<Vec<ValueId>> {
-    let Some(&first) = graph.outputs.first() else {
+fn outputs(graph: &Graph, task: Option<Task>) -> Result<Vec<ValueId>> {
+    let names: Vec<&str> = graph.outputs.iter().map(|&v| graph.value(v).name.as_str()).collect();
+    Ok(answering(&names, task)?.into_iter().map(|i| graph.outputs[i]).collect())
+}
+
+/// Which of the outputs of these `names` answer `task`; without a task the first.
+pub(super) fn answering(names: &[&str], task: Option<Task>) -> Result<Vec<usize>> {
+    if names.is_empty() {
         return Err(Error::model("the network has no output"));
-    };
-    let named = |part: &str| graph.outputs.iter().copied().find(|&v| graph.value(v).name.contains(part));
-    if task != Task::Squad || graph.outputs.len() == 1 {
-        return Ok(vec![named("logits").unwrap_or(first)]);
+    }
+    let Some(task) = task else { return Ok(vec![0]) };
+    let named = |part: &str| names.iter().position(|name| name.contains(part));
+    if task != Task::Squad || names.len() == 1 {
+        return Ok(vec![named("logits").unwrap_or(0)]);
     }
     match (named("start"), named("end")) {
         (Some(start), Some(end)) if start != end => Ok(vec![start, end]),
-        _ => Ok(graph.outputs[..2].to_vec()),
+        _ => Ok(vec![0, 1]),
     }
 }
 

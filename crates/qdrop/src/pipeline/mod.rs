@@ -1,9 +1,12 @@
 //! The corridor: calls the rooms in order, owns the seed and the progress events.
 
 mod bench;
+mod deployed;
 mod deviation;
+mod divergence;
 mod equalize;
 mod evaluate;
+mod latency;
 mod measure;
 mod memory;
 mod model;
@@ -27,7 +30,10 @@ mod weigh;
 mod work;
 
 pub use bench::{Bench, UnitSpeed, bench};
+pub use deployed::Deployed;
+pub use divergence::{Divergence, divergence};
 pub use evaluate::{compare, compare_recorded, evaluate};
+pub use latency::{Pace, pace};
 pub use measure::{check_task, measure};
 pub use memory::{Memory, memory};
 pub use model::{choose, cost, load, model_bytes, plan, prepare, save};

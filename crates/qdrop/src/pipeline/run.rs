@@ -18,11 +18,30 @@ const CHUNK: usize = 1 << 22;
 /// Samples between two looks at the sink at most.
 const SAMPLES: usize = 64;
 
+/// What answers for samples: a network in the engine, or a file in another runtime.
+pub(super) trait Answering: Sync {
+    /// Samples to run at a time.
+    fn chunk(&self) -> usize;
+
+    /// The wanted values of `samples`.
+    fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>>;
+}
+
 /// A network ready to be run.
 pub(super) struct Network {
     runner: Runner,
     /// Samples to run at a time.
     pub chunk: usize,
+}
+
+impl Answering for Network {
+    fn chunk(&self) -> usize {
+        self.chunk
+    }
+
+    fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
+        Network::run(self, samples)
+    }
 }
 
 impl Network {

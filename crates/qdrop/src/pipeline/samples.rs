@@ -20,7 +20,11 @@ pub fn check_labels(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples)
     let Some(&scores) = graph.outputs.first() else {
         return Err(Error::model("the network has no output"));
     };
-    let classes = facts.require(graph, scores)?.numel();
+    check_classes(facts.require(graph, scores)?.numel(), samples)
+}
+
+/// That every sample has a label within so many `classes`.
+pub(super) fn check_classes(classes: usize, samples: &dyn Samples) -> Result<()> {
     for i in 0..samples.len() {
         let place = || format!("sample `{}`", samples.name(i));
         match samples.label(i) {

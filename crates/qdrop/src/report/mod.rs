@@ -282,6 +282,21 @@ impl Accuracy {
     }
 }
 
+/// How long one sample takes in a runtime, float network and written file run in turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// The runtime with its version: `ONNX Runtime 1.32.0`. Accuracies of the same report were measured in it too.
+    pub runtime: String,
+    /// Threads that it ran on.
+    pub threads: usize,
+    /// Samples of a run, above 0: 1, or what the file is fixed to.
+    pub batch: usize,
+    /// Processor time of a run of the float network, in milliseconds: the least over many runs.
+    pub float_ms: f64,
+    /// The same of the written file.
+    pub result_ms: f64,
+}
+
 /// How bits were chosen layer by layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MixedReport {
@@ -347,6 +362,9 @@ pub struct Report {
     /// How close the written file comes to the float network, where that was measured.
     #[serde(default)]
     pub quality: Option<Quality>,
+    /// Latency, when a runtime was named.
+    #[serde(default)]
+    pub latency: Option<Latency>,
     /// Time that the run was estimated to take before it began, in seconds; short runs are not.
     pub estimate: Option<f64>,
     /// Time per stage, in the order of the run.
@@ -386,6 +404,7 @@ impl Report {
             accuracy: None,
             near_chance: None,
             quality: None,
+            latency: None,
             estimate: None,
             timings: Vec::new(),
             skipped: 0,

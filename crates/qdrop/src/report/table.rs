@@ -186,7 +186,8 @@ impl Report {
             tables.push(t);
         }
         if let Some(a) = &self.accuracy {
-            let title = format!("Accuracy on {} samples", a.result.samples);
+            let place = self.latency.as_ref().map_or(String::new(), |l| format!(" in {}", l.runtime));
+            let title = format!("Accuracy on {} samples{place}", a.result.samples);
             let columns: String = a.result.metrics.keys().map(|m| format!("|>{} %", metric(m))).collect();
             let mut t = Table::new(title, &format!("network{columns}"));
             for (name, score) in a.rows() {
@@ -195,6 +196,15 @@ impl Report {
             tables.push(t);
         }
         tables.extend(self.quality_table());
+        if let Some(l) = &self.latency {
+            let samples = if l.batch == 1 { "a sample".into() } else { format!("{} samples", l.batch) };
+            let threads = if l.threads == 1 { "one thread".into() } else { format!("{} threads", l.threads) };
+            let title = format!("Latency of {samples} in {} on {threads}", l.runtime);
+            let mut t = Table::new(title, "network|>ms|>of float");
+            t.row(["float".to_string(), figure(l.float_ms)]);
+            t.row(["result".to_string(), figure(l.result_ms), share(l.result_ms / l.float_ms)]);
+            tables.push(t);
+        }
         if !self.timings.is_empty() {
             let mut t = Table::new("Time", "stage|>time");
             for timing in &self.timings {
@@ -212,7 +222,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Accuracy, Score};
+    use super::super::{Accuracy, Latency, Score};
     use super::*;
     use crate::plan::MethodName;
 
@@ -245,5 +255,11 @@ mod tests {
         assert_eq!(tables[1].header, ["network", "top-1 %", "top-5 %"]);
         assert_eq!(tables[1].rows[2], ["result", "75.00", "100.00"]);
         assert_eq!(tables[1].right, [1, 2]);
+        let runtime = "ONNX Runtime 1.32.0".to_string();
+        report.latency = Some(Latency { runtime, threads: 1, batch: 1, float_ms: 8.0, result_ms: 4.9 });
+        let tables = report.tables();
+        assert_eq!(tables[1].title, "Accuracy on 4 samples in ONNX Runtime 1.32.0");
+        assert_eq!(tables[2].title, "Latency of a sample in ONNX Runtime 1.32.0 on one thread");
+        assert_eq!(tables[2].rows, [["float", "8.000", ""], ["result", "4.900", "61.2 %"]]);
     }
 }

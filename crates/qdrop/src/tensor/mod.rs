@@ -232,6 +232,36 @@ impl Tensor {
         Ok(Tensor { shape: shape.to_vec(), data: self.data })
     }
 
+    /// `parts`, all of one shape and type, side by side along a new first axis. An error when there are none, when they
+    /// differ, or when their type is only carried.
+    pub fn stack(parts: &[&Tensor]) -> Result<Self> {
+        let Some((first, rest)) = parts.split_first() else {
+            return Err(Error::data("expected tensors to put side by side, got none"));
+        };
+        let mut data = first.data.clone();
+        for part in rest {
+            if part.shape != first.shape || part.dtype() != first.dtype() {
+                let (want, got) = ((first.dtype(), &first.shape), (part.dtype(), &part.shape));
+                let message =
+                    format!("expected {:?} of shape {:?}, got {:?} of shape {:?}", want.0, want.1, got.0, got.1);
+                return Err(Error::data(message));
+            }
+            macro_rules! extend {
+                ($($variant:ident)*) => {
+                    match (&mut data, &part.data) {
+                        $((Data::$variant(all), Data::$variant(more)) => all.extend_from_slice(more),)*
+                        _ => {
+                            let message = format!("elements of type {:?} are not put side by side", first.dtype());
+                            return Err(Error::unsupported(message));
+                        }
+                    }
+                };
+            }
+            extend!(F32 F64 F16 BF16 I8 U8 I16 U16 I32 U32 I64 U64 Bool String);
+        }
+        Ok(Tensor { shape: std::iter::once(parts.len()).chain(first.shape.iter().copied()).collect(), data })
+    }
+
     /// The elements if they are float32.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
@@ -353,6 +383,19 @@ mod tests {
         assert_eq!(t.to_i64().unwrap(), [-1, 7, -8]);
         let t = Tensor::from_f64(DType::U2, &[5], &[0.0, 1.0, 2.0, 3.0, 9.0]).unwrap();
         assert_eq!(t.to_i64().unwrap(), [0, 1, 2, 3, 3]);
+    }
+
+    #[test]
+    fn tensors_of_one_kind_stand_side_by_side() {
+        let (a, b) = (Tensor::i64s(vec![1, 2]), Tensor::i64s(vec![3, 4]));
+        let both = Tensor::stack(&[&a, &b]).unwrap();
+        assert_eq!((both.shape(), both.data()), (&[2, 2][..], &Data::I64(vec![1, 2, 3, 4])));
+        let one = Tensor::stack(&[&Tensor::scalar(2.0)]).unwrap();
+        assert_eq!((one.shape(), one.as_f32()), (&[1][..], Some(&[2.0][..])));
+        let error = Tensor::stack(&[&a, &Tensor::i64s(vec![3])]).unwrap_err();
+        assert_eq!(error.message(), "expected I64 of shape [2], got I64 of shape [1]");
+        assert!(Tensor::stack(&[&a, &Tensor::f32(&[2], vec![0.0; 2])]).is_err());
+        assert!(Tensor::stack(&[]).is_err());
     }
 
     #[test]

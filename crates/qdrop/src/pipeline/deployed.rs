@@ -1,0 +1,203 @@
+//! A file in a runtime: what it declares, what it answers for samples, and what a task measures about it.
+
+use super::measure::{answering, check_answers, score};
+use super::run::{Answering, shapes_of};
+use super::samples::check_classes;
+use crate::data::Samples;
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Dim, Fact, Graph, ValueId};
+use crate::onnx;
+use crate::plan::Task;
+use crate::report::{Event, Score, Sink};
+use crate::runtime::{Library, Options, Session};
+use crate::tensor::{Rows, Tensor};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// Elements of input that one run takes at most, about.
+const RUN: usize = 1 << 21;
+/// Samples that one run takes at most.
+const SAMPLES: usize = 32;
+
+/// A file that a runtime has made ready. Nothing of this library's own engine takes part, so that files with operators
+/// that it cannot run are measured too.
+pub struct Deployed {
+    session: Session,
+    path: PathBuf,
+    threads: usize,
+    /// Samples of a run where the file fixes them.
+    batch: Option<usize>,
+    /// Where the session's file lies when it is a copy; it goes after the session.
+    _copy: Option<TempDir>,
+}
+
+impl Deployed {
+    /// Lets `library` read the file at `path` and rewrite it as it does by default; `threads` 0 takes as many as the
+    /// runtime chooses. An error when the runtime refuses it, or when inputs want different numbers of samples.
+    pub fn open(library: &Library, path: &Path, threads: usize) -> Result<Self> {
+        let session = Session::new(library, path, &Options { threads, ..Options::default() })?;
+        let mut batch = None;
+        for input in session.inputs() {
+            let Some(Dim::Known(n)) = input.fact.shape.as_deref().and_then(<[Dim]>::first) else { continue };
+            if batch.is_some_and(|b| b != *n) || *n == 0 {
+                let message = format!("expected inputs with one number of samples, got {n}");
+                return Err(Error::unsupported(message).at(format!("input `{}`", input.name)).at(path.display()));
+            }
+            batch = Some(*n);
+        }
+        Ok(Deployed { session, path: path.to_path_buf(), threads, batch, _copy: None })
+    }
+
+    /// As [`Deployed::open`], for `graph`.
+    pub fn of_graph(library: &Library, graph: &Graph, threads: usize) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("qdrop-").tempdir();
+        let dir = dir.map_err(|e| Error::new(Kind::Io, format!("cannot make a directory for a copy: {e}")))?;
+        let path = dir.path().join("model.onnx");
+        onnx::write(graph, &path)?;
+        Ok(Deployed { _copy: Some(dir), ..Self::open(library, &path, threads)? })
+    }
+
+    /// The runtime.
+    pub fn library(&self) -> &Library {
+        self.session.library()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Threads asked for; 0 for as many as the runtime chooses.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Names of the outputs.
+    pub fn outputs(&self) -> Vec<&str> {
+        self.session.outputs().iter().map(|p| p.name.as_str()).collect()
+    }
+
+    /// A graph of inputs and outputs as the runtime declares them, without a node, for whatever asks what samples must
+    /// look like.
+    pub fn face(&self) -> Graph {
+        let mut graph = Graph { opset: onnx::NEWEST_OPSET, ..Graph::default() };
+        let mut add = |name: &str, fact: &Fact| -> ValueId { graph.add_value(name, fact.clone()) };
+        let inputs = self.session.inputs().iter().map(|p| add(&p.name, &p.fact)).collect();
+        let outputs = self.session.outputs().iter().map(|p| add(&p.name, &p.fact)).collect();
+        (graph.inputs, graph.outputs) = (inputs, outputs);
+        graph
+    }
+
+    /// That the answers for `samples` are those that `task` asks for, or scores of classes without a task, and that every
+    /// sample has what its answer is held against. The first sample is run.
+    pub fn check(&self, samples: &dyn Samples, task: Option<Task>) -> Result<()> {
+        let shapes = shapes_of(samples)?;
+        let names = self.outputs();
+        let wanted: Vec<&str> = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
+        let sizes: Vec<usize> =
+            self.rows(&[samples.get(0)?], &wanted, self.batch.unwrap_or(1))?.iter().map(Rows::width).collect();
+        match task {
+            Some(task) => check_answers(&sizes, &shapes, samples, task),
+            None => check_classes(sizes[0], samples),
+        }
+    }
+
+    /// The metrics of `task` on `samples`, as [`super::measure`] has them for this library's own engine. Several samples are
+    /// run at a time where the file leaves their number open; `sink` is told where the runtime then refuses to.
+    pub fn measure(&self, samples: &dyn Samples, task: Option<Task>, sink: &mut dyn Sink) -> Result<Score> {
+        let names = self.outputs();
+        let wanted = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
+        score(&self.asked(wanted, samples, sink)?, samples, task, self.threads, sink)
+    }
+
+    /// This, asked for the outputs `wanted`.
+    fn asked<'a>(&'a self, wanted: Vec<&'a str>, samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Asked<'a>> {
+        let elements: usize = shapes_of(samples)?.iter().map(|s| s.iter().product::<usize>()).sum();
+        let mut batch = self.batch.unwrap_or((RUN / elements.max(1)).clamp(1, SAMPLES));
+        if self.batch.is_none() && batch > 1 {
+            let pair = [samples.get(0)?, samples.get(1 % samples.len())?];
+            if let Err(error) = self.rows(&pair, &wanted, 2) {
+                // Where one alone is refused as well, the error is another.
+                self.rows(&pair[..1], &wanted, 1)?;
+                let message = format!("`{}` runs one sample at a time only: {error}", self.path.display());
+                sink.event(&Event::Note { message });
+                batch = 1;
+            }
+        }
+        Ok(Asked { deployed: self, wanted, batch })
+    }
+
+    /// The outputs `wanted` of `samples`, run by `batch`; the last run is filled up where the file fixes its size.
+    pub(super) fn rows(&self, samples: &[Vec<Tensor>], wanted: &[&str], batch: usize) -> Result<Vec<Rows>> {
+        let mut all: Vec<Vec<f32>> = vec![Vec::new(); wanted.len()];
+        let mut widths: Vec<Option<usize>> = vec![None; wanted.len()];
+        for some in samples.chunks(batch) {
+            let n = self.batch.unwrap_or(some.len());
+            let inputs = (0..self.session.inputs().len())
+                .map(|input| {
+                    let one = |i: usize| {
+                        let sample = &some[i.min(some.len() - 1)];
+                        sample.get(input).ok_or_else(|| {
+                            let (want, got) = (self.session.inputs().len(), sample.len());
+                            Error::data(format!("the network has {want} inputs, the sample has {got}"))
+                        })
+                    };
+                    Tensor::stack(&(0..n).map(one).collect::<Result<Vec<_>>>()?)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let outputs = self.run(&inputs, wanted)?;
+            for (k, output) in outputs.iter().enumerate() {
+                let at = |e: Error| e.at(format!("output `{}`", wanted[k])).at(self.path.display());
+                if n > 1 && output.shape().first() != Some(&n) {
+                    let message = format!("expected {n} samples along the first axis, got shape {:?}", output.shape());
+                    return Err(at(Error::unsupported(message)));
+                }
+                let values = output.to_f32().map_err(at)?;
+                let width = values.len() / n;
+                if *widths[k].get_or_insert(width) != width {
+                    let message =
+                        format!("expected as many elements for every sample, got {:?} and {width}", widths[k]);
+                    return Err(at(Error::unsupported(message)));
+                }
+                all[k].extend_from_slice(&values[..width * some.len()]);
+            }
+        }
+        Ok(all.into_iter().map(|data| Rows::new(samples.len(), data)).collect())
+    }
+
+    /// The outputs `wanted` of one run on whole `inputs`, in the order of the file's.
+    pub(super) fn run(&self, inputs: &[Tensor], wanted: &[&str]) -> Result<Vec<Tensor>> {
+        let named: Vec<(&str, &Tensor)> = self.session.inputs().iter().map(|p| p.name.as_str()).zip(inputs).collect();
+        self.session.run_for(&named, wanted).map_err(|e| e.at(self.path.display()))
+    }
+
+    /// What the inputs declare.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = (&str, &Fact)> {
+        self.session.inputs().iter().map(|p| (p.name.as_str(), &p.fact))
+    }
+
+    /// Samples of a run where the file fixes them.
+    pub(super) fn batch(&self) -> Option<usize> {
+        self.batch
+    }
+}
+
+/// A file in a runtime, asked for some of its outputs.
+struct Asked<'a> {
+    deployed: &'a Deployed,
+    wanted: Vec<&'a str>,
+    /// Samples of a run.
+    batch: usize,
+}
+
+impl Answering for Asked<'_> {
+    fn chunk(&self) -> usize {
+        // Samples are prepared on as many threads.
+        let threads = if self.deployed.threads == 0 { rayon::current_num_threads() } else { self.deployed.threads };
+        threads.next_multiple_of(self.batch)
+    }
+
+    fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
+        self.deployed.rows(samples, &self.wanted, self.batch)
+    }
+}

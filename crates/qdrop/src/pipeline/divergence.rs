@@ -1,0 +1,115 @@
+//! Where a runtime leaves the values of this library's own engine.
+
+use super::deployed::Deployed;
+use super::evaluate::{computed, finish};
+use super::run::{Network, each, is_real, shapes_of};
+use super::shapes::input_shapes;
+use crate::data::Samples;
+use crate::engine::facts;
+use crate::error::{Error, Result};
+use crate::eval::{Comparison, Difference};
+use crate::graph::{Fact, Graph, ValueId};
+use crate::onnx;
+use crate::report::{Event, Sink, Stage};
+use crate::tensor::Rows;
+use std::collections::{HashMap, HashSet};
+
+/// How far a file's values in a runtime are from those of a reference in this library's own engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Divergence {
+    /// Of every value of the same name, from a copy of the file that hands all of them out. Operators around a value that
+    /// is handed out are not fused, so that the runtime computes some of them otherwise than in the file itself.
+    pub values: Vec<Difference>,
+    /// Of the outputs of the file as it is, fused as in use.
+    pub outputs: Vec<Difference>,
+}
+
+/// How far the values of `deployed` are from those that the engine computes for `reference` (simplified) under the same
+/// names. Values of other sizes are left out; those inside are, all of them, where the file cannot be copied, which `sink`
+/// is told. `threads` 0 takes all cores.
+pub fn divergence(
+    reference: &Graph,
+    deployed: &Deployed,
+    samples: &dyn Samples,
+    threads: usize,
+    sink: &mut dyn Sink,
+) -> Result<Divergence> {
+    let shapes = shapes_of(samples)?;
+    let facts = facts::infer(reference, &input_shapes(reference, Some(&shapes))?)?;
+    let known = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
+    let ours: HashMap<&str, ValueId> =
+        computed(reference).filter(known).map(|v| (reference.value(v).name.as_str(), v)).collect();
+    let open = match open_copy(deployed, &ours) {
+        Ok(open) => Some(open),
+        Err(error) => {
+            let message = format!("values inside `{}` are not compared: {error}", deployed.path().display());
+            sink.event(&Event::Note { message });
+            None
+        }
+    };
+    // The engine's values in their order, then the outputs.
+    let width = |v: &ValueId| facts.get(*v).map(facts::ValueFact::numel);
+    let first = [samples.get(0)?];
+    let shared = |d: &Deployed, names: &HashSet<&str>| -> Result<Vec<ValueId>> {
+        let found: Vec<ValueId> =
+            computed(reference).filter(|v| known(v) && names.contains(reference.value(*v).name.as_str())).collect();
+        let rows = d.rows(&first, &names_of(reference, &found), d.batch().unwrap_or(1))?;
+        Ok(found.into_iter().zip(rows).filter(|(v, r)| width(v) == Some(r.width())).map(|(v, _)| v).collect())
+    };
+    let outputs = shared(deployed, &deployed.outputs().into_iter().collect())?;
+    let values = match &open {
+        Some(open) => shared(open, &open.outputs().into_iter().collect())?,
+        None => Vec::new(),
+    };
+    let wanted: Vec<ValueId> = values.iter().chain(&outputs).copied().collect();
+    let mut distances: Vec<Comparison> = wanted.iter().map(|&v| Comparison::new(&reference.value(v).name)).collect();
+    let network = Network::new(reference, &shapes, wanted, threads)?;
+    let run = |d: &Deployed, values: &[ValueId], samples: &[Vec<crate::tensor::Tensor>]| -> Result<Vec<Rows>> {
+        d.rows(samples, &names_of(reference, values), d.batch().unwrap_or(1))
+    };
+    each(
+        samples,
+        network.chunk,
+        threads,
+        Stage::Compare,
+        sink,
+        |inputs| {
+            let mut theirs = match &open {
+                Some(open) => run(open, &values, inputs)?,
+                None => Vec::new(),
+            };
+            theirs.extend(run(deployed, &outputs, inputs)?);
+            Ok((network.run(inputs)?, theirs))
+        },
+        |first, (x, y)| {
+            for (d, (x, y)) in distances.iter_mut().zip(x.iter().zip(&y)) {
+                for (i, (x, y)) in x.iter().zip(y.iter()).enumerate() {
+                    d.add(&x?, &y?).map_err(|e| e.at(format!("sample `{}`", samples.name(first + i))))?;
+                }
+            }
+            Ok(())
+        },
+    )?;
+    let (inside, outside) = distances.split_at(values.len());
+    Ok(Divergence { values: finish(reference, &values, inside), outputs: finish(reference, &outputs, outside) })
+}
+
+fn names_of<'a>(graph: &'a Graph, values: &[ValueId]) -> Vec<&'a str> {
+    values.iter().map(|&v| graph.value(v).name.as_str()).collect()
+}
+
+/// A copy of the file that hands out every value named in `ours`.
+fn open_copy(deployed: &Deployed, ours: &HashMap<&str, ValueId>) -> Result<Deployed> {
+    let mut graph = onnx::read(deployed.path())?;
+    let added: Vec<ValueId> = computed(&graph)
+        .filter(|v| !graph.outputs.contains(v) && ours.contains_key(graph.value(*v).name.as_str()))
+        .filter(|&v| graph.value(v).fact.dtype.is_none_or(is_real))
+        .collect();
+    for &v in &added {
+        // The runtime infers types; what the file declares of values inside may be wrong without doing harm there.
+        let value = &mut graph.values[v.0 as usize];
+        (value.fact, value.origin) = (Fact::default(), None);
+    }
+    graph.outputs.extend(added);
+    Deployed::of_graph(deployed.library(), &graph, deployed.threads()).map_err(|e: Error| e.at("a copy"))
+}

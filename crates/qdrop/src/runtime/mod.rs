@@ -1,0 +1,31 @@
+//! Networks in a real ONNX Runtime.
+//!
+//! The shared library is loaded when it is asked for: nothing is linked, and the program is built and runs without it. Any
+//! version will do, for what is used has been in the C interface since its first; 1.17 to 1.32 have been run.
+//!
+//! ```no_run
+//! use qdrop::runtime::{Library, Options, Session};
+//! use qdrop::tensor::Tensor;
+//! use std::path::Path;
+//!
+//! let library = Library::find(None)?;
+//! let session = Session::new(&library, Path::new("model.onnx"), &Options::default())?;
+//! let image = Tensor::f32(&[1, 3, 32, 32], vec![0.0; 3072]);
+//! let outputs = session.run(&[("input", &image)])?;
+//! # Ok::<(), qdrop::Error>(())
+//! ```
+
+#![allow(unsafe_code)]
+
+mod api;
+mod clock;
+mod find;
+mod library;
+mod session;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use clock::processor_seconds;
+pub use library::Library;
+pub use session::{Model, Options, Port, Session};

@@ -1,0 +1,206 @@
+//! Files in a real ONNX Runtime against this library's own engine.
+//!
+//! The shared library is the one that `ORT_DYLIB_PATH` names, else that of the environment of `QDROP_PYTHON` (demanded by
+//! `QDROP_REQUIRE_PYTHON=1`). Where there is none, tests print that they are skipped.
+
+use qdrop::data::Samples;
+use qdrop::graph::{Dim, Fact, Graph, Node, Op, Unary, ValueId};
+use qdrop::pipeline::{self, Deployed};
+use qdrop::report::{Event, Silent, Sink};
+use qdrop::runtime::Library;
+use qdrop::tensor::{DType, Tensor};
+use qdrop::{Kind, Result};
+use std::path::Path;
+
+/// Classes of the test networks.
+const CLASSES: usize = 3;
+/// Elements of a sample.
+const WIDTH: usize = 4;
+/// Largest difference of an output: the two sum in different orders.
+const TOLERANCE: f64 = 1e-5;
+
+fn library() -> Option<Library> {
+    qdrop_testing::onnxruntime().map(|path| Library::load(&path).unwrap())
+}
+
+/// Rows of numbers; the label follows from the row's number.
+struct Numbers(usize);
+
+impl Samples for Numbers {
+    fn len(&self) -> usize {
+        self.0
+    }
+    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        let value = |k: usize| ((index * 31 + k * 17) % 23) as f32 / 11.0 - 1.0;
+        Ok(vec![Tensor::f32(&[WIDTH], (0..WIDTH).map(value).collect())])
+    }
+    fn label(&self, index: usize) -> Option<usize> {
+        Some(index % CLASSES)
+    }
+    fn name(&self, index: usize) -> String {
+        format!("row {index}")
+    }
+}
+
+/// Notes that are told.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Sink for Notes {
+    fn event(&mut self, event: &Event) {
+        if let Event::Note { message } = event {
+            self.0.push(message.clone());
+        }
+    }
+}
+
+fn node(graph: &mut Graph, name: &str, op: Op, inputs: &[ValueId]) -> ValueId {
+    let y = graph.add_value(name, Fact::default());
+    graph.nodes.push(Node::new(name, op, inputs, &[y]));
+    y
+}
+
+/// relu(x · w), activated by `middle`, then classes; samples along an axis of `batch`.
+fn network(batch: Dim, middle: Op) -> Graph {
+    let mut g = Graph { opset: 17, ..Graph::default() };
+    let fact = |width| Fact { dtype: Some(DType::F32), shape: Some(vec![batch.clone(), Dim::Known(width)]) };
+    let x = g.add_value("x", fact(WIDTH));
+    let weights = |n: usize, seed: usize| (0..n).map(|i| ((i * 7 + seed) % 13) as f32 / 6.0 - 1.0).collect();
+    let first = g.add_constant("w1", Tensor::f32(&[WIDTH, WIDTH], weights(WIDTH * WIDTH, 1)));
+    let last = g.add_constant("w2", Tensor::f32(&[WIDTH, CLASSES], weights(WIDTH * CLASSES, 5)));
+    let a = node(&mut g, "product", Op::MatMul, &[x, first]);
+    let b = node(&mut g, "middle", middle, &[a]);
+    let y = node(&mut g, "scores", Op::MatMul, &[b, last]);
+    g.values[y.0 as usize].fact = fact(CLASSES);
+    (g.inputs, g.outputs) = (vec![x], vec![y]);
+    g
+}
+
+fn open(library: &Library, dir: &Path, graph: &Graph) -> Deployed {
+    let path = dir.join("model.onnx");
+    qdrop::onnx::write(graph, &path).unwrap();
+    Deployed::open(library, &path, 1).unwrap()
+}
+
+#[test]
+fn accuracy_is_the_engines_whatever_the_batch() {
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    // 70 samples are no whole number of runs.
+    let samples = Numbers(70);
+    let relu = || Op::Unary(Unary::Relu);
+    let want = pipeline::measure(&network(Dim::Symbol("n".into()), relu()), &samples, None, 1, &mut Silent).unwrap();
+    assert!(want.metrics["top1"] > 0.0 && want.metrics["top1"] < 100.0, "a constant answer would prove nothing");
+    for batch in [Dim::Symbol("n".into()), Dim::Unknown, Dim::Known(1), Dim::Known(16)] {
+        let file = open(&library, dir.path(), &network(batch.clone(), relu()));
+        let mut notes = Notes::default();
+        file.check(&samples, None).unwrap();
+        assert_eq!(file.measure(&samples, None, &mut notes).unwrap(), want, "{batch:?}");
+        assert!(notes.0.is_empty(), "{:?}", notes.0);
+    }
+}
+
+#[test]
+fn a_file_that_lies_about_its_batch_runs_one_by_one() {
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut graph = network(Dim::Symbol("n".into()), Op::Unary(Unary::Relu));
+    // The classes of one sample only.
+    let shape = graph.add_constant("shape", Tensor::i64s(vec![1, CLASSES as i64]));
+    let scores = graph.outputs[0];
+    let y = node(&mut graph, "one", Op::Reshape { allowzero: false }, &[scores, shape]);
+    graph.outputs = vec![y];
+    let want = pipeline::measure(&graph, &Numbers(20), None, 1, &mut Silent).unwrap();
+    let file = open(&library, dir.path(), &graph);
+    let mut notes = Notes::default();
+    assert_eq!(file.measure(&Numbers(20), None, &mut notes).unwrap(), want);
+    let [note] = &notes.0[..] else { panic!("{:?}", notes.0) };
+    assert!(note.contains("runs one sample at a time only"), "{note}");
+}
+
+#[test]
+fn operators_that_the_engine_lacks_are_measured() {
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let gelu = Op::Opaque { domain: "com.microsoft".into(), kind: "QuickGelu".into() };
+    let graph = network(Dim::Symbol("n".into()), gelu);
+    assert!(pipeline::measure(&graph, &Numbers(10), None, 1, &mut Silent).is_err());
+    let file = open(&library, dir.path(), &graph);
+    let face = file.face();
+    assert_eq!(face.value(face.inputs[0]).name, "x");
+    file.check(&Numbers(10), None).unwrap();
+    assert_eq!(file.measure(&Numbers(10), None, &mut Silent).unwrap().samples, 10);
+}
+
+#[test]
+fn labels_beyond_the_classes_are_refused_before_all_samples_run() {
+    struct Wrong;
+    impl Samples for Wrong {
+        fn len(&self) -> usize {
+            2
+        }
+        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+            Numbers(2).get(index)
+        }
+        fn label(&self, index: usize) -> Option<usize> {
+            Some(index * CLASSES)
+        }
+        fn name(&self, index: usize) -> String {
+            format!("row {index}")
+        }
+    }
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = open(&library, dir.path(), &network(Dim::Symbol("n".into()), Op::Unary(Unary::Relu)));
+    let error = file.check(&Wrong, None).unwrap_err();
+    assert_eq!(error.to_string(), "sample `row 1`: label 3 is out of range, the network has 3 classes (0 to 2)");
+}
+
+#[test]
+fn every_value_is_compared_and_the_outputs_of_the_file_as_it_is() {
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let graph = network(Dim::Symbol("n".into()), Op::Unary(Unary::Relu));
+    let file = open(&library, dir.path(), &graph);
+    let found = pipeline::divergence(&graph, &file, &Numbers(9), 1, &mut Silent).unwrap();
+    let names = |all: &[qdrop::eval::Difference]| all.iter().map(|d| d.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&found.values), ["product", "middle", "scores"]);
+    assert_eq!(names(&found.outputs), ["scores"]);
+    for d in found.values.iter().chain(&found.outputs) {
+        assert!(d.max_abs <= TOLERANCE, "{d:?}");
+    }
+    assert_eq!(found.values[1].operator, "Relu");
+
+    // A file that computes something else in its middle.
+    let other = open(&library, dir.path(), &network(Dim::Known(1), Op::Unary(Unary::Neg)));
+    let found = pipeline::divergence(&graph, &other, &Numbers(9), 1, &mut Silent).unwrap();
+    assert!(found.values[0].max_abs <= TOLERANCE && found.values[1].max_abs > 0.1, "{:?}", found.values);
+    assert!(found.outputs[0].max_abs > 0.1);
+}
+
+#[test]
+fn runs_are_timed_in_turn() {
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = open(&library, dir.path(), &network(Dim::Symbol("n".into()), Op::Unary(Unary::Relu)));
+    let inputs = file.noise(None).unwrap();
+    assert_eq!(inputs[0].shape(), [1, WIDTH]);
+    assert_eq!(file.noise(Some(&[vec![5, WIDTH]])).unwrap()[0].shape(), [5, WIDTH]);
+    let error = file.noise(Some(&[vec![5, WIDTH + 1]])).unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::Data, "the shape [5, 5] does not fit what the file declares"));
+    let sample = file.batch_of(&Numbers(1).get(0).unwrap()).unwrap();
+    let paces = pipeline::pace(&[(&file, &inputs), (&file, &sample)], &mut Silent).unwrap();
+    for pace in &paces {
+        let [least, median] = pace.wall_ms;
+        assert!(pace.runs >= 20 && least > 0.0 && least <= median, "{pace:?}");
+        assert_eq!(pace.threads, 1);
+    }
+    struct Stop;
+    impl Sink for Stop {
+        fn event(&mut self, _: &Event) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    assert_eq!(pipeline::pace(&[(&file, &inputs)], &mut Stop).unwrap_err().kind(), Kind::Interrupted);
+}
