@@ -1,16 +1,20 @@
-//! `cargo bench`: an iteration of typical units, inference, and the first grid of an activation. Whole networks:
+//! `cargo bench`: an iteration of typical units, inference, and what finds first grids: equalizing, observing, the search
+//! for a grid, refining. Whole networks:
 //! `qdrop bench`.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use qdrop::engine::cpu::{CpuTrainer, Runner};
+use qdrop::calibrate;
+use qdrop::engine::cpu::{CpuTrainer, Runner, Values, influence};
 use qdrop::engine::facts;
 use qdrop::engine::program::{Program, Region, compile};
 use qdrop::engine::train::{RandomDraws, Step, Trainer};
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
+use qdrop::plan::{Recipe, plan};
 use qdrop::quant::{Grid, Observation, RangeSpec, Search, fit};
 use qdrop::recon::{Problem, Weight};
 use qdrop::tensor::{DType, Rows, Shelf, Tensor};
+use std::sync::Mutex;
 
 /// Samples an iteration.
 const BATCH: usize = 32;
@@ -72,6 +76,23 @@ impl Unit {
         y
     }
 
+    /// The network with its weights as they are.
+    fn float(mut self, y: ValueId) -> Float {
+        self.graph.outputs.push(y);
+        let facts = facts::infer(&self.graph, &[[1].iter().chain(&self.shape).copied().collect()]).unwrap();
+        let region = Region {
+            nodes: self.graph.node_ids().collect(),
+            inputs: vec![self.x],
+            outputs: vec![y],
+            sites: self.sites.iter().map(|&s| (s, None)).collect(),
+            ..Region::default()
+        };
+        let program = compile(&self.graph, &facts, &region).unwrap();
+        let numel = self.shape.iter().product::<usize>();
+        let images = Rows::new(BATCH, noise(7, BATCH * numel));
+        Float { graph: self.graph, facts, program, images }
+    }
+
     fn finish(mut self, y: ValueId) -> (Program, Problem) {
         self.graph.outputs.push(y);
         let facts = facts::infer(&self.graph, &[[1].iter().chain(&self.shape).copied().collect()]).unwrap();
@@ -117,14 +138,27 @@ fn basic(channels: usize, side: usize) -> (Program, Problem) {
     u.finish(y)
 }
 
+/// A network before anything is quantized, and images for it.
+struct Float {
+    graph: Graph,
+    facts: facts::Facts,
+    program: Program,
+    images: Rows,
+}
+
 /// Expansion by 6, depthwise 3×3, projection.
-fn inverted(channels: usize, side: usize) -> (Program, Problem) {
+fn expanded(channels: usize, side: usize) -> (Unit, ValueId) {
     let (mut u, inner) = (Unit::new([channels, side, side]), 6 * channels);
     let a = u.conv(u.x, [channels, inner, 1, 1]);
     let a = u.quantized(a);
     let b = u.conv(a, [inner, inner, 3, inner]);
     let b = u.quantized(b);
     let y = u.conv(b, [inner, channels, 1, 1]);
+    (u, y)
+}
+
+fn inverted(channels: usize, side: usize) -> (Program, Problem) {
+    let (u, y) = expanded(channels, side);
     u.finish(y)
 }
 
@@ -162,6 +196,49 @@ fn inference(bencher: Bencher, (channels, side): (usize, usize)) {
     bencher
         .counter(ItemsCount::new(BATCH))
         .bench(|| runner.run(&weights, &grids, &problem.float_inputs, &Shelf::memory()).unwrap());
+}
+
+/// Activations watched for first grids: channels and side of some of MobileNetV2's blocks.
+#[divan::bench(args = [(24, 56), (64, 14), (160, 7)])]
+fn observing(bencher: Bencher, (channels, side): (usize, usize)) {
+    let (u, y) = expanded(channels, side);
+    let Float { program, images, .. } = u.float(y);
+    let runner = Runner::new(&program).unwrap();
+    bencher.counter(ItemsCount::new(BATCH)).bench(|| {
+        let seen: Vec<Mutex<Observation>> = program.sites.iter().map(|_| Mutex::default()).collect();
+        let see = |site: usize, _: usize, group: Values| {
+            seen[site].lock().unwrap().observe(group.all());
+            Ok(())
+        };
+        runner.watch(std::slice::from_ref(&images), &see).unwrap();
+        seen
+    });
+}
+
+/// Activations screened for first grids that are worth refining at 8 bits, seven grids each.
+#[divan::bench(args = [(24, 56), (64, 14), (160, 7)])]
+fn refining(bencher: Bencher, (channels, side): (usize, usize)) {
+    let (u, y) = expanded(channels, side);
+    let Float { program, images, .. } = u.float(y);
+    let grids: Vec<Grid> = (1..8).map(|i| Grid::per_tensor(8, 0.002 * i as f32, 0).unwrap()).collect();
+    let grids = vec![grids; program.sites.len()];
+    let pool = rayon::ThreadPoolBuilder::new().build().unwrap();
+    let rows = [images];
+    bencher
+        .counter(ItemsCount::new(BATCH))
+        .bench(|| influence(&program, &rows, &[1.0], &grids, 1, &pool, &mut |_| Ok(())).unwrap());
+}
+
+/// Factors of the channels before a depthwise layer.
+#[divan::bench(args = [(24, 56), (64, 14), (160, 7)])]
+fn equalizing(bencher: Bencher, (channels, side): (usize, usize)) {
+    let (u, y) = expanded(channels, side);
+    let Float { graph, facts, .. } = u.float(y);
+    let plan = plan(&graph, &facts, &Recipe::default()).unwrap();
+    let pair = &calibrate::layer_pairs(&graph, &plan)[0];
+    let values = noise(5, BATCH * 6 * channels * side * side).into_iter().map(|v| v.max(0.0)).collect();
+    let values = Rows::new(BATCH, values);
+    bencher.counter(ItemsCount::new(BATCH)).bench(|| calibrate::exponents(&plan, pair, &values).unwrap());
 }
 
 /// Bits of the grid; the values are two-sided, so that scale and zero point are searched.

@@ -102,7 +102,8 @@ pub fn exponents(plan: &Plan, pair: &LayerPair, values: &Rows) -> Result<Vec<i32
     let site = &plan.sites[pair.site.0 as usize];
     let plane = values.width() / pair.channels;
     let channel = |c: usize| {
-        let mut seen = Observation::new();
+        // Factors are powers of two, so that steps need not be known exactly.
+        let mut seen = Observation::coarse();
         for row in values.iter() {
             seen.observe(&row?[c * plane..][..plane]);
         }

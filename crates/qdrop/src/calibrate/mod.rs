@@ -37,12 +37,26 @@ const PATIENCE: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Watch {
     sites: Vec<Observation>,
+    /// Per site: the samples with its smallest and its largest value, where they are known.
+    extremes: Vec<[Option<usize>; 2]>,
 }
 
 impl Watch {
     /// Nothing seen yet.
     pub fn new(plan: &Plan) -> Self {
-        Watch { sites: vec![Observation::new(); plan.sites.len()] }
+        Watch::of(vec![(Observation::new(), [None; 2]); plan.sites.len()])
+    }
+
+    /// What was seen of every site, in the plan's order, and the samples with its smallest and its largest value.
+    pub fn of(seen: Vec<(Observation, [Option<usize>; 2])>) -> Self {
+        let (sites, extremes) = seen.into_iter().unzip();
+        Watch { sites, extremes }
+    }
+
+    /// The samples with the smallest and with the largest value of site `site` (counted in the plan's order), where they
+    /// are known.
+    pub fn extremes(&self, site: usize) -> [Option<usize>; 2] {
+        self.extremes.get(site).copied().unwrap_or_default()
     }
 
     /// Takes in float values of `site`, in the plan's range of sites (others are ignored).
@@ -92,10 +106,6 @@ pub struct Refined {
 /// distance of a grid, 0 or more, says how far the network's outputs are from the float ones when it alone is in use.
 /// Unless `grid`'s is a tenth larger than the least, `grid` stays: small differences on a few samples say nothing.
 pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) -> Result<Refined> {
-    let scaled = |grid: &Grid, factor: f32| {
-        let scale = grid.scale.iter().map(|s| (s * factor).max(f32::MIN_POSITIVE)).collect();
-        Grid { scale, ..grid.clone() }
-    };
     let first = distance(grid)?;
     let (mut best, mut least) = (grid.clone(), first);
     for factor in [FRAC_1_SQRT_2, SQRT_2] {
@@ -117,10 +127,21 @@ pub fn refine_step(grid: &Grid, mut distance: impl FnMut(&Grid) -> Result<f64>) 
             break;
         }
     }
-    Ok(match WORTHWHILE * least <= first {
+    Ok(match worthwhile(first, least) {
         true => Refined { grid: best, before: first, after: least },
         false => Refined { grid: grid.clone(), before: first, after: first },
     })
+}
+
+/// `grid` with its step multiplied by `factor`.
+pub fn scaled(grid: &Grid, factor: f32) -> Grid {
+    let scale = grid.scale.iter().map(|s| (s * factor).max(f32::MIN_POSITIVE)).collect();
+    Grid { scale, ..grid.clone() }
+}
+
+/// Whether the distance `after` is so much less than `before` that another step should be taken.
+pub fn worthwhile(before: f64, after: f64) -> bool {
+    WORTHWHILE * after <= before
 }
 
 /// How `quant` is asked for the grid that a plan wants.

@@ -1,6 +1,7 @@
 //! How much memory a run will take, from the plan alone.
 
 use super::run;
+use super::screen::screened;
 use super::shapes::input_shapes;
 use super::unit::Compiled;
 use super::weigh::Weights;
@@ -133,10 +134,16 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     let whole = needs(&whole)?;
     let inputs = sum(&mut graph.inputs.iter().copied());
     let ends = sum(&mut outputs.iter().copied());
-    // Observing: a chunk of all activations, which are copied once, and what is seen of each.
-    let seen: u64 = plan.sites.iter().map(|s| facts.get(s.value).map_or(0, |f| f.numel() as u64)).sum();
-    let chunk = run::chunk(seen as usize, threads).min(samples) as u64;
-    stages.add(0, whole.inference + 8 * seen * chunk + plan.sites.len() as u64 * Observation::MOST_BYTES);
+    // Observing: a chunk of inputs, decoded and as rows, and what is seen of each site.
+    let entering: u64 = graph.inputs.iter().map(|&v| values(v)).sum::<u64>() / samples.max(1) as u64;
+    let chunk = 12 * entering * run::SAMPLES.min(samples) as u64;
+    let watched = plan.sites.len() as u64 * Observation::MOST_BYTES;
+    stages.add(0, whole.inference + chunk + watched);
+    if effective.refine_samples > 0 && screened(&plan.sites) {
+        // Screening: all activations of the samples at work, beside what gradients need.
+        let seen: u64 = plan.sites.iter().map(|s| facts.get(s.value).map_or(0, |f| f.numel() as u64)).sum();
+        stages.add(inputs + ends, whole.learning + 4 * seen * threads as u64 + watched);
+    }
     if !effective.learns {
         return Ok(stages.stages);
     }

@@ -19,6 +19,7 @@ mod refine;
 mod run;
 mod samples;
 mod scene;
+mod screen;
 mod sensitivity;
 mod shapes;
 mod shift;

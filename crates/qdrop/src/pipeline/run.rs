@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 /// Elements handed out between two looks at the sink, about.
 const CHUNK: usize = 1 << 22;
 /// Samples between two looks at the sink at most.
-const SAMPLES: usize = 64;
+pub(super) const SAMPLES: usize = 64;
 
 /// What answers for samples: a network in the engine, or a file in another runtime.
 pub(super) trait Answering: Sync {
@@ -49,12 +49,7 @@ impl Network {
     /// the values `wanted`.
     pub fn new(graph: &Graph, shapes: &[Vec<usize>], wanted: Vec<ValueId>, threads: usize) -> Result<Self> {
         let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
-        for &v in &wanted {
-            if facts.get(v).is_none() {
-                let error = Error::unsupported(format!("value `{}` cannot be computed", graph.value(v).name));
-                return Err(error.hint("it depends on an operator that cannot be run here"));
-            }
-        }
+        computable(graph, &facts, &wanted)?;
         let elements: usize = wanted.iter().filter_map(|&v| facts.get(v)).map(facts::ValueFact::numel).sum();
         let nodes = behind(graph, &wanted);
         let region = Region { nodes, inputs: graph.inputs.clone(), outputs: wanted, ..Region::default() };
@@ -65,6 +60,17 @@ impl Network {
     /// The wanted values of `samples`.
     pub fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
         self.runner.run(&[], &[], &rows(samples)?, &Shelf::memory())
+    }
+}
+
+/// That all of `wanted` can be computed.
+pub(super) fn computable(graph: &Graph, facts: &Facts, wanted: &[ValueId]) -> Result<()> {
+    match wanted.iter().find(|&&v| facts.get(v).is_none()) {
+        Some(&v) => {
+            let error = Error::unsupported(format!("value `{}` cannot be computed", graph.value(v).name));
+            Err(error.hint("it depends on an operator that cannot be run here"))
+        }
+        None => Ok(()),
     }
 }
 

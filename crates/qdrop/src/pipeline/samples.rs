@@ -13,6 +13,11 @@ pub fn spread<S: Samples>(samples: S, limit: Option<usize>) -> Result<Subset<S>>
     Subset::new(samples, indices)
 }
 
+/// The samples of `samples` with these numbers.
+pub(super) fn subset<S: Samples>(samples: S, indices: Vec<usize>) -> Result<Subset<S>> {
+    Subset::new(samples, indices)
+}
+
 /// That every sample has a label within the classes of `graph` (simplified), counted in its first output; `shapes` are
 /// those of one sample, without the batch axis. No sample is decoded for it.
 pub fn check_labels(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples) -> Result<()> {

@@ -3,18 +3,50 @@
 use super::equalize;
 use super::padding::Padding;
 use super::record::Seen;
-use super::run::{self, Network};
-use super::{refine, samples};
+use super::screen::screened;
+use super::{refine, run, samples};
 use crate::calibrate::{self, Watch};
 use crate::data::Samples;
+use crate::engine::cpu::{Runner, Values};
 use crate::engine::facts::Facts;
+use crate::engine::program::{Region, compile};
 use crate::error::Result;
-use crate::graph::Graph;
+use crate::graph::{Graph, ValueId};
 use crate::plan::{Plan, Recipe, Site};
-use crate::quant::Grid;
-use crate::report::{Sink, Stage, Timing, timed};
+use crate::quant::{Grid, Observation};
+use crate::report::{Event, Sink, Stage, Timing, timed};
 use crate::tensor::{Rows, Shelf};
 use rayon::ThreadPool;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Groups of samples a thread that are observed between two looks at the sink.
+const TOGETHER: usize = 4;
+
+/// What was seen of a value so far.
+#[derive(Default)]
+struct Seeing {
+    values: Observation,
+    /// The samples with the smallest and the largest value.
+    extremes: [Option<usize>; 2],
+    /// Room for one sample.
+    row: Vec<f32>,
+}
+
+impl Seeing {
+    /// Takes in `values`; `holder` says which sample holds one of them.
+    fn see(&mut self, values: &[f32], holder: impl Fn(f32) -> Option<usize>) {
+        let before = self.values.bounds();
+        self.values.observe(values);
+        let Some((low, high)) = self.values.bounds() else { return };
+        if before.is_none_or(|b| low < b.0) {
+            self.extremes[0] = holder(low);
+        }
+        if before.is_none_or(|b| high > b.1) {
+            self.extremes[1] = holder(high);
+        }
+    }
+}
 
 /// A network to be quantized and how.
 #[derive(Clone, Copy)]
@@ -68,41 +100,61 @@ impl Scene<'_> {
 
     /// What the sites of the plan hold in the float network, and those of its integer kernels.
     pub fn observe(&self, sink: &mut dyn Sink) -> Result<Observed> {
-        let of_kernels = kernel_plan(self.plan);
-        let mut observed = Observed { sites: Watch::new(self.plan), kernel_sites: Watch::new(&of_kernels) };
-        let sites: Vec<&Site> = self.plan.sites.iter().chain(&of_kernels.sites).collect();
-        if sites.is_empty() {
-            return Ok(observed);
+        let quantizers: Vec<&Site> = self.plan.sites.iter().chain(&self.plan.kernel_sites).collect();
+        if quantizers.is_empty() {
+            return Ok(Observed { sites: Watch::new(self.plan), kernel_sites: Watch::new(self.plan) });
         }
         let samples = samples::spread(self.samples, Some(self.recipe.activations.samples))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &samples)?;
-        let shapes = run::shapes_of(&samples)?;
-        let threads = self.recipe.method.threads;
-        let network = Network::new(self.graph, &shapes, sites.iter().map(|s| s.value).collect(), threads)?;
-        run::each(
-            &samples,
-            network.chunk,
-            threads,
-            Stage::Calibrate,
-            sink,
-            |inputs| network.run(inputs),
-            |first, values| {
-                for i in 0..values.first().map_or(0, Rows::len) {
-                    let mut rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
-                    for (site, row) in sites.iter().zip(&mut rows) {
-                        if let (Some(padding), Some(fact)) = (&padding, self.facts.get(site.value)) {
-                            *row = padding.real(&fact.shape, first + i, row)?.into_owned().into();
-                        }
-                    }
-                    let rows: Vec<&[f32]> = rows.iter().map(|row| &**row).collect();
-                    let (of_sites, of_kernels) = rows.split_at(self.plan.sites.len());
-                    observed.sites.observe_all(of_sites);
-                    observed.kernel_sites.observe_all(of_kernels);
+        // A value may have several sites, for different readers.
+        let mut sites: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
+        quantizers.iter().enumerate().for_each(|(i, s)| sites.entry(s.value).or_default().push(i));
+        let values: Vec<ValueId> = sites.keys().copied().collect();
+        run::computable(self.graph, self.facts, &values)?;
+        let region = Region {
+            nodes: run::behind(self.graph, &values),
+            inputs: self.graph.inputs.clone(),
+            sites: values.iter().map(|&v| (v, None)).collect(),
+            ..Region::default()
+        };
+        let runner = Runner::new(&compile(self.graph, self.facts, &region)?)?;
+        let shapes: Vec<_> = values.iter().map(|&v| self.facts.require(self.graph, v)).collect::<Result<_>>()?;
+        let seen: Vec<Mutex<Seeing>> = values.iter().map(|_| Mutex::default()).collect();
+        let chunk = (TOGETHER * runner.group() * self.pool.current_num_threads()).min(run::SAMPLES);
+        let indices: Vec<usize> = (0..samples.len()).collect();
+        for some in indices.chunks(chunk) {
+            run::go_on(sink)?;
+            let before = some[0];
+            let inputs =
+                run::load(self.graph, &samples::subset(&samples, some.to_vec())?, self.pool, &Shelf::memory())?;
+            let inputs: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
+            let see = |value: usize, first: usize, group: Values| {
+                let mut seen = seen[value].lock().unwrap_or_else(PoisonError::into_inner);
+                let first = before + first;
+                let Some(padding) = &padding else {
+                    seen.see(group.all(), |v| group.holder(v).map(|sample| first + sample));
+                    return Ok(());
+                };
+                let mut row = std::mem::take(&mut seen.row);
+                for sample in 0..group.samples() {
+                    group.sample(sample, &mut row);
+                    let real = padding.real(&shapes[value].shape, first + sample, &row)?;
+                    seen.see(&real, |_| Some(first + sample));
                 }
+                seen.row = row;
                 Ok(())
-            },
-        )?;
-        Ok(observed)
+            };
+            self.pool.install(|| runner.watch(&inputs, &see))?;
+            let done = before + some.len();
+            sink.event(&Event::StageProgress { stage: Stage::Calibrate, done, total: samples.len() });
+        }
+        let mut all = vec![Default::default(); quantizers.len()];
+        for (sites, seen) in sites.values().zip(seen) {
+            let Seeing { values, extremes, .. } = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+            sites.iter().for_each(|&site| all[site] = (values.clone(), extremes));
+        }
+        let of_kernels = all.split_off(self.plan.sites.len());
+        Ok(Observed { sites: Watch::of(all), kernel_sites: Watch::of(of_kernels) })
     }
 
     /// What `watch` has seen of the sites, and their first grids, refined.
@@ -113,6 +165,9 @@ impl Scene<'_> {
         let few = self.recipe.resolved().refine_samples;
         if few > 0 && !seen.first.is_empty() {
             let (effects, timing) = timed(sink, Stage::Refine, Some(seen.first.len()), |sink| {
+                if screened(&self.plan.sites) {
+                    return self.screen(few, watch, &mut seen.refined, sink);
+                }
                 let few = samples::spread(self.samples, Some(few))?;
                 let inputs = run::load(self.graph, &few, self.pool, self.shelf)?;
                 refine::refine(self.graph, self.facts, self.plan, inputs, self.pool, &mut seen.refined, sink)

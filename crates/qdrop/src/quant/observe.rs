@@ -4,13 +4,25 @@ use crate::error::{Error, Kind, Result};
 
 /// Up to this many values are kept as they are; a histogram has this many bins (1 MiB).
 const CAPACITY: usize = 1 << 16;
+/// Values that are looked at before they are sorted into bins.
+const RUN: usize = 1 << 12;
+/// Values whose bins are found together.
+const BLOCK: usize = 64;
+/// Values that are looked at side by side.
+const LANES: usize = 16;
+/// Bins behind the others that zeros pass through on their way.
+const SPARE: usize = 8;
+/// The exponent of infinities and NaN.
+const INFINITE: u32 = 0x7F80_0000;
 
 /// The values seen of one tensor, fed in chunks. At most 1 MiB, whatever is fed.
 ///
 /// The result depends on the order of [`Observation::observe`] and [`Observation::merge`] calls only in the last
 /// digits of bin means; fixed orders give the same bits.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Observation {
+    /// Values that are kept at most, and bins of the histogram.
+    capacity: usize,
     count: u64,
     zeros: u64,
     bad: u64,
@@ -24,13 +36,19 @@ enum Store {
     Histogram(Histogram),
 }
 
+impl Default for Observation {
+    fn default() -> Self {
+        Observation { capacity: CAPACITY, count: 0, zeros: 0, bad: 0, range: None, store: Store::default() }
+    }
+}
+
 impl Default for Store {
     fn default() -> Self {
         Store::Exact(Vec::new())
     }
 }
 
-/// Bins of width 2^exponent; bin j holds x with floor(x / width) = first + j.
+/// Bins of width 2^exponent; bin j holds x with floor(x / width) = first + j. What the last [`SPARE`] hold says nothing.
 #[derive(Debug, Clone)]
 struct Histogram {
     exponent: i32,
@@ -46,21 +64,30 @@ struct Bin {
 
 impl Observation {
     /// Bytes of memory that it takes at most.
-    pub const MOST_BYTES: u64 = (CAPACITY * size_of::<Bin>()) as u64;
+    pub const MOST_BYTES: u64 = ((CAPACITY + SPARE) * size_of::<Bin>()) as u64;
 
     /// Nothing seen yet.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// Nothing seen yet, to be kept in a sixteenth of the memory: enough to compare tensors.
+    pub fn coarse() -> Self {
+        Observation { capacity: CAPACITY / 16, ..Self::default() }
+    }
+
     /// Takes in `values`. NaN and infinities are counted and left out; fitting a grid then fails.
     pub fn observe(&mut self, values: &[f32]) {
-        if values.iter().all(|v| v.is_finite()) {
-            self.add(values);
-        } else {
-            let finite: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
-            self.bad += (values.len() - finite.len()) as u64;
-            self.add(&finite);
+        // In runs, so that the second look at a value finds it in the cache.
+        for run in values.chunks(RUN) {
+            let summary = Summary::of(run);
+            if summary.bad == 0 {
+                self.add(run, &summary);
+            } else {
+                let finite: Vec<f32> = run.iter().copied().filter(|v| v.is_finite()).collect();
+                self.bad += summary.bad;
+                self.add(&finite, &Summary::of(&finite));
+            }
         }
     }
 
@@ -68,14 +95,14 @@ impl Observation {
     pub fn merge(&mut self, other: &Observation) {
         self.bad += other.bad;
         let histogram = match &other.store {
-            Store::Exact(values) => return self.add(values),
+            Store::Exact(values) => return self.add_all(values),
             Store::Histogram(h) => h,
         };
         if let Store::Exact(values) = &self.store {
             let values = values.clone();
             let bad = self.bad;
             *self = Observation { bad, ..other.clone() };
-            return self.add(&values);
+            return self.add_all(&values);
         }
         self.count += other.count;
         self.zeros += other.zeros;
@@ -89,26 +116,31 @@ impl Observation {
         mine.absorb(histogram);
     }
 
-    fn add(&mut self, values: &[f32]) {
+    /// Takes in finite values.
+    fn add_all(&mut self, values: &[f32]) {
+        values.chunks(RUN).for_each(|run| self.add(run, &Summary::of(run)));
+    }
+
+    /// Takes in finite values that `summary` tells of.
+    fn add(&mut self, values: &[f32], summary: &Summary) {
         if values.is_empty() {
             return;
         }
-        let chunk = values.iter().fold((values[0], values[0]), |(a, b), &v| (a.min(v), b.max(v)));
-        self.range = join(self.range, Some(chunk));
+        self.range = join(self.range, Some(summary.range));
         self.count += values.len() as u64;
-        self.zeros += values.iter().filter(|v| **v == 0.0).count() as u64;
+        self.zeros += summary.zeros;
         let Some(range) = self.range else { return };
         match &mut self.store {
-            Store::Exact(kept) if kept.len() + values.len() <= CAPACITY => kept.extend_from_slice(values),
+            Store::Exact(kept) if kept.len() + values.len() <= self.capacity => kept.extend_from_slice(values),
             Store::Exact(kept) => {
-                let mut histogram = Histogram::new(range);
-                histogram.add(kept);
-                histogram.add(values);
+                let mut histogram = Histogram::new(range, self.capacity);
+                kept.chunks(RUN).for_each(|run| histogram.add(run, Summary::of(run).zeros));
+                histogram.add(values, summary.zeros);
                 self.store = Store::Histogram(histogram);
             }
             Store::Histogram(histogram) => {
                 histogram.cover(range);
-                histogram.add(values);
+                histogram.add(values, summary.zeros);
             }
         }
     }
@@ -117,7 +149,8 @@ impl Observation {
     #[cfg(test)]
     pub(super) fn exact_for_test(values: Vec<f32>) -> Self {
         let range = Some((values[0], values[values.len() - 1]));
-        Observation { count: values.len() as u64, range, store: Store::Exact(values), ..Observation::default() }
+        let count = values.len();
+        Observation { capacity: count, count: count as u64, range, store: Store::Exact(values), ..Self::default() }
     }
 
     /// How many finite values were seen.
@@ -128,6 +161,11 @@ impl Observation {
     /// How many of them were 0.
     pub(super) fn zeros(&self) -> u64 {
         self.zeros
+    }
+
+    /// The smallest and largest finite value seen, if any.
+    pub fn bounds(&self) -> Option<(f32, f32)> {
+        self.range
     }
 
     /// The smallest and largest value seen; an error when there was none, or when NaN or infinities were seen.
@@ -157,7 +195,7 @@ impl Observation {
                 out
             }
             Store::Histogram(h) => {
-                h.bins.iter().filter(|b| b.count > 0).map(|b| (b.sum / b.count as f64, b.count)).collect()
+                h.used().iter().filter(|b| b.count > 0).map(|b| (b.sum / b.count as f64, b.count)).collect()
             }
         }
     }
@@ -176,31 +214,41 @@ fn bin_of(x: f32, exponent: i32) -> i64 {
 
 impl Histogram {
     /// The finest empty histogram that covers `range`.
-    fn new(range: (f32, f32)) -> Self {
+    fn new(range: (f32, f32), capacity: usize) -> Self {
         // Bins need not be finer than float32 resolves the largest value, nor finer than the smallest number.
         let largest = f64::from(range.0.abs().max(range.1.abs())).max(1e-38);
         let mut exponent = largest.log2().floor() as i32 - 30;
-        while !fits(range, exponent) {
+        while !fits(range, exponent, capacity) {
             exponent += 1;
         }
-        Histogram { exponent, first: bin_of(range.0, exponent), bins: vec![Bin::default(); CAPACITY] }
+        Histogram { exponent, first: bin_of(range.0, exponent), bins: vec![Bin::default(); capacity + SPARE] }
+    }
+
+    fn capacity(&self) -> usize {
+        self.bins.len() - SPARE
+    }
+
+    /// The bins that say something.
+    fn used(&self) -> &[Bin] {
+        &self.bins[..self.capacity()]
     }
 
     /// Moves and widens the bins until `range` lies within.
     fn cover(&mut self, range: (f32, f32)) {
-        let last = self.first + CAPACITY as i64;
+        let last = self.first + self.capacity() as i64;
         if self.first <= bin_of(range.0, self.exponent) && bin_of(range.1, self.exponent) < last {
             return;
         }
         let mut exponent = self.exponent;
-        while !fits(range, exponent) {
+        while !fits(range, exponent, self.capacity()) {
             exponent += 1;
         }
         self.coarsen(exponent, range);
     }
 
     fn coarsen(&mut self, exponent: i32, range: (f32, f32)) {
-        let empty = Histogram { exponent, first: bin_of(range.0, exponent), bins: vec![Bin::default(); CAPACITY] };
+        let bins = vec![Bin::default(); self.bins.len()];
+        let empty = Histogram { exponent, first: bin_of(range.0, exponent), bins };
         let old = std::mem::replace(self, empty);
         self.absorb(&old);
     }
@@ -209,31 +257,85 @@ impl Histogram {
     fn absorb(&mut self, other: &Histogram) {
         // Beyond 63 doublings every index is its sign.
         let shift = (self.exponent - other.exponent).clamp(0, 63);
-        for (j, bin) in other.bins.iter().enumerate().filter(|(_, b)| b.count > 0) {
+        for (j, bin) in other.used().iter().enumerate().filter(|(_, b)| b.count > 0) {
             let k = ((other.first + j as i64) >> shift) - self.first;
-            if let Some(mine) = self.bins.get_mut(k as usize) {
+            let capacity = self.capacity();
+            if let Some(mine) = self.bins[..capacity].get_mut(k as usize) {
                 mine.count += bin.count;
                 mine.sum += bin.sum;
             }
         }
     }
 
-    /// Adds values that lie within the bins.
-    fn add(&mut self, values: &[f32]) {
+    /// Adds values that lie within the bins, `zeros` of them 0.
+    fn add(&mut self, values: &[f32], zeros: u64) {
+        // Adding and taking away 2^52 rounds to an integer, which then stands in the low bits.
+        const ROUND: f64 = 4_503_599_627_370_496.0;
         let (factor, first) = (2f64.powi(-self.exponent), self.first as f64);
-        for &v in values {
-            let v = f64::from(v);
-            // Not negative, so truncation is floor; the subtraction is exact or rounds within float64's 53 bits.
-            let j = (v * factor - first) as usize;
-            let bin = &mut self.bins[j.min(CAPACITY - 1)];
-            bin.count += 1;
-            bin.sum += v;
+        let mut indices = [0u32; BLOCK];
+        let capacity = self.capacity();
+        let bins = &mut self.bins[..capacity + SPARE];
+        for block in values.chunks(BLOCK) {
+            for (i, (index, &v)) in indices.iter_mut().zip(block).enumerate() {
+                // Not negative; the subtraction is exact or rounds within float64's 53 bits.
+                let position = f64::from(v) * factor - first;
+                let shifted = position + ROUND;
+                let above = shifted - ROUND > position;
+                let bin = (shifted.to_bits() as u32).wrapping_sub(u32::from(above)).min(capacity as u32 - 1);
+                // Zeros, often every second value, would wait for each other in one bin.
+                *index = if v == 0.0 { (capacity + i % SPARE) as u32 } else { bin };
+            }
+            for (&index, &v) in indices.iter().zip(block) {
+                let bin = &mut bins[index as usize];
+                bin.count += 1;
+                bin.sum += f64::from(v);
+            }
+        }
+        if zeros > 0 {
+            let zero = bin_of(0.0, self.exponent) - self.first;
+            self.bins[(zero as usize).min(capacity - 1)].count += zeros;
         }
     }
 }
 
-fn fits(range: (f32, f32), exponent: i32) -> bool {
-    bin_of(range.1, exponent).saturating_sub(bin_of(range.0, exponent)) < CAPACITY as i64
+/// What one pass over values tells.
+struct Summary {
+    /// The smallest and the largest, where all are finite.
+    range: (f32, f32),
+    zeros: u64,
+    /// NaN and infinities.
+    bad: u64,
+}
+
+impl Summary {
+    fn of(values: &[f32]) -> Self {
+        // Side by side in lanes, without a branch, so that the loop becomes vector code.
+        let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        let (mut zeros, mut bad) = ([0u32; LANES], [0u32; LANES]);
+        let mut look = |l: usize, v: f32| {
+            low[l] = if v < low[l] { v } else { low[l] };
+            high[l] = if v > high[l] { v } else { high[l] };
+            zeros[l] += u32::from(v == 0.0);
+            bad[l] += u32::from(v.to_bits() & INFINITE == INFINITE);
+        };
+        let blocks = values.chunks_exact(LANES);
+        let rest = blocks.remainder();
+        for block in blocks {
+            for (l, &v) in block.iter().enumerate() {
+                look(l, v);
+            }
+        }
+        for (l, &v) in rest.iter().enumerate() {
+            look(l, v);
+        }
+        let range = (low.into_iter().fold(f32::INFINITY, f32::min), high.into_iter().fold(f32::NEG_INFINITY, f32::max));
+        let sum = |lanes: [u32; LANES]| lanes.into_iter().map(u64::from).sum();
+        Summary { range, zeros: sum(zeros), bad: sum(bad) }
+    }
+}
+
+fn fits(range: (f32, f32), exponent: i32, capacity: usize) -> bool {
+    bin_of(range.1, exponent).saturating_sub(bin_of(range.0, exponent)) < capacity as i64
 }
 
 #[cfg(test)]
@@ -271,6 +373,22 @@ mod tests {
             let mean = |o: &Observation| o.weighted().iter().map(|p| p.0 * p.1 as f64).sum::<f64>();
             assert!((mean(other) - mean(&whole)).abs() < 1e-6 * 300_000.0);
             assert!(other.weighted().windows(2).all(|w| w[0].0 < w[1].0));
+        }
+    }
+
+    #[test]
+    fn a_histogram_counts_every_value_in_its_bin() {
+        // Half of them zeros, as behind a rectifier, on one side of 0 and on both.
+        for shift in [0.0f32, -0.4] {
+            let values: Vec<f32> = noise(200_000, 5).iter().map(|v| v.max(0.0) + shift.min(*v)).collect();
+            for (mut seen, most) in [(Observation::new(), CAPACITY), (Observation::coarse(), CAPACITY / 16)] {
+                values.chunks(10_007).for_each(|chunk| seen.observe(chunk));
+                let Store::Histogram(h) = &seen.store else { panic!("expected a histogram") };
+                assert!(h.capacity() == most && seen.zeros == values.iter().filter(|v| **v == 0.0).count() as u64);
+                let mut want = vec![0u64; most];
+                values.iter().for_each(|&v| want[(bin_of(v, h.exponent) - h.first) as usize] += 1);
+                assert!(h.used().iter().map(|b| b.count).eq(want), "{shift}");
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! independent: a side's error is that of rounding the values below its clip point k·δ (a prefix sum, the same for
 //! every zero point) plus that of clipping the values above. The second part is a convex function of the clip point
 //! alone; tangents at a few points bound it from below, and only candidates that the bound does not rule out are
-//! evaluated. The result is that of the full scan.
+//! looked at: of a range, the zero points around the one with the least bound. The result is that of the full scan.
 
 use super::{Grid, Observation, STEP_OF_ZEROS, qmax_of};
 use crate::error::{Error, Kind, Result};
@@ -86,10 +86,10 @@ pub fn fit_weight(weight: &[f32], shape: &[usize], axis: Option<usize>, spec: &R
     let entries: Vec<(f32, i32)> = (0..channels)
         .into_par_iter()
         .map(|c| {
+            let rows = weight.chunks(inner.max(1)).skip(c).step_by(channels);
+            let channel: Vec<f32> = rows.flatten().copied().collect();
             let mut seen = Observation::new();
-            for row in weight.chunks(inner.max(1)).skip(c).step_by(channels) {
-                seen.observe(row);
-            }
+            seen.observe(&channel);
             fit_one(&seen, sign, spec)
         })
         .collect::<Result<_>>()?;
@@ -246,6 +246,24 @@ impl Side {
     }
 }
 
+/// Where in `range` a convex function is least.
+fn lowest(range: &std::ops::RangeInclusive<i32>, f: impl Fn(i32) -> f64) -> i32 {
+    let (mut low, mut high) = (*range.start(), *range.end());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let (here, next) = (f(middle), f(middle + 1));
+        if here == next && here == 0.0 {
+            return middle;
+        }
+        if here <= next {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
+}
+
 /// The best range, in units of the values; `None` where all are 0.
 fn search(seen: &Observation, range: (f64, f64), sign: Sign, qmax: i32, symmetric: bool) -> Option<(f64, f64)> {
     let (low, high) = (range.0.min(0.0), range.1.max(0.0));
@@ -270,34 +288,41 @@ fn search(seen: &Observation, range: (f64, f64), sign: Sign, qmax: i32, symmetri
     let scaled = (width * unit) as f32;
     let step_of = |i: usize| scaled / RANGES as f32 * i as f32 / levels;
     let mut best: Option<(f64, usize, i32)> = None;
-    let mut bounds = Vec::new();
     for i in (1..=RANGES).rev() {
         let step = step_of(i);
         let clips = |zero: i32| (zero as f32 * step, (qmax - zero) as f32 * step);
-        bounds.clear();
-        bounds.extend(zero_points.clone().map(|zero| {
+        let bound = |below: &Side, above: &Side, zero: i32| {
             let (a, b) = clips(zero);
-            (zero, below.clipping_bound(a) + above.clipping_bound(b))
-        }));
+            below.clipping_bound(a) + above.clipping_bound(b)
+        };
         let ruled_out = |bound: f64, best: &Option<(f64, usize, i32)>| best.is_some_and(|b| bound > b.0);
-        if bounds.iter().all(|&(_, bound)| ruled_out(bound, &best)) {
+        // The bound is convex in the zero point, so those that are not ruled out lie side by side around its least.
+        let middle = lowest(&zero_points, |zero| bound(&below, &above, zero));
+        if ruled_out(bound(&below, &above, middle), &best) {
             continue;
         }
         below.round_all(step);
         above.round_all(step);
         let power = f64::from(step).powf(2.4);
-        for &(zero, bound) in &bounds {
+        let mut more = |zero: i32| {
+            let least = bound(&below, &above, zero);
+            if ruled_out(least, &best) {
+                return false;
+            }
             let (a, b) = clips(zero);
             let rounding = (below.rounding(a) + above.rounding(b)) * power;
-            if ruled_out(rounding * SLACK + bound, &best) {
-                continue;
+            if ruled_out(rounding * SLACK + least, &best) {
+                return true;
             }
             let score = rounding + below.clipping(a).0 + above.clipping(b).0;
-            // Larger ranges come first here; of equal scores the smallest range and zero point win.
-            if best.is_none_or(|b| score < b.0 || (score == b.0 && i < b.1)) {
+            // Of equal scores the smallest range and zero point win.
+            if best.is_none_or(|b| score < b.0 || (score == b.0 && (i, zero) < (b.1, b.2))) {
                 best = Some((score, i, zero));
             }
-        }
+            true
+        };
+        let _ = (*zero_points.start()..=middle).rev().all(&mut more);
+        let _ = (middle + 1..=*zero_points.end()).all(&mut more);
     }
     best.map(|(_, i, zero)| {
         let step = f64::from(step_of(i)) / unit;

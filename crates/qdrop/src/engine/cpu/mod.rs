@@ -12,6 +12,7 @@ mod conv;
 mod depthwise;
 mod direct;
 mod footprint;
+mod influence;
 mod math;
 mod matrix;
 mod pass;
@@ -21,12 +22,15 @@ mod sensitivity;
 #[cfg(test)]
 mod tests;
 mod trainer;
+mod watch;
 mod winograd;
 
 pub use footprint::{Footprint, flops, footprint};
+pub use influence::influence;
 pub use matrix::ceiling;
 pub use sensitivity::sensitivity;
 pub use trainer::{CpuTrainer, Times};
+pub use watch::Values;
 
 use crate::engine::program::Program;
 use crate::error::{Error, Result};
@@ -90,14 +94,8 @@ impl Runner {
         let group = |first: usize| {
             let samples = (n - first).min(self.code.group);
             let mut frame = self.frames.take(&self.code, false);
-            frame.start(samples);
-            for (&slot, rows) in self.code.program.inputs.iter().zip(inputs) {
-                for sample in 0..samples {
-                    let row = rows.row(first + sample)?;
-                    frame.fill(&self.code, slot, sample, |range, out| out.copy_from_slice(&row[range]));
-                }
-            }
-            frame.forward(&shared, None)?;
+            frame.feed(&self.code, inputs, first, samples)?;
+            frame.forward(&shared, None, None)?;
             let mut outputs = Vec::with_capacity(self.code.program.outputs.len());
             for &slot in &self.code.program.outputs {
                 let mut values = Vec::with_capacity(samples * self.code.layouts[slot].numel());

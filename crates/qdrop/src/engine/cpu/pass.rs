@@ -75,7 +75,7 @@ fn infer_by(apply: impl Fn(f32) -> f32, quantizer: Option<Quantizer>, x: &[f32],
 }
 
 #[inline(always)]
-fn quantized(a: f32, q: Quantizer) -> f32 {
+pub(super) fn quantized(a: f32, q: Quantizer) -> f32 {
     (a / q.scale).round_ties_even().max(q.low).min(q.high) * q.scale
 }
 

@@ -11,6 +11,7 @@ use crate::engine::ops;
 use crate::engine::program::Step;
 use crate::engine::train::Keep;
 use crate::error::{Error, Result};
+use crate::tensor::Rows;
 
 /// Working memory of one group; made once and used again.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Frame {
     buffers: Vec<Vec<f32>>,
     pub masks: Vec<Vec<u8>>,
     scratch: Vec<f32>,
+    /// Memory of operands and results of operators that run by their specification, to be used again.
+    spare: Vec<Vec<f32>>,
     /// Per slot: whether its gradient has a first contribution.
     written: Vec<bool>,
     samples: usize,
@@ -53,6 +56,9 @@ pub(super) struct Sums<'a> {
     pub watch: Option<Watch<'a>>,
 }
 
+/// Is called with the number of a site and the group's values there.
+pub(super) type Tap<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Result<()>;
+
 /// Is called with the number of a site and a gradient there.
 pub(super) type Watch<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
@@ -63,6 +69,7 @@ impl Frame {
             buffers: code.buffers.iter().map(|&n| vec![0.0; n * code.group]).collect(),
             masks: code.masks.iter().map(mask).collect(),
             scratch: Vec::new(),
+            spare: Vec::new(),
             written: vec![false; code.places.len()],
             samples: 0,
         }
@@ -72,6 +79,18 @@ impl Frame {
     pub fn start(&mut self, samples: usize) {
         self.samples = samples;
         self.written.fill(false);
+    }
+
+    /// Begins a group of `samples`, of which the rows of `inputs` from `first` on are fed.
+    pub fn feed(&mut self, code: &Code, inputs: &[Rows], first: usize, samples: usize) -> Result<()> {
+        self.start(samples);
+        for (&slot, rows) in code.program.inputs.iter().zip(inputs) {
+            for sample in 0..samples {
+                let row = rows.row(first + sample)?;
+                self.fill(code, slot, sample, |range, out| out.copy_from_slice(&row[range]));
+            }
+        }
+        Ok(())
     }
 
     /// Values of a slot for the whole group, or those that all samples share.
@@ -119,8 +138,8 @@ impl Frame {
     }
 
     /// Runs all kernels; `keep` tells per site which elements keep the quantized value (masks lie in the frame) when
-    /// learning.
-    pub fn forward(&mut self, shared: &Shared, learn: Option<&[Keep]>) -> Result<()> {
+    /// learning. `tap` sees what every site hands on.
+    pub fn forward(&mut self, shared: &Shared, learn: Option<&[Keep]>, mut tap: Option<Tap>) -> Result<()> {
         let code = shared.code;
         for kernel in &code.kernels {
             match kernel {
@@ -180,6 +199,9 @@ impl Frame {
                             (self.buffers[*trace], self.masks[*mask]) = (traced, bytes);
                         }
                     }
+                    if let (Some(tap), Some(site)) = (&mut tap, site) {
+                        tap(*site, &out[..n])?;
+                    }
                     self.buffers[at] = out;
                 }
                 Kernel::Direct { direct, step, .. } => {
@@ -201,10 +223,11 @@ impl Frame {
         let code = shared.code;
         let Step::Node { op, operands, results, place } = &code.program.steps[step] else { return Ok(()) };
         let rounds = if flat { 1 } else { self.samples };
+        let mut spare = std::mem::take(&mut self.spare);
         for sample in 0..rounds {
-            let gathered = self.gather(shared, operands, sample, flat);
-            let views = gathered.views();
-            let arrays = ops::forward::<f32>(op, &views, results.len()).map_err(|e| e.at(place))?;
+            let gathered = self.gather(shared, operands, sample, flat, &mut spare);
+            let arrays = ops::forward::<f32>(op, &gathered.views(), results.len()).map_err(|e| e.at(place))?;
+            gathered.give(&mut spare);
             for (slot, array) in results.iter().zip(arrays) {
                 let Some(slot) = *slot else { continue };
                 let Place::Buffer(b) = code.places[slot] else { continue };
@@ -213,32 +236,48 @@ impl Frame {
                 } else {
                     self.fill(code, slot, sample, |range, out| out.copy_from_slice(&array.data[range]));
                 }
+                keep(array.data, &mut spare);
             }
         }
+        self.spare = spare;
         Ok(())
     }
 
     /// Operands of a node for one sample, or for the whole group as one vector when `flat`.
-    fn gather<'a>(&self, shared: &Shared<'a>, slots: &[Option<usize>], sample: usize, flat: bool) -> Gathered<'a> {
+    fn gather<'a>(
+        &self,
+        shared: &Shared<'a>,
+        slots: &[Option<usize>],
+        sample: usize,
+        flat: bool,
+        spare: &mut Vec<Vec<f32>>,
+    ) -> Gathered<'a> {
         let code = shared.code;
-        let one = |slot: &Option<usize>| {
+        let mut room = || {
+            let mut room = spare.pop().unwrap_or_default();
+            room.clear();
+            room
+        };
+        let mut one = |slot: &Option<usize>| {
             let slot = (*slot)?;
             let description = &code.program.slots[slot];
             Some(match code.places[slot] {
                 Place::Constant => Operand::Shared(description, description.constant.as_deref().unwrap_or_default()),
                 Place::Weight(i) => Operand::Shared(description, shared.weights[i]),
                 Place::Buffer(_) if flat => {
-                    let data = self.read(shared, slot).to_vec();
+                    let mut data = room();
+                    data.extend_from_slice(self.read(shared, slot));
                     Operand::Own(description.dtype, vec![data.len()], data)
                 }
                 Place::Buffer(_) => {
-                    let mut data = Vec::with_capacity(code.layouts[slot].numel());
+                    let mut data = room();
+                    data.reserve_exact(code.layouts[slot].numel());
                     self.append(shared, slot, sample, &mut data);
                     Operand::Own(description.dtype, description.shape.clone(), data)
                 }
             })
         };
-        Gathered(slots.iter().map(one).collect())
+        Gathered(slots.iter().map(&mut one).collect())
     }
 
     /// Adds `values` to the gradient of a slot, or begins it with them.
@@ -406,8 +445,8 @@ impl Frame {
         let rounds = if flat { 1 } else { self.samples };
         let mut found: Vec<Option<Vec<f32>>> = vec![None; operands.len()];
         for sample in 0..rounds {
-            let inputs = self.gather(shared, operands, sample, flat);
-            let outputs = self.gather(shared, results, sample, flat);
+            let inputs = self.gather(shared, operands, sample, flat, &mut Vec::new());
+            let outputs = self.gather(shared, results, sample, flat, &mut Vec::new());
             let output_views: Vec<_> = outputs.views().into_iter().flatten().collect();
             let up: Vec<Option<Vec<f32>>> = results.iter().map(|s| self.gradient_of(code, *s, sample, flat)).collect();
             let up: Vec<Option<&[f32]>> = up.iter().map(Option::as_deref).collect();
@@ -522,7 +561,26 @@ enum Operand<'a> {
 
 struct Gathered<'a>(Vec<Option<Operand<'a>>>);
 
+/// Pieces of memory that are kept for another operator at most.
+const SPARE: usize = 4;
+
+/// Keeps `data` for another operator.
+fn keep(data: Vec<f32>, spare: &mut Vec<Vec<f32>>) {
+    if spare.len() < SPARE {
+        spare.push(data);
+    }
+}
+
 impl Gathered<'_> {
+    /// Gives back the memory of the operands.
+    fn give(self, spare: &mut Vec<Vec<f32>>) {
+        for operand in self.0.into_iter().flatten() {
+            if let Operand::Own(_, _, data) = operand {
+                keep(data, spare);
+            }
+        }
+    }
+
     fn views(&self) -> Vec<Option<ops::View<'_, f32>>> {
         (self.0.iter())
             .map(|o| {

@@ -2,6 +2,7 @@
 
 use super::code::Code;
 use super::run::{Shared, Sums};
+use super::watch::Values;
 use super::{Frames, check};
 use crate::engine::philox::Stream;
 use crate::engine::program::Program;
@@ -32,6 +33,31 @@ pub fn sensitivity(
     pool: &rayon::ThreadPool,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Option<LossWeights>>> {
+    let groups = probe(
+        (program, inputs, sizes, seed),
+        pool,
+        progress,
+        || vec![None; program.sites.len()],
+        |_: &mut Vec<Option<Squares>>, _, _| (),
+        |squares, site, group| {
+            let shape = &program.slots[program.sites[site]].shape;
+            squares[site] = Some(Squares::new(shape, group.layout.channels, group.samples, group.all));
+        },
+    )?;
+    Ok((0..program.sites.len()).map(|site| weights(&program.slots[program.sites[site]].shape, site, &groups)).collect())
+}
+
+/// Runs groups of samples forwards in float, then backwards from random signs at the outputs, each output's divided by its
+/// value in `sizes`. Every group has a state that begins `fresh`; `values` is shown what each site holds, and then
+/// `gradients` the gradient there. The states, in order of the groups.
+pub(super) fn probe<T: Send>(
+    (program, inputs, sizes, seed): (&Program, &[Rows], &[f32], u64),
+    pool: &rayon::ThreadPool,
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+    fresh: impl Fn() -> T + Sync,
+    values: impl Fn(&mut T, usize, Values) + Sync,
+    gradients: impl Fn(&mut T, usize, Values) + Sync,
+) -> Result<Vec<T>> {
     let code = Code::new(program, true)?;
     let n = inputs.first().map_or(0, Rows::len);
     check(&code, inputs, n)?;
@@ -41,15 +67,15 @@ pub fn sensitivity(
     let shared = Shared { code: &code, weights: &[], tiled: &[], sites: &off };
     let group = |first: usize| {
         let samples = (n - first).min(code.group);
+        let layout = |site: usize| code.layouts[program.sites[site]];
+        let mut state = fresh();
         let mut frame = frames.take(&code, true);
-        frame.start(samples);
-        for (&slot, rows) in program.inputs.iter().zip(inputs) {
-            for sample in 0..samples {
-                let row = rows.row(first + sample)?;
-                frame.fill(&code, slot, sample, |range, x| x.copy_from_slice(&row[range]));
-            }
-        }
-        frame.forward(&shared, Some(&keeps))?;
+        frame.feed(&code, inputs, first, samples)?;
+        let mut tap = |site: usize, all: &[f32]| {
+            values(&mut state, site, Values { all, samples, layout: layout(site) });
+            Ok(())
+        };
+        frame.forward(&shared, Some(&keeps), Some(&mut tap))?;
         for (output, &slot) in program.outputs.iter().enumerate() {
             let numel = code.layouts[slot].numel();
             let mut signs = vec![vec![0u8; numel]; samples];
@@ -62,15 +88,12 @@ pub fn sensitivity(
                 values.iter_mut().zip(signs).for_each(|(v, &s)| *v = if s == 1 { size } else { -size });
             });
         }
-        let mut squares: Vec<Option<Squares>> = vec![None; program.sites.len()];
-        let mut watch = |site: usize, gradient: &[f32]| {
-            let slot = program.sites[site];
-            squares[site] =
-                Some(Squares::new(&program.slots[slot].shape, code.layouts[slot].channels, samples, gradient));
+        let mut watch = |site: usize, all: &[f32]| {
+            gradients(&mut state, site, Values { all, samples, layout: layout(site) });
         };
         frame.backward(&shared, &mut Sums { weights: &mut [], scales: &mut [], watch: Some(&mut watch) })?;
         frames.give(frame);
-        Ok(squares)
+        Ok(state)
     };
     let firsts: Vec<usize> = (0..n).step_by(code.group).collect();
     let mut groups = Vec::with_capacity(firsts.len());
@@ -78,7 +101,7 @@ pub fn sensitivity(
         groups.extend(pool.install(|| some.par_iter().map(|&first| group(first)).collect::<Result<Vec<_>>>())?);
         progress(n.min(groups.len() * code.group))?;
     }
-    Ok((0..program.sites.len()).map(|site| weights(&program.slots[program.sites[site]].shape, site, &groups)).collect())
+    Ok(groups)
 }
 
 /// Squares of the gradients of a group, summed.

@@ -107,7 +107,7 @@ impl<'a> CpuTrainer<'a> {
             }
             keeps.push(keep);
         }
-        frame.forward(shared, Some(&keeps))?;
+        frame.forward(shared, Some(&keeps), None)?;
         for (i, &slot) in code.program.outputs.iter().enumerate() {
             let (target, weights) = (&self.problem.targets[i], &self.problem.loss_weights[i]);
             let mut rows = vec![Vec::new(); if weights.is_some() { samples } else { 0 }];

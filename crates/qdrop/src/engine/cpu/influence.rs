@@ -1,0 +1,116 @@
+//! How far rounding single values would move the outputs of a program, to first order, for all of them at once.
+
+use super::math::{sum, vectorized};
+use super::pass::{Quantizer, quantized};
+use super::sensitivity::probe;
+use crate::engine::program::Program;
+use crate::error::Result;
+use crate::quant::Grid;
+use crate::tensor::Rows;
+
+/// Of one group of samples.
+#[derive(Debug, Clone, Default)]
+struct Found {
+    /// Per site: its elements, until their gradient is known.
+    values: Vec<Vec<f32>>,
+    /// Per site and grid: squared error of the outputs.
+    errors: Vec<Option<Vec<f64>>>,
+}
+
+/// For every site of `program` and each of its `grids`: the squared error of the outputs, summed over outputs and samples,
+/// each output divided by its value in `sizes`, when the site alone is quantized by that grid. A site that no output
+/// depends on has none.
+///
+/// To first order an error e at a site changes the outputs by J·e. With random signs v at the outputs, (vᵀ·J·e)² has the
+/// expectation |J·e|²; one draw is taken a sample, the same for all grids. `pool` and `progress` are as in
+/// [`sensitivity`](super::sensitivity). An error where an operator has no gradient.
+pub fn influence(
+    program: &Program,
+    inputs: &[Rows],
+    sizes: &[f32],
+    grids: &[Vec<Grid>],
+    seed: u64,
+    pool: &rayon::ThreadPool,
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Vec<Option<Vec<f64>>>> {
+    let sites = program.sites.len();
+    let quantizers: Vec<Vec<Quantizer>> = grids.iter().map(|g| g.iter().map(Quantizer::new).collect()).collect();
+    let groups = probe(
+        (program, inputs, sizes, seed),
+        pool,
+        progress,
+        || Found { values: vec![Vec::new(); sites], errors: vec![None; sites] },
+        |found, site, group| found.values[site] = group.all.to_vec(),
+        |found, site, group| {
+            let x = std::mem::take(&mut found.values[site]);
+            let inner = group.layout.inner.max(1);
+            let error = |quantizer: &Quantizer| {
+                let mut changes = vec![0.0; group.samples];
+                for (row, (g, x)) in group.all.chunks_exact(inner).zip(x.chunks_exact(inner)).enumerate() {
+                    changes[row % group.samples] += vectorized(
+                        #[inline(always)]
+                        || sum(g, x, |g, x| g * (quantized(x, *quantizer) - x)),
+                    );
+                }
+                changes.iter().map(|c| c * c).sum::<f64>()
+            };
+            found.errors[site] = Some(quantizers[site].iter().map(error).collect());
+        },
+    )?;
+    let total = |site: usize| {
+        let mut total = vec![0.0; quantizers[site].len()];
+        for found in &groups {
+            total.iter_mut().zip(found.errors[site].as_ref()?).for_each(|(t, e)| *t += e);
+        }
+        Some(total)
+    };
+    Ok((0..sites).map(total).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::facts;
+    use crate::engine::program::{Region, compile};
+    use crate::graph::{Dim, Fact, Graph, Node, Op};
+    use crate::tensor::{DType, Tensor};
+
+    /// Standard deviations that an estimate may be off.
+    const DEVIATIONS: f64 = 4.0;
+
+    #[test]
+    fn estimates_are_what_rounding_does_to_the_outputs() {
+        let mut g = Graph { opset: 17, ..Graph::default() };
+        let shape = Some(vec![Dim::Symbol("n".into()), Dim::Known(3)]);
+        let x = g.add_value("x", Fact { dtype: Some(DType::F32), shape });
+        let w = [[0.0, 0.0], [1.0, -1.0], [0.5, 2.0]];
+        let weight = g.add_constant("w", Tensor::f32(&[3, 2], w.concat()));
+        let y = g.add_value("y", Fact::default());
+        g.nodes = vec![Node::new("y", Op::MatMul, &[x, weight], &[y])];
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let facts = facts::infer(&g, &[vec![1, 3]]).unwrap();
+        let (nodes, sites) = (g.node_ids().collect(), vec![(x, None)]);
+        let region = Region { nodes, inputs: vec![x], outputs: vec![y], sites, ..Region::default() };
+        let program = compile(&g, &facts, &region).unwrap();
+        let n = 2000;
+        let x: Vec<f32> = (0..3 * n).map(|i| ((i * 7919) % 1009) as f32 / 1009.0).collect();
+        let grids: Vec<Grid> = [0.25, 1.0].map(|s| Grid::per_tensor(2, s, 0).unwrap()).to_vec();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let rows = [Rows::new(n, x.clone())];
+        let found =
+            influence(&program, &rows, &[2.0], std::slice::from_ref(&grids), 1, &pool, &mut |_| Ok(())).unwrap();
+        for (grid, found) in grids.iter().zip(found[0].as_ref().unwrap()) {
+            let mut squares = Vec::new();
+            for row in x.chunks(3) {
+                let error =
+                    grid.fake_quantize(&[3], row).unwrap().iter().zip(row).map(|(q, x)| q - x).collect::<Vec<_>>();
+                let out = |o: usize| error.iter().zip(&w).map(|(e, w)| f64::from(e * w[o])).sum::<f64>() / 2.0;
+                squares.push(out(0).powi(2) + out(1).powi(2));
+            }
+            let want: f64 = squares.iter().sum();
+            // (vᵀ·J·e)² of two outputs deviates from |J·e|² by at most as much.
+            let deviation = squares.iter().map(|s| s * s).sum::<f64>().sqrt();
+            assert!((found - want).abs() < DEVIATIONS * deviation, "{found} against {want} ± {deviation}");
+        }
+    }
+}

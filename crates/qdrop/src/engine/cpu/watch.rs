@@ -1,0 +1,207 @@
+//! The values at the sites of a program, seen where they arise.
+
+use super::code::Layout;
+use super::run::Shared;
+use super::{Runner, check};
+use crate::error::{Error, Result};
+use crate::tensor::Rows;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// What a site holds for a group of samples.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    pub(super) all: &'a [f32],
+    pub(super) samples: usize,
+    pub(super) layout: Layout,
+}
+
+impl<'a> Values<'a> {
+    /// The elements of all samples, in no particular order.
+    pub fn all(&self) -> &'a [f32] {
+        self.all
+    }
+
+    /// Samples of the group.
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// The elements of one sample (row-major), instead of what `out` holds.
+    pub fn sample(&self, sample: usize, out: &mut Vec<f32>) {
+        out.clear();
+        for c in 0..self.layout.channels {
+            out.extend_from_slice(&self.all[(c * self.samples + sample) * self.layout.inner..][..self.layout.inner]);
+        }
+    }
+
+    /// The first sample that holds `value`.
+    pub fn holder(&self, value: f32) -> Option<usize> {
+        let at = self.all.iter().position(|&v| v == value)?;
+        Some(at / self.layout.inner.max(1) % self.samples)
+    }
+}
+
+/// Is called with a site, the number of the group's first sample, and what the site holds.
+type See<'a> = &'a (dyn Fn(usize, usize, Values) -> Result<()> + Sync);
+
+impl Runner {
+    /// Shows `see` what every site of the program holds for `inputs` (per input of the program) when nothing is quantized.
+    /// Groups of samples run in parallel, but of one site they are shown one after the other in order, so that what
+    /// becomes of them does not depend on the number of threads.
+    pub fn watch(&self, inputs: &[Rows], see: See) -> Result<()> {
+        let n = inputs.first().map_or(0, Rows::len);
+        check(&self.code, inputs, n)?;
+        let program = &self.code.program;
+        let off = vec![None; program.sites.len()];
+        let shared = Shared { code: &self.code, weights: &[], tiled: &[], sites: &off };
+        let turns = Turns::new(program.sites.len());
+        let group = |number: usize| {
+            let first = number * self.code.group;
+            let samples = (n - first).min(self.code.group);
+            let mut frame = self.frames.take(&self.code, false);
+            frame.feed(&self.code, inputs, first, samples)?;
+            let mut tap = |site: usize, all: &[f32]| {
+                turns.wait(site, number)?;
+                see(site, first, Values { all, samples, layout: self.code.layouts[program.sites[site]] })?;
+                turns.pass(site);
+                Ok(())
+            };
+            frame.forward(&shared, None, Some(&mut tap))?;
+            self.frames.give(frame);
+            Ok(())
+        };
+        let (groups, next) = (n.div_ceil(self.code.group), AtomicUsize::new(0));
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        // Groups begin in order, so that the one that others wait for is always at work.
+        rayon::broadcast(|_| {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= groups || turns.failed.load(Ordering::Relaxed) {
+                    return;
+                }
+                let unless_done = Failing(&turns);
+                match group(number) {
+                    Ok(()) => std::mem::forget(unless_done),
+                    Err(error) => {
+                        // What waits in vain for a group that failed fails after it.
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        return;
+                    }
+                }
+            }
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+/// Lets groups pass each site in order.
+struct Turns {
+    /// Per site: the group whose turn it is.
+    next: Vec<(Mutex<usize>, Condvar)>,
+    failed: AtomicBool,
+}
+
+impl Turns {
+    fn new(sites: usize) -> Self {
+        Turns { next: (0..sites).map(|_| Default::default()).collect(), failed: AtomicBool::new(false) }
+    }
+
+    /// Waits for the turn of `group` at `site`; an error when a group failed.
+    fn wait(&self, site: usize, group: usize) -> Result<()> {
+        let (next, changed) = &self.next[site];
+        let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+        while *next != group {
+            if self.failed.load(Ordering::Relaxed) {
+                return Err(Error::internal("another group of samples failed"));
+            }
+            next = changed.wait(next).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    fn pass(&self, site: usize) {
+        let (next, changed) = &self.next[site];
+        *next.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        changed.notify_all();
+    }
+}
+
+/// Tells all that wait that a group failed, also when it panics.
+struct Failing<'a>(&'a Turns);
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        self.0.failed.store(true, Ordering::Relaxed);
+        for (next, changed) in &self.0.next {
+            // Who has looked and not yet begun to wait holds the lock.
+            drop(next.lock().unwrap_or_else(PoisonError::into_inner));
+            changed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::facts;
+    use crate::engine::program::{Region, compile};
+    use crate::graph::testing::{Builder, window};
+    use crate::graph::{Op, Unary};
+    use crate::tensor::Shelf;
+
+    /// A convolution and a rectifier, with sites on the images and on the result.
+    fn runner() -> Runner {
+        let mut b = Builder::new();
+        let x = b.images(2, 5);
+        let w = b.constant("w", &[3, 2, 3, 3]);
+        let y = b.node(Op::Conv { window: window(vec![1; 4]), group: 1 }, &[x, w]);
+        let y = b.node(Op::Unary(Unary::Relu), &[y]);
+        let facts = facts::infer(&b.graph, &[vec![1, 2, 5, 5]]).unwrap();
+        let (nodes, sites) = (b.graph.node_ids().collect(), vec![(x, None), (y, None)]);
+        let region = Region { nodes, inputs: vec![x], outputs: vec![y], sites, ..Region::default() };
+        Runner::new(&compile(&b.graph, &facts, &region).unwrap()).unwrap()
+    }
+
+    fn images() -> Rows {
+        Rows::new(100, (0..5000).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect())
+    }
+
+    #[test]
+    fn sites_are_shown_in_order_whatever_the_threads() {
+        let (runner, images) = (runner(), images());
+        let outputs = runner.run(&[], &[None, None], std::slice::from_ref(&images), &Shelf::memory()).unwrap();
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let seen = Mutex::new([Vec::new(), Vec::new()]);
+            let see = |site: usize, first: usize, values: Values| {
+                for i in 0..values.samples() {
+                    let mut row = Vec::new();
+                    values.sample(i, &mut row);
+                    let most = row.iter().copied().fold(f32::MIN, f32::max);
+                    assert!(values.all().contains(&most) && values.holder(f32::NAN).is_none());
+                    seen.lock().unwrap()[site].push((first + i, row));
+                }
+                Ok(())
+            };
+            pool.install(|| runner.watch(std::slice::from_ref(&images), &see)).unwrap();
+            for (rows, want) in seen.into_inner().unwrap().iter().zip([&images, &outputs[0]]) {
+                assert_eq!(rows.len(), 100);
+                for (i, (sample, row)) in rows.iter().enumerate() {
+                    assert_eq!((*sample, row.as_slice()), (i, &*want.row(i).unwrap()), "{threads} threads");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_ends_all_groups() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let see = |site: usize, first: usize, _: Values| match (site, first) {
+            (1, 32..) => Err(Error::data("enough")),
+            _ => Ok(()),
+        };
+        let error = pool.install(|| runner().watch(&[images()], &see)).unwrap_err();
+        assert_eq!(error.message(), "enough");
+    }
+}

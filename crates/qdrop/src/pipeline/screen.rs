@@ -1,0 +1,297 @@
+//! First grids at 8 bits: which of them are worth refining, found for all at once.
+//!
+//! Where every activation has 8 bits, nearly all grids are as good as any other. What each site costs the network's
+//! outputs, on its grid and on wider and narrower ones, is estimated for all sites in one pass forwards and one
+//! backwards. Only a site that costs much and would cost less on another step is measured, and its step is changed
+//! only where samples that did not choose the step agree.
+
+use super::refine::Effect;
+use super::scene::Scene;
+use super::unit::Cache;
+use super::walk::{Change, Walk};
+use super::{run, samples};
+use crate::calibrate::{self, Refined, Watch};
+use crate::data::Samples;
+use crate::engine::cpu::{Runner, influence};
+use crate::engine::program::{Region, compile};
+use crate::error::{Kind, Result};
+use crate::graph::ValueId;
+use crate::plan::Site;
+use crate::quant::Grid;
+use crate::report::{Event, Sink, Stage};
+use crate::tensor::{Rows, Shelf};
+use std::collections::BTreeSet;
+use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
+
+/// Bits from which on sites are screened.
+const SCREENED_BITS: u32 = 8;
+/// Share of the error of all sites, below which a site is left alone.
+const SHARE: f64 = 0.05;
+/// What the estimate must be divided by on another step for a site to be measured.
+const PROMISING: f64 = 1.1;
+/// How often a step is divided and multiplied by √2 for the estimates.
+const TRIED: (i32, i32) = (4, 2);
+/// Samples on which sites are measured where they cannot be estimated.
+const FEW: usize = 4;
+
+/// Whether refining should screen the sites first.
+pub(super) fn screened(sites: &[Site]) -> bool {
+    sites.iter().all(|s| s.grid.bits >= SCREENED_BITS)
+}
+
+/// What is known of a site before its step is changed.
+#[derive(Clone, Copy)]
+struct Guess {
+    /// Distance of the outputs when it alone is quantized, about.
+    error: f64,
+    /// Whether another step may be better.
+    promising: bool,
+}
+
+impl Scene<'_> {
+    /// Refines `grids` (one a site, in the plan's order) where that matters, on `few` samples. `watch` has seen the sites.
+    pub(super) fn screen(
+        &self,
+        few: usize,
+        watch: &Watch,
+        grids: &mut [Grid],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Effect>> {
+        let chosen = samples::spread(self.samples, Some(few))?;
+        let inputs = run::load(self.graph, &chosen, self.pool, self.shelf)?;
+        let guesses = self.guess(&inputs, grids, sink)?;
+        let total: f64 = guesses.iter().flatten().map(|g| g.error).sum();
+        let mut effects: Vec<Effect> = guesses.iter().map(|g| g.map(|g| (g.error, g.error))).collect();
+        let worth = |g: &Option<Guess>| g.is_some_and(|g| g.promising && g.error >= SHARE * total);
+        let open: Vec<usize> = (0..grids.len()).filter(|&i| worth(&guesses[i])).collect();
+        if open.is_empty() {
+            return Ok(effects);
+        }
+
+        let halves = [0, 1].map(|half| (half..chosen.len()).step_by(2).collect::<Vec<_>>());
+        let [choose, confirm] = halves.map(|half| part(&inputs, &half));
+        let mut choose = self.measuring(choose?)?;
+        let mut confirm = self.measuring(confirm?)?;
+        let observed = samples::spread(self.samples, Some(self.recipe.activations.samples))?;
+        let order = choose.0.order(open.iter().map(|&i| (self.plan.sites[i].value, i)));
+        for (done, &i) in order.iter().enumerate() {
+            run::go_on(sink)?;
+            let site = &self.plan.sites[i];
+            let place = |e: crate::Error| e.at(format!("activation `{}`", site.name));
+            let refined = choose.refined(site, &grids[i]).map_err(place)?;
+            if refined.grid != grids[i] {
+                let [first, new] = confirm.distances(site, [&grids[i], &refined.grid])?;
+                let mut agreed = calibrate::worthwhile(first, new);
+                if agreed && refined.grid.scale[0] < grids[i].scale[0] {
+                    // A narrower range must not cost the samples that need the whole of it.
+                    let extremes: BTreeSet<usize> = watch.extremes(i).into_iter().flatten().collect();
+                    let held = samples::subset(&observed, extremes.into_iter().collect())?;
+                    let inputs = run::load(self.graph, &held, self.pool, self.shelf)?;
+                    let [first, new] = self.measuring(inputs)?.distances(site, [&grids[i], &refined.grid])?;
+                    agreed = new <= first;
+                }
+                effects[i] = Some((refined.before, if agreed { refined.after } else { refined.before }));
+                if agreed {
+                    grids[i] = refined.grid;
+                }
+            } else {
+                effects[i] = Some((refined.before, refined.before));
+            }
+            sink.event(&Event::StageProgress { stage: Stage::Refine, done: done + 1, total: order.len() });
+        }
+        Ok(effects)
+    }
+
+    /// What each site costs on its grid; none where it reaches no output of real numbers.
+    fn guess(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
+        match self.estimates(inputs, grids, sink) {
+            Err(error) if error.kind() == Kind::Unsupported => self.measured(inputs, grids, sink),
+            other => other,
+        }
+    }
+
+    /// Estimates for all sites at once.
+    fn estimates(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
+        let rows: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
+        let outputs = run::real_outputs(self.graph, self.facts);
+        let nodes = run::behind(self.graph, &outputs);
+        let region = Region { nodes, inputs: self.graph.inputs.clone(), outputs, ..Region::default() };
+        let energies = energies(&Runner::new(&compile(self.graph, self.facts, &region)?)?, &rows, self.pool)?;
+        let sizes: Vec<f32> = energies.iter().map(|e| e.sqrt() as f32).collect();
+        // A program has one quantizer a value.
+        let made: BTreeSet<ValueId> =
+            region.nodes.iter().flat_map(|&n| self.graph.node(n).outputs.iter().flatten()).copied().collect();
+        let reached = |v: &ValueId| made.contains(v) || self.graph.inputs.contains(v);
+        let mut met = BTreeSet::new();
+        let sites: Vec<usize> = (0..grids.len())
+            .filter(|&i| reached(&self.plan.sites[i].value) && met.insert(self.plan.sites[i].value))
+            .collect();
+        let of = |&i: &usize| (self.plan.sites[i].value, self.plan.sites[i].readers.clone());
+        let region = Region { sites: sites.iter().map(of).collect(), ..region };
+        let program = compile(self.graph, self.facts, &region)?;
+        let tried = |&i: &usize| {
+            let down = (1..=TRIED.0).map(|k| calibrate::scaled(&grids[i], FRAC_1_SQRT_2.powi(k)));
+            let up = (1..=TRIED.1).map(|k| calibrate::scaled(&grids[i], SQRT_2.powi(k)));
+            std::iter::once(grids[i].clone()).chain(down).chain(up).collect::<Vec<Grid>>()
+        };
+        let tried: Vec<Vec<Grid>> = sites.iter().map(tried).collect();
+        let mut progress = |_| run::go_on(sink);
+        let seed = self.recipe.method.seed;
+        let found = influence(&program, &rows, &sizes, &tried, seed, self.pool, &mut progress)?;
+        let mut guesses = vec![None; grids.len()];
+        for (i, errors) in sites.into_iter().zip(found) {
+            let Some(error) = errors.as_ref().map(|e| e[0]).filter(|e| e.is_finite()) else { continue };
+            let least = errors.iter().flatten().copied().fold(error, f64::min);
+            guesses[i] = Some(Guess { error, promising: PROMISING * least <= error });
+        }
+        Ok(guesses)
+    }
+
+    /// The distance of each site, measured on very few samples.
+    fn measured(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
+        let n = inputs.values().next().map_or(0, Rows::len);
+        let mut walk = self.measuring(part(inputs, &(0..n.min(FEW)).collect::<Vec<_>>())?)?;
+        let mut guesses = vec![None; grids.len()];
+        for i in walk.0.order(self.plan.sites.iter().map(|s| s.value).zip(0..)) {
+            run::go_on(sink)?;
+            let [error] = walk.distances(&self.plan.sites[i], [&grids[i]])?;
+            guesses[i] = error.is_finite().then_some(Guess { error, promising: true });
+        }
+        Ok(guesses)
+    }
+
+    fn measuring(&self, inputs: Cache) -> Result<Measuring<'_>> {
+        let walk = Walk::new(self.graph, self.facts, inputs, self.pool, self.shelf);
+        let wanted = walk.outputs()?;
+        Ok(Measuring(walk, wanted))
+    }
+}
+
+/// The float network on some samples, and its outputs.
+struct Measuring<'a>(Walk<'a>, Vec<Rows>);
+
+impl Measuring<'_> {
+    /// Distances of the outputs when `site` alone is quantized by each of `grids`. Sites are asked for in order.
+    fn distances<const N: usize>(&mut self, site: &Site, grids: [&Grid; N]) -> Result<[f64; N]> {
+        let Measuring(walk, wanted) = self;
+        walk.until(site.value)?;
+        let tail = walk.tail(Change::site(site.value, site.readers.clone()))?;
+        let mut distances = [0.0; N];
+        for (distance, grid) in distances.iter_mut().zip(grids) {
+            *distance = walk.deviation(&tail, &[], Some(grid), wanted)?.error();
+        }
+        Ok(distances)
+    }
+
+    /// `grid` of `site`, refined.
+    fn refined(&mut self, site: &Site, grid: &Grid) -> Result<Refined> {
+        let Measuring(walk, wanted) = self;
+        walk.until(site.value)?;
+        let tail = walk.tail(Change::site(site.value, site.readers.clone()))?;
+        calibrate::refine_step(grid, |grid| Ok(walk.deviation(&tail, &[], Some(grid), wanted)?.error()))
+    }
+}
+
+/// Σ y² of every output of `float` for `rows`.
+fn energies(float: &Runner, rows: &[Rows], pool: &rayon::ThreadPool) -> Result<Vec<f64>> {
+    let mut energies = Vec::new();
+    let mut add = |_, outputs: &[Vec<f32>]| {
+        energies.resize(outputs.len(), f64::from(f32::MIN_POSITIVE));
+        for (energy, values) in energies.iter_mut().zip(outputs) {
+            *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+        }
+        Ok(())
+    };
+    pool.install(|| float.run_each(&[], &[], rows, &mut add))?;
+    Ok(energies)
+}
+
+/// Some of the samples of `inputs`.
+fn part(inputs: &Cache, samples: &[usize]) -> Result<Cache> {
+    let one = |(&v, rows): (&ValueId, &Rows)| {
+        let mut writer = Shelf::memory().rows(samples.len(), rows.width())?;
+        samples.iter().try_for_each(|&i| writer.push(&rows.row(i)?))?;
+        Ok((v, writer.finish()))
+    };
+    inputs.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data;
+    use crate::engine::facts;
+    use crate::graph::{Dim, Fact, Graph, Node, Op, Unary};
+    use crate::plan::{GridSpec, Observer, Plan, Recipe};
+    use crate::report::Silent;
+    use crate::tensor::{DType, Tensor};
+
+    const SAMPLES: usize = 256;
+
+    struct Made(Vec<Vec<f32>>);
+
+    impl Samples for Made {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+            Ok(vec![Tensor::f32(&[4], self.0[index].clone())])
+        }
+
+        fn label(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn name(&self, index: usize) -> String {
+            index.to_string()
+        }
+    }
+
+    /// The step that y = relu(x)·w begins with and the one it comes to, when `first` is x's first column and `weight` what
+    /// it counts.
+    fn steps(first: impl Fn(usize) -> f32, weight: f32) -> (f32, f32) {
+        let mut g = Graph { opset: 17, ..Graph::default() };
+        let shape = Some(vec![Dim::Symbol("n".into()), Dim::Known(4)]);
+        let x = g.add_value("x", Fact { dtype: Some(DType::F32), shape });
+        let w = g.add_constant("w", Tensor::f32(&[4, 2], vec![weight, 0.0, 1.0, -1.0, 0.5, 0.25, -1.0, 1.0]));
+        let [r, y] = ["r", "y"].map(|n| g.add_value(n, Fact::default()));
+        g.nodes =
+            vec![Node::new("relu", Op::Unary(Unary::Relu), &[x], &[r]), Node::new("y", Op::MatMul, &[r, w], &[y])];
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let grid = GridSpec { bits: 8, symmetric: false, observer: Observer::MinMax, percentile: 99.99 };
+        let sites = vec![Site { name: "r".into(), value: r, readers: None, grid }];
+        let plan = Plan { sites, ..Plan::default() };
+        let rest = |i: usize| [(i % 8) as f32 / 7.0, (i % 5) as f32 / 4.0, (i % 3) as f32 / 2.0];
+        let row = |i: usize| [&[first(i)][..], &rest(i)].concat();
+        let samples = Made((0..SAMPLES).map(row).collect());
+        let facts = facts::infer(&g, &[vec![1, 4]]).unwrap();
+        let (recipe, pool, shelf) = (Recipe::default(), run::pool(2).unwrap(), Shelf::memory());
+        let scene = Scene {
+            graph: &g,
+            facts: &facts,
+            plan: &plan,
+            recipe: &recipe,
+            samples: &samples,
+            pool: &pool,
+            shelf: &shelf,
+        };
+        let watch = scene.observe(&mut Silent).unwrap();
+        let seen = scene.seen(&watch.sites, &mut Vec::new(), &mut Silent).unwrap();
+        assert!(seen.effects[0].is_some_and(|(first, refined)| refined <= first), "{:?}", seen.effects);
+        (seen.first[0].scale[0], seen.refined[0].scale[0])
+    }
+
+    #[test]
+    fn values_that_matter_to_nobody_do_not_set_the_step() {
+        let (first, refined) = steps(|_| 600.0, 0.0);
+        assert!(refined < first / 64.0, "{first} became {refined}");
+    }
+
+    #[test]
+    fn a_rare_value_that_matters_keeps_its_range() {
+        let rare = (0..SAMPLES).find(|&i| data::spread(SAMPLES, Some(32)).all(|chosen| chosen != i)).unwrap();
+        let (first, refined) = steps(|i| if i == rare { 600.0 } else { 0.0 }, 1.0);
+        assert_eq!(first, refined);
+    }
+}
