@@ -51,7 +51,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set_some(&mut recipe.activations.equalize_samples, &wish.equalize_samples);
     set_some(&mut recipe.activations.refine_samples, &wish.refine_samples);
     set_some(&mut recipe.activations.placement, &wish.placement);
-    set(&mut recipe.activations.last_bits, &wish.first_last_bits);
+    set_some(&mut recipe.activations.last_bits, &wish.first_last_bits);
     set(&mut recipe.activations.first_output_8bit, &wish.first_output_8bit);
     if let Some(symmetric) = wish.symmetric {
         recipe.weights.symmetric = matches!(symmetric, Symmetric::Weights | Symmetric::Both);

@@ -5,7 +5,7 @@
 //!
 //! [`Target::Ort`] has a form of its own, see `ort`. [`Target::Openvino`] has weights in int8, [`Target::Tensorrt`]
 //! everything: a grid of b bits moves down by 2^(b-1), so that symmetric ones have zero point 0. [`Target::Qonnx`] is the
-//! matter of `qonnx`.
+//! matter of `qonnx`, [`Target::Qnn`] of `qnn`. Activations of 16 bits are uint16, whose grid fills the type.
 //!
 //! For OpenVINO and TensorRT the bias of a layer with weights of fewer than 8 bits is added by a node of its own, since
 //! inside the layer it may be rounded to multiples of the product of both steps, which is coarse at few bits. A layer whose
@@ -13,8 +13,10 @@
 //! right before it, which changes no value.
 
 mod bias;
+mod encodings;
 mod moved;
 mod ort;
+mod qnn;
 mod qonnx;
 mod weights;
 mod write;
@@ -27,11 +29,14 @@ mod tests;
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Graph, Node, NodeId, Op, ValueId};
 use crate::plan::{Format, Layer, Output, Plan, Site, Target};
-use crate::quant::{Grid, QuantizedWeight};
+use crate::quant::{Grid, QuantizedWeight, qmax_of};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use write::Insertions;
+
+pub use encodings::Encodings;
+pub use qnn::lower_qnn;
 
 /// Which part of the network an integer stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +45,11 @@ enum Role {
     Activation,
 }
 
-/// The integer type of targets with one for each role.
-fn container(output: Output, role: Role) -> DType {
-    match (output.target, role) {
-        (Target::Tensorrt, _) | (Target::Openvino, Role::Weight) => DType::I8,
+/// The integer type of targets that have one for each role.
+fn container(output: Output, role: Role, bits: u32) -> DType {
+    match (output.target, role, bits) {
+        (Target::Openvino, Role::Activation, 16) => DType::U16,
+        (Target::Tensorrt, ..) | (Target::Openvino, Role::Weight, _) => DType::I8,
         _ => DType::U8,
     }
 }
@@ -53,15 +59,20 @@ fn offset(grid: &Grid, dtype: DType) -> i32 {
     if dtype == DType::I8 { 1 << (grid.bits() - 1) } else { 0 }
 }
 
-/// The lowest opset in which `output` can express `plan`: 13, or 21 with types of 4 bits.
+/// The lowest opset in which `output` can express `plan`: 13, or 21 with types of 4 and 16 bits.
 pub fn required_opset(output: Output, plan: &Plan) -> u64 {
-    let weights = plan.layers.iter().any(|l| (3..=4).contains(&l.grid.bits));
-    let native = weights || plan.sites.iter().any(|s| s.grid.bits == 4);
-    if output.format == Format::Qdq && native { 21 } else { 13 }
+    let bits = |wanted: u32| plan.sites.iter().any(|s| s.grid.bits == wanted);
+    let native = plan.layers.iter().any(|l| (3..=4).contains(&l.grid.bits)) || bits(4);
+    match output.target {
+        Target::Qonnx | Target::Qnn => 13,
+        _ if bits(16) || output.format == Format::Qdq && native => 21,
+        _ => 13,
+    }
 }
 
 /// The graph with `plan` carried out: `weights` holds one entry per layer of the plan in any order, `sites` and
-/// `kernel_sites` one grid per entry of the plan's lists, in their order. `graph` must be the one the plan was made from, at [`required_opset`] or later.
+/// `kernel_sites` one grid per entry of the plan's lists, in their order. `graph` must be the one the plan was made from,
+/// at [`required_opset`] or later.
 ///
 /// A site that all readers see also stands for the graph output of its value, which keeps its name; the float value
 /// gets a new one, and subgraphs, which read by name, see it quantized too. Where only some readers see it, graph
@@ -90,6 +101,9 @@ pub fn lower(
             let message = "a value that all readers see quantized has two sites";
             return Err(Error::internal(message).at(place("site", &site.name)));
         }
+    }
+    if output.target == Target::Qnn {
+        return Ok(lower_qnn(graph, plan, weights, sites, output.encodings_version)?.0);
     }
     let mut by_layer: Vec<Option<&QuantizedWeight>> = vec![None; plan.layers.len()];
     for weight in weights {
@@ -181,7 +195,7 @@ fn lower_weight(
         }
         return Ok(());
     }
-    let dtype = container(output, Role::Weight);
+    let dtype = container(output, Role::Weight, grid.bits());
     let offset = offset(grid, dtype);
     let values: Vec<f64> = weight.integers.iter().map(|&q| f64::from(i32::from(q) - offset)).collect();
     let quantized = graph.add_constant(&format!("{name}_quantized"), Tensor::from_f64(dtype, &layer.shape, &values)?);
@@ -249,7 +263,7 @@ fn lower_site(
         let (op, operands) = qonnx::site(graph, &name, float, grid)?;
         vec![write::node(graph, op, &operands, real)]
     } else {
-        quantizer(graph, &name, float, real, grid, container(output, Role::Activation))?
+        quantizer(graph, &name, float, real, grid, container(output, Role::Activation, grid.bits()))?
     };
     match producer {
         Some((id, _)) => insertions.after(id, chain),
@@ -281,8 +295,9 @@ fn quantize_again(
                 let fact = graph.value(operand).fact.clone();
                 let name = format!("{}_again", graph.value(operand).name);
                 let real = graph.add_value(&format!("{name}_dequantized"), fact);
-                let dtype = container(output, Role::Activation);
-                let chain = quantizer(graph, &name, operand, real, quantizers[held.quantizer].1, dtype)?;
+                let grid = quantizers[held.quantizer].1;
+                let dtype = container(output, Role::Activation, grid.bits());
+                let chain = quantizer(graph, &name, operand, real, grid, dtype)?;
                 insertions.before(node, chain);
                 done.insert(operand, real);
                 real
@@ -350,10 +365,10 @@ fn grid_constants(graph: &mut Graph, name: &str, grid: &Grid, dtype: DType) -> R
     Ok((scale, graph.add_constant(&format!("{name}_zero_point"), zero_point)))
 }
 
-/// A valid grid on 0..=2^b - 1 for some b up to 8.
+/// A valid grid on 0..=2^b - 1 for some b up to 8, or 16.
 fn check_grid(grid: &Grid) -> Result<&Grid> {
     grid.check()?;
-    if grid.qmin != 0 || grid.qmax > 255 || grid.levels() != 1 << grid.bits() {
+    if grid.qmin != 0 || qmax_of(grid.bits()).ok() != Some(grid.qmax) {
         return Err(Error::internal(format!("expected a grid 0..=2^b - 1, got {}..={}", grid.qmin, grid.qmax)));
     }
     Ok(grid)

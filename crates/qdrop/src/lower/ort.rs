@@ -193,7 +193,11 @@ impl Form<'_> {
         native: bool,
     ) -> Result<Vec<Node>> {
         let whole = (low, high) == (grid.qmin, grid.qmax);
-        let dtype = if native && whole { DType::U4 } else { DType::U8 };
+        let dtype = match grid.bits() {
+            16 => DType::U16,
+            _ if native && whole => DType::U4,
+            _ => DType::U8,
+        };
         let graph = &mut self.graph;
         let (scale, zero_point) = grid_constants(graph, name, grid, dtype)?;
         let fact = Fact { dtype: Some(dtype), shape: graph.value(float).fact.shape.clone() };
@@ -251,7 +255,7 @@ impl Form<'_> {
     pub fn kernel_step(&self, layer: &Layer, id: NodeId, origins: &[Option<Held>]) -> Option<f32> {
         let node = self.graph.node(id);
         let runs = match node.op {
-            Op::Conv { .. } => self.read_by.contains_key(&node.output(0)?),
+            Op::Conv { .. } => self.quantizers[*self.read_by.get(&node.output(0)?)?].1.bits() <= 8,
             Op::Gemm { alpha: 1.0, trans_a: false, .. } => true,
             // A stack of matrices has no kernel with a step per channel.
             Op::MatMul => layer.shape.len() == 2 || layer.axis.is_none(),
@@ -263,7 +267,8 @@ impl Form<'_> {
     /// The step of the quantized operand `value`, where it is quantized once for all elements.
     fn operand_step(&self, value: ValueId, origins: &[Option<Held>]) -> Option<f32> {
         let held = origins.get(value.0 as usize).copied().flatten().filter(|h| !h.cut)?;
-        Some(self.quantizers[held.quantizer].1.scale[0] * held.factor)
+        let grid = self.quantizers[held.quantizer].1;
+        (grid.bits() <= 8).then(|| grid.scale[0] * held.factor)
     }
 
     /// A constant without axes that other nodes may read too.

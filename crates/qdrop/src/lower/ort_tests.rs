@@ -1,9 +1,9 @@
 use super::*;
 use crate::graph::{Dim, Fact, Unary};
 use crate::passes::{InputShapes, simplify};
-use crate::plan::{GridSpec, Observer};
+use crate::plan::{EncodingsVersion, GridSpec, Observer};
 
-const ORT: Output = Output { target: Target::Ort, format: Format::Qcdq };
+const ORT: Output = Output { target: Target::Ort, format: Format::Qcdq, encodings_version: EncodingsVersion::V1_0_0 };
 
 fn spec(bits: u32) -> GridSpec {
     GridSpec { bits, symmetric: false, observer: Observer::Mse, percentile: 99.99 }

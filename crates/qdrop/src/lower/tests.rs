@@ -1,11 +1,11 @@
 use super::*;
 use crate::graph::{Binary, Fact, NodeId, Unary};
-use crate::plan::{GridSpec, Observer};
+use crate::plan::{EncodingsVersion, GridSpec, Observer};
 use crate::tensor::Data;
 
-const QCDQ: Output = Output { target: Target::Ort, format: Format::Qcdq };
-const PLAIN: Output = Output { target: Target::Openvino, format: Format::Qcdq };
-const QDQ: Output = Output { target: Target::Ort, format: Format::Qdq };
+const QCDQ: Output = Output { target: Target::Ort, format: Format::Qcdq, encodings_version: EncodingsVersion::V1_0_0 };
+const PLAIN: Output = Output { target: Target::Openvino, ..QCDQ };
+const QDQ: Output = Output { format: Format::Qdq, ..QCDQ };
 
 fn spec(bits: u32) -> GridSpec {
     GridSpec { bits, symmetric: false, observer: Observer::Mse, percentile: 99.99 }

@@ -17,6 +17,9 @@ use crate::tensor::{Rows, RowsWriter, Shelf, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Largest integer of the grids for which learning rates of steps were published.
+const PUBLISHED_QMAX: f64 = 255.0;
+
 /// Values of one stream (float or quantized) that units still to come read.
 pub(super) type Cache = BTreeMap<ValueId, Rows>;
 
@@ -159,7 +162,7 @@ impl<'a> Compiled<'a> {
             program: self.program.clone(),
             weights: self.unit.layers.iter().zip(&self.float).map(weight).collect(),
             biases: self.biases.iter().map(bias).collect(),
-            scale_rates: vec![1.0; self.sites.len()],
+            scale_rates: self.sites.iter().map(|s| scale_rate(&grids[s.0 as usize])).collect(),
             grids: self.sites.iter().map(|s| grids[s.0 as usize].clone()).collect(),
             float_inputs: self.inputs(float)?,
             quantized_inputs: self.inputs(quantized)?,
@@ -316,4 +319,10 @@ impl Trainer for Pooled<'_> {
     fn grids(&self) -> Vec<Grid> {
         self.trainer.grids()
     }
+}
+
+/// What the learning rate of a site's step is multiplied by. A grid of 16 bits has steps 257 times as small as one of
+/// 8 bits for the same range, and must not move them further in proportion.
+fn scale_rate(grid: &Grid) -> f64 {
+    (PUBLISHED_QMAX / f64::from(grid.qmax)).min(1.0)
 }

@@ -16,8 +16,8 @@ impl Recipe {
         bits("weights.bits", w.bits)?;
         bits("weights.first_last_bits", w.first_last_bits)?;
         bits("weights.embedding_bits", w.embedding_bits)?;
-        bits("activations.bits", a.bits)?;
-        bits("activations.last_bits", a.last_bits)?;
+        activation_bits("activations.bits", a.bits)?;
+        activation_bits("activations.last_bits", a.last())?;
         self.mixed.validate(w.bits, a.bits)?;
         for (key, value, low, high) in [
             ("weights.percentile", w.percentile, 50.0, 100.0),
@@ -100,7 +100,7 @@ fn exception(n: usize, o: &Override) -> Result<()> {
         return Err(error.hint("an activation has no weight"));
     }
     o.weight_bits.map_or(Ok(()), |b| bits(&key("weight_bits"), b))?;
-    o.activation_bits.map_or(Ok(()), |b| bits(&key("activation_bits"), b))
+    o.activation_bits.map_or(Ok(()), |b| activation_bits(&key("activation_bits"), b))
 }
 
 fn bits(key: &str, value: u32) -> Result<()> {
@@ -108,6 +108,13 @@ fn bits(key: &str, value: u32) -> Result<()> {
         return Ok(());
     }
     Err(Error::recipe(format!("{key}: expected 2 to 8, or 32 for float, got {value}")))
+}
+
+fn activation_bits(key: &str, value: u32) -> Result<()> {
+    if (2..=8).contains(&value) || value == 16 || value == 32 {
+        return Ok(());
+    }
+    Err(Error::recipe(format!("{key}: expected 2 to 8, 16, or 32 for float, got {value}")))
 }
 
 /// Refuses exceptions that apply to no layer.

@@ -57,7 +57,9 @@ pub struct Effective {
 impl Recipe {
     /// Where activation quantizers sit.
     pub fn placement(&self) -> Placement {
-        let integer = self.output.target == Target::Ort && self.method.preset != Preset::Paper;
+        // There are no integer kernels for activations of 16 bits.
+        let kernels = self.output.target == Target::Ort && self.activations.bits != 16;
+        let integer = kernels && self.method.preset != Preset::Paper;
         self.activations.placement.unwrap_or(if integer { Placement::Integer } else { Placement::Producer })
     }
 
@@ -100,6 +102,7 @@ impl Recipe {
         let mut recipe = self.clone();
         let (activations, method) = (&mut recipe.activations, &mut recipe.method);
         activations.placement = Some(self.placement());
+        activations.last_bits = Some(activations.last());
         activations.equalize_samples = Some(e.equalize_samples);
         activations.refine_samples = Some(e.refine_samples);
         method.iterations = Some(e.iterations);

@@ -23,8 +23,9 @@ pub(super) fn quantizers(view: &View, layers: &Layers, sites: &[Site], recipe: &
     if recipe.placement() != Placement::Integer || recipe.activations.bits == 32 {
         return Vec::new();
     }
-    let mut search = Search { view, layers, held: BTreeMap::new(), found: BTreeMap::new() };
-    for site in sites {
+    let fine = sites.iter().filter(|s| s.grid.bits > BITS).map(|s| s.value).collect();
+    let mut search = Search { view, layers, fine, held: BTreeMap::new(), found: BTreeMap::new() };
+    for site in sites.iter().filter(|s| s.grid.bits <= BITS) {
         let readers = site.readers.as_ref().map(|r| r.iter().copied().collect());
         search.held.entry(site.value).or_default().push(readers);
     }
@@ -47,6 +48,8 @@ pub(super) fn quantizers(view: &View, layers: &Layers, sites: &[Site], recipe: &
 struct Search<'a> {
     view: &'a View<'a>,
     layers: &'a Layers,
+    /// Values with more bits than kernels take, which keep them.
+    fine: BTreeSet<ValueId>,
     /// Values with quantizers, and who reads them quantized.
     held: BTreeMap<ValueId, Vec<Readers>>,
     found: BTreeMap<ValueId, Readers>,
@@ -123,7 +126,10 @@ impl Search<'_> {
     /// Quantizes operand `index` of `id` where it is on no grid.
     fn operand(&mut self, id: NodeId, index: usize) {
         let Some(value) = self.view.graph.node(id).input(index) else { return };
-        if !self.view.is_float(value) || self.is_held((id, index), value, &mut BTreeSet::new()) {
+        if !self.view.is_float(value)
+            || self.fine.contains(&value)
+            || self.is_held((id, index), value, &mut BTreeSet::new())
+        {
             return;
         }
         // Others that read it, and the graph's outputs, keep the float.
@@ -140,7 +146,8 @@ impl Search<'_> {
         if let Some(id) = view.only_reader(out).filter(|&id| rectifies(&view.graph.node(id).op)) {
             value = view.single_output(view.graph.node(id)).unwrap_or(out);
         }
-        let known = [out, value].iter().any(|v| self.held.contains_key(v) || self.found.contains_key(v));
+        let known = |v: &ValueId| self.held.contains_key(v) || self.found.contains_key(v) || self.fine.contains(v);
+        let known = [out, value].iter().any(known);
         if known || view.leaves[value.0 as usize] || !view.before_layer[value.0 as usize] || !view.is_float(value) {
             return;
         }

@@ -107,11 +107,17 @@ impl Layers {
             }
             let axes: BTreeSet<Option<usize>> =
                 nodes.iter().map(|&id| channel_axis(&view.graph.node(id).op, &shape)).collect();
+            let takes = |axis: &usize| {
+                let target = recipe.output.target;
+                // What is tied to a table has the table's steps.
+                let table = tied(weight) && !target.takes_channels(&Op::Gather { axis: 0 }, 0);
+                !table && nodes.iter().all(|&id| target.takes_channels(&view.graph.node(id).op, *axis))
+            };
             // Nodes that disagree on the output channels of a shared weight get one step for the whole tensor.
             let stacked = shape.len() > 2 && nodes.iter().any(|&id| view.graph.node(id).op == Op::MatMul);
             let stacked = stacked && recipe.output.target.one_step_for_stacks();
             let axis = match axes.into_iter().collect::<Vec<_>>()[..] {
-                [axis] if w.per_channel && !stacked => axis,
+                [axis] if w.per_channel && !stacked => axis.filter(takes),
                 _ => None,
             };
             if tied(weight) {

@@ -389,8 +389,10 @@ impl<'a> Mixing<'a> {
 fn moving(graph: &Graph, facts: &Facts, recipe: &Recipe, special: bool) -> Result<[Vec<bool>; 2]> {
     let with = |bits: u32| {
         let mut recipe = recipe.clone();
+        let last = recipe.activations.last();
         let (w, a) = (&mut recipe.weights, &mut recipe.activations);
-        let all = [&mut w.bits, &mut w.first_last_bits, &mut w.embedding_bits, &mut a.bits, &mut a.last_bits];
+        let last = a.last_bits.insert(last);
+        let all = [&mut w.bits, &mut w.first_last_bits, &mut w.embedding_bits, &mut a.bits, last];
         let moved = [true, special, special, true, special];
         all.into_iter().zip(moved).filter(|(own, moved)| *moved && **own != 32).for_each(|(own, _)| *own = bits);
         super::plan(graph, facts, &recipe)

@@ -69,7 +69,7 @@ pub struct SiteId(pub u32);
 /// How a grid is fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct GridSpec {
-    /// 2 to 8.
+    /// 2 to 8, or 16 for activations.
     pub bits: u32,
     /// Zero point in the middle of the grid (2^(bits-1)); the grid is 0..2^bits-1 all the same.
     pub symmetric: bool,

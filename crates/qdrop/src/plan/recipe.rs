@@ -7,6 +7,7 @@ use super::task::Task;
 use crate::tensor::Precision;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// A whole recipe; every part may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -95,7 +96,7 @@ pub enum Placement {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Activations {
-    /// 2 to 8, or 32 for float.
+    /// 2 to 8, 16, or 32 for float.
     pub bits: u32,
     /// Zero point fixed in the middle of the grid.
     pub symmetric: bool,
@@ -106,7 +107,8 @@ pub struct Activations {
     /// Where quantizers sit. Default: `integer` for ONNX Runtime; `producer` for other targets and with the preset `paper`.
     pub placement: Option<Placement>,
     /// Bits of the tensor that reaches the last weight layer; with placement `consumer` of the network input too.
-    pub last_bits: u32,
+    /// Default: 8, and 16 where `bits` is 16; see [`Activations::last`].
+    pub last_bits: Option<u32>,
     /// The first layer's output at 8 bit too (the BRECQ setting).
     pub first_output_8bit: bool,
     /// Calibration samples from which the first grids are fitted.
@@ -129,12 +131,19 @@ impl Default for Activations {
             observer: Observer::Mse,
             percentile: 99.99,
             placement: None,
-            last_bits: 8,
+            last_bits: None,
             first_output_8bit: false,
             samples: 256,
             equalize_samples: None,
             refine_samples: None,
         }
+    }
+}
+
+impl Activations {
+    /// Bits of the tensor that reaches the last weight layer.
+    pub fn last(&self) -> u32 {
+        self.last_bits.unwrap_or(if self.bits == 16 { 16 } else { 8 })
     }
 }
 
@@ -423,6 +432,33 @@ pub struct Output {
     pub target: Target,
     /// How quantization is expressed for ONNX Runtime; other targets have one form each.
     pub format: Format,
+    /// Layout of the file of encodings that target `qnn` has beside the network.
+    pub encodings_version: EncodingsVersion,
+}
+
+/// Layout of a file of encodings, by AIMET's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EncodingsVersion {
+    /// Entries by name, one a channel; AIMET up to 1.x.
+    #[serde(rename = "0.6.1")]
+    V0_6_1,
+    /// Lists of activations and parameters; AIMET from 2.0.
+    #[default]
+    #[serde(rename = "1.0.0")]
+    V1_0_0,
+    /// One list in the terms of QuantizeLinear, with biases; AIMET from 2.3, and converters that know it.
+    #[serde(rename = "2.0.0")]
+    V2_0_0,
+}
+
+impl fmt::Display for EncodingsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EncodingsVersion::V0_6_1 => "0.6.1",
+            EncodingsVersion::V1_0_0 => "1.0.0",
+            EncodingsVersion::V2_0_0 => "2.0.0",
+        })
+    }
 }
 
 /// An exception for the layers whose node name, or the activations whose name matches.

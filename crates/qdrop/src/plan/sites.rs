@@ -46,8 +46,8 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec
     let mut sites = Vec::new();
     for (value, draft) in drafts {
         let mut bits = match () {
-            () if draft.last => a.last_bits,
-            () if draft.first && a.first_output_8bit => 8,
+            () if draft.last => a.last(),
+            () if draft.first && a.first_output_8bit => a.bits.max(8),
             () => a.bits,
         };
         let mut symmetric = a.symmetric;
@@ -66,7 +66,8 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec
             Zero::BySign => !nonnegative[value.0 as usize],
         };
         let grid = GridSpec { bits, symmetric, observer: a.observer, percentile: a.percentile };
-        sites.push(Site { name, value, readers: draft.readers, grid });
+        let readers = draft.readers.filter(|_| !recipe.output.target.whole_values());
+        sites.push(Site { name, value, readers, grid });
     }
     Ok(sites)
 }

@@ -3,8 +3,9 @@
 //! A target is a set of rules: some decide what a recipe leaves open, and what contradicts one is refused before any
 //! data is read. `docs/deploy.md` says for each where its rules come from and how its file is loaded.
 
-use super::{Format, Placement, Recipe};
+use super::{EncodingsVersion, Format, Placement, Recipe};
 use crate::error::{Error, Result};
+use crate::graph::Op;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -21,6 +22,9 @@ pub enum Target {
     Tensorrt,
     /// FINN, hls4ml and others that read QONNX: `Quant` nodes with zero point 0 on float weights, any bits.
     Qonnx,
+    /// Qualcomm's converters: a float network and encodings beside it, weights symmetric in int4 or int8, activations
+    /// uint8 or uint16.
+    Qnn,
 }
 
 /// How a target sets grids of activations.
@@ -41,6 +45,7 @@ impl fmt::Display for Target {
             Target::Openvino => "openvino",
             Target::Tensorrt => "tensorrt",
             Target::Qonnx => "qonnx",
+            Target::Qnn => "qnn",
         })
     }
 }
@@ -59,10 +64,26 @@ impl Target {
     /// Where activations have their zero point.
     pub(super) fn zero(self) -> Zero {
         match self {
-            Target::Ort | Target::Openvino => Zero::Wished,
+            Target::Ort | Target::Openvino | Target::Qnn => Zero::Wished,
             Target::Tensorrt => Zero::Middle,
             Target::Qonnx => Zero::BySign,
         }
+    }
+
+    /// Whether all readers of a value see it quantized, because grids belong to values by their names.
+    pub(super) fn whole_values(self) -> bool {
+        self == Target::Qnn
+    }
+
+    /// Whether a weight of `op`, with a step per index of `axis`, can have them. A file of encodings says that there is a
+    /// step a channel, not along which axis.
+    pub(super) fn takes_channels(self, op: &Op, axis: usize) -> bool {
+        self != Target::Qnn
+            || match op {
+                Op::ConvTranspose { .. } => axis == 1,
+                Op::Conv { .. } | Op::Gemm { .. } | Op::MatMul => true,
+                _ => false,
+            }
     }
 }
 
@@ -78,6 +99,10 @@ impl Recipe {
             Target::Qonnx => {
                 vec!["qonnx keeps weights as float numbers on their grid: the file does not become smaller"]
             }
+            Target::Qnn => vec![
+                "qnn keeps weights as float numbers on their grid, and the converter makes the integers; it calibrates \
+                 values without an encoding by itself",
+            ],
             _ => Vec::new(),
         }
     }
@@ -96,7 +121,7 @@ fn bits(recipe: &Recipe) -> impl Iterator<Item = (String, u32)> + '_ {
     let own = recipe.overrides.iter().enumerate().filter_map(|(n, o)| Some((n, o.weight_bits?)));
     let own = own.map(|(n, b)| (format!("override[{n}].weight_bits"), b));
     let weights = weights.map(keyed).into_iter().filter(|_| w.bits != 32).chain(own).chain(candidates(recipe));
-    let activations = [("activations.bits", a.bits), ("activations.last_bits", a.last_bits)];
+    let activations = [("activations.bits", a.bits), ("activations.last_bits", a.last())];
     let activations = activations.map(keyed).into_iter().chain(activation_overrides(recipe));
     weights.chain(activations.filter(|_| a.bits != 32))
 }
@@ -115,6 +140,11 @@ fn activation_overrides(recipe: &Recipe) -> impl Iterator<Item = (String, u32)> 
 /// Refuses recipes that ask for what their target does not take.
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
     let target = recipe.output.target;
+    let version = recipe.output.encodings_version;
+    if target != Target::Qnn && version != EncodingsVersion::default() {
+        let message = format!("output.encodings_version: target {target} has no file of encodings, got {version}");
+        return Err(Error::recipe(message).hint("leave it out, or use target qnn (--target qnn)"));
+    }
     if target == Target::Ort {
         return Ok(());
     }
@@ -134,6 +164,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
         Target::Openvino => openvino(recipe)?,
         Target::Tensorrt => tensorrt(recipe)?,
         Target::Qonnx => qonnx(recipe)?,
+        Target::Qnn => qnn(recipe)?,
     }
     Ok(())
 }
@@ -145,7 +176,7 @@ fn openvino(recipe: &Recipe) -> Result<()> {
     if recipe.placement() != Placement::Consumer || a.bits == 32 {
         return Ok(());
     }
-    let fixed = [("activations.bits", a.bits), ("activations.last_bits", a.last_bits)];
+    let fixed = [("activations.bits", a.bits), ("activations.last_bits", a.last())];
     let fixed = fixed.map(|(key, b)| (key.to_string(), b));
     let chosen = candidates(recipe).filter(|_| recipe.mixed.bitops.is_some());
     match fixed.into_iter().chain(activation_overrides(recipe)).chain(chosen).find(|(_, b)| *b < 8) {
@@ -189,6 +220,41 @@ fn qonnx(recipe: &Recipe) -> Result<()> {
     }
 }
 
+/// Qualcomm's HTP multiplies int4 or int8 weights with activations of 8 or 16 bits (AIMET's supported kernels). What has
+/// no encoding is not left float: the converter calibrates it by itself.
+fn qnn(recipe: &Recipe) -> Result<()> {
+    let refuse = |key: String, what: &str, got: u32| {
+        Err(Error::recipe(format!(
+            "{key}: target qnn takes {what}, got {got}: the processor has no other layers, and the converter quantizes what \
+             has no encoding by itself"
+        ))
+        .hint("use -w 4 or 8 and -a 8 or 16, or another target"))
+    };
+    if recipe.mixed.bitops.is_some() {
+        let message =
+            "mixed.bitops: target qnn takes activations of 8 or 16 bits, so that there is no choice of theirs";
+        return Err(Error::recipe(message).hint("give a size of the weights (--target-size), with --candidates 4,8"));
+    }
+    let (w, a) = (&recipe.weights, &recipe.activations);
+    let weights = [
+        ("weights.bits", w.bits),
+        ("weights.first_last_bits", w.first_last_bits),
+        ("weights.embedding_bits", w.embedding_bits),
+    ];
+    let own = recipe.overrides.iter().enumerate().filter_map(|(n, o)| Some((n, o.weight_bits?)));
+    let own = own.map(|(n, b)| (format!("override[{n}].weight_bits"), b));
+    let mut weights = weights.map(|(key, b)| (key.to_string(), b)).into_iter().chain(own).chain(candidates(recipe));
+    if let Some((key, b)) = weights.find(|(_, b)| !matches!(b, 4 | 8)) {
+        return refuse(key, "weights of 4 or 8 bits", b);
+    }
+    let activations = [("activations.bits", a.bits), ("activations.last_bits", a.last())];
+    let activations = activations.map(|(key, b)| (key.to_string(), b));
+    match activations.into_iter().chain(activation_overrides(recipe)).find(|(_, b)| !matches!(b, 8 | 16)) {
+        Some((key, b)) => refuse(key, "activations of 8 or 16 bits", b),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,7 +278,7 @@ mod tests {
 
     #[test]
     fn names_in_recipes_and_messages_are_the_same() {
-        for target in [Target::Ort, Target::Openvino, Target::Tensorrt, Target::Qonnx] {
+        for target in [Target::Ort, Target::Openvino, Target::Tensorrt, Target::Qonnx, Target::Qnn] {
             let text = format!("[output]\ntarget = \"{target}\"\n[weights]\nbits = 8\n[activations]\nbits = 8\n");
             assert_eq!(Recipe::from_toml(&text).unwrap().output.target, target);
         }
@@ -255,7 +321,7 @@ mod tests {
         named(&chosen, "mixed.candidates", 6);
         // What is float has no bits to refuse.
         let mut float = recipe(Target::Tensorrt, 32, 32);
-        (float.weights.first_last_bits, float.activations.last_bits) = (4, 4);
+        (float.weights.first_last_bits, float.activations.last_bits) = (4, Some(4));
         float.validate().unwrap();
         float.overrides = other.overrides;
         named(&float, "override[0].weight_bits", 2);
@@ -265,7 +331,7 @@ mod tests {
     fn contradictions_are_refused() {
         let own = Override { layer: "*".into(), ..Override::default() };
         let with = |target, own: Override| Recipe { overrides: vec![own], ..recipe(target, 8, 8) };
-        for target in [Target::Openvino, Target::Tensorrt, Target::Qonnx] {
+        for target in [Target::Openvino, Target::Tensorrt, Target::Qonnx, Target::Qnn] {
             let asymmetric = with(target, Override { weight_symmetric: Some(false), ..own.clone() });
             let want =
                 format!("override[0].weight_symmetric: target {target} holds symmetric weights only; leave it out");
@@ -282,6 +348,54 @@ mod tests {
         let mut signed = recipe(Target::Qonnx, 4, 4);
         signed.activations.symmetric = true;
         assert!(refusal(&signed).starts_with("activations.symmetric: target qonnx decides it: unsigned where"));
+    }
+
+    #[test]
+    fn qnn_takes_weights_of_4_and_8_bits_and_activations_of_8_and_16() {
+        for (weights, activations) in [(4, 8), (8, 8), (4, 16), (8, 16)] {
+            recipe(Target::Qnn, weights, activations).validate().unwrap();
+        }
+        let named = |recipe: &Recipe, key: &str, what: &str, bits: u32| {
+            let text = refusal(recipe);
+            assert!(text.starts_with(&format!("{key}: target qnn takes {what}, got {bits}: ")), "{text}");
+        };
+        let (weights, activations) = ("weights of 4 or 8 bits", "activations of 8 or 16 bits");
+        named(&recipe(Target::Qnn, 3, 8), "weights.bits", weights, 3);
+        named(&recipe(Target::Qnn, 32, 8), "weights.bits", weights, 32);
+        named(&recipe(Target::Qnn, 8, 4), "activations.bits", activations, 4);
+        named(&recipe(Target::Qnn, 8, 32), "activations.bits", activations, 32);
+        let mut other = recipe(Target::Qnn, 8, 16);
+        other.activations.last_bits = Some(4);
+        named(&other, "activations.last_bits", activations, 4);
+        let mut other = recipe(Target::Qnn, 8, 8);
+        other.weights.embedding_bits = 2;
+        named(&other, "weights.embedding_bits", weights, 2);
+        let own = Override { layer: "*".into(), ..Override::default() };
+        let mut other = recipe(Target::Qnn, 8, 8);
+        other.overrides = vec![Override { weight_bits: Some(32), ..own.clone() }];
+        named(&other, "override[0].weight_bits", weights, 32);
+        other.overrides = vec![Override { activation_bits: Some(2), ..own }];
+        named(&other, "override[0].activation_bits", activations, 2);
+        let mut chosen = recipe(Target::Qnn, 8, 8);
+        chosen.mixed.size = "w6".parse().ok();
+        named(&chosen, "mixed.candidates", weights, 2);
+        chosen.mixed.candidates = vec![4, 8];
+        chosen.validate().unwrap();
+        chosen.mixed.bitops = "w6a8".parse().ok();
+        assert!(refusal(&chosen).starts_with("mixed.bitops: target qnn takes activations of 8 or 16 bits"));
+    }
+
+    #[test]
+    fn encodings_are_for_qnn() {
+        let mut of = recipe(Target::Qnn, 8, 8);
+        of.output.encodings_version = EncodingsVersion::V2_0_0;
+        of.validate().unwrap();
+        let text = of.to_toml().unwrap();
+        assert!(text.contains("encodings_version = \"2.0.0\""), "{text}");
+        assert_eq!(Recipe::from_toml(&text).unwrap(), of);
+        of.output.target = Target::Openvino;
+        let want = "output.encodings_version: target openvino has no file of encodings, got 2.0.0";
+        assert!(refusal(&of).starts_with(want));
     }
 
     #[test]
@@ -307,7 +421,7 @@ mod tests {
         let count = |target, bits| recipe(target, bits, bits).notes().len();
         assert_eq!((count(Target::Ort, 4), count(Target::Tensorrt, 8)), (0, 0));
         assert_eq!((count(Target::Openvino, 4), count(Target::Openvino, 8)), (1, 0));
-        assert_eq!((count(Target::Qonnx, 8), count(Target::Qonnx, 2)), (1, 1));
+        assert_eq!((count(Target::Qonnx, 8), count(Target::Qonnx, 2), count(Target::Qnn, 8)), (1, 1, 1));
     }
 
     /// Whether the grid of each site is symmetric, in the order of the network, and whether weights' are.
@@ -348,6 +462,7 @@ mod tests {
         // The input, the pooled result of Relu, then both operands of the sum and the layers' operands.
         let consumer = symmetry(Target::Qonnx, Placement::Consumer);
         assert_eq!(consumer, (vec![true, false, true, false, true, true, true], true));
+        assert_eq!(producer(Target::Qnn), (vec![false; 5], true));
     }
 
     #[test]

@@ -145,11 +145,11 @@ impl Grid {
     }
 }
 
-/// Largest integer of an unsigned grid of `bits`, 2 to 8.
+/// Largest integer of an unsigned grid of `bits`, 2 to 8, or 16 for activations.
 pub fn qmax_of(bits: u32) -> Result<i32> {
     match bits {
-        2..=8 => Ok((1 << bits) - 1),
-        _ => Err(Error::recipe(format!("bits must be 2 to 8, got {bits}"))),
+        2..=8 | 16 => Ok((1 << bits) - 1),
+        _ => Err(Error::recipe(format!("bits must be 2 to 8, or 16, got {bits}"))),
     }
 }
 
@@ -191,9 +191,24 @@ mod tests {
     }
 
     #[test]
+    fn integers_of_16_bits_are_found_exactly() {
+        let g = Grid::per_tensor(16, 3.1e-4, 41_000).unwrap();
+        assert_eq!((g.bits(), g.levels()), (16, 65_536));
+        for q in (0..65_536).step_by(97).chain([65_535]) {
+            let x = g.dequantize(&[1], &[q]).unwrap();
+            assert_eq!(g.quantize(&[1], &x).unwrap(), [q]);
+            assert_eq!(g.fake_quantize(&[1], &x).unwrap(), x);
+        }
+        let outside = [1e30, -1e30, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+        assert_eq!(g.quantize(&[5], &outside).unwrap(), [65_535, 0, 65_535, 0, 41_000]);
+    }
+
+    #[test]
     fn bad_grids_are_refused() {
         assert!(Grid::per_tensor(1, 1.0, 0).is_err());
         assert!(Grid::per_tensor(9, 1.0, 0).is_err());
+        assert!(Grid::per_tensor(15, 1.0, 0).is_err());
+        assert!(Grid::per_tensor(16, 1.0, 65_536).is_err());
         assert!(Grid::per_tensor(4, 0.0, 0).is_err());
         assert!(Grid::per_tensor(4, f32::NAN, 0).is_err());
         assert!(Grid::per_tensor(4, 1.0, 16).is_err());

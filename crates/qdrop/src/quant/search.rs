@@ -6,6 +6,9 @@
 //! every zero point) plus that of clipping the values above. The second part is a convex function of the clip point
 //! alone; tangents at a few points bound it from below, and only candidates that the bound does not rule out are
 //! looked at: of a range, the zero points around the one with the least bound. The result is that of the full scan.
+//!
+//! Grids of 16 bits are finer than what an [`Observation`] keeps. For them values within the range count as evenly
+//! spread between two integers, and since clipping is convex, bisection finds the zero point.
 
 use super::{Grid, Observation, STEP_OF_ZEROS, qmax_of};
 use crate::error::{Error, Kind, Result};
@@ -29,13 +32,19 @@ pub enum Search {
 /// What grid to fit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RangeSpec {
-    /// 2 to 8; the grid is `0..=2^bits - 1`.
+    /// 2 to 8, or 16 for activations; the grid is `0..=2^bits - 1`.
     pub bits: u32,
     /// Zero point fixed at 2^(bits-1).
     pub symmetric: bool,
     /// How the range is found.
     pub search: Search,
 }
+
+/// Largest integer of the grids whose zero points are all tried.
+const SCANNED: i32 = 255;
+
+/// Mean of |u|^2.4 over u from -1/2 to 1/2: 2^-2.4 / 3.4.
+const SPREAD: f64 = 0.055_724_87;
 
 /// On which side of 0 a tensor lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,6 +296,16 @@ fn search(seen: &Observation, range: (f64, f64), sign: Sign, qmax: i32, symmetri
     };
     let scaled = (width * unit) as f32;
     let step_of = |i: usize| scaled / RANGES as f32 * i as f32 / levels;
+    let range_of = |i: usize, zero: i32| {
+        let step = f64::from(step_of(i)) / unit;
+        let high = step * f64::from(levels);
+        if symmetric { (-high, high) } else { (f64::from(-zero) * step, f64::from(qmax - zero) * step) }
+    };
+    let least = f64::from(f32::MIN_POSITIVE) * unit;
+    if qmax > SCANNED {
+        let (first, last) = zero_points.into_inner();
+        return fine(&below, &above, (first, last), qmax, least, step_of).map(|(i, zero)| range_of(i, zero));
+    }
     let mut best: Option<(f64, usize, i32)> = None;
     for i in (1..=RANGES).rev() {
         let step = step_of(i);
@@ -324,11 +343,46 @@ fn search(seen: &Observation, range: (f64, f64), sign: Sign, qmax: i32, symmetri
         let _ = (*zero_points.start()..=middle).rev().all(&mut more);
         let _ = (middle + 1..=*zero_points.end()).all(&mut more);
     }
-    best.map(|(_, i, zero)| {
-        let step = f64::from(step_of(i)) / unit;
-        let high = step * f64::from(levels);
-        if symmetric { (-high, high) } else { (f64::from(-zero) * step, f64::from(qmax - zero) * step) }
-    })
+    best.map(|(_, i, zero)| range_of(i, zero))
+}
+
+/// The range and the zero point, from `first` to `last`, of a grid too fine for a scan; `None` when every step would be
+/// below `least`.
+fn fine(
+    below: &Side,
+    above: &Side,
+    (first, last): (i32, i32),
+    qmax: i32,
+    least: f64,
+    step_of: impl Fn(usize) -> f32,
+) -> Option<(usize, i32)> {
+    let count: f64 = below.w.iter().chain(&above.w).map(|&w| f64::from(w)).sum();
+    let mut best: Option<(f64, usize, i32)> = None;
+    for i in (1..=RANGES).rev() {
+        let step = step_of(i);
+        if f64::from(step) < least {
+            break;
+        }
+        let clipping = |zero: f32| {
+            let (a, b) = (below.clipping(zero * step), above.clipping((qmax as f32 - zero) * step));
+            (a.0 + b.0, a.1 - b.1)
+        };
+        let (mut low, mut high) = (first, last);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if clipping(middle as f32 + 0.5).1 >= 0.0 { high = middle } else { low = middle + 1 }
+        }
+        let clipped = clipping(low as f32).0;
+        // Smaller ranges clip more.
+        if best.is_some_and(|b| clipped > b.0) {
+            break;
+        }
+        let score = clipped + count * SPREAD * f64::from(step).powf(2.4);
+        if best.is_none_or(|b| score <= b.0) {
+            best = Some((score, i, low));
+        }
+    }
+    best.map(|(_, i, zero)| (i, zero))
 }
 
 #[cfg(test)]

@@ -99,6 +99,45 @@ fn the_search_finds_what_the_scan_finds() {
     }
 }
 
+/// By how much more error a grid of 16 bits may have than the best one of a coarse scan: the search takes rounding errors
+/// for evenly spread, which those of some thousand values are not quite.
+const FINE_TOLERANCE: f64 = 0.05;
+
+#[test]
+fn grids_of_16_bits_are_as_good_as_a_scan() {
+    let mut noise = Noise(7);
+    let normal: Vec<f32> = (0..3000).map(|_| noise.normal()).collect();
+    let mut outlier: Vec<f32> = normal.iter().map(|v| v * 1e-3).collect();
+    outlier.extend([40.0; 1]);
+    let shapes: [(&str, Vec<f32>); 6] = [
+        ("two-sided", normal.clone()),
+        ("relu", normal.iter().map(|v| v.max(0.0)).collect()),
+        ("negative", normal.iter().map(|v| -v.abs() * 1e-3).collect()),
+        ("heavy", normal.iter().map(|v| v * v * v * 1e3).collect()),
+        ("skewed", normal.iter().map(|v| (v * 2.0).exp() - 0.1).collect()),
+        ("outlier", outlier),
+    ];
+    let qmax = qmax_of(16).unwrap();
+    for (name, x) in &shapes {
+        let (low, high) = x.iter().fold((0f32, 0f32), |r, &v| (r.0.min(v), r.1.max(v)));
+        for symmetric in [false, true] {
+            let grid = fit(&observed(x), &spec(16, symmetric)).unwrap();
+            assert!(!symmetric || grid.zero_point == [32_768], "{name}");
+            let got = grid_error(x, grid.scale[0], grid.zero_point[0], qmax);
+            let width = f64::from(if symmetric { 2.0 * high.max(-low) } else { high - low });
+            let mut least = f64::MAX;
+            for share in [1.0, 0.99, 0.97, 0.9, 0.7, 0.4, 0.1] {
+                let step = (width * share / f64::from(qmax)) as f32;
+                let start = (-low / step).round_ties_even() as i32;
+                let near = (start - 3000..=start + 3000).step_by(300).filter(|z| (0..=qmax).contains(z));
+                let zeros: Vec<i32> = if symmetric { vec![32_768] } else { near.collect() };
+                least = zeros.iter().map(|&z| grid_error(x, step, z, qmax)).fold(least, f64::min);
+            }
+            assert!(got <= least * (1.0 + FINE_TOLERANCE), "{name} {symmetric}: {got:e} against {least:e}");
+        }
+    }
+}
+
 #[test]
 fn the_histogram_finds_grids_as_good_as_the_values_themselves() {
     let mut noise = Noise(11);
