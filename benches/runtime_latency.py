@@ -95,10 +95,11 @@ def sentences(folder):
 
 
 def windows(folder):
-    """First windows of 384 tokens over question and passage, each beginning 128 words further on."""
+    """Windows of 384 tokens: the first question about a passage and the beginning of that passage."""
 
     def load(first, count):
         tokenizer, pairs = tokens(folder, 384), []
+        tokenizer.enable_truncation(384, strategy="only_second")
         for article in json.loads((folder / "squad_train.json").read_text())["data"]:
             for paragraph in article["paragraphs"]:
                 pairs += [(paragraph["qas"][0]["question"], paragraph["context"])]
