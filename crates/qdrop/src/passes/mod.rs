@@ -3,9 +3,10 @@
 mod affine;
 mod constants;
 mod edit;
-mod gemm;
+
 mod noops;
 mod pads;
+mod products;
 
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Dim, Graph};
@@ -83,7 +84,7 @@ pub const PASSES: &[(&str, Pass)] = &[
     ("fold padding into convolutions", pads::fold),
     ("split normalisation of joined branches", affine::split_over_concat),
     ("fold scales and shifts into layers", affine::fold),
-    ("make matrix products with a bias Gemm", gemm::unify),
+    ("make matrix products with a bias Gemm", products::unify),
     ("remove dead code again", edit::remove_dead_code),
 ];
 

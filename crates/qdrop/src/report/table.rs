@@ -256,10 +256,10 @@ mod tests {
         assert_eq!(tables[1].rows[2], ["result", "75.00", "100.00"]);
         assert_eq!(tables[1].right, [1, 2]);
         let runtime = "ONNX Runtime 1.32.0".to_string();
-        report.latency = Some(Latency { runtime, threads: 1, batch: 1, float_ms: 8.0, result_ms: 4.9 });
+        report.latency = Some(Latency { runtime, threads: 1, batch: 1, float_ms: 8.0, result_ms: 5.0 });
         let tables = report.tables();
         assert_eq!(tables[1].title, "Accuracy on 4 samples in ONNX Runtime 1.32.0");
         assert_eq!(tables[2].title, "Latency of a sample in ONNX Runtime 1.32.0 on one thread");
-        assert_eq!(tables[2].rows, [["float", "8.000", ""], ["result", "4.900", "61.2 %"]]);
+        assert_eq!(tables[2].rows, [["float", "8.000", ""], ["result", "5.000", "62.5 %"]]);
     }
 }
