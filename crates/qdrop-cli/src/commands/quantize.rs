@@ -40,6 +40,8 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     bits::check(&args.bits, &recipe, &reads)?;
     let measured = bits::measured(&args.bits)?;
     let library = runtime::library(&args.runtime)?;
+    // A file that the runtime refuses is known before any work.
+    library.iter().try_for_each(|library| Deployed::open(library, &args.model, 1).map(drop))?;
 
     let mut sink = progress::sink(quiet);
     let sink = sink.as_mut();
@@ -112,7 +114,8 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         let (task, threads) = (recipe.input.task, recipe.method.threads);
         let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
             if let Some(library) = &library {
-                return measured_in(library, [&args.model, &output], &done.nearest, eval, task, threads, sink);
+                return measured_in(library, [&args.model, &output], &done.nearest, eval, task, threads, sink)
+                    .map_err(after_writing);
             }
             Ok(Accuracy {
                 float: pipeline::measure(&graph, eval, task, threads, sink)?,
@@ -126,7 +129,8 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     }
     if let Some(library) = &library {
         let (latency, t) =
-            timed(sink, Stage::Bench, None, |sink| latency_in(library, [&args.model, &output], &checked, sink))?;
+            timed(sink, Stage::Bench, None, |sink| latency_in(library, [&args.model, &output], &checked, sink))
+                .map_err(after_writing)?;
         report.latency = Some(latency);
         timings.push(t);
     }
@@ -158,7 +162,7 @@ fn measured_in(
     let mut measure = |file: Deployed| file.measure(eval, task, sink);
     Ok(Accuracy {
         float: measure(Deployed::open(library, float, threads)?)?,
-        nearest: Some(measure(Deployed::of_graph(library, nearest, threads)?)?),
+        nearest: Some(measure(Deployed::of_graph(library, nearest, "the network rounded to nearest", threads)?)?),
         result: measure(Deployed::open(library, result, threads)?)?,
     })
 }
@@ -182,6 +186,12 @@ fn latency_in(
         float_ms: paces[0].processor_ms[0],
         result_ms: paces[1].processor_ms[0],
     })
+}
+
+/// `error` of a runtime, told when the file is there.
+fn after_writing(error: Error) -> Error {
+    let hint = "the file is written; `qdrop eval` without --runtime measures it in qdrop's own engine";
+    if error.advice().is_none() { error.hint(hint) } else { error }
 }
 
 /// `error` with what is left of the run; a directory that holds nothing goes, unless the user named it.

@@ -24,6 +24,8 @@ const SAMPLES: usize = 32;
 pub struct Deployed {
     session: Session,
     path: PathBuf,
+    /// What errors and notes call it.
+    name: String,
     threads: usize,
     /// Samples of a run where the file fixes them.
     batch: Option<usize>,
@@ -45,16 +47,18 @@ impl Deployed {
             }
             batch = Some(*n);
         }
-        Ok(Deployed { session, path: path.to_path_buf(), threads, batch, _copy: None })
+        let name = path.display().to_string();
+        Ok(Deployed { session, path: path.to_path_buf(), name, threads, batch, _copy: None })
     }
 
-    /// As [`Deployed::open`], for `graph`.
-    pub fn of_graph(library: &Library, graph: &Graph, threads: usize) -> Result<Self> {
+    /// As [`Deployed::open`], for a temporary file of `graph`, which errors call `name`.
+    pub fn of_graph(library: &Library, graph: &Graph, name: &str, threads: usize) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("qdrop-").tempdir();
         let dir = dir.map_err(|e| Error::new(Kind::Io, format!("cannot make a directory for a copy: {e}")))?;
         let path = dir.path().join("model.onnx");
         onnx::write(graph, &path)?;
-        Ok(Deployed { _copy: Some(dir), ..Self::open(library, &path, threads)? })
+        let file = Self::open(library, &path, threads).map_err(|e| e.at(name))?;
+        Ok(Deployed { _copy: Some(dir), name: name.to_string(), ..file })
     }
 
     /// The runtime.
@@ -119,7 +123,7 @@ impl Deployed {
             if let Err(error) = self.rows(&pair, &wanted, 2) {
                 // Where one alone is refused as well, the error is another.
                 self.rows(&pair[..1], &wanted, 1)?;
-                let message = format!("`{}` runs one sample at a time only: {error}", self.path.display());
+                let message = format!("`{}` runs one sample at a time only: {error}", self.name);
                 sink.event(&Event::Note { message });
                 batch = 1;
             }
@@ -147,16 +151,16 @@ impl Deployed {
                 .collect::<Result<Vec<_>>>()?;
             let outputs = self.run(&inputs, wanted)?;
             for (k, output) in outputs.iter().enumerate() {
-                let at = |e: Error| e.at(format!("output `{}`", wanted[k])).at(self.path.display());
+                let at = |e: Error| e.at(format!("output `{}`", wanted[k])).at(&self.name);
                 if n > 1 && output.shape().first() != Some(&n) {
                     let message = format!("expected {n} samples along the first axis, got shape {:?}", output.shape());
                     return Err(at(Error::unsupported(message)));
                 }
                 let values = output.to_f32().map_err(at)?;
                 let width = values.len() / n;
-                if *widths[k].get_or_insert(width) != width {
-                    let message =
-                        format!("expected as many elements for every sample, got {:?} and {width}", widths[k]);
+                let want = *widths[k].get_or_insert(width);
+                if want != width {
+                    let message = format!("expected {want} elements for every sample, got {width}");
                     return Err(at(Error::unsupported(message)));
                 }
                 all[k].extend_from_slice(&values[..width * some.len()]);
@@ -168,7 +172,7 @@ impl Deployed {
     /// The outputs `wanted` of one run on whole `inputs`, in the order of the file's.
     pub(super) fn run(&self, inputs: &[Tensor], wanted: &[&str]) -> Result<Vec<Tensor>> {
         let named: Vec<(&str, &Tensor)> = self.session.inputs().iter().map(|p| p.name.as_str()).zip(inputs).collect();
-        self.session.run_for(&named, wanted).map_err(|e| e.at(self.path.display()))
+        self.session.run_for(&named, wanted).map_err(|e| e.at(&self.name))
     }
 
     /// What the inputs declare.

@@ -36,6 +36,11 @@ pub fn divergence(
 ) -> Result<Divergence> {
     let shapes = shapes_of(samples)?;
     let facts = facts::infer(reference, &input_shapes(reference, Some(&shapes))?)?;
+    let (want, got) = (names_of(reference, &reference.inputs), deployed.inputs().map(|i| i.0).collect::<Vec<_>>());
+    if want != got {
+        let message = format!("expected the inputs {}, as of the reference, got {}", want.join(", "), got.join(", "));
+        return Err(Error::unsupported(message).at(deployed.path().display()).hint("compare files made from one export"));
+    }
     let known = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
     let ours: HashMap<&str, ValueId> =
         computed(reference).filter(known).map(|v| (reference.value(v).name.as_str(), v)).collect();
@@ -111,5 +116,6 @@ fn open_copy(deployed: &Deployed, ours: &HashMap<&str, ValueId>) -> Result<Deplo
         (value.fact, value.origin) = (Fact::default(), None);
     }
     graph.outputs.extend(added);
-    Deployed::of_graph(deployed.library(), &graph, deployed.threads()).map_err(|e: Error| e.at("a copy"))
+    let name = format!("a copy of {} that hands out every value", deployed.path().display());
+    Deployed::of_graph(deployed.library(), &graph, &name, deployed.threads())
 }
