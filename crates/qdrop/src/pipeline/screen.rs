@@ -72,34 +72,42 @@ impl Scene<'_> {
         let [choose, confirm] = halves.map(|half| part(&inputs, &half));
         let mut choose = self.measuring(choose?)?;
         let mut confirm = self.measuring(confirm?)?;
-        let observed = samples::spread(self.samples, Some(self.recipe.activations.samples))?;
         let order = choose.0.order(open.iter().map(|&i| (self.plan.sites[i].value, i)));
         for (done, &i) in order.iter().enumerate() {
             run::go_on(sink)?;
             let site = &self.plan.sites[i];
             let place = |e: crate::Error| e.at(format!("activation `{}`", site.name));
             let refined = choose.refined(site, &grids[i]).map_err(place)?;
-            if refined.grid != grids[i] {
-                let [first, new] = confirm.distances(site, [&grids[i], &refined.grid])?;
-                let mut agreed = calibrate::worthwhile(first, new);
-                if agreed && refined.grid.scale[0] < grids[i].scale[0] {
-                    // A narrower range must not cost the samples that need the whole of it.
-                    let extremes: BTreeSet<usize> = watch.extremes(i).into_iter().flatten().collect();
-                    let held = samples::subset(&observed, extremes.into_iter().collect())?;
-                    let inputs = run::load(self.graph, &held, self.pool, self.shelf)?;
-                    let [first, new] = self.measuring(inputs)?.distances(site, [&grids[i], &refined.grid])?;
-                    agreed = new <= first;
-                }
-                effects[i] = Some((refined.before, if agreed { refined.after } else { refined.before }));
-                if agreed {
-                    grids[i] = refined.grid;
-                }
-            } else {
-                effects[i] = Some((refined.before, refined.before));
+            effects[i] = Some((refined.before, refined.before));
+            if refined.grid != grids[i] && self.confirmed(i, [&grids[i], &refined.grid], &mut confirm, watch)? {
+                effects[i] = Some((refined.before, refined.after));
+                grids[i] = refined.grid;
             }
             sink.event(&Event::StageProgress { stage: Stage::Refine, done: done + 1, total: order.len() });
         }
         Ok(effects)
+    }
+
+    /// Whether samples that did not choose the second of two grids of site `i` agree that it is better.
+    fn confirmed(&self, i: usize, grids: [&Grid; 2], others: &mut Measuring, watch: &Watch) -> Result<bool> {
+        let site = &self.plan.sites[i];
+        let [before, after] = others.distances(site, grids)?;
+        if !calibrate::worthwhile(before, after) {
+            return Ok(false);
+        }
+        if grids[1].scale[0] >= grids[0].scale[0] {
+            return Ok(true);
+        }
+        // A narrower range must cost nothing on the samples that need the whole of it.
+        let observed = samples::spread(self.samples, Some(self.recipe.activations.samples))?;
+        let extremes: BTreeSet<usize> = watch.extremes(i).into_iter().flatten().collect();
+        if extremes.is_empty() {
+            return Ok(false);
+        }
+        let held = samples::subset(observed, extremes.into_iter().collect())?;
+        let inputs = run::load(self.graph, &held, self.pool, self.shelf)?;
+        let [before, after] = self.measuring(inputs)?.distances(site, grids)?;
+        Ok(after <= before)
     }
 
     /// What each site costs on its grid; none where it reaches no output of real numbers.
