@@ -78,6 +78,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set_some(&mut recipe.input.samples, &wish.samples);
     set(&mut recipe.output.target, &wish.target);
     set(&mut recipe.output.format, &wish.file_format);
+    set(&mut recipe.output.encodings_version, &wish.encodings_version);
 }
 
 /// Writes the flags of images and text over `recipe`.

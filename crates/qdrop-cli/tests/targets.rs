@@ -98,6 +98,93 @@ fn qonnx_gets_quantizers_on_float_weights() {
 }
 
 #[test]
+fn qnn_gets_a_float_network_with_encodings_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    common::world(dir.path());
+    let path = |name: &str| dir.path().join(name);
+    let line = "quantize model.onnx --calib images --eval list.csv --recipe short.toml --target qnn -w 4 -a 16";
+    let (report, told) = ok(dir.path(), &format!("{line} --format json"));
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["encodings"]["file"], "model.w4a16.qnn.encodings.json");
+    let written = std::fs::read(path("model.w4a16.qnn.encodings.json")).unwrap();
+    assert_eq!(report["encodings"]["bytes"], written.len());
+    assert_eq!(told.lines().filter(|l| l.starts_with("note: qnn ")).count(), 1, "{told}");
+
+    let graph = qdrop::onnx::read(&path("model.w4a16.qnn.onnx")).unwrap();
+    for kind in ["QuantizeLinear", "DequantizeLinear", "Clip", "Quant"] {
+        assert_eq!(count(&graph, kind), 0, "{kind}");
+    }
+    let file: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(file["version"], "1.0.0");
+    let values: std::collections::BTreeMap<&str, _> = graph.values.iter().map(|v| (v.name.as_str(), v)).collect();
+    let (weights, sites) =
+        (file["param_encodings"].as_array().unwrap(), file["activation_encodings"].as_array().unwrap());
+    assert_eq!((weights.len(), sites.len()), (4, 3));
+    for entry in weights {
+        let tensor = values[entry["name"].as_str().unwrap()].constant.as_ref().unwrap();
+        let scales: Vec<f64> = entry["scale"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+        let (half, bits) = (2f64.powi(entry["bw"].as_i64().unwrap() as i32 - 1), entry["bw"].as_u64().unwrap());
+        assert!(matches!(bits, 4 | 8) && entry["offset"][0].as_f64().unwrap() == -half, "{entry}");
+        let inner = tensor.len() / scales.len();
+        for (i, v) in tensor.to_f32().unwrap().into_iter().enumerate() {
+            let integer = f64::from(v) / scales[i / inner];
+            let whole = (integer - integer.round()).abs() < 1e-4;
+            assert!(whole && (-half..half).contains(&integer.round()), "{integer} in {}", entry["name"]);
+        }
+    }
+    for entry in sites {
+        assert!(values[entry["name"].as_str().unwrap()].constant.is_none());
+        assert_eq!((entry["bw"].as_u64(), entry["is_sym"].as_bool()), (Some(16), Some(false)));
+    }
+
+    // Both files together measure as reported.
+    let both = "model.w4a16.qnn.onnx --encodings model.w4a16.qnn.encodings.json";
+    let measured = ok(dir.path(), &format!("eval {both} --data list.csv --format json")).0;
+    let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
+    assert_eq!(measured["top1"], report["accuracy"]["result"]["top1"]);
+    let apart = ok(dir.path(), &format!("compare model.w4a16.qnn.onnx {both} --data images --format json")).0;
+    assert!(serde_json::from_str::<serde_json::Value>(&apart).unwrap()["first_difference"].is_string(), "{apart}");
+
+    // The same run gives the same bytes; another version says the same otherwise; the terminal names the file.
+    let (text, _) = ok(dir.path(), line);
+    assert!(text.contains("model.w4a16.qnn.encodings.json"), "{text}");
+    assert_eq!(std::fs::read(path("model.w4a16.qnn.encodings.json")).unwrap(), written);
+    ok(dir.path(), &format!("{line} --encodings-version 2.0.0 -o other.onnx"));
+    let other: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path("other.encodings.json")).unwrap()).unwrap();
+    let other = other["encodings"].as_array().unwrap();
+    assert!(other.iter().any(|e| e["output_dtype"] == "int4") && other.iter().any(|e| e["output_dtype"] == "int32"));
+    let both = "other.onnx --encodings other.encodings.json";
+    let measured = ok(dir.path(), &format!("eval {both} --data list.csv --format json")).0;
+    let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
+    assert_eq!(measured["top1"], report["accuracy"]["result"]["top1"]);
+}
+
+#[test]
+fn encodings_overwrite_nothing_that_the_run_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    common::world(dir.path());
+    let path = |name: &str| dir.path().join(name);
+    let refused = |line: &str| {
+        let output = common::qdrop(dir.path(), &line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    std::fs::create_dir(path("sub")).unwrap();
+    std::fs::create_dir(path("sub/net.encodings.json")).unwrap();
+    let text = refused("quantize model.onnx --calib images --target qnn -w 8 -a 8 -o sub/net.onnx");
+    assert!(text.contains("expected a file name for the output, got a directory"), "{text}");
+    std::fs::hard_link(path("short.toml"), path("sub/other.encodings.json")).unwrap();
+    let text =
+        refused("quantize model.onnx --calib images --target qnn -w 8 -a 8 --recipe short.toml -o sub/other.onnx");
+    assert!(text.contains("output and input `short.toml` are the same file"), "{text}");
+    let text =
+        refused("quantize model.onnx --calib images --target qnn -w 8 -a 8 -o sub/a.onnx --report sub/a.encodings");
+    assert!(text.contains("sub/a.encodings.json` are the same file"), "{text}");
+    assert_eq!(std::fs::read_dir(path("sub")).unwrap().count(), 2, "nothing was written");
+}
+
+#[test]
 fn refusals_leave_no_file() {
     let dir = tempfile::tempdir().unwrap();
     common::world(dir.path());

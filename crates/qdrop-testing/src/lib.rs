@@ -2,7 +2,7 @@
 //!
 //! What is missing is printed as skipped, or fails the test where an environment variable demands it with the value 1:
 //! `QDROP_REQUIRE_SHARED`, `QDROP_REQUIRE_PYTHON`, `QDROP_REQUIRE_OPENVINO`, `QDROP_REQUIRE_QONNX`,
-//! `QDROP_REQUIRE_BROWSER`.
+//! `QDROP_REQUIRE_AIMET`, `QDROP_REQUIRE_BROWSER`.
 
 use std::path::{Path, PathBuf};
 
@@ -38,11 +38,12 @@ pub fn python() -> Option<PathBuf> {
 }
 
 /// A Python interpreter that has `module`, such as `openvino`: the one that `QDROP_OPENVINO` names, else `QDROP_PYTHON`.
+/// The variable has the first word of the module's name: `QDROP_AIMET` for `aimet_onnx`.
 ///
 /// # Panics
 /// Where there is none but `QDROP_REQUIRE_OPENVINO` demands it.
 pub fn python_with(module: &str) -> Option<PathBuf> {
-    let name = module.to_uppercase();
+    let name = module.split('_').next().unwrap_or(module).to_uppercase();
     let own = std::env::var_os(format!("QDROP_{name}")).or_else(|| std::env::var_os("QDROP_PYTHON"));
     let has = |python: &PathBuf| {
         let found = std::process::Command::new(python).args(["-c", &format!("import {module}")]).output();

@@ -3,12 +3,13 @@
 //! Networks and images come from the shared data (`QDROP_SHARED`, else `../shared`; demanded by
 //! `QDROP_REQUIRE_SHARED=1`), ONNX Runtime from the interpreter that `QDROP_PYTHON` names (demanded by
 //! `QDROP_REQUIRE_PYTHON=1`), OpenVINO and qonnx from that or from those that `QDROP_OPENVINO` and `QDROP_QONNX` name
-//! (`QDROP_REQUIRE_OPENVINO=1`, `QDROP_REQUIRE_QONNX=1`). What is missing is printed as skipped.
+//! (`QDROP_REQUIRE_OPENVINO=1`, `QDROP_REQUIRE_QONNX=1`), and so AIMET (`QDROP_AIMET`, `QDROP_REQUIRE_AIMET=1`). What is
+//! missing is printed as skipped.
 
 use qdrop::data::{self, Prepare, Samples, Subset};
 use qdrop::graph::{Graph, Op};
 use qdrop::pipeline::{self, Quantized};
-use qdrop::plan::{Format, MethodName, Placement, Recipe, Target};
+use qdrop::plan::{EncodingsVersion, Format, MethodName, Placement, Recipe, Target};
 use qdrop::report::Silent;
 use qdrop::tensor::{DType, Rows, Shelf, Tensor};
 use qdrop_testing::{npy, python, python_with, shared};
@@ -204,6 +205,8 @@ fn every_format_and_placement_means_the_same_to_onnx_runtime() {
         (Format::Qcdq, Placement::Producer, false, 8, 8, "all"),
         (Format::Qcdq, Placement::Producer, true, 8, 8, "all"),
         (Format::Qcdq, Placement::Consumer, false, 4, 4, "all"),
+        (Format::Qcdq, Placement::Consumer, true, 4, 16, "all"),
+        (Format::Qcdq, Placement::Producer, false, 8, 16, "all"),
         (Format::Qdq, Placement::Producer, false, 4, 8, "all"),
         (Format::Qdq, Placement::Integer, false, 4, 4, "all"),
         (Format::Qdq, Placement::Producer, false, 2, 2, "all"),
@@ -322,6 +325,52 @@ fn qonnx_runs_its_files_and_agrees() {
         assert!(far <= DISTANCE, "{name}: outputs lie {far} apart");
         assert_eq!((&said["convertible"], said["operators"]["Conv"].as_u64()), (&true.into(), Some(19)));
         assert!(said["operators"]["Quant"].as_u64() >= Some(39) && said["operators"].get("Clip").is_none());
+    }
+}
+
+/// Largest distance of AIMET's outputs at 16 bits of activations, where ties are 257 times as fine.
+const DISTANCE_FINE: f64 = 1e-3;
+
+#[test]
+fn aimet_simulates_its_encodings_and_agrees() {
+    let Some(dir) = shared("data/cifar10") else { return };
+    let all = images(&dir.join("calib"), "imagenet-norm");
+    let calib = Subset::first(&all, 64);
+    let graph = simplified(&dir.join("resnet20.onnx"), &calib);
+    let out = tempfile::tempdir().unwrap();
+    for (weights, activations, placement, version) in [
+        (8, 8, Placement::Consumer, EncodingsVersion::V1_0_0),
+        (4, 8, Placement::Producer, EncodingsVersion::V0_6_1),
+        (4, 16, Placement::Consumer, EncodingsVersion::V2_0_0),
+        (8, 16, Placement::Producer, EncodingsVersion::V1_0_0),
+    ] {
+        let mut recipe = recipe(MethodName::Rtn, weights, activations, 1);
+        (recipe.output.target, recipe.output.encodings_version) = (Target::Qnn, version);
+        recipe.activations.placement = Some(placement);
+        let done = pipeline::quantize(&graph, &recipe, &calib, None, &mut Silent).unwrap();
+        let path = out.path().join(format!("w{weights}a{activations}.onnx"));
+        done.save(&path).unwrap();
+        let encodings = pipeline::encodings_path(&path);
+        let written = pipeline::load(&path).unwrap();
+        assert!(written.nodes.iter().all(|n| !matches!(n.op, Op::QuantizeLinear { .. } | Op::DequantizeLinear { .. })));
+        let more = ["--encodings", encodings.to_str().unwrap()];
+        let judged = judged(python_with("aimet_onnx"), "aimet_outputs.py", &more, &path, &all, 16);
+        let Some((theirs, said)) = judged else { return };
+        let shapes = vec![all.get(0).unwrap()[0].shape().to_vec()];
+        let simulated = pipeline::load_with(&path, Some(&encodings)).unwrap();
+        let ours = outputs(&pipeline::prepare(&simulated, Some(&shapes)).unwrap(), &all, 16);
+        let far = distance(&ours, &theirs);
+        println!("W{weights}A{activations} {placement:?} {version}: {far:.2e} from AIMET, {said}");
+        let allowed = if activations == 16 { DISTANCE_FINE } else { DISTANCE };
+        assert!(far <= allowed, "outputs lie {far} apart");
+        // Without quantizers the file answers something else, so the encodings matter.
+        let bare = distance(&outputs(&simplified(&path, &all), &all, 16), &theirs);
+        assert!(bare > far, "{bare} without encodings, {far} with them");
+        let of = |what: &str| said[what].as_u64().unwrap() as usize;
+        assert_eq!((of("weights"), of("activations")), (20, done.plan.sites.len()));
+        // The first layer reads a quantized input with placement consumer alone.
+        let biases = if version == EncodingsVersion::V2_0_0 { 20 } else { 0 };
+        assert_eq!((of("biases"), &said["version"]), (biases, &version.to_string().into()));
     }
 }
 

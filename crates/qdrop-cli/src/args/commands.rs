@@ -225,6 +225,9 @@ With --min the exit status is 1 where a metric is below. Metrics, all in per cen
 pub struct Eval {
     /// The ONNX file, float or quantized
     pub model: PathBuf,
+    /// Encodings that belong to the file (target qnn): what they name is quantized
+    #[arg(long, value_name = "FILE", help_heading = None)]
+    pub encodings: Option<PathBuf>,
     /// Labelled samples: one sub-folder per class, CSV with lines file,label, .npz or .safetensors with labels; with
     /// --task the task's file
     #[arg(long, value_name = "PATH")]
@@ -264,6 +267,9 @@ pub struct Compare {
     /// The other network, or an .npz file with values of another runtime; with --runtime the reference itself unless given
     #[arg(required_unless_present = "runtime")]
     pub b: Option<PathBuf>,
+    /// Encodings that belong to the other network (target qnn): what they name is quantized
+    #[arg(long, value_name = "FILE", help_heading = None)]
+    pub encodings: Option<PathBuf>,
     /// Samples; labels are not needed
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,

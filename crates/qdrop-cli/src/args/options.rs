@@ -3,8 +3,8 @@
 use super::values::{names, shape};
 use clap::{Args, ValueEnum};
 use qdrop::plan::{
-    BitopsTarget, ByteSize, Cache, Color, Format, Granularity, Layout, MethodName, Observer, Placement, Preset,
-    SizeTarget, Target, Task,
+    BitopsTarget, ByteSize, Cache, Color, EncodingsVersion, Format, Granularity, Layout, MethodName, Observer,
+    Placement, Preset, SizeTarget, Target, Task,
 };
 use std::path::PathBuf;
 
@@ -83,7 +83,7 @@ pub struct Wish {
     /// Bits of weights: 2 to 8, or 32 for float [default: 4]
     #[arg(short, long = "weight-bits", value_name = "BITS")]
     pub weights: Option<u32>,
-    /// Bits of activations: 2 to 8, or 32 for float [default: 4]
+    /// Bits of activations: 2 to 8, 16, or 32 for float [default: 4]
     #[arg(short, long = "activation-bits", value_name = "BITS")]
     pub activations: Option<u32>,
     /// Choose bits of weights layer by layer, so that all take at most this: 128KiB, or w3 for what they take
@@ -138,7 +138,8 @@ pub struct Wish {
     /// Use at most this many calibration samples, spread over the set [default: all]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
-    /// Bits of the first and the last weight layer and of the tensor that reaches the last [default: 8]
+    /// Bits of the first and the last weight layer and of the tensor that reaches the last [default: 8; for that tensor
+    /// 16 with -a 16]
     #[arg(long, value_name = "BITS")]
     pub first_last_bits: Option<u32>,
     /// Bits of embedding tables, rounded to nearest: 2 to 8, or 32 for float [default: 8]
@@ -173,13 +174,17 @@ pub struct Wish {
     /// Blocks that are solved as one unit, at most; 2 joins attention and feed-forward [default: 1]
     #[arg(long, value_name = "N")]
     pub blocks: Option<usize>,
-    /// Runtime the file is for: ONNX Runtime (ort), openvino (symmetric weights), tensorrt (8 bits, symmetric), or
-    /// qonnx for FINN and hls4ml (symmetric, unsigned where no value can be negative) [default: ort]
-    #[arg(long, value_parser = names::<Target>(&["ort", "openvino", "tensorrt", "qonnx"]))]
+    /// Runtime the file is for: ONNX Runtime (ort), openvino (symmetric weights), tensorrt (8 bits, symmetric), qonnx for
+    /// FINN and hls4ml (symmetric, unsigned where no value can be negative), or qnn for Qualcomm's converters (a float
+    /// network with encodings beside it: weights of 4 or 8 bits, activations of 8 or 16) [default: ort]
+    #[arg(long, value_parser = names::<Target>(&["ort", "openvino", "tensorrt", "qonnx", "qnn"]))]
     pub target: Option<Target>,
     /// Form of the file for ort: 8-bit operators that run everywhere, or native 4- and 2-bit types [default: qcdq]
     #[arg(long, value_parser = names::<Format>(&["qcdq", "qdq"]))]
     pub file_format: Option<Format>,
+    /// Layout of the encodings for qnn, by AIMET's numbers [default: 1.0.0]
+    #[arg(long, value_parser = names::<EncodingsVersion>(&["0.6.1", "1.0.0", "2.0.0"]))]
+    pub encodings_version: Option<EncodingsVersion>,
 }
 
 /// Grids with the zero point in the middle.

@@ -37,6 +37,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     let path_b = args.b.as_ref().unwrap_or(&args.a);
     checks::readable_file(path_b)?;
     checks::exists(&args.data)?;
+    args.encodings.as_deref().map_or(Ok(()), checks::readable_file)?;
     let mut recipe = wish::read(args.run.recipe.as_deref())?;
     wish::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
@@ -48,6 +49,10 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     let a = pipeline::prepare(&a, Some(&shapes))?;
     let mut sink = progress::sink(quiet);
     let recorded = path_b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+    if args.encodings.is_some() && (recorded || library.is_some()) {
+        let error = Error::data("expected a network beside encodings that qdrop's engine runs");
+        return Err(error.at(path_b.display()).hint("leave --encodings out"));
+    }
     let checked = Checked::new(&a, &shapes, &data)?;
     let (values, outputs) = if let Some(library) = &library {
         let b = Deployed::open(library, path_b, threads)?;
@@ -58,7 +63,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
         let found = pipeline::compare_recorded(&a, &recorded, &checked, threads, sink.as_mut());
         (found.map_err(|e| e.at(path_b.display()))?, None)
     } else {
-        let b = pipeline::prepare(&pipeline::load(path_b)?, Some(&shapes))?;
+        let b = pipeline::prepare(&pipeline::load_with(path_b, args.encodings.as_deref())?, Some(&shapes))?;
         (pipeline::compare(&a, &b, &checked, threads, sink.as_mut())?, None)
     };
     if values.is_empty() && outputs.as_ref().is_none_or(Vec::is_empty) {

@@ -31,6 +31,11 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
     recipe.validate()?;
     let least = thresholds(args, recipe.input.task)?;
     let library = runtime::library(&args.runtime)?;
+    args.encodings.as_deref().map_or(Ok(()), checks::readable_file)?;
+    if let (Some(_), Some(path)) = (&library, &args.encodings) {
+        let error = Error::data("a runtime takes no encodings").at(path.display());
+        return Err(error.hint("leave --runtime out: qdrop's own engine applies them"));
+    }
     let mut sink = progress::sink(quiet);
     let (score, skipped, seconds) = match &library {
         Some(library) => {
@@ -75,7 +80,7 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
 
 /// Metrics, samples left out and seconds, measured in this program's own engine.
 fn in_engine(args: &Eval, recipe: &Recipe, sink: &mut dyn Sink) -> Result<(Score, usize, f64)> {
-    let read = pipeline::load(&args.model)?;
+    let read = pipeline::load_with(&args.model, args.encodings.as_deref())?;
     let data = samples::open(&args.data, recipe, &args.model, &read, args.run.samples)?;
     let shapes = samples::shapes(&data)?;
     let graph = pipeline::prepare(&read, Some(&shapes))?;

@@ -7,7 +7,7 @@ use crate::{Outcome, bits, checks, out, progress, runtime, samples, wish};
 use qdrop::data::Samples;
 use qdrop::graph::Graph;
 use qdrop::pipeline::{self, Checked, Deployed, WorkDir};
-use qdrop::plan::{Recipe, Task};
+use qdrop::plan::{Recipe, Target, Task};
 use qdrop::report::{Accuracy, Latency, MixedReport, Report, Sink, Stage, timed};
 use qdrop::runtime::Library;
 use qdrop::{Error, Result};
@@ -35,11 +35,22 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     };
     reads.push(&output);
     reads.extend(args.bits.sensitivity.as_deref());
+    let encodings = pipeline::encodings_beside(&output, &recipe);
+    if let Some(path) = &encodings {
+        checks::writable(path, &reads, "-o")?;
+        reads.push(path);
+    }
     place.iter().try_for_each(|p| p.check(&reads))?;
     reads.extend(place.iter().flat_map(Place::files));
     bits::check(&args.bits, &recipe, &reads)?;
     let measured = bits::measured(&args.bits)?;
     let library = runtime::library(&args.runtime)?;
+    if library.is_some() && recipe.output.target == Target::Qnn {
+        let error = Error::recipe(
+            "--runtime: a runtime measures a file alone, and target qnn quantizes by encodings beside it",
+        );
+        return Err(error.hint("leave --runtime out: qdrop's own engine applies the encodings"));
+    }
     // A file that the runtime refuses is known before any work.
     library.iter().try_for_each(|library| Deployed::open(library, &args.model, 1).map(drop))?;
 
@@ -89,20 +100,20 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         Ok(done) => done,
         Err(error) => return Err(kept(error, work, args.work_dir.is_some())),
     };
-    let mut report = done.report;
+    let mut report = done.report.clone();
     if let Some(measured_now) = &report.mixed {
         recipe = recipe.with(&measured_now.chosen);
     }
     report.mixed = report.mixed.or(mixed);
     bits::save(&args.bits, &recipe)?;
-    let ((), t) = timed(sink, Stage::Write, None, |_| pipeline::save(&done.graph, &output))?;
+    let ((), t) = timed(sink, Stage::Write, None, |_| done.save(&output))?;
     if let (Some(work), None) = (work, &args.work_dir) {
         work.remove()?;
     }
     timings.append(&mut report.timings);
     timings.push(t);
     // What is measured is what was written.
-    let written = pipeline::prepare(&pipeline::load(&output)?, Some(&shapes))?;
+    let written = pipeline::prepare(&pipeline::load_with(&output, encodings.as_deref())?, Some(&shapes))?;
     let ((), t) = timed(sink, Stage::Compare, None, |sink| -> Result<()> {
         if let Some(mixed) = &mut report.mixed {
             mixed.reached_error = Some(pipeline::output_error(&graph, &written, &recipe, &checked, sink)?);
@@ -139,6 +150,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         mixed.sensitivity.model.clone_from(&report.model);
     }
     report.output = Some(output.display().to_string());
+    report.encodings = encodings.as_deref().map(crate::reports::encodings).transpose()?;
     report.bytes_before = Some(pipeline::model_bytes(&args.model)?);
     report.bytes_after = Some(pipeline::model_bytes(&output)?);
     report.timings = timings;

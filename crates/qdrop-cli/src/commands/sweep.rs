@@ -203,13 +203,14 @@ fn perform(
     };
     let done = pipeline::quantize(&graph, recipe, &checked, work.as_ref(), sink)?;
     let output = place.of(&run.name, "onnx");
-    pipeline::save(&done.graph, &output)?;
+    done.save(&output)?;
+    let encodings = pipeline::encodings_beside(&output, recipe);
     work.map_or(Ok(()), WorkDir::remove)?;
     let seconds = start.elapsed().as_secs_f64();
     // What is measured is what was written.
     let mut report = done.report;
     report.near_chance = pipeline::near_chance(&graph, &eval, recipe, &float)?;
-    let result = written(&output, &shapes).and_then(|written| {
+    let result = written(&output, encodings.as_deref(), &shapes).and_then(|written| {
         sets.measure(&graph, &written, recipe, &mut report, sink)?;
         pipeline::measure(&written, &eval, task, threads, sink)
     });
@@ -218,8 +219,14 @@ fn perform(
     report.bytes_before = Some(pipeline::model_bytes(&run.model)?);
     report.bytes_after = Some(pipeline::model_bytes(&output)?);
     match keep_model {
-        true => report.output = Some(output.display().to_string()),
-        false => std::fs::remove_file(&output).map_err(|e| Error::io(&output, e))?,
+        true => {
+            report.output = Some(output.display().to_string());
+            report.encodings = encodings.as_deref().map(crate::reports::encodings).transpose()?;
+        }
+        false => {
+            let both = [Some(output), encodings];
+            both.iter().flatten().try_for_each(|f| std::fs::remove_file(f).map_err(|e| Error::io(f, e)))?;
+        }
     }
     Ok(Trial {
         schema: Trial::SCHEMA,
@@ -234,8 +241,8 @@ fn perform(
     })
 }
 
-fn written(path: &Path, shapes: &[Vec<usize>]) -> Result<Graph> {
-    pipeline::prepare(&pipeline::load(path)?, Some(shapes))
+fn written(path: &Path, encodings: Option<&Path>, shapes: &[Vec<usize>]) -> Result<Graph> {
+    pipeline::prepare(&pipeline::load_with(path, encodings)?, Some(shapes))
 }
 
 fn list(runs: &[SweepRun], keys: &[String], place: &Place, format: Print) -> Result<Outcome> {

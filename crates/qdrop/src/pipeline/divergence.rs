@@ -39,7 +39,9 @@ pub fn divergence(
     let (want, got) = (names_of(reference, &reference.inputs), deployed.inputs().map(|i| i.0).collect::<Vec<_>>());
     if want != got {
         let message = format!("expected the inputs {}, as of the reference, got {}", want.join(", "), got.join(", "));
-        return Err(Error::unsupported(message).at(deployed.path().display()).hint("compare files made from one export"));
+        return Err(Error::unsupported(message)
+            .at(deployed.path().display())
+            .hint("compare files made from one export"));
     }
     let known = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
     let ours: HashMap<&str, ValueId> =

@@ -29,6 +29,7 @@ mod unit;
 mod walk;
 mod weigh;
 mod work;
+mod written;
 
 pub use bench::{Bench, UnitSpeed, bench};
 pub use deployed::Deployed;
@@ -44,3 +45,4 @@ pub use samples::{Checked, check_labels, spread};
 pub use sensitivity::{output_error, sensitivity};
 pub use shapes::{declared_shapes, input_shapes};
 pub use work::{WorkDir, run_keys};
+pub use written::{encodings_beside, encodings_path, load_with};

@@ -11,16 +11,18 @@ use super::speed::Costs;
 use super::unit::Biases;
 use super::weigh::{self, Weights};
 use super::work::WorkDir;
+use super::written;
 use crate::calibrate;
 use crate::data::Samples;
 use crate::engine::facts::{self, Facts};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::plan::{Chosen, Plan, Recipe};
+use crate::lower::{self, Encodings};
+use crate::onnx;
+use crate::plan::{Chosen, Plan, Recipe, Target};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
 use crate::tensor::{Precision, Shelf, Tensor};
-use crate::{lower, onnx};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +31,9 @@ use std::time::Instant;
 pub struct Quantized {
     /// The network with learned integers and grids, ready to be written.
     pub graph: Graph,
-    /// The same network rounded to nearest on the first grids.
+    /// Its grids by the names of its tensors, for targets that want them in a file of their own.
+    pub encodings: Option<Encodings>,
+    /// The same network rounded to nearest on the first grids, with quantizers for whatever has a grid.
     pub nearest: Graph,
     /// The decisions both follow.
     pub plan: Plan,
@@ -119,7 +123,10 @@ pub fn quantize(
     };
     drop(watch);
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
-    let nearest = write(graph, &plan, &weights, &Biases::new(), [&seen.refined, &kernel_grids], recipe)?;
+    let nearest = match write(graph, &plan, &weights, &Biases::new(), [&seen.refined, &kernel_grids], recipe)? {
+        (graph, Some(encodings)) => written::simulate(&graph, &encodings.to_json()?)?,
+        (graph, None) => graph,
+    };
     let mut found = Found { weights, biases: Biases::new(), grids: seen.refined.clone() };
     if let Some(costs) = &costs {
         report.iterations = effective.iterations;
@@ -146,13 +153,13 @@ pub fn quantize(
     let Found { weights, biases, grids } = found;
     report.layers = pool.install(|| record::layers(graph, &plan, &weights, effective.learns))?;
     report.sites = pool.install(|| record::sites(graph, &plan, &seen, &grids));
-    let graph = write(graph, &plan, &weights, &biases, [&grids, &kernel_grids], recipe)?;
+    let (graph, encodings) = write(graph, &plan, &weights, &biases, [&grids, &kernel_grids], recipe)?;
     report.mixed = mixed.map(|(_, chosen, measured)| MixedReport {
         chosen,
         sensitivity: measured.sensitivity,
         reached_error: None,
     });
-    Ok(Quantized { graph, nearest, plan, weights, grids, report })
+    Ok(Quantized { graph, encodings, nearest, plan, weights, grids, report })
 }
 
 /// The plan of `graph` by `recipe`, which has the bits that were `chosen`.
@@ -168,6 +175,7 @@ fn chosen_plan(graph: &Graph, facts: &Facts, recipe: &Recipe, chosen: &Chosen, b
     Ok(plan)
 }
 
+/// The network as it is written, with the encodings that belong to it.
 fn write(
     graph: &Graph,
     plan: &Plan,
@@ -175,7 +183,7 @@ fn write(
     biases: &Biases,
     [grids, kernel_grids]: [&[Grid]; 2],
     recipe: &Recipe,
-) -> Result<Graph> {
+) -> Result<(Graph, Option<Encodings>)> {
     let mut raised = graph.clone();
     for (&id, content) in biases {
         let bias = raised.value_mut(id);
@@ -189,5 +197,12 @@ fn write(
     if raised.opset < opset {
         onnx::raise_opset(&mut raised, opset)?;
     }
-    lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)
+    match recipe.output.target {
+        Target::Qnn => {
+            let version = recipe.output.encodings_version;
+            let (graph, encodings) = lower::lower_qnn(&raised, plan, weights, grids, version)?;
+            Ok((graph, Some(encodings)))
+        }
+        _ => Ok((lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)?, None)),
+    }
 }

@@ -59,7 +59,11 @@ impl Report {
                 @for remark in self.remarks() { p { b { (remark.kind()) ": " } (marked(&remark.text)) "." } }
             }
             p {
-                @if let Some(file) = &self.output { b { (file) } " from " b { (self.model) } ": " }
+                @if let Some(file) = &self.output {
+                    b { (file) }
+                    @if let Some(encodings) = &self.encodings { " with " b { (encodings.file) } }
+                    " from " b { (self.model) } ": "
+                }
                 @if self.mixed.is_some() { "bits " b { "chosen layer by layer" } }
                 @else { "weights of " b { (bits(self.weight_bits)) } ", activations of " b { (bits(self.activation_bits)) } }
                 " by " b { (method) } " on " (self.samples) " calibration samples"

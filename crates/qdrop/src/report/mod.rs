@@ -309,6 +309,15 @@ pub struct MixedReport {
     pub reached_error: Option<f64>,
 }
 
+/// A file of encodings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncodingsFile {
+    /// Its name.
+    pub file: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
 /// What a run did, complete enough to be repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -318,6 +327,9 @@ pub struct Report {
     pub model: String,
     /// The file written, if any.
     pub output: Option<String>,
+    /// The file of encodings beside it, for targets that want one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encodings: Option<EncodingsFile>,
     /// Version of the program.
     pub version: String,
     /// The command line, word by word; empty where there was none.
@@ -330,7 +342,7 @@ pub struct Report {
     pub preset: Preset,
     /// Bits of weights (2 to 8, or 32 for float) without exceptions.
     pub weight_bits: u32,
-    /// Bits of activations (2 to 8, or 32 for float) without exceptions.
+    /// Bits of activations (2 to 8, 16, or 32 for float) without exceptions.
     pub activation_bits: u32,
     /// Seed of every random choice.
     pub seed: u64,
@@ -383,6 +395,7 @@ impl Report {
             schema: Self::SCHEMA,
             model: String::new(),
             output: None,
+            encodings: None,
             version: env!("CARGO_PKG_VERSION").into(),
             command: Vec::new(),
             recipe: String::new(),

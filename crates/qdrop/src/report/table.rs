@@ -183,6 +183,9 @@ impl Report {
             let share = if before > 0 { format!("{:.1} %", after as f64 / before as f64 * 100.0) } else { "".into() };
             t.row([self.model.clone(), bytes(before), "".into()]);
             t.row([self.output.clone().unwrap_or_default(), bytes(after), share]);
+            if let Some(encodings) = &self.encodings {
+                t.row([encodings.file.clone(), bytes(encodings.bytes), "".into()]);
+            }
             tables.push(t);
         }
         if let Some(a) = &self.accuracy {
