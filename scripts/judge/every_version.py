@@ -110,17 +110,19 @@ def quantize(qdrop, model, samples, args, written):
 def judge(python, jobs, folder):
     """What one version says about every job."""
     path = folder / "jobs.json"
-    path.write_text(json.dumps(jobs))
-    command = [python, HERE / "versions.py", "--jobs", path]
     results = []
     while len(results) < len(jobs):
         path.write_text(json.dumps(jobs[len(results) :]))
-        run = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-        results += [json.loads(line) for line in run.stdout.splitlines()]
-        if run.returncode and len(results) < len(jobs):
-            # The runtime took the interpreter down with it; the next file gets a new one.
-            reason = (run.stderr.strip().splitlines() or [""])[-1]
-            results.append({"error": f"the runtime ended with status {run.returncode} {reason}", "integer": {}, "float": {}})
+        try:
+            run = subprocess.run([python, HERE / "versions.py", "--jobs", path], capture_output=True, text=True, timeout=SECONDS)
+            said, ended = run.stdout, f"the runtime ended with status {run.returncode}"
+        except subprocess.TimeoutExpired as late:
+            said, ended = (late.stdout or b"").decode(), f"the runtime took more than {SECONDS} s"
+        # The last line may be cut off.
+        results += [json.loads(line) for line in said.splitlines() if line.endswith("}")]
+        if len(results) < len(jobs):
+            # The file took the interpreter down with it; the next one gets a new one.
+            results.append({"error": ended, "integer": {}, "float": {}})
     return results
 
 
