@@ -179,7 +179,7 @@ pub struct Wish {
     /// network with encodings beside it: weights of 4 or 8 bits, activations of 8 or 16) [default: ort]
     #[arg(long, value_parser = names::<Target>(&["ort", "openvino", "tensorrt", "qonnx", "qnn"]))]
     pub target: Option<Target>,
-    /// Form of the file for ort: 8-bit operators that run everywhere, or native 4- and 2-bit types [default: qcdq]
+    /// Form of the file for ort: packed weights that run in integers everywhere, or types of 4 bits (opset 21) [default: qcdq]
     #[arg(long, value_parser = names::<Format>(&["qcdq", "qdq"]))]
     pub file_format: Option<Format>,
     /// Layout of the encodings for qnn, by AIMET's numbers [default: 1.0.0]
