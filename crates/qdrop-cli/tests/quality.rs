@@ -97,7 +97,7 @@ fn samples_that_the_run_did_not_use_come_first() {
     std::fs::write(dir.join("last/8.bmp"), std::fs::read(dir.join("last/7.bmp")).unwrap()[..80].to_vec()).unwrap();
     assert_eq!(from("--calib last --samples 1"), ("left_out".into(), 7));
     // With learning, all samples are used, and the result does not depend on what is measured.
-    let learn = "quantize model.onnx --calib images --recipe short.toml -w 3 -a 3 --format json";
+    let learn = "quantize model.onnx --calib images --recipe short.toml -w 3 -a 3";
     let one = json(dir, &format!("{learn} -o one.onnx")).0;
     assert_eq!(one["quality"]["source"], "calibration");
     let (text, _) = run(dir, "quantize model.onnx --calib images --recipe short.toml -w 3 -a 3 -o two.onnx");
@@ -105,7 +105,7 @@ fn samples_that_the_run_did_not_use_come_first() {
 }
 
 #[test]
-fn low_quality_names_the_activations_that_lose_most() {
+fn low_quality_names_what_loses_most() {
     let dir = demo();
     let line = "quantize demo.onnx --calib calib --input imagenet-norm --method rtn -w 2 -a 2 -o low.onnx";
     let (text, _) = run(dir, &format!("{line} -q"));
@@ -115,11 +115,14 @@ fn low_quality_names_the_activations_that_lose_most() {
     let (report, said) = json(dir, line);
     let losses = report["quality"]["losses"].as_array().unwrap();
     assert!((2..=3).contains(&losses.len()), "{losses:?}");
-    let sites: Vec<&str> = report["sites"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    let named = |list: &str| -> Vec<String> {
+        report[list].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap().to_string()).collect()
+    };
+    let (sites, layers) = (named("sites"), named("layers"));
     for loss in losses {
-        let name = loss["name"].as_str().unwrap();
-        assert!(loss["what"] == "activation" && sites.contains(&name), "{loss}");
-        assert!(warning.contains(&format!("activation `{name}`")), "{warning}");
+        let name = loss["name"].as_str().unwrap().to_string();
+        let known = if loss["what"] == "layer" { &layers } else { &sites };
+        assert!(known.contains(&name) && warning.contains(&format!("`{name}`")), "{loss}: {warning}");
     }
     assert!(said.contains("note: the outputs have "), "{said}");
     assert!(text.lines().all(|l| l.chars().count() <= 100), "{text}");

@@ -137,7 +137,7 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     // Observing: a chunk of inputs, decoded and as rows, and what is seen of each site.
     let entering: u64 = graph.inputs.iter().map(|&v| values(v)).sum::<u64>() / samples.max(1) as u64;
     let chunk = 12 * entering * run::SAMPLES.min(samples) as u64;
-    let watched = plan.sites.len() as u64 * Observation::MOST_BYTES;
+    let watched = (plan.sites.len() + plan.kernel_sites.len()) as u64 * Observation::MOST_BYTES;
     stages.add(0, whole.inference + chunk + watched);
     if effective.refine_samples > 0 && screened(&plan.sites) {
         // Screening: all activations of the samples at work, beside what gradients need.

@@ -5,7 +5,7 @@ use super::padding::Padding;
 use super::reconstruct::{Found, Job};
 use super::record;
 use super::run;
-use super::scene::Scene;
+use super::scene::{Observed, Scene};
 use super::shapes::input_shapes;
 use super::speed::Costs;
 use super::unit::Biases;
@@ -97,7 +97,8 @@ pub fn quantize(
     let (observed, timing) = timed(sink, Stage::Calibrate, Some(count), |sink| scene.observe(sink))?;
     report.timings.push(timing);
     let kernel_grids = pool.install(|| observed.kernel_grids(&plan))?;
-    let watch = observed.sites;
+    let Observed { sites: watch, kernel_sites } = observed;
+    drop(kernel_sites);
     let mut mixed = None;
     if let Some(wanted) = &wanted {
         let precise = Shelf::new(room, directory, Precision::Single);
