@@ -4,7 +4,7 @@
 //! `QDROP_REQUIRE_PYTHON=1`). Where there is none, tests print that they are skipped.
 
 use qdrop::data::Samples;
-use qdrop::graph::{Dim, Fact, Graph, Node, Op, Unary, ValueId};
+use qdrop::graph::{Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::pipeline::{self, Deployed};
 use qdrop::report::{Event, Silent, Sink};
 use qdrop::runtime::Library;
@@ -18,6 +18,8 @@ const CLASSES: usize = 3;
 const WIDTH: usize = 4;
 /// Largest difference of an output: the two sum in different orders.
 const TOLERANCE: f64 = 1e-5;
+/// The same behind a BatchNorm that is folded into the weights, where sums are of ten and more.
+const FOLDED: f64 = 1e-4;
 
 fn library() -> Option<Library> {
     qdrop_testing::onnxruntime().map(|path| Library::load(&path).unwrap())
@@ -176,6 +178,47 @@ fn every_value_is_compared_and_the_outputs_of_the_file_as_it_is() {
     let found = pipeline::divergence(&graph, &other, &Numbers(9), 1, &mut Silent).unwrap();
     assert!(found.values[0].max_abs <= TOLERANCE && found.values[1].max_abs > 0.1, "{:?}", found.values);
     assert!(found.outputs[0].max_abs > 0.1);
+}
+
+#[test]
+fn values_of_a_layer_with_a_folded_batch_norm_are_the_same() {
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut g = Graph { opset: 17, ..Graph::default() };
+    let shape = vec![Dim::Symbol("n".into()), Dim::Known(WIDTH), Dim::Known(2), Dim::Known(2)];
+    let x = g.add_value("x", Fact { dtype: Some(DType::F32), shape: Some(shape) });
+    let weights = (0..WIDTH * WIDTH).map(|i| (i % 7) as f32 / 3.0 - 1.0).collect();
+    let w = g.add_constant("w", Tensor::f32(&[WIDTH, WIDTH, 1, 1], weights));
+    let window = Window { kernel: vec![], strides: vec![], dilations: vec![], padding: Padding::Explicit(vec![0; 4]) };
+    let conv = node(&mut g, "conv", Op::Conv { window, group: 1 }, &[x, w]);
+    let part = |g: &mut Graph, name: &str, value: f32| g.add_constant(name, Tensor::f32(&[WIDTH], vec![value; WIDTH]));
+    let parts = [("scale", 3.0), ("shift", 0.5), ("mean", -1.0), ("variance", 0.2)].map(|(n, v)| part(&mut g, n, v));
+    let norm = node(&mut g, "norm", Op::BatchNorm { epsilon: 1e-5 }, &[&[conv][..], &parts].concat());
+    let y = node(&mut g, "relu", Op::Unary(Unary::Relu), &[norm]);
+    (g.inputs, g.outputs) = (vec![x], vec![y]);
+
+    struct Squares;
+    impl Samples for Squares {
+        fn len(&self) -> usize {
+            3
+        }
+        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+            Ok(vec![Tensor::f32(&[WIDTH, 2, 2], (0..WIDTH * 4).map(|i| ((i + index) % 5) as f32 - 2.0).collect())])
+        }
+        fn label(&self, _: usize) -> Option<usize> {
+            None
+        }
+        fn name(&self, index: usize) -> String {
+            format!("square {index}")
+        }
+    }
+    let file = open(&library, dir.path(), &g);
+    let reference = pipeline::prepare(&g, Some(&[vec![WIDTH, 2, 2]])).unwrap();
+    let found = pipeline::divergence(&reference, &file, &Squares, 1, &mut Silent).unwrap();
+    assert!(found.values.len() >= 2, "{:?}", found.values);
+    for d in found.values.iter().chain(&found.outputs) {
+        assert!(d.max_abs <= FOLDED, "{d:?}");
+    }
 }
 
 #[test]

@@ -9,7 +9,6 @@ use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Difference};
 use crate::graph::{Fact, Graph, ValueId};
-use crate::onnx;
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::{HashMap, HashSet};
@@ -17,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 /// How far a file's values in a runtime are from those of a reference in this library's own engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Divergence {
-    /// Of every value of the same name, from a copy of the file that hands all of them out. Operators around a value that
+    /// Of every value of the same name, from a simplified copy of the file that hands all of them out. Operators around a value that
     /// is handed out are not fused, so that the runtime computes some of them otherwise than in the file itself.
     pub values: Vec<Difference>,
     /// Of the outputs of the file as it is, fused as in use.
@@ -46,7 +45,7 @@ pub fn divergence(
     let known = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
     let ours: HashMap<&str, ValueId> =
         computed(reference).filter(known).map(|v| (reference.value(v).name.as_str(), v)).collect();
-    let open = match open_copy(deployed, &ours) {
+    let open = match open_copy(deployed, &ours, &shapes) {
         Ok(open) => Some(open),
         Err(error) => {
             let message = format!("values inside `{}` are not compared: {error}", deployed.path().display());
@@ -105,9 +104,10 @@ fn names_of<'a>(graph: &'a Graph, values: &[ValueId]) -> Vec<&'a str> {
     values.iter().map(|&v| graph.value(v).name.as_str()).collect()
 }
 
-/// A copy of the file that hands out every value named in `ours`.
-fn open_copy(deployed: &Deployed, ours: &HashMap<&str, ValueId>) -> Result<Deployed> {
-    let mut graph = onnx::read(deployed.path())?;
+/// A copy of the file that hands out every value named in `ours`. It is of the simplified network, as the reference is:
+/// a convolution that a BatchNorm was folded into computes another value under its name.
+fn open_copy(deployed: &Deployed, ours: &HashMap<&str, ValueId>, shapes: &[Vec<usize>]) -> Result<Deployed> {
+    let mut graph = super::prepare(&super::load(deployed.path())?, Some(shapes))?;
     let added: Vec<ValueId> = computed(&graph)
         .filter(|v| !graph.outputs.contains(v) && ours.contains_key(graph.value(*v).name.as_str()))
         .filter(|&v| graph.value(v).fact.dtype.is_none_or(is_real))
