@@ -8,6 +8,8 @@ quantizer of the simulation that the encodings do not name is off. Prints one li
 "1.0.0", "weights": 20, "activations": 39, "biases": 19, "bits": [4, 8, 16]}: weights and activations whose quantizers are
 on, biases with an encoding of 32 bits, and the bits of quantizers that are on.
 
+Where a value is moved only (reshaped, transposed), AIMET may quantize it before that in place of after.
+
 Fails where the simulation has another grid than the file says, or where the file names a tensor that the network lacks.
 """
 
@@ -19,6 +21,9 @@ import sys
 import numpy as np
 import onnx
 from aimet_onnx.quantsim import QuantizationSimModel, load_encodings_to_sim
+
+
+MOVEMENTS = {"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 
 
 def fail(message):
@@ -56,17 +61,24 @@ def main():
     wanted = entries(file)
     samples = np.load(args.input)
     model = onnx.load(args.model)
+    # The names of operands, before the simulation changes them.
+    makers = {o: (node.op_type, node.input[0]) for node in model.graph.node for o in node.output if node.input}
     source = model.graph.input[0]
     first = {source.name: samples[:1]}
     sim = QuantizationSimModel(model, dummy_input=first, config_file="htp_v73")
     load_encodings_to_sim(sim, str(args.encodings), strict=False)
 
+    found = set()
     counts = {"weights": 0, "activations": 0, "biases": 0}
     bits = set()
     for name, (width, scale, zero) in wanted.items():
-        quantizer = sim.qc_quantize_op_dict.get(name)
+        place = name
+        while place not in sim.qc_quantize_op_dict and place in makers and makers[place][0] in MOVEMENTS:
+            place = makers[place][1]
+        quantizer = sim.qc_quantize_op_dict.get(place)
         if quantizer is None:
             fail(f"the simulation has no quantizer for {name}")
+        found.add(place)
         if width == 32:
             counts["biases"] += 1
             continue
@@ -82,8 +94,8 @@ def main():
         counts["weights" if name in sim.param_names else "activations"] += 1
         bits.add(width)
     on = [name for name, quantizer in sim.qc_quantize_op_dict.items() if quantizer.enabled]
-    if set(on) - set(wanted):
-        fail(f"quantizers without an encoding are on: {sorted(set(on) - set(wanted))[:3]}")
+    if set(on) - found:
+        fail(f"quantizers without an encoding are on: {sorted(set(on) - found)[:3]}")
 
     declared = source.type.tensor_type.shape.dim[0].dim_value
     step = declared or len(samples)
