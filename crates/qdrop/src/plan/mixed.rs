@@ -395,7 +395,7 @@ fn moving(graph: &Graph, facts: &Facts, recipe: &Recipe, special: bool) -> Resul
         let all = [&mut w.bits, &mut w.first_last_bits, &mut w.embedding_bits, &mut a.bits, last];
         let moved = [true, special, special, true, special];
         all.into_iter().zip(moved).filter(|(own, moved)| *moved && **own != 32).for_each(|(own, _)| *own = bits);
-        super::plan(graph, facts, &recipe)
+        super::decide(graph, facts, &recipe)
     };
     let (two, three) = (with(2)?, with(3)?);
     let layers = two.layers.iter().zip(&three.layers).map(|(a, b)| a.grid.bits != b.grid.bits);

@@ -410,3 +410,15 @@ fn one_weight_read_twice_is_one_choice() {
     assert_eq!(sites[0], sites[1], "its operands have one width");
     assert!(chosen.cost.bit_operations <= chosen.most_bit_operations.unwrap());
 }
+
+#[test]
+fn bits_are_chosen_within_what_a_target_takes() {
+    let graph = residual();
+    for (target, candidates, activations) in [(Target::Qnn, vec![4, 8], 16), (Target::Tensorrt, vec![8], 8)] {
+        let mut recipe = recipe(&candidates, Some("w8"), None);
+        (recipe.output.target, recipe.weights.bits, recipe.activations.bits) = (target, 8, activations);
+        let (chosen, plan) = chosen(&graph, &recipe, &sensitivity(&graph, &recipe, 3));
+        assert!(chosen.exceptions.iter().all(|o| o.weight_bits.is_some_and(|b| candidates.contains(&b))));
+        assert!(bits(&plan).1.iter().all(|&b| b == activations), "{target}: {:?}", bits(&plan));
+    }
+}

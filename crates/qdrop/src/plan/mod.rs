@@ -167,6 +167,11 @@ impl fmt::Display for Reason {
 /// Decides everything about `graph` (simplified), given the facts of one sample (batch 1) and the user's wish.
 pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     recipe.validate()?;
+    decide(graph, facts, recipe)
+}
+
+/// [`plan`] with bits that the target need not take.
+fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     let (view, carried) = View::new(graph, facts);
     for &(id, reason) in &carried {
         let needed = graph.node(id).outputs.iter().flatten().any(|v| view.before_layer[v.0 as usize]);
