@@ -311,6 +311,11 @@ impl Report {
             };
             lines.push(format!("On {}, {outputs}{}.", q.on(self.method), top1.unwrap_or_default()));
         }
+        if let Some(l) = &self.latency {
+            let (float, result, of) = (l.float_ms, l.result_ms, share(l.result_ms / l.float_ms));
+            let runtime = &l.runtime;
+            lines.push(format!("{runtime} takes {result:.3} ms where the float network takes {float:.3} ms ({of})."));
+        }
         lines
     }
 
