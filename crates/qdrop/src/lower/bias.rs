@@ -3,6 +3,10 @@
 //! QLinearConv and QGemm add a bias as int32, in units of the product of the steps of operand and weight. Versions of
 //! ONNX Runtime before 1.23 run a convolution in float where its bias is float, so it is written as they take it.
 //!
+//! With few bits those units are coarse: at 2 bits a bias could be off by a twentieth of the step of the result. Integers of
+//! few bits leave room in int8, though. So they are multiplied by a power of two and their step is divided by it, which
+//! changes no weight and makes the units of the bias as much finer.
+//!
 //! A bias far beyond its weights' step does not fit: channels that are dead or nearly so have tiny steps. Such a channel
 //! of a convolution takes a wider step, where what its weights lose by that is far below the step of the result. Else the
 //! bias becomes an addition of its own.
@@ -22,14 +26,32 @@ const MOST: f64 = (1u32 << 30) as f64;
 const NEGLIGIBLE: f64 = 1.0 / 16.0;
 /// Largest integer of an operand.
 const LARGEST: f64 = 255.0;
+/// Most that kernels of x86 processors without VNNI hold of a sum of two products.
+const PAIRS: i32 = 32_767;
 
 impl Form<'_> {
+    /// The power of two by which the integers of `weight` are multiplied, and its steps divided: 1 where no node of `layer`
+    /// has a bias, or some do not run in integers.
+    pub fn finer(&self, layer: &Layer, weight: &QuantizedWeight, origins: &[Option<Held>]) -> i32 {
+        let biased = |id: &NodeId| self.graph.node(*id).input(2).is_some();
+        let operands: Option<Vec<(f32, i32)>> =
+            layer.nodes.iter().map(|&id| self.kernel_operand(layer, id, origins)).collect();
+        let (Some(operands), true) = (operands, layer.nodes.iter().any(biased)) else { return 1 };
+        let Ok(channels) = weight.grid.channels(&layer.shape) else { return 1 };
+        let centered = weight.integers.iter().zip(channels).map(|(&q, c)| i32::from(q) - weight.grid.zero_point[c]);
+        let most = centered.map(i32::abs).max().unwrap_or(0).max(1);
+        let operand = operands.iter().map(|o| o.1).max().unwrap_or(255);
+        let fits = |factor: i32| most * factor <= 127 && 2 * operand * most * factor <= PAIRS;
+        (1..=5).map(|bits| 1 << bits).take_while(|&factor| fits(factor)).last().unwrap_or(1)
+    }
+
     /// Writes the constant biases of the nodes of `layer` in integers where these run in integers, widening steps of
-    /// `weight` where that must be. The constants that are read no more.
+    /// `weight` where that must be; the file divides these by `finer`. The constants that are read no more.
     pub fn biases(
         &mut self,
         layer: &Layer,
         weight: &mut QuantizedWeight,
+        finer: i32,
         origins: &[Option<Held>],
     ) -> Result<Vec<ValueId>> {
         let mut unread = Vec::new();
@@ -39,7 +61,8 @@ impl Form<'_> {
             let result = self.read_by.get(&y).map(|&i| self.quantizers[i].1.scale[0]);
             let convolution = matches!(read.op, Op::Conv { .. });
             let plain = convolution || matches!(read.op, Op::Gemm { beta: 1.0, .. });
-            let Some(step) = self.kernel_step(layer, id, origins).filter(|_| plain) else { continue };
+            let Some((step, _)) = self.kernel_operand(layer, id, origins).filter(|_| plain) else { continue };
+            let step = step / finer as f32;
             let channels = layer.shape[usize::from(matches!(read.op, Op::Gemm { trans_b: false, .. }))];
             let Some(content) = self.graph.constant(bias) else { continue };
             let mut content = content.to_f32()?;

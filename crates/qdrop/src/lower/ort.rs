@@ -55,8 +55,9 @@ pub(super) fn lower(
     let mut unread: Vec<ValueId> = plan.layers.iter().map(|l| l.weight).collect();
     for (layer, &weight) in plan.layers.iter().zip(weights) {
         let mut weight = weight.clone();
-        let lowered = form.biases(layer, &mut weight, &origins).and_then(|unread| {
-            form.weight(layer, &weight, &origins)?;
+        let finer = form.finer(layer, &weight, &origins);
+        let lowered = form.biases(layer, &mut weight, finer, &origins).and_then(|unread| {
+            form.weight(layer, &weight, finer, &origins)?;
             Ok(unread)
         });
         unread.extend(lowered.map_err(|e| e.at(place("layer", &layer.name)))?);
@@ -251,8 +252,8 @@ impl Form<'_> {
         Ok(origins)
     }
 
-    /// The step of the first operand of node `id` of `layer`, where this runs in integers.
-    pub fn kernel_step(&self, layer: &Layer, id: NodeId, origins: &[Option<Held>]) -> Option<f32> {
+    /// The step and the largest integer of the first operand of node `id` of `layer`, where this runs in integers.
+    pub fn kernel_operand(&self, layer: &Layer, id: NodeId, origins: &[Option<Held>]) -> Option<(f32, i32)> {
         let node = self.graph.node(id);
         let runs = match node.op {
             Op::Conv { .. } => self.quantizers[*self.read_by.get(&node.output(0)?)?].1.bits() <= 8,
@@ -261,14 +262,14 @@ impl Form<'_> {
             Op::MatMul => layer.shape.len() == 2 || layer.axis.is_none(),
             _ => false,
         };
-        node.input(0).filter(|_| runs).and_then(|x| self.operand_step(x, origins))
+        node.input(0).filter(|_| runs).and_then(|x| self.operand(x, origins))
     }
 
-    /// The step of the quantized operand `value`, where it is quantized once for all elements.
-    fn operand_step(&self, value: ValueId, origins: &[Option<Held>]) -> Option<f32> {
+    /// The step and the largest integer of the quantized operand `value`, where it is quantized once for all elements.
+    fn operand(&self, value: ValueId, origins: &[Option<Held>]) -> Option<(f32, i32)> {
         let held = origins.get(value.0 as usize).copied().flatten().filter(|h| !h.cut)?;
         let grid = self.quantizers[held.quantizer].1;
-        (grid.bits() <= 8).then(|| grid.scale[0] * held.factor)
+        (grid.bits() <= 8).then(|| (grid.scale[0] * held.factor, grid.qmax))
     }
 
     /// A constant without axes that other nodes may read too.

@@ -90,8 +90,11 @@ fn integers_of_any_width_come_out_of_their_bytes() {
         let dequantize =
             lowered.nodes.iter().find(|n| lowered.constant(n.inputs[0].unwrap()).is_some_and(|t| t.rank() == 2));
         let found = lowered.constant(dequantize.unwrap().inputs[0].unwrap()).unwrap();
+        // The bias has finer units where integers leave room.
+        let finer = (0.25 / content(&lowered, "w_scale").unwrap().as_f32().unwrap()[0]) as i64;
+        assert_eq!(finer > 1, bits < 6, "{bits} bits: {finer}");
         let want: Vec<i64> =
-            integers.iter().enumerate().map(|(i, &q)| i64::from(q) - i64::from(zeros[i / depth])).collect();
+            integers.iter().enumerate().map(|(i, &q)| finer * (i64::from(q) - i64::from(zeros[i / depth]))).collect();
         assert_eq!((found.dtype(), found.to_i64().unwrap()), (DType::I8, want), "{bits} bits");
     }
 }
@@ -133,10 +136,11 @@ fn biases_are_integers_in_units_of_both_steps() {
         let (g, plan, grids) = layer(convolution, w, &[0.5, -1.03], None);
         let out = lower(&g, &plan, &[weights(4, vec![8, 0], vec![12, 4, 2, 0])], &grids, &[], ORT).unwrap();
         let bias = content(&out, "b_quantized").unwrap();
-        assert_eq!((bias.dtype(), bias.to_i64().unwrap()), (DType::I32, vec![4, -8]));
-        assert_eq!(content(&out, "b_scale").unwrap().as_f32().unwrap(), [0.125, 0.125]);
+        // 4 is the largest integer: 16 times as much fits int8, and pairs of products 16 bits.
+        assert_eq!((bias.dtype(), bias.to_i64().unwrap()), (DType::I32, vec![64, -132]));
+        assert_eq!(content(&out, "b_scale").unwrap().as_f32().unwrap(), [0.125 / 16.0; 2]);
         assert_eq!(content(&out, "b"), None);
-        assert_eq!(content(&out, "w_quantized").unwrap().to_i64().unwrap(), [4, -4, 2, 0]);
+        assert_eq!(content(&out, "w_quantized").unwrap().to_i64().unwrap(), [64, -64, 32, 0]);
     }
 }
 
@@ -162,7 +166,7 @@ fn biases_that_do_not_fit_widen_dead_channels_or_stand_apart() {
     let (g, plan, grids) = layer(false, w(), &[0.0, 1e6], None);
     let out = lower(&g, &plan, &[weight(0.25, 1e-6)], &grids, &[], ORT).unwrap();
     assert!(content(&out, "b_quantized").is_none() && kinds(&out).contains(&"Add"));
-    assert_eq!(content(&out, "w_scale").unwrap().as_f32().unwrap(), [0.25, 1e-6], "a product has no result to hide it");
+    assert_eq!(content(&out, "w_scale").unwrap().as_f32().unwrap(), [0.25 / 16.0, 1e-6 / 16.0], "no step is widened");
 }
 
 #[test]

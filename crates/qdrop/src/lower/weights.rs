@@ -46,13 +46,22 @@ struct Made {
 
 impl Form<'_> {
     /// Writes the weight of `layer` and makes its readers read it.
-    pub fn weight(&mut self, layer: &Layer, weight: &QuantizedWeight, origins: &[Option<Held>]) -> Result<()> {
+    pub fn weight(
+        &mut self,
+        layer: &Layer,
+        weight: &QuantizedWeight,
+        finer: i32,
+        origins: &[Option<Held>],
+    ) -> Result<()> {
         let grid = check_weight(&self.graph, layer, weight)?;
         let first = Self::first_node(layer)?;
         if self.format == Format::Qdq && (3..=4).contains(&grid.bits()) {
             return self.native_weight(layer, weight);
         }
-        let Made { nodes, value, centered } = self.integers(layer, weight)?;
+        let Made { nodes, value, centered } = self.integers(layer, weight, finer)?;
+        let mut grid = grid.clone();
+        grid.scale.iter_mut().for_each(|s| *s /= finer as f32);
+        let grid = &grid;
         self.insertions.before(first, nodes);
         let (tables, others): (Vec<NodeId>, Vec<NodeId>) =
             layer.nodes.iter().partition(|id| matches!(self.graph.node(**id).op, Op::Gather { .. }));
@@ -61,7 +70,7 @@ impl Form<'_> {
         }
         let name = self.graph.value(layer.weight).name.clone();
         let fact = self.graph.value(layer.weight).fact.clone();
-        let runs = |id: &NodeId| centered && self.kernel_step(layer, *id, origins).is_some();
+        let runs = |id: &NodeId| centered && self.kernel_operand(layer, *id, origins).is_some();
         let (integer, float): (Vec<NodeId>, Vec<NodeId>) = others.into_iter().partition(runs);
         if let Some(&first) = integer.first() {
             let (scale, zero_point) = self.steps(&name, grid, DType::I8)?;
@@ -79,8 +88,8 @@ impl Form<'_> {
         Ok(())
     }
 
-    /// The integers of `weight` less their zero points in int8, where they fit, else the integers in uint8.
-    fn integers(&mut self, layer: &Layer, weight: &QuantizedWeight) -> Result<Made> {
+    /// The integers of `weight` less their zero points times `finer` in int8, where they fit, else the integers in uint8.
+    fn integers(&mut self, layer: &Layer, weight: &QuantizedWeight, finer: i32) -> Result<Made> {
         let (grid, shape) = (&weight.grid, layer.shape.as_slice());
         let channels = grid.channels(shape)?;
         let zero = |c: usize| grid.zero_point[c];
@@ -90,10 +99,10 @@ impl Form<'_> {
         let bits = grid.bits();
         let saved = weight.integers.len() * (8 - bits as usize) / 8;
         if fits && bits < 8 && saved >= WORTHWHILE {
-            return self.packed(&name, grid, &weight.integers, shape);
+            return self.packed(&name, grid, &weight.integers, finer, shape);
         }
         let (dtype, values): (_, Vec<f64>) = match fits {
-            true => (DType::I8, centered.iter().map(|&d| d.into()).collect()),
+            true => (DType::I8, centered.iter().map(|&d| (d * finer).into()).collect()),
             false => (DType::U8, weight.integers.iter().map(|&q| q.into()).collect()),
         };
         let tensor = Tensor::from_f64(dtype, shape, &values)?;
@@ -102,7 +111,7 @@ impl Form<'_> {
     }
 
     /// Packed integers, and the nodes that unpack them into int8.
-    fn packed(&mut self, name: &str, grid: &Grid, integers: &[u8], shape: &[usize]) -> Result<Made> {
+    fn packed(&mut self, name: &str, grid: &Grid, integers: &[u8], finer: i32, shape: &[usize]) -> Result<Made> {
         let mut nodes = Vec::new();
         let mut sum: Option<ValueId> = None;
         for &(bits, above) in pieces(grid.bits()) {
@@ -160,6 +169,10 @@ impl Form<'_> {
                 }
             };
             value = self.made(&mut nodes, name, Op::Binary(Binary::Sub), &[value, zero_point], DType::I32);
+        }
+        if finer > 1 {
+            let factor = self.scalar(DType::I32, finer)?;
+            value = self.made(&mut nodes, name, Op::Binary(Binary::Mul), &[value, factor], DType::I32);
         }
         value = self.made(&mut nodes, name, Op::Cast { to: DType::I8 }, &[value], DType::I8);
         Ok(Made { nodes, value, centered: true })
