@@ -94,7 +94,7 @@ fn samples_that_the_run_did_not_use_come_first() {
     for i in 0..8 {
         common::image(&dir.join(format!("last/{i}.bmp")), i, common::SIDE);
     }
-    std::fs::write(dir.join("last/8.bmp"), std::fs::read(dir.join("last/7.bmp")).unwrap()[..80].to_vec()).unwrap();
+    std::fs::write(dir.join("last/8.bmp"), &std::fs::read(dir.join("last/7.bmp")).unwrap()[..80]).unwrap();
     assert_eq!(from("--calib last --samples 1"), ("left_out".into(), 7));
     // With learning, all samples are used, and the result does not depend on what is measured.
     let learn = "quantize model.onnx --calib images --recipe short.toml -w 3 -a 3";

@@ -71,12 +71,14 @@ pub(super) fn lower(
 
 /// Operators beside layers that have integer kernels, between quantizers.
 fn combines(op: &Op) -> bool {
-    match op {
-        Op::Binary(Binary::Add | Binary::Mul) | Op::Concat { .. } => true,
-        Op::GlobalAveragePool | Op::AveragePool { .. } => true,
-        Op::Unary(Unary::Sigmoid | Unary::LeakyRelu { .. }) => true,
-        _ => false,
-    }
+    matches!(
+        op,
+        Op::Binary(Binary::Add | Binary::Mul)
+            | Op::Concat { .. }
+            | Op::GlobalAveragePool
+            | Op::AveragePool { .. }
+            | Op::Unary(Unary::Sigmoid | Unary::LeakyRelu { .. })
+    )
 }
 
 /// A Relu or Clip whose work a quantizer takes over.

@@ -123,11 +123,10 @@ pub fn pace(files: &[(&Deployed, &[Tensor])], sink: &mut dyn Sink) -> Result<Vec
         times.sort_by(f64::total_cmp);
         [times[0] * 1e3, times[times.len() / 2] * 1e3]
     };
-    let pace = |((deployed, _), (processor, wall)): (&(&Deployed, &[Tensor]), &mut (Vec<f64>, Vec<f64>))| Pace {
-        threads: deployed.threads(),
-        runs: wall.len(),
-        processor_ms: ends(processor),
-        wall_ms: ends(wall),
-    };
-    Ok(files.iter().zip(&mut times).map(pace).collect())
+    let mut paces = Vec::new();
+    for ((deployed, _), (processor, wall)) in files.iter().zip(&mut times) {
+        let (threads, runs) = (deployed.threads(), wall.len());
+        paces.push(Pace { threads, runs, processor_ms: ends(processor), wall_ms: ends(wall) });
+    }
+    Ok(paces)
 }

@@ -149,8 +149,8 @@ impl Quality {
     }
 
     fn table(&self, method: MethodName) -> Table {
-        let same = self.same_top1.is_some().then_some("|>same top-1").unwrap_or_default();
-        let equal = self.outputs.iter().any(|o| o.equal.is_some()).then_some("|>equal elements").unwrap_or_default();
+        let same = if self.same_top1.is_some() { "|>same top-1" } else { "" };
+        let equal = if self.outputs.iter().any(|o| o.equal.is_some()) { "|>equal elements" } else { "" };
         let head = format!("output|>signal to noise|>largest difference{same}{equal}");
         let mut table = Table::new(format!("Quality on {}", self.on(method)), &head);
         let mut worst: Vec<&OutputQuality> = self.outputs.iter().collect();
