@@ -15,8 +15,13 @@ Fails where the simulation has another grid than the file says, or where the fil
 
 import argparse
 import json
+import os
 import pathlib
 import sys
+
+# AIMET logs to stdout, which is for the answer alone.
+ANSWER = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 
 import numpy as np
 import onnx
@@ -102,7 +107,7 @@ def main():
     outputs = [sim.session.run(None, {source.name: samples[i : i + step]})[0] for i in range(0, len(samples), step)]
     args.out.mkdir(parents=True, exist_ok=True)
     np.save(args.out / "0.npy", np.concatenate(outputs))
-    print(json.dumps({"samples": len(samples), "version": file["version"], **counts, "bits": sorted(bits)}))
+    print(json.dumps({"samples": len(samples), "version": file["version"], **counts, "bits": sorted(bits)}), file=ANSWER, flush=True)
 
 
 if __name__ == "__main__":
