@@ -118,7 +118,9 @@ impl Form<'_> {
         let readers = consumers.get(operand.0 as usize)?;
         let alone = readers[..] == [(id, 0)] && !graph.outputs.contains(&operand);
         let float = graph.value(site.value).fact.dtype.is_none_or(|t| t == DType::F32);
-        if site.readers.is_some() || captured || !alone || !float || graph.inputs.contains(&operand) {
+        // ONNX Runtime has no Clip of 16-bit integers.
+        let fine = grid.bits() > 8;
+        if site.readers.is_some() || captured || !alone || !float || fine || graph.inputs.contains(&operand) {
             return None;
         }
         let integer = |x: f32| quantize_one(x, grid.scale[0], grid.zero_point[0], grid.qmin, grid.qmax);
