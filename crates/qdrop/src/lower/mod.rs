@@ -236,6 +236,21 @@ fn lower_site(
     if grid.axis.is_some() {
         return Err(Error::internal("activation grids have one step"));
     }
+    let (float, real) = parted(graph, insertions, site)?;
+    let name = graph.value(site.value).name.clone();
+    let chain = if output.target == Target::Qonnx {
+        let (op, operands) = qonnx::site(graph, &name, float, grid)?;
+        vec![write::node(graph, op, &operands, real)]
+    } else {
+        quantizer(graph, &name, float, real, grid, container(output, Role::Activation, grid.bits()))?
+    };
+    insertions.behind(site.value, chain);
+    Ok(real)
+}
+
+/// The float value that the quantizer of `site` is to read, and the value that it is to make, which the site's readers read
+/// from now on.
+fn parted(graph: &mut Graph, insertions: &Insertions, site: &Site) -> Result<(ValueId, ValueId)> {
     let fact = match graph.values.get(site.value.0 as usize) {
         Some(value) => value.fact.clone(),
         None => return Err(Error::internal(format!("value {} does not exist", site.value.0))),
@@ -245,31 +260,19 @@ fn lower_site(
     }
     let name = graph.value(site.value).name.clone();
     let leaves = site.readers.is_none() && graph.outputs.contains(&site.value);
-    let producer = insertions.producer(site.value);
-    let (float, real) = if leaves {
-        let Some((id, index)) = producer else {
+    if leaves {
+        let Some((id, index)) = insertions.producer(site.value) else {
             return Err(Error::unsupported("the value is a graph output that no node computes"));
         };
         // The output keeps its value, name and readers; the producer writes a new one.
         let float = graph.add_value(&format!("{name}_float"), fact);
         graph.nodes[id.0 as usize].outputs[index] = Some(float);
-        (float, site.value)
+        Ok((float, site.value))
     } else {
         let real = graph.add_value(&format!("{name}_dequantized"), fact);
         redirect(graph, site, real)?;
-        (site.value, real)
-    };
-    let chain = if output.target == Target::Qonnx {
-        let (op, operands) = qonnx::site(graph, &name, float, grid)?;
-        vec![write::node(graph, op, &operands, real)]
-    } else {
-        quantizer(graph, &name, float, real, grid, container(output, Role::Activation, grid.bits()))?
-    };
-    match producer {
-        Some((id, _)) => insertions.after(id, chain),
-        None => insertions.first(chain),
+        Ok((site.value, real))
     }
-    Ok(real)
 }
 
 /// Puts the quantizer of a site a second time before layers whose operand was moved in ways that runtimes do not follow;

@@ -10,7 +10,7 @@
 
 use super::moved::{self, Held};
 use super::write::{Insertions, node};
-use super::{check_grid, drop_unread, grid_constants, place, redirect};
+use super::{check_grid, drop_unread, grid_constants, parted, place};
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Fact, Graph, Node, NodeId, Op, Unary, ValueId};
 use crate::plan::{Format, Layer, Output, Plan, Site};
@@ -149,34 +149,10 @@ impl Form<'_> {
 
     /// Quantizes the value of `site`; what its readers read now.
     fn site(&mut self, site: &Site, grid: &Grid, index: usize) -> Result<ValueId> {
-        let graph = &mut self.graph;
-        let fact = match graph.values.get(site.value.0 as usize) {
-            Some(value) => value.fact.clone(),
-            None => return Err(Error::internal(format!("value {} does not exist", site.value.0))),
-        };
-        if let Some(dtype) = fact.dtype.filter(|&t| t != DType::F32) {
-            return Err(Error::unsupported(format!("expected a float32 value, got {dtype:?}")));
-        }
-        let name = graph.value(site.value).name.clone();
-        let producer = self.insertions.producer(site.value);
-        let (float, real) = if site.readers.is_none() && graph.outputs.contains(&site.value) {
-            let Some((id, index)) = producer else {
-                return Err(Error::unsupported("the value is a graph output that no node computes"));
-            };
-            // The output keeps its value, name and readers; the producer writes a new one.
-            let float = graph.add_value(&format!("{name}_float"), fact);
-            graph.nodes[id.0 as usize].outputs[index] = Some(float);
-            (float, site.value)
-        } else {
-            let real = graph.add_value(&format!("{name}_dequantized"), fact);
-            redirect(graph, site, real)?;
-            (site.value, real)
-        };
+        let (float, real) = parted(&mut self.graph, &self.insertions, site)?;
+        let name = self.graph.value(site.value).name.clone();
         let chain = self.quantizer(&name, float, real, grid, (grid.qmin, grid.qmax), self.native(site, grid))?;
-        match producer {
-            Some((id, _)) => self.insertions.after(id, chain),
-            None => self.insertions.first(chain),
-        }
+        self.insertions.behind(site.value, chain);
         self.read_by.insert(float, index);
         Ok(real)
     }

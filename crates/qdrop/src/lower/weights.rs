@@ -26,7 +26,6 @@ const WORTHWHILE: usize = 1024;
 /// The pieces in which integers of so many bits are packed: bits, and by how many they stand above the lowest.
 fn pieces(bits: u32) -> &'static [(u32, u32)] {
     match bits {
-        1 => &[(1, 0)],
         2 => &[(2, 0)],
         3 => &[(2, 0), (1, 2)],
         4 => &[(4, 0)],
@@ -55,7 +54,7 @@ impl Form<'_> {
     ) -> Result<()> {
         let grid = check_weight(&self.graph, layer, weight)?;
         let first = Self::first_node(layer)?;
-        if self.format == Format::Qdq && (3..=4).contains(&grid.bits()) {
+        if self.native_bits(grid) {
             return self.native_weight(layer, weight);
         }
         let Made { nodes, value, centered } = self.integers(layer, weight, finer)?;
@@ -73,7 +72,7 @@ impl Form<'_> {
         let runs = |id: &NodeId| centered && self.kernel_operand(layer, *id, origins).is_some();
         let (integer, float): (Vec<NodeId>, Vec<NodeId>) = others.into_iter().partition(runs);
         if let Some(&first) = integer.first() {
-            let (scale, zero_point) = self.steps(&name, grid, DType::I8)?;
+            let (scale, zero_point) = self.steps(&name, grid)?;
             let real = self.graph.add_value(&format!("{name}_dequantized"), fact);
             let op = Op::DequantizeLinear { axis: grid.axis.map_or(1, |a| a as i64), block: 0, to: None };
             let dequantize = node(&self.graph, op, &[value, scale, zero_point], real);
@@ -229,6 +228,11 @@ impl Form<'_> {
         Ok(())
     }
 
+    /// Whether a weight on `grid` is written in a type of 4 bits.
+    pub fn native_bits(&self, grid: &Grid) -> bool {
+        self.format == Format::Qdq && (3..=4).contains(&grid.bits())
+    }
+
     /// A weight in a type of 4 bits, with its zero points.
     fn native_weight(&mut self, layer: &Layer, weight: &QuantizedWeight) -> Result<()> {
         let grid = &weight.grid;
@@ -244,10 +248,10 @@ impl Form<'_> {
         layer.nodes.iter().try_for_each(|&id| replace_weight(&mut self.graph, layer, id, real))
     }
 
-    /// Steps of `grid` and zero points 0 as constants.
-    pub fn steps(&mut self, name: &str, grid: &Grid, dtype: DType) -> Result<(ValueId, ValueId)> {
+    /// Steps of `grid` and zero points 0 of int8 as constants.
+    fn steps(&mut self, name: &str, grid: &Grid) -> Result<(ValueId, ValueId)> {
         let shape: &[usize] = if grid.axis.is_some() { &[grid.scale.len()] } else { &[] };
-        let zeros = Tensor::from_f64(dtype, shape, &vec![0.0; grid.scale.len()])?;
+        let zeros = Tensor::from_f64(DType::I8, shape, &vec![0.0; grid.scale.len()])?;
         let scale = self.graph.add_constant(&format!("{name}_scale"), Tensor::f32(shape, grid.scale.clone()));
         Ok((scale, self.graph.add_constant(&format!("{name}_zero_point"), zeros)))
     }

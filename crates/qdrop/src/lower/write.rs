@@ -43,6 +43,14 @@ impl Insertions {
         self.after[id.0 as usize].extend(nodes);
     }
 
+    /// After the node that computes `value`, or first of all where none does.
+    pub(super) fn behind(&mut self, value: ValueId, nodes: Vec<Node>) {
+        match self.producer(value) {
+            Some((id, _)) => self.after(id, nodes),
+            None => self.first(nodes),
+        }
+    }
+
     /// Between a node and all that was put after it so far.
     pub(super) fn directly_after(&mut self, id: NodeId, nodes: Vec<Node>) {
         self.after[id.0 as usize].splice(0..0, nodes);

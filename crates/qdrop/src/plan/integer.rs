@@ -94,7 +94,7 @@ impl Search<'_> {
     /// Whether one of the two operands that `id` multiplies is on a grid, and a layer depends on the product.
     fn gates(&self, id: NodeId) -> bool {
         let node = self.view.graph.node(id);
-        let held = |i: usize| node.input(i).is_some_and(|v| self.is_held((id, i), v, &mut BTreeSet::new()));
+        let held = |i: usize| node.input(i).is_some_and(|v| self.is_held((id, i), v));
         let wanted = node.output(0).is_some_and(|v| self.view.before_layer[v.0 as usize]);
         wanted && (held(0) || held(1))
     }
@@ -103,33 +103,33 @@ impl Search<'_> {
     fn operands_held(&self, id: NodeId) -> bool {
         let inputs = self.view.graph.node(id).inputs.iter().enumerate();
         let mut live = inputs.filter_map(|(i, v)| Some((i, v.filter(|&v| self.view.is_live(v))?)));
-        live.all(|(i, v)| !self.view.is_float(v) || self.is_held((id, i), v, &mut BTreeSet::new()))
+        live.all(|(i, v)| !self.view.is_float(v) || self.is_held((id, i), v))
     }
 
     /// Whether `reader` finds `value` on one grid: quantized for it, or moved from where it is.
-    fn is_held(&self, reader: (NodeId, usize), value: ValueId, seen: &mut BTreeSet<ValueId>) -> bool {
-        let quantizers = self.held.get(&value).into_iter().flatten();
-        if quantizers.chain(self.found.get(&value)).any(|r| r.as_ref().is_none_or(|r| r.contains(&reader))) {
-            return true;
+    fn is_held(&self, mut reader: (NodeId, usize), mut value: ValueId) -> bool {
+        loop {
+            let quantizers = self.held.get(&value).into_iter().flatten().chain(self.found.get(&value));
+            if quantizers.into_iter().any(|r| r.as_ref().is_none_or(|r| r.contains(&reader))) {
+                return true;
+            }
+            let Some(id) = self.view.producers[value.0 as usize] else { return false };
+            let node = self.view.graph.node(id);
+            let moves = self.view.role(id) == Role::Movement && !mixes(&node.op);
+            let moves = moves && !matches!(node.op, Op::Concat { .. });
+            let keeps = moves || self.view.scales(id) || matches!(node.op, Op::Unary(Unary::Relu));
+            let mut operands = node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?)));
+            match operands.find(|&(_, v)| self.view.is_live(v)) {
+                Some((i, moved)) if keeps => (reader, value) = ((id, i), moved),
+                _ => return false,
+            }
         }
-        let Some(id) = self.view.producers[value.0 as usize] else { return false };
-        let node = self.view.graph.node(id);
-        let moves = self.view.role(id) == Role::Movement && !mixes(&node.op) && !matches!(node.op, Op::Concat { .. });
-        let keeps = moves || self.view.scales(id) || matches!(node.op, Op::Unary(Unary::Relu));
-        if !seen.insert(value) || !keeps {
-            return false;
-        }
-        let Some(moved) = node.input(0) else { return false };
-        self.is_held((id, 0), moved, seen)
     }
 
     /// Quantizes operand `index` of `id` where it is on no grid.
     fn operand(&mut self, id: NodeId, index: usize) {
         let Some(value) = self.view.graph.node(id).input(index) else { return };
-        if !self.view.is_float(value)
-            || self.fine.contains(&value)
-            || self.is_held((id, index), value, &mut BTreeSet::new())
-        {
+        if !self.view.is_float(value) || self.fine.contains(&value) || self.is_held((id, index), value) {
             return;
         }
         // Others that read it, and the graph's outputs, keep the float.
