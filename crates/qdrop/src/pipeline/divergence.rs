@@ -1,7 +1,7 @@
 //! Where a runtime leaves the values of this library's own engine.
 
 use super::deployed::Deployed;
-use super::evaluate::{computed, finish};
+use super::evaluate::{add, computed, finish};
 use super::run::{Network, each, is_real, shapes_of};
 use super::shapes::input_shapes;
 use crate::data::Samples;
@@ -87,14 +87,7 @@ pub fn divergence(
             theirs.extend(run(deployed, &outputs, inputs)?);
             Ok((network.run(inputs)?, theirs))
         },
-        |first, (x, y)| {
-            for (d, (x, y)) in distances.iter_mut().zip(x.iter().zip(&y)) {
-                for (i, (x, y)) in x.iter().zip(y.iter()).enumerate() {
-                    d.add(&x?, &y?).map_err(|e| e.at(format!("sample `{}`", samples.name(first + i))))?;
-                }
-            }
-            Ok(())
-        },
+        |first, (x, y)| add(&mut distances, samples, first, [&x, &y]),
     )?;
     let (inside, outside) = distances.split_at(values.len());
     Ok(Divergence { values: finish(reference, &values, inside), outputs: finish(reference, &outputs, outside) })

@@ -71,14 +71,7 @@ pub fn compare(
         Stage::Compare,
         sink,
         |inputs| Ok((a.run(inputs)?, b.run(inputs)?)),
-        |first, (x, y)| {
-            for (d, (x, y)) in distances.iter_mut().zip(x.iter().zip(&y)) {
-                for (i, (x, y)) in x.iter().zip(y.iter()).enumerate() {
-                    d.add(&x?, &y?).map_err(|e| e.at(format!("sample `{}`", samples.name(first + i))))?;
-                }
-            }
-            Ok(())
-        },
+        |first, (x, y)| add(&mut distances, samples, first, [&x, &y]),
     )?;
     Ok(finish(reference, &values, &distances))
 }
@@ -127,6 +120,21 @@ pub fn compare_recorded(
         },
     )?;
     Ok(finish(a, &values, &distances))
+}
+
+/// Adds to `distances` the rows of values of two networks, those of the sample `first` before others.
+pub(super) fn add(
+    distances: &mut [Comparison],
+    samples: &dyn Samples,
+    first: usize,
+    [x, y]: [&[Rows]; 2],
+) -> Result<()> {
+    for (d, (x, y)) in distances.iter_mut().zip(x.iter().zip(y)) {
+        for (i, (x, y)) in x.iter().zip(y.iter()).enumerate() {
+            d.add(&x?, &y?).map_err(|e| e.at(format!("sample `{}`", samples.name(first + i))))?;
+        }
+    }
+    Ok(())
 }
 
 /// Values that nodes compute, in their order.
