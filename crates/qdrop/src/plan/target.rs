@@ -153,6 +153,12 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
         return Err(refuse("output.format", format!("qdq is for target ort, target {target} has a form of its own"))
             .hint("leave output.format (--file-format) out"));
     }
+    if recipe.activations.placement == Some(Placement::Integer) {
+        let why = format!("integer is for the kernels of target ort, target {target} has others");
+        return Err(
+            refuse("activations.placement", why).hint("leave it out, or take producer or consumer (--placement)")
+        );
+    }
     for (n, o) in recipe.overrides.iter().enumerate() {
         if o.weight_symmetric == Some(false) {
             let why = format!("target {target} holds symmetric weights only");
@@ -339,6 +345,9 @@ mod tests {
             let mut native = recipe(target, 8, 8);
             native.output.format = Format::Qdq;
             assert!(refusal(&native).starts_with("output.format: qdq is for target ort, target "));
+            let mut kernels = recipe(target, 8, 8);
+            kernels.activations.placement = Some(Placement::Integer);
+            assert!(refusal(&kernels).starts_with("activations.placement: integer is for the kernels of target ort, "));
         }
         let off = Override { activation_symmetric: Some(false), ..own.clone() };
         assert!(refusal(&with(Target::Tensorrt, off.clone())).starts_with("override[0].activation_symmetric: "));
