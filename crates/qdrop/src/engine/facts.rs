@@ -1,5 +1,6 @@
 //! Concrete types, shapes and known contents of every value of a graph, for given input shapes.
 
+use super::channels;
 use super::ops::{self, Known, View};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, Node, Op, ValueId};
@@ -18,6 +19,8 @@ pub struct ValueFact {
     pub shape: Vec<usize>,
     /// Content when it follows from constants and shapes alone.
     pub constant: Option<Arc<Tensor>>,
+    /// The axis that holds channels, or features.
+    pub channel_axis: usize,
 }
 
 impl ValueFact {
@@ -26,8 +29,12 @@ impl ValueFact {
         self.shape.iter().product()
     }
 
+    fn new(dtype: DType, shape: Vec<usize>, constant: Option<Arc<Tensor>>) -> Self {
+        ValueFact { dtype, channel_axis: channels::usual(shape.len()), shape, constant }
+    }
+
     fn of(tensor: Arc<Tensor>) -> Self {
-        ValueFact { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), constant: Some(tensor) }
+        Self::new(tensor.dtype(), tensor.shape().to_vec(), Some(tensor))
     }
 
     fn known(&self) -> Known<'_> {
@@ -102,7 +109,7 @@ pub fn infer(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
             let message = format!("declared with {} dimensions, the shape given is {shape:?}", declared.len());
             return Err(Error::data(message).at(place()));
         }
-        facts.set(id, ValueFact { dtype, shape: shape.clone(), constant: None });
+        facts.set(id, ValueFact::new(dtype, shape.clone(), None));
     }
     for id in graph.node_ids() {
         let node = graph.node(id);
@@ -118,6 +125,12 @@ pub fn infer(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
                     facts.set(v, fact);
                 }
             }
+        }
+    }
+    let axes = channels::axes(graph, &facts);
+    for (fact, axis) in facts.values.iter_mut().zip(axes) {
+        if let (Some(fact), Some(axis)) = (fact, axis) {
+            fact.channel_axis = axis;
         }
     }
     Ok(facts)
@@ -150,7 +163,7 @@ fn node_facts(facts: &Facts, node: &Node) -> Result<Option<Vec<ValueFact>>> {
     let shapes = ops::infer(&node.op, &known, results)?;
     let constants = evaluate(&node.op, &operands, &shapes)?;
     let mut list: Vec<ValueFact> =
-        shapes.into_iter().map(|(dtype, shape)| ValueFact { dtype, shape, constant: None }).collect();
+        shapes.into_iter().map(|(dtype, shape)| ValueFact::new(dtype, shape, None)).collect();
     for (fact, constant) in list.iter_mut().zip(constants.into_iter().flatten()) {
         fact.constant = Some(constant);
     }

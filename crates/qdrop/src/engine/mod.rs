@@ -3,6 +3,7 @@
 //!
 //! Every program describes one sample: leading batch dimension 1. Batches are stacked around it by the device.
 
+pub mod channels;
 pub mod cpu;
 pub mod facts;
 pub mod heap;

@@ -18,6 +18,30 @@ pub struct Slot {
     pub constant: Option<Vec<f32>>,
     /// Whether a gradient must reach it: a learned weight or site lies before it.
     pub learned: bool,
+    /// The axis that holds channels, or features: what losses sum over.
+    pub channel_axis: usize,
+}
+
+impl Slot {
+    /// Elements in front of the channel axis, along it, and behind.
+    pub fn around_channels(&self) -> [usize; 3] {
+        around(&self.shape, self.channel_axis)
+    }
+
+    /// Elements that a mean over everything but the channel axis averages.
+    pub fn positions(&self) -> usize {
+        let [outer, _, inner] = self.around_channels();
+        (outer * inner).max(1)
+    }
+}
+
+/// Elements of `shape` in front of `axis`, along it, and behind; of a number, ones.
+pub fn around(shape: &[usize], axis: usize) -> [usize; 3] {
+    let product = |dims: &[usize]| dims.iter().product();
+    match shape.get(axis) {
+        Some(&along) => [product(&shape[..axis]), along, product(&shape[axis + 1..])],
+        None => [1, 1, product(shape)],
+    }
 }
 
 /// One step of the forward pass; the backward pass takes the steps in reverse.
@@ -92,6 +116,8 @@ pub fn compile(graph: &Graph, facts: &Facts, region: &Region) -> Result<Program>
     b.program.sites = vec![usize::MAX; region.sites.len()];
     for &v in &region.inputs {
         let slot = b.slot(v, false)?;
+        // What is fed counts, also where the content is known at this size.
+        b.program.slots[slot].constant = None;
         b.program.inputs.push(slot);
         b.quantize(v, slot)?;
     }
@@ -127,7 +153,13 @@ impl Builder<'_> {
         }
         let fact = self.facts.require(self.graph, v)?;
         let constant = fact.constant.as_ref().map(|t| t.to_f32()).transpose()?;
-        self.program.slots.push(Slot { dtype: fact.dtype, shape: fact.shape.clone(), constant, learned });
+        self.program.slots.push(Slot {
+            dtype: fact.dtype,
+            shape: fact.shape.clone(),
+            constant,
+            learned,
+            channel_axis: fact.channel_axis,
+        });
         let slot = self.program.slots.len() - 1;
         self.map.insert(v, slot);
         Ok(slot)

@@ -61,17 +61,18 @@ pub struct LossWeights {
     pub channels: Vec<f32>,
     /// One an element of a channel, for every sample.
     pub positions: Rows,
-    /// Whether channels are the last axis, not the first after the batch.
-    pub last: bool,
+    /// Positions in front of the channels; the others are behind.
+    pub outer: usize,
 }
 
 impl LossWeights {
     /// Weights of the elements of `sample`, in their order, into `row`.
     pub fn expand(&self, sample: usize, row: &mut Vec<f32>) -> Result<()> {
         let positions = &*self.positions.row(sample)?;
-        let (outer, inner) = if self.last { (positions, &*self.channels) } else { (&*self.channels, positions) };
         row.clear();
-        outer.iter().for_each(|&o| row.extend(inner.iter().map(|&i| o * i)));
+        for inner in positions.chunks((positions.len() / self.outer.max(1)).max(1)) {
+            self.channels.iter().for_each(|&c| row.extend(inner.iter().map(|&p| c * p)));
+        }
         Ok(())
     }
 }
@@ -240,15 +241,4 @@ impl LearnedBias {
             *b -= s * change;
         }
     }
-}
-
-/// Elements that a mean over everything but the channel axis averages, for one sample of `shape` (leading batch
-/// dimension 1): the channel axis is 1 for images and the last for sequences `[1, tokens, features]`.
-pub fn loss_rest(shape: &[usize]) -> usize {
-    (shape.iter().product::<usize>() / loss_channels(shape).max(1)).max(1)
-}
-
-/// Elements along the channel axis of an output of `shape`: the last of three axes (features), else the second.
-pub fn loss_channels(shape: &[usize]) -> usize {
-    if shape.len() == 3 { shape[2] } else { shape.get(1).copied().unwrap_or(1) }
 }

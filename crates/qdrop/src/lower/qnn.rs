@@ -94,7 +94,9 @@ fn biases(
         let Some(weight) = weights.get(&i) else { continue };
         for &id in &layer.nodes {
             let Some((bias, operand)) = bias(graph.node(id)) else { continue };
-            let Some(content) = graph.constant(bias).and_then(|t| t.to_f32().ok()) else { continue };
+            // A third operand of one column goes along the rows, not the channels.
+            let row = |t: &&Arc<Tensor>| t.shape().last().is_none_or(|&last| last == t.len());
+            let Some(content) = graph.constant(bias).filter(row).and_then(|t| t.to_f32().ok()) else { continue };
             let step = grid_of(graph, &producers, grids, operand).map(|grid| {
                 let s = f64::from(grid.scale[0]);
                 weight.grid.scale.iter().map(|&w| s * f64::from(w)).collect::<Vec<f64>>()

@@ -3,8 +3,8 @@
 mod affine;
 mod constants;
 mod edit;
-
 mod noops;
+mod order;
 mod pads;
 mod products;
 
@@ -86,6 +86,7 @@ pub const PASSES: &[(&str, Pass)] = &[
     ("fold scales and shifts into layers", affine::fold),
     ("make matrix products with a bias Gemm", products::unify),
     ("remove dead code again", edit::remove_dead_code),
+    ("put nodes in order", order::depth_first),
 ];
 
 /// Runs all passes over `graph`. What cannot be derived because input shapes are unknown is left as it is.

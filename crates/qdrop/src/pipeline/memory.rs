@@ -7,8 +7,7 @@ use super::unit::Compiled;
 use super::weigh::Weights;
 use crate::engine::cpu::{Footprint, footprint};
 use crate::engine::facts::{self, Facts};
-use crate::engine::program::{Program, Region, compile};
-use crate::engine::train::loss_channels;
+use crate::engine::program::{Program, Region, around, compile};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Plan, Recipe, Unit};
@@ -112,8 +111,8 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     let float: u64 = constants.map(|t| (t.len() as u64).saturating_mul(t.dtype().bits() as u64) / 8).sum();
     let integers: u64 = plan.layers.iter().map(|l| l.shape.iter().product::<usize>() as u64).sum();
     let positions = |v: &ValueId| {
-        let shape = facts.get(*v).map(|f| f.shape.clone()).unwrap_or_default();
-        4 * values(*v) / loss_channels(&shape).max(1) as u64
+        let along = facts.get(*v).map_or(1, |f| around(&f.shape, f.channel_axis)[1]);
+        4 * values(*v) / along.max(1) as u64
     };
     let positions: u64 = plan.units.iter().flat_map(|u| &u.outputs).map(positions).sum();
     let weighs = effective.learns && effective.weigh_outputs;

@@ -2,8 +2,10 @@
 
 use super::weigh::Weights;
 use crate::data::Samples;
+use crate::engine::channels;
 use crate::engine::facts::Facts;
-use crate::engine::train::{LossWeights, loss_channels};
+use crate::engine::program::around;
+use crate::engine::train::LossWeights;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Plan, Recipe};
@@ -20,6 +22,8 @@ pub(super) struct Padding {
     tokens: Rows,
     /// Share of the tokens that are real.
     share: f64,
+    /// Per value: the axis of the tokens, if it has one.
+    axes: Vec<Option<usize>>,
 }
 
 impl Padding {
@@ -49,20 +53,18 @@ impl Padding {
             return Ok(None);
         }
         let share = real / tokens.len() as f64;
-        Ok(Some(Padding { tokens: Rows::new(samples.len(), tokens), share }))
+        let axes = channels::tokens(graph, facts, *length);
+        Ok(Some(Padding { tokens: Rows::new(samples.len(), tokens), share, axes }))
     }
 
-    /// Elements before, along and behind the token axis of `shape`, which has a batch axis in front and features at the
-    /// end.
-    fn axis(&self, shape: &[usize]) -> Option<[usize; 3]> {
-        let inner = shape.get(1..shape.len().checked_sub(1)?)?;
-        let axis = 1 + inner.iter().position(|&d| d == self.tokens.width())?;
-        Some([shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()])
+    /// Elements before, along and behind the token axis of a value of `shape`.
+    fn around(&self, value: ValueId, shape: &[usize]) -> Option<[usize; 3]> {
+        self.axes.get(value.0 as usize).copied().flatten().map(|axis| around(shape, axis))
     }
 
-    /// The elements of `row`, a value of `shape` of `sample`, that belong to real tokens.
-    pub fn real<'a>(&self, shape: &[usize], sample: usize, row: &'a [f32]) -> Result<Cow<'a, [f32]>> {
-        let Some([_, length, inner]) = self.axis(shape) else { return Ok(Cow::Borrowed(row)) };
+    /// The elements of `row`, content of `value` of `shape` in `sample`, that belong to real tokens.
+    pub fn real<'a>(&self, value: ValueId, shape: &[usize], sample: usize, row: &'a [f32]) -> Result<Cow<'a, [f32]>> {
+        let Some([_, length, inner]) = self.around(value, shape) else { return Ok(Cow::Borrowed(row)) };
         let mask = self.tokens.row(sample)?;
         let kept = row.chunks_exact(inner.max(1)).enumerate().filter(|(i, _)| mask[i % length] > 0.0);
         Ok(Cow::Owned(kept.flat_map(|(_, part)| part.iter().copied()).collect()))
@@ -72,22 +74,26 @@ impl Padding {
     pub fn exclude(&self, facts: &Facts, plan: &Plan, weights: &mut Weights) -> Result<()> {
         for &v in plan.units.iter().flat_map(|u| &u.outputs) {
             let Some(fact) = facts.get(v).filter(|f| f.dtype == DType::F32) else { continue };
-            let Some([_, length, inner]) = self.axis(&fact.shape) else { continue };
-            let channels = loss_channels(&fact.shape);
-            let (last, width) = (fact.shape.len() == 3, fact.numel() / channels.max(1));
+            let Some([_, length, behind]) = self.around(v, &fact.shape) else { continue };
+            let [outer, channels, inner] = around(&fact.shape, fact.channel_axis);
+            if behind == inner && length == channels {
+                // Channels along the tokens: no position is all padding.
+                continue;
+            }
+            let width = outer * inner;
             let old = weights.remove(&v);
             // Positions are what is left of the shape without the axis of the channels.
-            let inner = if last { 1 } else { inner };
+            let behind = if behind > inner { behind / channels } else { behind };
             let mut positions = Vec::with_capacity(width * self.tokens.len());
             for sample in 0..self.tokens.len() {
                 let mask = self.tokens.row(sample)?;
                 let before = old.as_ref().map(|o| o.positions.row(sample)).transpose()?;
-                let at = |i: usize| before.as_ref().map_or(1.0, |b| b[i]) * mask[i / inner % length];
+                let at = |i: usize| before.as_ref().map_or(1.0, |b| b[i]) * mask[i / behind % length];
                 positions.extend((0..width).map(|i| at(i) / self.share as f32));
             }
             let channels = old.map_or_else(|| vec![1.0; channels], |o| o.channels);
             let positions = Rows::new(self.tokens.len(), positions);
-            weights.insert(v, LossWeights { channels, positions, last });
+            weights.insert(v, LossWeights { channels, positions, outer });
         }
         Ok(())
     }
@@ -97,24 +103,53 @@ impl Padding {
 mod tests {
     use super::*;
     use crate::engine::facts;
+    use crate::graph::testing::Builder;
     use crate::graph::{Dim, Fact, Node, NodeId, Op, Unary};
     use crate::plan::Unit;
+    use crate::tensor::Tensor;
 
-    fn padding(width: usize, tokens: &[f32]) -> Padding {
+    fn padding(width: usize, tokens: &[f32], axes: &[Option<usize>]) -> Padding {
         let share = tokens.iter().map(|&v| f64::from(v)).sum::<f64>() / tokens.len() as f64;
-        Padding { tokens: Rows::new(tokens.len() / width, tokens.to_vec()), share }
+        Padding { tokens: Rows::new(tokens.len() / width, tokens.to_vec()), share, axes: axes.to_vec() }
     }
 
     #[test]
     fn real_tokens_are_found_along_their_axis() {
-        let p = padding(3, &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
+        let p = padding(3, &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0], &[Some(1), Some(2), None]);
         let row: Vec<f32> = (0..6).map(|v| v as f32).collect();
-        assert_eq!(*p.real(&[1, 3, 2], 0, &row).unwrap(), [0.0, 1.0, 2.0, 3.0]);
-        assert_eq!(*p.real(&[1, 3, 2], 1, &row).unwrap(), [0.0, 1.0]);
-        assert_eq!(*p.real(&[1, 2, 3, 1], 1, &row).unwrap(), [0.0, 3.0], "heads before tokens");
-        assert_eq!(*p.real(&[1, 6], 1, &row).unwrap(), row[..], "no tokens");
-        assert_eq!(*p.real(&[1, 2, 3], 1, &row).unwrap(), row[..], "features are no tokens");
+        assert_eq!(*p.real(ValueId(0), &[1, 3, 2], 0, &row).unwrap(), [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(*p.real(ValueId(0), &[1, 3, 2], 1, &row).unwrap(), [0.0, 1.0]);
+        assert_eq!(*p.real(ValueId(1), &[1, 2, 3, 1], 1, &row).unwrap(), [0.0, 3.0], "heads before tokens");
+        assert_eq!(*p.real(ValueId(2), &[1, 6], 1, &row).unwrap(), row[..], "no tokens");
     }
+
+    /// As many tokens as heads and as features a head: only where they come from tells them apart.
+    #[test]
+    fn heads_and_channels_are_no_tokens() {
+        let mut b = Builder::new();
+        let x = b.input("x", vec![Dim::Symbol("n".into()), Dim::Known(3), Dim::Known(9)]);
+        let w = b.constant("w", &[9, 9]);
+        let q = b.node(Op::MatMul, &[x, w]);
+        let split = b.graph.add_constant("split", Tensor::i64s(vec![1, 3, 3, 3]));
+        let heads = b.node(Op::Reshape { allowzero: false }, &[q, split]);
+        let query = b.node(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[heads]);
+        let key = b.node(Op::Transpose { perm: vec![0, 2, 3, 1] }, &[heads]);
+        let scores = b.node(Op::MatMul, &[query, key]);
+        let context = b.node(Op::MatMul, &[scores, query]);
+        let back = b.node(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[context]);
+        let join = b.graph.add_constant("join", Tensor::i64s(vec![1, 3, 9]));
+        let y = b.node(Op::Reshape { allowzero: false }, &[back, join]);
+        let turned = b.node(Op::Transpose { perm: vec![0, 2, 1] }, &[y]);
+        let g = b.finish(&[turned]);
+        let facts = facts::infer(&g, &[vec![1, 3, 9]]).unwrap();
+        let tokens = channels::tokens(&g, &facts, 3);
+        let found = [x, q, heads, query, key, scores, context, back, y, turned];
+        let axis = |v: ValueId| tokens[v.0 as usize].unwrap();
+        assert_eq!(found.map(axis), [1, 1, 1, 2, 3, 2, 2, 1, 1, 2]);
+        let channel = |v: ValueId| facts.get(v).unwrap().channel_axis;
+        assert_eq!(found.map(channel), [2, 2, 3, 3, 2, 1, 3, 3, 2, 1]);
+    }
+
     #[test]
     fn losses_of_padding_weigh_nothing_and_the_rest_as_much_as_before() {
         let mut g = Graph { opset: 17, ..Graph::default() };
@@ -126,10 +161,10 @@ mod tests {
         let facts = facts::infer(&g, &[vec![1, 3, 2]]).unwrap();
         let unit = Unit { nodes: vec![NodeId(0)], inputs: vec![x], outputs: vec![y], ..Unit::default() };
         let plan = Plan { units: vec![unit], ..Plan::default() };
-        let p = padding(3, &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
+        let p = padding(3, &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0], &[Some(1), Some(1)]);
         let mut weights = Weights::new();
         p.exclude(&facts, &plan, &mut weights).unwrap();
-        assert_eq!((&weights[&y].channels[..], weights[&y].last), (&[1.0, 1.0][..], true));
+        assert_eq!((&weights[&y].channels[..], weights[&y].outer), (&[1.0, 1.0][..], 3));
         assert_eq!(*weights[&y].positions.row(0).unwrap(), [2.0, 2.0, 0.0]);
         assert_eq!(*weights[&y].positions.row(1).unwrap(), [2.0, 0.0, 0.0]);
         weights.get_mut(&y).unwrap().channels = vec![3.0, 5.0];

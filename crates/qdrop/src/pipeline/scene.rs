@@ -138,7 +138,7 @@ impl Scene<'_> {
                 let mut row = std::mem::take(&mut seen.row);
                 for sample in 0..group.samples() {
                     group.sample(sample, &mut row);
-                    let real = padding.real(&shapes[value].shape, first + sample, &row)?;
+                    let real = padding.real(values[value], &shapes[value].shape, first + sample, &row)?;
                     seen.see(&real, |_| Some(first + sample));
                 }
                 seen.row = row;

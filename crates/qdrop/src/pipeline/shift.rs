@@ -19,7 +19,8 @@ pub(super) struct Shift<'a> {
     runner: Runner,
     inputs: &'a Rows,
     padding: Option<&'a Padding>,
-    /// Of the layer's results, and elements of one position along the axis of the channels.
+    /// The layer's result, its shape, and elements of one position along the axis of the channels.
+    result: ValueId,
     shape: &'a [usize],
     inner: usize,
     /// Means with the float weight.
@@ -57,6 +58,7 @@ impl<'a> Shift<'a> {
             runner: Runner::new(&compile(graph, facts, &region)?)?,
             inputs: walk.value(x).ok_or_else(lost)?,
             padding: padding.filter(|_| !convolves),
+            result: y,
             shape,
             inner: shape[axis + 1..].iter().product(),
             float: Vec::new(),
@@ -81,7 +83,7 @@ impl<'a> Shift<'a> {
         let mut add = |first: usize, outputs: &[Vec<f32>]| {
             for (sample, row) in (first..).zip(outputs[0].chunks_exact(width)) {
                 let real = match self.padding {
-                    Some(padding) => padding.real(self.shape, sample, row)?,
+                    Some(padding) => padding.real(self.result, self.shape, sample, row)?,
                     None => row.into(),
                 };
                 count += real.len() / channels;

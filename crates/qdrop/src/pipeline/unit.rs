@@ -7,7 +7,7 @@ use super::weigh::Weights;
 use crate::engine::cpu::{CpuTrainer, Footprint, Runner, footprint};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, compile};
-use crate::engine::train::{LossWeights, Losses, Step, Trainer, loss_rest};
+use crate::engine::train::{LossWeights, Losses, Step, Trainer};
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Graph, NodeId, Op, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit};
@@ -207,7 +207,7 @@ pub(super) struct Distance {
 impl<'a> Loss<'a> {
     /// Of the outputs of `program` against `targets`.
     pub fn new(program: &Program, targets: &'a [Rows], weights: &'a [Option<LossWeights>]) -> Self {
-        let rest = |(&slot, rows): (&usize, &Rows)| (loss_rest(&program.slots[slot].shape) * rows.len()) as f64;
+        let rest = |(&slot, rows): (&usize, &Rows)| (program.slots[slot].positions() * rows.len()) as f64;
         let rest = program.outputs.iter().zip(targets).map(rest).collect();
         Loss { targets, weights, rest, sums: vec![0.0; targets.len()], signal: 0.0, noise: 0.0 }
     }
@@ -257,7 +257,7 @@ pub(super) fn rounded<'a>(
     Ok(rounded)
 }
 
-/// Those of `layers` whose constant bias can be learned, for nothing else reads it, with the bias and its float content.
+/// Those of `layers` whose constant bias can be learned, for nothing else reads it and it is no output, with the bias and its float content.
 pub(super) fn learned_biases(
     graph: &Graph,
     plan: &Plan,
@@ -270,8 +270,10 @@ pub(super) fn learned_biases(
         let [node] = layer.nodes[..] else { continue };
         let Some(value) = graph.node(node).input(2).or_else(|| added(graph, &consumers, node)) else { continue };
         let Some(tensor) = graph.constant(value) else { continue };
-        // Of a grid per channel the bias has one element a step.
-        if consumers[value.0 as usize].len() == 1 && layer.axis.is_none_or(|a| layer.shape[a] == tensor.len()) {
+        // Of a grid per channel the bias has one element a step, along the channels: one of one column goes along the rows.
+        let along = |n: usize| tensor.len() == n && tensor.shape().last().is_none_or(|&last| last == n);
+        let alone = consumers[value.0 as usize].len() == 1 && !graph.outputs.contains(&value);
+        if alone && layer.axis.is_none_or(|a| along(layer.shape[a])) {
             biases.push((id, value, tensor.to_f32()?));
         }
     }

@@ -2,7 +2,8 @@
 
 use super::view::{Role, View, bends, is_function};
 use crate::graph::{NodeId, ValueId};
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 
 /// A step.
 pub(super) struct Atom {
@@ -44,7 +45,7 @@ impl Atoms {
         let graph = view.graph;
         let mut taken = vec![false; graph.nodes.len()];
         let mut of_value: Vec<Option<usize>> = vec![None; graph.values.len()];
-        let mut atoms = Atoms { list: Vec::new(), readers: vec![Vec::new(); graph.values.len()] };
+        let mut list: Vec<Atom> = Vec::new();
         for id in graph.node_ids().filter(|id| view.active[id.0 as usize]) {
             if std::mem::replace(&mut taken[id.0 as usize], true) {
                 continue;
@@ -52,39 +53,71 @@ impl Atoms {
             let lead = graph.node(id);
             let mut nodes = vec![id];
             let mut tail = view.single_output(lead);
-            // What follows a movement belongs to the layer behind it (normalisation before a layer), not to the movement.
-            if let Some(out) = tail.filter(|_| view.role(id) != Role::Movement) {
+            // What follows a movement belongs to the layer behind it (normalisation before a layer), not to the movement;
+            // and what masks are made of belongs to no function.
+            let function = |out: &ValueId| view.role(id) != Role::Movement && !view.mask[out.0 as usize];
+            if let Some(out) = tail.filter(function) {
                 let (function, end) = view.function(out);
                 nodes.extend(function);
                 tail = Some(end);
             }
             nodes.sort();
-            let index = atoms.list.len();
             for n in &nodes {
                 taken[n.0 as usize] = true;
                 for v in graph.node(*n).outputs.iter().flatten() {
-                    of_value[v.0 as usize] = Some(index);
+                    of_value[v.0 as usize] = Some(list.len());
                 }
             }
             let made: BTreeSet<ValueId> =
                 nodes.iter().flat_map(|&n| &graph.node(n).outputs).flatten().copied().collect();
             let read = nodes.iter().flat_map(|&n| view.operands(n)).filter(|v| !made.contains(v));
-            let inputs: Vec<ValueId> = read.collect::<BTreeSet<_>>().into_iter().collect();
-            for v in &inputs {
-                atoms.readers[v.0 as usize].push(index);
-            }
-            let before = inputs.iter().filter_map(|v| of_value[v.0 as usize]).collect();
+            let inputs = read.collect::<BTreeSet<_>>().into_iter().collect();
             let bends = nodes[1..].iter().any(|&n| bends(&graph.node(n).op));
-            atoms.list.push(Atom {
+            list.push(Atom {
                 role: view.role(id),
                 inputs,
                 tail,
                 made,
-                before,
+                before: BTreeSet::new(),
                 bends,
                 pointwise: is_function(&lead.op),
                 nodes,
             });
+        }
+        Atoms::ordered(list, &of_value)
+    }
+
+    /// `list` in an order in which it can run, as close to its own as can be: a function may read masks whose nodes come
+    /// behind the node that leads it. `of_value` says which step computes a value.
+    fn ordered(mut list: Vec<Atom>, of_value: &[Option<usize>]) -> Self {
+        let mut waits = vec![0; list.len()];
+        let mut behind = vec![Vec::new(); list.len()];
+        for (i, atom) in list.iter_mut().enumerate() {
+            atom.before = atom.inputs.iter().filter_map(|v| of_value[v.0 as usize]).collect();
+            waits[i] = atom.before.len();
+            atom.before.iter().for_each(|&b| behind[b].push(i));
+        }
+        let mut ready: BinaryHeap<Reverse<usize>> = (0..list.len()).filter(|&i| waits[i] == 0).map(Reverse).collect();
+        let mut place = vec![usize::MAX; list.len()];
+        let mut count = 0;
+        while let Some(Reverse(i)) = ready.pop() {
+            place[i] = count;
+            count += 1;
+            for &b in &behind[i] {
+                waits[b] -= 1;
+                if waits[b] == 0 {
+                    ready.push(Reverse(b));
+                }
+            }
+        }
+        debug_assert_eq!(count, list.len(), "steps that wait for each other");
+        let mut placed: Vec<(usize, Atom)> = place.iter().copied().zip(list).collect();
+        placed.sort_by_key(|p| p.0);
+        let mut atoms = Atoms { list: Vec::with_capacity(placed.len()), readers: vec![Vec::new(); of_value.len()] };
+        for (index, mut atom) in placed {
+            atom.before = atom.before.iter().map(|&b| place[b]).collect();
+            atom.inputs.iter().for_each(|v| atoms.readers[v.0 as usize].push(index));
+            atoms.list.push(atom);
         }
         atoms
     }

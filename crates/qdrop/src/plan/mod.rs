@@ -301,6 +301,8 @@ fn multiply_adds(view: &View, id: NodeId) -> u64 {
 #[cfg(test)]
 mod mixed_tests;
 #[cfg(test)]
+mod order_tests;
+#[cfg(test)]
 mod sequence_tests;
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,8 @@ pub(super) struct View<'a> {
     /// Per value: carries activations; what is computed from integers and truth values alone (masks, positions) does
     /// not, unless a table or a layer turned it into activations.
     pub signal: Vec<bool>,
+    /// Per value: live, and computed from integers and truth values alone.
+    pub mask: Vec<bool>,
     /// Per value: computed by way of a weight layer, a table or a product.
     pub after_layer: Vec<bool>,
     /// Per value: a weight layer or product depends on it.
@@ -60,6 +62,7 @@ impl<'a> View<'a> {
             leaves: vec![false; n],
             active: vec![false; graph.nodes.len()],
             signal: vec![false; n],
+            mask: vec![false; n],
             after_layer: vec![false; n],
             before_layer: vec![false; n],
         };
@@ -68,6 +71,7 @@ impl<'a> View<'a> {
         for &v in &graph.inputs {
             view.live[v.0 as usize] = true;
             view.signal[v.0 as usize] = view.is_float(v);
+            view.mask[v.0 as usize] = !view.is_float(v);
         }
         for &v in &graph.outputs {
             view.leaves[v.0 as usize] = true;
@@ -90,8 +94,10 @@ impl<'a> View<'a> {
             }
             view.active[id.0 as usize] = any && !opaque && !behind;
             let makes = opaque || view.weight(id).is_some() || view.table(id).is_some() || reads(&view.signal);
+            let masks = !makes && view.operands(id).all(|v| view.mask[v.0 as usize]);
             for &v in node.outputs.iter().flatten() {
                 view.signal[v.0 as usize] = makes && view.live[v.0 as usize] && view.is_float(v);
+                view.mask[v.0 as usize] = masks && view.live[v.0 as usize];
             }
         }
         let View { consumers, live, .. } = &mut view;
@@ -209,7 +215,7 @@ impl<'a> View<'a> {
             if !is_function(&node.op) || !self.active[id.0 as usize] || !node.captures.is_empty() {
                 continue;
             }
-            if !self.operands(id).all(|v| inside.contains(&v) || !self.signal[v.0 as usize]) {
+            if !self.operands(id).all(|v| inside.contains(&v) || self.mask[v.0 as usize]) {
                 continue;
             }
             nodes.push(id);

@@ -8,6 +8,7 @@ use super::direct::Direct;
 use super::pass::Act;
 use super::winograd::{TILES, Winograd};
 use crate::engine::ops::conv::geometry;
+use crate::engine::ops::window::Axis;
 use crate::engine::program::{Program, Step};
 use crate::error::Result;
 use crate::graph::{Binary, Op, Unary};
@@ -37,6 +38,8 @@ pub(super) enum Kernel {
         conv: Conv,
         /// The same in tiles, when learning.
         tiled: Option<Winograd>,
+        /// Elements of the batch axis inside a sample.
+        frames: usize,
         x: usize,
         w: usize,
         bias: Option<usize>,
@@ -44,22 +47,15 @@ pub(super) enum Kernel {
     },
     Depthwise {
         conv: Depthwise,
+        /// Elements of the batch axis inside a sample.
+        frames: usize,
         x: usize,
         w: usize,
         bias: Option<usize>,
         y: usize,
     },
     /// y = x·w + bias for x of `rows` rows a sample; w is [k, n], or [n, k] when `transposed`.
-    Dense {
-        rows: usize,
-        k: usize,
-        n: usize,
-        transposed: bool,
-        x: usize,
-        w: usize,
-        bias: Option<usize>,
-        y: usize,
-    },
+    Dense { rows: usize, k: usize, n: usize, transposed: bool, x: usize, w: usize, bias: Option<usize>, y: usize },
     /// y = drop(quantize(act(x + other))).
     Pass {
         act: Act,
@@ -73,21 +69,15 @@ pub(super) enum Kernel {
         mask: usize,
     },
     /// A frequent operator of sequence networks: one sample, or, where it maps element by element, all at once.
-    Direct {
-        direct: Direct,
-        step: usize,
-        flat: bool,
-    },
+    Direct { direct: Direct, step: usize, flat: bool },
     /// Any operator, by its specification: one sample after the other, or, where it maps element by element, all at
     /// once (`flat`).
-    Node {
-        step: usize,
-        flat: bool,
-    },
+    Node { step: usize, flat: bool },
 }
 
 /// Channels and elements inside a channel of one sample: element (c, i) of sample g lies at
-/// `(c · samples + g) · inner + i`.
+/// `(c · samples + g) · inner + i`. Values of images and volumes have the channels of axis 1, all others one channel, so
+/// that each sample is contiguous.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     pub channels: usize,
@@ -317,17 +307,22 @@ impl Builder<'_> {
         let (x, w, y, bias) = (*x, *w, *y, operands.get(2).copied().flatten());
         let (xs, ws) = (&self.program.slots[x].shape, &self.program.slots[w].shape);
         let bias_moves = bias.is_some_and(|b| !self.shared(b));
-        if xs.len() != 4 || !self.shared(w) || self.shared(x) || bias_moves {
+        if !(3..=5).contains(&xs.len()) || !self.shared(w) || self.shared(x) || bias_moves {
             return Ok(false);
         }
-        let (axes, groups, outputs) = geometry(op, xs, ws)?;
-        let axes = [axes[0], axes[1]];
-        self.kernels.push(if groups == xs[1] && groups == outputs && groups > 1 {
-            Kernel::Depthwise { conv: Depthwise { axes }, x, w, bias, y }
+        let (given, groups, outputs) = geometry(op, xs, ws)?;
+        if self.layouts[x].numel() == 0 || self.layouts[y].numel() == 0 {
+            return Ok(false);
+        }
+        let mut axes = [Axis::ONE; 3];
+        axes[3 - given.len()..].copy_from_slice(&given);
+        let frames = xs[0];
+        self.kernels.push(if groups == xs[1] && groups == outputs && groups > 1 && given.len() < 3 {
+            Kernel::Depthwise { conv: Depthwise { axes: [axes[1], axes[2]] }, frames, x, w, bias, y }
         } else {
             let conv = Conv { axes, groups, ic: xs[1] / groups, oc: outputs / groups };
             let learned = self.learn && self.program.weights.contains(&w);
-            Kernel::Conv { tiled: Winograd::of(&conv).filter(|_| learned), conv, x, w, bias, y }
+            Kernel::Conv { tiled: Winograd::of(&conv).filter(|_| learned), conv, frames, x, w, bias, y }
         });
         Ok(true)
     }
@@ -347,7 +342,11 @@ impl Builder<'_> {
             return false;
         }
         let (k, n) = if transposed { (ws[1], ws[0]) } else { (ws[0], ws[1]) };
-        let plain = |b: usize| self.shared(b) && self.program.slots[b].shape.iter().product::<usize>() == n;
+        // One element a column: a bias of one column has one a row.
+        let plain = |b: usize| {
+            let shape = &self.program.slots[b].shape;
+            self.shared(b) && shape.iter().product::<usize>() == n && shape.last().is_none_or(|&last| last == n)
+        };
         if xs[xs.len() - 1] != k || k == 0 || self.layouts[y].channels != 1 || !bias.is_none_or(plain) {
             return false;
         }
@@ -562,8 +561,8 @@ fn group(code: &Code) -> usize {
         return 1;
     }
     let columns = code.kernels.iter().filter_map(|k| match k {
-        Kernel::Conv { tiled: Some(tiled), .. } => Some(tiled.columns_of_a_sample() * COLUMNS / TILES),
-        Kernel::Conv { conv, .. } => Some(conv.axes[0].output * conv.axes[1].output),
+        Kernel::Conv { tiled: Some(tiled), frames, .. } => Some(frames * tiled.columns_of_a_sample() * COLUMNS / TILES),
+        Kernel::Conv { conv, frames, .. } => Some(frames * conv.planes().1),
         Kernel::Dense { rows, .. } => Some(*rows),
         _ => None,
     });

@@ -1,7 +1,7 @@
 //! Convolution of a group of samples as matrix products over tiles of output lines.
 //!
-//! x: [channels, samples, H, W], y: [channels, samples, OH, OW], w: [OC, IC / groups, KH, KW]: with samples inside
-//! channels, one product serves the whole group.
+//! x: [channels, samples, D, H, W], y: [channels, samples, OD, OH, OW], w: [OC, IC / groups, KD, KH, KW], where a
+//! convolution of fewer axes has ones in front: with samples inside channels, one product serves the whole group.
 
 use super::math::vectorized;
 use super::matrix::{Left, PANEL, Panels, View, multiply, product};
@@ -13,11 +13,11 @@ const COLUMNS: usize = 256;
 /// Elements of a column matrix that a tile may have beyond that.
 const TILE: usize = 1 << 18;
 
-/// A grouped two-dimensional convolution.
+/// A grouped convolution over up to three axes.
 #[derive(Debug, Clone)]
 pub(super) struct Conv {
-    /// Rows and columns.
-    pub axes: [Axis; 2],
+    /// Depth, rows and columns.
+    pub axes: [Axis; 3],
     pub groups: usize,
     /// Input channels of a group.
     pub ic: usize,
@@ -35,13 +35,12 @@ pub(super) struct Wanted<'a> {
 
 impl Conv {
     fn taps(&self) -> usize {
-        self.axes[0].kernel * self.axes[1].kernel
+        self.axes.iter().map(|a| a.kernel).product()
     }
 
     /// Elements of one channel of one sample: input, output.
-    fn planes(&self) -> (usize, usize) {
-        let [h, w] = &self.axes;
-        (h.input * w.input, h.output * w.output)
+    pub fn planes(&self) -> (usize, usize) {
+        (self.axes.iter().map(|a| a.input).product(), self.axes.iter().map(|a| a.output).product())
     }
 
     /// Whether the column matrix would be x itself.
@@ -51,8 +50,8 @@ impl Conv {
 
     /// Output lines, of `samples` · OH, in tiles.
     fn tiles(&self, samples: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let [h, w] = &self.axes;
-        let (lines, width) = (samples * h.output, w.output.max(1));
+        let [d, h, w] = &self.axes;
+        let (lines, width) = (samples * d.output * h.output, w.output.max(1));
         let depth = (self.ic * self.taps()).max(1);
         let tile = (TILE / (depth * width)).max(COLUMNS.div_ceil(width)).clamp(1, lines.max(1));
         (0..lines).step_by(tile).map(move |start| start..(start + tile).min(lines))
@@ -69,7 +68,7 @@ impl Conv {
             return if learn { self.ic * self.oc } else { 0 };
         }
         let depth = self.ic * self.taps();
-        let columns = self.tiles(samples).next().map_or(0, |lines| lines.len() * self.axes[1].output);
+        let columns = self.tiles(samples).next().map_or(0, |lines| lines.len() * self.axes[2].output);
         let gathered = depth * columns.next_multiple_of(PANEL) + columns;
         if learn { gathered + depth * self.oc } else { gathered }
     }
@@ -107,7 +106,7 @@ impl Conv {
                 continue;
             }
             for lines in self.tiles(samples) {
-                let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
+                let (start, columns) = (lines.start * self.axes[2].output, lines.len() * self.axes[2].output);
                 let size = depth * columns.next_multiple_of(PANEL);
                 grow(scratch, size + columns);
                 let (panels, row) = scratch.split_at_mut(size);
@@ -145,7 +144,7 @@ impl Conv {
             let out = group * self.oc * n;
             let x = &x[group * self.ic * n_in..][..self.ic * n_in];
             for (tile, lines) in self.tiles(samples).enumerate() {
-                let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
+                let (start, columns) = (lines.start * self.axes[2].output, lines.len() * self.axes[2].output);
                 let up = (dy, View::rows(out + start, self.oc, columns, n));
                 if direct {
                     let (to, at) = (View::rows(0, self.oc, depth, depth), View::rows(start, depth, columns, n));
@@ -190,7 +189,7 @@ impl Conv {
                 continue;
             }
             for lines in self.tiles(samples) {
-                let (start, columns) = (lines.start * self.axes[1].output, lines.len() * self.axes[1].output);
+                let (start, columns) = (lines.start * self.axes[2].output, lines.len() * self.axes[2].output);
                 grow(scratch, depth * columns);
                 let up = (dy, View::rows(out + start, self.oc, columns, n));
                 product((scratch, View::rows(0, depth, columns, columns)), false, weight, up);
@@ -207,11 +206,12 @@ impl Conv {
             let (begin, end) = (reach.checked_sub(a.begin)?, reach.checked_sub(a.end)?);
             (a.stride == 1).then_some(Axis { input: a.output, output: a.input, begin, end, ..*a })
         };
-        let axes = [turn(&self.axes[0])?, turn(&self.axes[1])?];
+        let [d, h, w] = &self.axes;
+        let axes = [turn(d)?, turn(h)?, turn(w)?];
         Some(Conv { axes, groups: self.groups, ic: self.oc, oc: self.ic })
     }
 
-    /// Weights of [`Conv::mirror`]: [IC, OC, KH, KW] of each group, taps in reverse.
+    /// Weights of [`Conv::mirror`]: [IC, OC, KD, KH, KW] of each group, taps in reverse.
     fn flip(&self, w: &[f32]) -> Vec<f32> {
         let taps = self.taps();
         let mut out = Vec::with_capacity(w.len());
@@ -225,10 +225,10 @@ impl Conv {
         out
     }
 
-    /// Column matrix [IC·KH·KW, lines·OW] of the output `lines` (counted over samples and rows), in panels; `row` has
+    /// Column matrix [IC·KD·KH·KW, lines·OW] of the output `lines` (counted over samples, depth and rows), in panels; `row` has
     /// room for one of its rows.
     fn gather(&self, samples: usize, x: &[f32], lines: Range<usize>, panels: &mut [f32], row: &mut [f32]) {
-        let [_, aw] = &self.axes;
+        let [_, _, aw] = &self.axes;
         let (depth, last) = (self.ic * self.taps(), lines.len() - 1);
         vectorized(
             #[inline(always)]
@@ -239,6 +239,7 @@ impl Conv {
                     out[tap.high..].fill(0.0);
                     match source {
                         None => out.fill(0.0),
+                        Some(_) if tap.low == tap.high => {}
                         Some(source) => pick(&x[source + tap.first..], aw.stride, &mut out[tap.low..tap.high]),
                     }
                     if line == last {
@@ -253,7 +254,7 @@ impl Conv {
 
     /// Adds a column matrix back to where [`Conv::gather`] reads.
     fn scatter(&self, samples: usize, cols: &[f32], lines: Range<usize>, x: &mut [f32]) {
-        let [_, aw] = &self.axes;
+        let [_, _, aw] = &self.axes;
         let columns = lines.len() * aw.output;
         self.each(samples, lines, |k, line, source, tap: Tap| {
             let Some(source) = source else { return };
@@ -274,19 +275,24 @@ impl Conv {
     /// the horizontal tap.
     #[inline(always)]
     fn each(&self, samples: usize, lines: Range<usize>, mut f: impl FnMut(usize, usize, Option<usize>, Tap)) {
-        let [ah, aw] = &self.axes;
-        let plane = ah.input * aw.input;
+        let [ad, ah, aw] = &self.axes;
+        let plane = self.planes().0;
         let taps: Vec<Tap> = (0..aw.kernel).map(|k| Tap::new(aw, k)).collect();
+        // Where output position `o` meets the input through kernel element `k`.
+        let meets = |a: &Axis, o: usize, k: usize| {
+            (o * a.stride + k * a.dilation).checked_sub(a.begin).filter(|&i| i < a.input)
+        };
         for channel in 0..self.ic {
-            for ky in 0..ah.kernel {
+            for across in 0..ad.kernel * ah.kernel {
+                let (kz, ky) = (across / ah.kernel, across % ah.kernel);
                 for (kx, &tap) in taps.iter().enumerate() {
-                    let k = (channel * ah.kernel + ky) * aw.kernel + kx;
+                    let k = (channel * ad.kernel * ah.kernel + across) * aw.kernel + kx;
                     for (line, global) in lines.clone().enumerate() {
-                        let (sample, oy) = (global / ah.output, global % ah.output);
-                        let iy = (oy * ah.stride + ky * ah.dilation).checked_sub(ah.begin);
-                        let source = iy
-                            .filter(|&iy| iy < ah.input)
-                            .map(|iy| (channel * samples + sample) * plane + iy * aw.input);
+                        let (slice, oy) = (global / ah.output, global % ah.output);
+                        let (sample, oz) = (slice / ad.output, slice % ad.output);
+                        let source = meets(ad, oz, kz)
+                            .zip(meets(ah, oy, ky))
+                            .map(|(iz, iy)| (channel * samples + sample) * plane + (iz * ah.input + iy) * aw.input);
                         f(k, line, source, tap);
                     }
                 }

@@ -46,7 +46,9 @@ pub fn flops(program: &Program) -> Result<f64> {
     let code = Code::new(program, true)?;
     let learned = |slot: usize| f64::from(u8::from(program.slots[slot].learned));
     let one = |kernel: &Kernel| match kernel {
-        Kernel::Conv { conv, x, w, .. } => conv.multiply_adds() * (1.0 + learned(*x) + learned(*w)),
+        Kernel::Conv { conv, frames, x, w, .. } => {
+            *frames as f64 * conv.multiply_adds() * (1.0 + learned(*x) + learned(*w))
+        }
         Kernel::Depthwise { conv, x, w, y, .. } => {
             let taps: usize = conv.axes.iter().map(|a| a.kernel).product();
             (code.layouts[*y].numel() * taps) as f64 * (1.0 + learned(*x) + learned(*w))
@@ -60,14 +62,25 @@ pub fn flops(program: &Program) -> Result<f64> {
 /// Bytes of one frame.
 fn frame(code: &Code, learn: bool) -> u64 {
     let scratch = code.kernels.iter().map(|k| match k {
-        Kernel::Conv { tiled: Some(tiled), w, .. } if learn && matches!(code.places[*w], Place::Weight(_)) => {
-            tiled.working(code.group)
+        Kernel::Conv { tiled: Some(tiled), frames, w, .. } if learn && matches!(code.places[*w], Place::Weight(_)) => {
+            tiled.working(code.group * frames)
         }
-        Kernel::Conv { conv, .. } => conv.working(code.group, learn),
+        Kernel::Conv { conv, frames, .. } => conv.working(code.group * frames, learn),
         Kernel::Depthwise { conv, .. } => conv.working(),
+        _ => 0,
+    });
+    // Values of convolutions whose channels must be brought in front.
+    let turned = code.kernels.iter().map(|k| match k {
+        Kernel::Conv { frames, x, y, .. } | Kernel::Depthwise { frames, x, y, .. } => {
+            let size = |s: usize| match code.samples_are_contiguous(s, code.group * frames) {
+                true => code.layouts[s].numel() * code.group,
+                false => 0,
+            };
+            (size(*x) + size(*y)) * if learn { 2 } else { 1 }
+        }
         _ => 0,
     });
     let buffers = code.buffers.iter().sum::<usize>() * code.group;
     let masks = if learn { code.masks.iter().sum::<usize>() * code.group } else { 0 };
-    (buffers + scratch.max().unwrap_or(0)) as u64 * 4 + masks as u64
+    (buffers + scratch.max().unwrap_or(0) + turned.max().unwrap_or(0)) as u64 * 4 + masks as u64
 }

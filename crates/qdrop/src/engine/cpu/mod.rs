@@ -9,6 +9,7 @@
 mod buffers;
 mod code;
 mod conv;
+mod convolve;
 mod depthwise;
 mod direct;
 mod footprint;
@@ -36,7 +37,7 @@ use crate::engine::program::Program;
 use crate::error::{Error, Result};
 use crate::quant::Grid;
 use crate::tensor::{Rows, RowsWriter, Shelf};
-use code::{Code, Place};
+use code::Code;
 use pass::Quantizer;
 use rayon::prelude::*;
 use run::{Frame, Shared};
@@ -115,9 +116,7 @@ impl Runner {
 }
 
 fn check(code: &Code, inputs: &[Rows], n: usize) -> Result<()> {
-    let fits = |(&slot, rows): (&usize, &Rows)| {
-        rows.len() == n && (rows.width() == code.layouts[slot].numel() || code.places[slot] == Place::Constant)
-    };
+    let fits = |(&slot, rows): (&usize, &Rows)| rows.len() == n && rows.width() == code.layouts[slot].numel();
     if inputs.len() == code.program.inputs.len() && code.program.inputs.iter().zip(inputs).all(fits) {
         return Ok(());
     }

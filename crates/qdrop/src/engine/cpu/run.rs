@@ -16,14 +16,14 @@ use crate::tensor::Rows;
 /// Working memory of one group; made once and used again.
 #[derive(Debug)]
 pub(super) struct Frame {
-    buffers: Vec<Vec<f32>>,
+    pub buffers: Vec<Vec<f32>>,
     pub masks: Vec<Vec<u8>>,
-    scratch: Vec<f32>,
+    pub scratch: Vec<f32>,
     /// Memory of operands and results of operators that run by their specification, to be used again.
     spare: Vec<Vec<f32>>,
     /// Per slot: whether its gradient has a first contribution.
-    written: Vec<bool>,
-    samples: usize,
+    pub written: Vec<bool>,
+    pub samples: usize,
 }
 
 /// What a run reads besides its inputs.
@@ -40,7 +40,7 @@ pub(super) struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     /// The tiled form of a convolution with weight `w`, and that weight in its domain.
-    fn tiled(&self, form: &'a Option<Winograd>, w: usize) -> Option<(&'a Winograd, &'a [f32])> {
+    pub fn tiled(&self, form: &'a Option<Winograd>, w: usize) -> Option<(&'a Winograd, &'a [f32])> {
         match self.code.places[w] {
             Place::Weight(i) => form.as_ref().map(|form| (form, self.tiled[i].as_slice())),
             _ => None,
@@ -121,7 +121,7 @@ impl Frame {
     /// One sample of a slot, contiguous, added to the end of `out`.
     pub fn append(&self, shared: &Shared, slot: usize, sample: usize, out: &mut Vec<f32>) {
         let data = self.read(shared, slot);
-        if shared.code.places[slot] == Place::Constant {
+        if !matches!(shared.code.places[slot], Place::Buffer(_)) {
             return out.extend_from_slice(data);
         }
         let layout = shared.code.layouts[slot];
@@ -130,7 +130,7 @@ impl Frame {
         }
     }
 
-    fn take(&mut self, code: &Code, slot: usize) -> Result<(usize, Vec<f32>)> {
+    pub fn take(&mut self, code: &Code, slot: usize) -> Result<(usize, Vec<f32>)> {
         match code.places[slot] {
             Place::Buffer(b) => Ok((b, std::mem::take(&mut self.buffers[b]))),
             _ => Err(Error::internal(format!("slot {slot} is written but has no buffer"))),
@@ -143,29 +143,7 @@ impl Frame {
         let code = shared.code;
         for kernel in &code.kernels {
             match kernel {
-                Kernel::Conv { conv, tiled, x, w, bias, y } => {
-                    let (at, mut out) = self.take(code, *y)?;
-                    let mut scratch = std::mem::take(&mut self.scratch);
-                    let n = code.layouts[*y].numel() * self.samples;
-                    let (x, bias) = (self.read(shared, *x), bias.map(|b| self.read(shared, b)));
-                    match shared.tiled(tiled, *w) {
-                        Some((tiled, u)) => tiled.forward(self.samples, x, u, bias, &mut out[..n], &mut scratch),
-                        None => {
-                            let w = self.read(shared, *w);
-                            conv.forward(self.samples, x, w, bias, &mut out[..n], &mut scratch);
-                        }
-                    }
-                    (self.buffers[at], self.scratch) = (out, scratch);
-                }
-                Kernel::Depthwise { conv, x, w, bias, y } => {
-                    let (at, mut out) = self.take(code, *y)?;
-                    let mut scratch = std::mem::take(&mut self.scratch);
-                    let n = code.layouts[*y].numel() * self.samples;
-                    let (x, w) = (self.read(shared, *x), self.read(shared, *w));
-                    let bias = bias.map(|b| self.read(shared, b));
-                    conv.forward(self.samples, x, w, bias, &mut out[..n], &mut scratch);
-                    (self.buffers[at], self.scratch) = (out, scratch);
-                }
+                Kernel::Conv { .. } | Kernel::Depthwise { .. } => self.convolve(shared, kernel)?,
                 Kernel::Dense { rows, k, n, transposed, x, w, bias, y } => {
                     let (at, mut out) = self.take(code, *y)?;
                     let rows = rows * self.samples;
@@ -299,8 +277,12 @@ impl Frame {
         mut f: impl FnMut(usize, std::ops::Range<usize>, &mut [f32]),
     ) {
         let code = shared.code;
+        // An output that no sample changes has nothing to learn.
+        if !matches!(code.places[slot], Place::Buffer(_)) {
+            return;
+        }
         let layout = code.layouts[slot];
-        let rows = if code.places[slot] == Place::Constant { 0 } else { layout.channels * self.samples };
+        let rows = layout.channels * self.samples;
         let fresh = |b: &usize| !self.written[slot] && code.places[slot] != Place::Buffer(*b);
         let first = code.gradients[slot].filter(fresh);
         let mut values = first.map_or_else(Vec::new, |b| std::mem::take(&mut self.buffers[b]));
@@ -324,12 +306,9 @@ impl Frame {
         let code = shared.code;
         for kernel in code.kernels.iter().rev() {
             match kernel {
-                Kernel::Conv { x, w, bias, y, .. }
-                | Kernel::Depthwise { x, w, bias, y, .. }
-                | Kernel::Dense { x, w, bias, y, .. } => {
+                Kernel::Conv { .. } | Kernel::Depthwise { .. } => self.convolve_back(shared, kernel, sums),
+                Kernel::Dense { rows, k, n, transposed, x, w, bias, y } => {
                     let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { continue };
-                    let n = code.layouts[*y].numel() * self.samples;
-                    let mut scratch = std::mem::take(&mut self.scratch);
                     let dy = std::mem::take(&mut self.buffers[up]);
                     let target = code.gradients[*x];
                     let mut down = target.map(|b| std::mem::take(&mut self.buffers[b]));
@@ -338,33 +317,20 @@ impl Frame {
                     // Where the weight is not learned, x may be gone.
                     let learned = matches!(code.places[*w], Place::Weight(_));
                     let xs = if learned { self.read(shared, *x) } else { &[] };
-                    let ws = self.read(shared, *w);
-                    let dys = &dy[..n];
+                    let (ws, dys) = (self.read(shared, *w), &dy[..code.layouts[*y].numel() * self.samples]);
                     if let Some(Place::Weight(i)) = bias.map(|b| code.places[b]) {
-                        bias_gradient(dys, matches!(kernel, Kernel::Dense { .. }), &mut sums.weights[i]);
+                        bias_gradient(dys, true, &mut sums.weights[i]);
                     }
                     let dw = match code.places[*w] {
                         Place::Weight(i) => Some(sums.weights[i].as_mut_slice()),
                         _ => None,
                     };
                     let wanted = Wanted { w: dw, x: down.as_mut().map(|d| (&mut d[..size], add)) };
-                    match kernel {
-                        Kernel::Conv { conv, tiled, .. } => match shared.tiled(tiled, *w) {
-                            Some((tiled, u)) => tiled.backward(self.samples, xs, u, dys, wanted, &mut scratch),
-                            None => conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch),
-                        },
-                        Kernel::Depthwise { conv, .. } => {
-                            conv.backward(self.samples, xs, ws, dys, wanted, &mut scratch);
-                        }
-                        Kernel::Dense { rows, k, n, transposed, .. } => {
-                            dense_backward([rows * self.samples, *k, *n], *transposed, xs, ws, dys, wanted);
-                        }
-                        _ => {}
-                    }
+                    dense_backward([rows * self.samples, *k, *n], *transposed, xs, ws, dys, wanted);
                     if let (Some(b), Some(down)) = (target, down) {
                         self.buffers[b] = down;
                     }
-                    (self.buffers[up], self.scratch) = (dy, scratch);
+                    self.buffers[up] = dy;
                 }
                 Kernel::Pass { site, x, other, y, trace, mask, .. } => {
                     let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { continue };
@@ -525,7 +491,7 @@ fn weight_view(k: usize, n: usize, transposed: bool) -> View {
 }
 
 /// Adds the sum of dy over everything but the channels, which come first, or last in a `dense` layer.
-fn bias_gradient(dy: &[f32], dense: bool, db: &mut [f32]) {
+pub(super) fn bias_gradient(dy: &[f32], dense: bool, db: &mut [f32]) {
     let n = db.len().max(1);
     if dense {
         dy.chunks_exact(n).for_each(|row| db.iter_mut().zip(row).for_each(|(g, &v)| *g += v));

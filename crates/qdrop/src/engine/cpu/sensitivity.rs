@@ -5,8 +5,8 @@ use super::run::{Shared, Sums};
 use super::watch::Values;
 use super::{Frames, check};
 use crate::engine::philox::Stream;
-use crate::engine::program::Program;
-use crate::engine::train::{Keep, LossWeights, loss_channels};
+use crate::engine::program::{Program, Slot};
+use crate::engine::train::{Keep, LossWeights};
 use crate::error::Result;
 use crate::tensor::Rows;
 use rayon::prelude::*;
@@ -40,11 +40,11 @@ pub fn sensitivity(
         || vec![None; program.sites.len()],
         |_: &mut Vec<Option<Squares>>, _, _| (),
         |squares, site, group| {
-            let shape = &program.slots[program.sites[site]].shape;
-            squares[site] = Some(Squares::new(shape, group.layout.channels, group.samples, group.all));
+            let slot = &program.slots[program.sites[site]];
+            squares[site] = Some(Squares::new(slot, group.layout.channels, group.samples, group.all));
         },
     )?;
-    Ok((0..program.sites.len()).map(|site| weights(&program.slots[program.sites[site]].shape, site, &groups)).collect())
+    Ok((0..program.sites.len()).map(|site| weights(&program.slots[program.sites[site]], site, &groups)).collect())
 }
 
 /// Runs groups of samples forwards in float, then backwards from random signs at the outputs, each output's divided by its
@@ -114,21 +114,16 @@ struct Squares {
 }
 
 impl Squares {
-    /// Of `gradient` [outer, samples, inner] of a value of `shape`.
-    fn new(shape: &[usize], outer: usize, samples: usize, gradient: &[f32]) -> Self {
-        let count = loss_channels(shape).max(1);
-        let numel = gradient.len() / samples;
-        let (inner, width) = (numel / outer, numel / count);
+    /// Of `gradient` [outer, samples, inner] of a value of `slot`.
+    fn new(slot: &Slot, outer: usize, samples: usize, gradient: &[f32]) -> Self {
+        let [_, count, behind] = slot.around_channels();
+        let (inner, width) = (gradient.len() / samples / outer, slot.positions());
         let (mut channels, mut positions) = (vec![0.0; count], vec![0.0; samples * width]);
         for (row, line) in gradient.chunks_exact(inner.max(1)).enumerate() {
             let (o, sample) = (row / samples, row % samples);
             for (i, &g) in line.iter().enumerate() {
                 let element = o * inner + i;
-                let (c, p) = if shape.len() == 3 {
-                    (element % count, element / count)
-                } else {
-                    (element / width, element % width)
-                };
+                let (c, p) = (element / behind % count, element / (count * behind) * behind + element % behind);
                 channels[c] += f64::from(g) * f64::from(g);
                 positions[sample * width + p] += g * g;
             }
@@ -138,19 +133,19 @@ impl Squares {
 }
 
 /// The weights of `site` from what all groups found.
-fn weights(shape: &[usize], site: usize, groups: &[Vec<Option<Squares>>]) -> Option<LossWeights> {
-    let mut channels = vec![0.0; loss_channels(shape).max(1)];
+fn weights(slot: &Slot, site: usize, groups: &[Vec<Option<Squares>>]) -> Option<LossWeights> {
+    let [outer, count, _] = slot.around_channels();
+    let mut channels = vec![0.0; count];
     let mut positions = Vec::new();
     for squares in groups.iter().map(|g| &g[site]) {
         let squares = squares.as_ref()?;
         channels.iter_mut().zip(&squares.channels).for_each(|(c, s)| *c += s);
         positions.extend_from_slice(&squares.positions);
     }
-    let width = shape.iter().product::<usize>() / channels.len();
-    let samples = positions.len() / width.max(1);
+    let samples = positions.len() / slot.positions();
     let channels: Vec<f32> = channels.iter().map(|&c| c as f32).collect();
     let (channels, positions) = (even(channels)?, even(positions)?);
-    Some(LossWeights { channels, positions: Rows::new(samples, positions), last: shape.len() == 3 })
+    Some(LossWeights { channels, positions: Rows::new(samples, positions), outer })
 }
 
 /// `values` divided by their mean and not below [`LEAST`], if that can be done.

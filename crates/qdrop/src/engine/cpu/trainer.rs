@@ -5,7 +5,7 @@ use super::pass::{self, Quantizer};
 use super::rounding::Rounding;
 use super::run::{Frame, Shared, Sums};
 use super::{Frames, check};
-use crate::engine::train::{Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer, loss_rest};
+use crate::engine::train::{Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer};
 use crate::error::{Error, Result};
 use crate::quant::Grid;
 use crate::quant::lsq::{gradient_factor, step_floor};
@@ -84,6 +84,19 @@ impl<'a> CpuTrainer<'a> {
         self.times
     }
 
+    /// Gradients of the last step: of the program's weights, and of the steps without their factor.
+    #[cfg(test)]
+    pub(super) fn gradients(&self) -> (Vec<Vec<f32>>, Vec<f64>) {
+        let sum = |i: usize| {
+            let parts = self.lanes.iter().map(|l| &l.weights[i]);
+            let mut sum = vec![0.0; self.lanes[0].weights[i].len()];
+            parts.for_each(|part| sum.iter_mut().zip(part).for_each(|(s, g)| *s += g));
+            sum
+        };
+        let scale = |i: usize| self.lanes.iter().map(|l| l.scales[i]).sum();
+        ((0..self.contents().len()).map(sum).collect(), (0..self.grids.len()).map(scale).collect())
+    }
+
     /// What the program's weights hold now.
     fn contents(&self) -> Vec<&[f32]> {
         let soft = self.weights.iter().map(|w| w.soft.as_slice());
@@ -115,7 +128,7 @@ impl<'a> CpuTrainer<'a> {
                 rows.iter_mut().zip(&batch[first..]).try_for_each(|(row, &sample)| weights.expand(sample, row))?;
             }
             let wanted = batch[first..first + samples].iter().map(|&s| target.row(s)).collect::<Result<Vec<_>>>()?;
-            let rest = (loss_rest(&code.program.slots[slot].shape) * batch.len()) as f64;
+            let rest = (code.program.slots[slot].positions() * batch.len()) as f64;
             let mut sum = 0.0;
             frame.upstream(shared, slot, |sample, range, values| {
                 let weights = rows.get(sample).map(|row| &row[range.clone()]);

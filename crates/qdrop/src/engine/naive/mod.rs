@@ -2,7 +2,7 @@
 
 mod train;
 
-pub use train::NaiveTrainer;
+pub use train::{NaiveTrainer, Slopes};
 
 use super::ops::{self, Real, View};
 use super::program::{Program, Step};

@@ -2,7 +2,7 @@
 
 use super::{Settings, forward};
 use crate::engine::ops::Real;
-use crate::engine::train::{Adam, Draws, Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer, loss_rest};
+use crate::engine::train::{Adam, Draws, Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer};
 use crate::error::Result;
 use crate::quant::lsq::{gradient_factor, step_floor};
 use crate::quant::{Grid, rounding};
@@ -63,8 +63,8 @@ fn mask(draws: &dyn Draws, iteration: usize, purpose: Purpose, position: usize, 
 }
 
 /// Σ over the channel axis of weight·(y - target)², mean over the rest and the batch; and its gradient to y.
-fn loss<R: Real>(y: &[R], target: &[f32], weights: &[f32], shape: &[usize], batch: usize) -> (f64, Vec<R>) {
-    let rest = (loss_rest(shape) * batch) as f64;
+fn loss<R: Real>(y: &[R], target: &[f32], weights: &[f32], positions: usize, batch: usize) -> (f64, Vec<R>) {
+    let rest = (positions * batch) as f64;
     let real = |v: f32| R::of(f64::from(v));
     let factor = R::of(2.0 / rest);
     let mut sum = 0.0;
@@ -77,8 +77,20 @@ fn loss<R: Real>(y: &[R], target: &[f32], weights: &[f32], shape: &[usize], batc
     (sum / rest, gradient)
 }
 
-impl<R: Real> Trainer for NaiveTrainer<'_, R> {
-    fn step(&mut self, step: &Step) -> Result<Losses> {
+/// Loss of one step, and gradients before the factors of what is learned.
+#[derive(Debug, Clone)]
+pub struct Slopes<R> {
+    /// The reconstruction loss.
+    pub loss: f64,
+    /// Per weight of the program.
+    pub weights: Vec<Vec<R>>,
+    /// Per site: its step.
+    pub scales: Vec<f64>,
+}
+
+impl<R: Real> NaiveTrainer<'_, R> {
+    /// Loss and gradients of `step`, before anything is updated.
+    pub fn gradients(&self, step: &Step) -> Result<Slopes<R>> {
         let program = &self.problem.program;
         let numel = |slot: usize| program.slots[slot].shape.iter().product::<usize>();
         let real = |w: Vec<f32>| w.into_iter().map(|v| R::of(f64::from(v))).collect::<Vec<R>>();
@@ -88,7 +100,7 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
         }
         weights.extend(self.biases.iter().map(|b| real(b.content.clone())));
         let batch = step.draws.batch(step.iteration);
-        let mut reconstruction = 0.0;
+        let mut loss_sum = 0.0;
         let mut by_weight: Vec<Vec<R>> = weights.iter().map(|w| vec![R::zero(); w.len()]).collect();
         let mut by_scale = vec![0.0; self.grids.len()];
         for (position, &sample) in batch.iter().enumerate() {
@@ -106,8 +118,8 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
                 if let Some(own) = &self.problem.loss_weights[i] {
                     own.expand(sample, &mut weights)?;
                 }
-                let (part, g) = loss(y, &target, &weights, &program.slots[slot].shape, batch.len());
-                reconstruction += part;
+                let (part, g) = loss(y, &target, &weights, program.slots[slot].positions(), batch.len());
+                loss_sum += part;
                 upstream.push(g);
             }
             let g = tape.backward(program, run, upstream)?;
@@ -116,6 +128,16 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
             }
             by_scale.iter_mut().zip(g.scales).for_each(|(sum, part)| *sum += part);
         }
+        Ok(Slopes { loss: loss_sum, weights: by_weight, scales: by_scale })
+    }
+}
+
+impl<R: Real> Trainer for NaiveTrainer<'_, R> {
+    fn step(&mut self, step: &Step) -> Result<Losses> {
+        let Slopes { loss: reconstruction, weights: by_weight, scales: by_scale } = self.gradients(step)?;
+        let program = &self.problem.program;
+        let numel = |slot: usize| program.slots[slot].shape.iter().product::<usize>();
+        let batch = step.draws.batch(step.iteration);
         let mut total = reconstruction;
         for (i, w) in self.problem.weights.iter().enumerate() {
             let upstream: Vec<f32> = by_weight[i].iter().map(|g| g.f64() as f32).collect();

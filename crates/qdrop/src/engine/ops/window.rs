@@ -19,6 +19,9 @@ pub(in crate::engine) struct Axis {
 }
 
 impl Axis {
+    /// An axis of one element under a kernel of one: what a window without this axis has there.
+    pub const ONE: Axis = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, begin: 0, end: 0 };
+
     /// Input size with its padding.
     pub fn padded(&self) -> usize {
         self.input + self.begin + self.end
@@ -27,7 +30,7 @@ impl Axis {
     /// The outputs for which kernel element `k` meets the input: `low..high`.
     pub fn valid(&self, k: usize) -> (usize, usize) {
         let shift = k * self.dilation;
-        let low = self.begin.saturating_sub(shift).div_ceil(self.stride);
+        let low = self.begin.saturating_sub(shift).div_ceil(self.stride).min(self.output);
         let high = match (self.input + self.begin).checked_sub(shift + 1) {
             Some(last) => (last / self.stride + 1).min(self.output),
             None => 0,

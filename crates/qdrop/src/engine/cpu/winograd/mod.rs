@@ -15,6 +15,7 @@ mod transform;
 use super::conv::{Conv, Wanted, grow};
 use super::math::vectorized;
 use super::matrix::{Left, PANEL, Panels, STRIP, multiply};
+use crate::engine::ops::window::Axis;
 use comb::Comb;
 use std::ops::Range;
 use transform::{FilterBack, FilterIn, InputBack, InputIn, Line, Spread, TileBack, TileOut, transform};
@@ -51,8 +52,11 @@ pub(super) struct Winograd {
 impl Winograd {
     /// `conv` in this form, where it can and should be.
     pub fn of(conv: &Conv) -> Option<Self> {
-        let fits = conv.axes.iter().all(|a| a.kernel == 3 && a.stride == 1 && a.dilation == 1 && a.output > 0);
-        let [h, w] = &conv.axes;
+        let [depth, h, w] = &conv.axes;
+        // Padding wider than the kernel reaches would leave whole tiles without an input.
+        let narrow = |a: &Axis| a.begin < a.kernel && a.end < a.kernel;
+        let tiled = |a: &Axis| a.kernel == 3 && a.stride == 1 && a.dilation == 1 && a.output > 0 && narrow(a);
+        let fits = *depth == Axis::ONE && tiled(h) && tiled(w);
         (fits && conv.groups == 1 && conv.ic >= CHANNELS && conv.oc >= CHANNELS).then(|| Winograd {
             ic: conv.ic,
             oc: conv.oc,
@@ -350,9 +354,10 @@ mod tests {
     #[test]
     fn tiles_and_columns_agree() {
         for (h, w, pads, samples) in [(8, 8, [1, 1, 1, 1], 3), (7, 5, [0, 2, 1, 0], 2), (15, 30, [1, 1, 1, 1], 9)] {
-            let conv = Conv { axes: [axis(h, pads[0], pads[1]), axis(w, pads[2], pads[3])], groups: 1, ic: 33, oc: 40 };
+            let axes = [Axis::ONE, axis(h, pads[0], pads[1]), axis(w, pads[2], pads[3])];
+            let conv = Conv { axes, groups: 1, ic: 33, oc: 40 };
             let tiled = Winograd::of(&conv).unwrap();
-            let (inputs, outputs) = (samples * h * w, samples * conv.axes[0].output * conv.axes[1].output);
+            let (inputs, outputs) = (samples * h * w, samples * conv.planes().1);
             let (x, weights, bias) = (noise(33 * inputs, 1), noise(40 * 33 * 9, 2), noise(40, 3));
             let (mut u, mut scratch) = (Vec::new(), Vec::new());
             tiled.transform_weights(&weights, &mut u);
@@ -383,10 +388,10 @@ mod tests {
 
     #[test]
     fn only_what_fits_is_tiled() {
-        let conv = Conv { axes: [axis(8, 1, 1), axis(8, 1, 1)], groups: 1, ic: 64, oc: 64 };
+        let conv = Conv { axes: [Axis::ONE, axis(8, 1, 1), axis(8, 1, 1)], groups: 1, ic: 64, oc: 64 };
         assert!(Winograd::of(&conv).is_some());
         let strided = Axis { stride: 2, output: 4, ..axis(8, 1, 1) };
-        assert!(Winograd::of(&Conv { axes: [strided, axis(8, 1, 1)], ..conv.clone() }).is_none());
+        assert!(Winograd::of(&Conv { axes: [Axis::ONE, strided, axis(8, 1, 1)], ..conv.clone() }).is_none());
         assert!(Winograd::of(&Conv { groups: 2, ..conv.clone() }).is_none());
         assert!(Winograd::of(&Conv { ic: 8, ..conv }).is_none());
     }

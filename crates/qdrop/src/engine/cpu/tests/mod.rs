@@ -1,11 +1,14 @@
 //! The device against the specification: the same random network, batches and masks on both.
 
+mod geometry;
+mod random;
+
 use super::{CpuTrainer, Runner, sensitivity};
 use crate::engine::facts;
 use crate::engine::naive::{self, NaiveTrainer};
 use crate::engine::philox::Stream;
 use crate::engine::program::{Program, Region, compile};
-use crate::engine::train::{Bias, LossWeights, Problem, RandomDraws, Step, Trainer, Weight, loss_channels};
+use crate::engine::train::{Bias, LossWeights, Problem, RandomDraws, Step, Trainer, Weight};
 use crate::graph::{Attention, Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use crate::quant::{Grid, RangeSpec, Search, fit_weight};
 use crate::tensor::{DType, Rows, Shelf, Tensor};
@@ -204,13 +207,12 @@ fn check(problem: &Problem) {
     }
     let mut weighed = problem.clone();
     for (i, &slot) in problem.program.outputs.iter().enumerate() {
-        let shape = &problem.program.slots[slot].shape;
-        let (n, count) = (problem.samples(), loss_channels(shape));
-        let width = shape.iter().product::<usize>() / count;
+        let slot = &problem.program.slots[slot];
+        let [outer, count, inner] = slot.around_channels();
+        let (n, width) = (problem.samples(), outer * inner);
         let positive = |purpose, n| random(purpose, n).iter().map(|v| v.abs() + 0.1).collect::<Vec<f32>>();
         let (channels, positions) = (positive(1300 + i as u32, count), positive(1400 + i as u32, n * width));
-        let last = shape.len() == 3;
-        weighed.loss_weights[i] = Some(LossWeights { channels, positions: Rows::new(n, positions), last });
+        weighed.loss_weights[i] = Some(LossWeights { channels, positions: Rows::new(n, positions), outer });
     }
     check_learning(&weighed, 0.5);
 }
