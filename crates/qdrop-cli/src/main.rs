@@ -35,7 +35,11 @@ fn main() -> ExitCode {
     // So that a run takes the memory it was said to take.
     qdrop::engine::heap::give_back_large_blocks();
     let cli = Cli::parse();
-    match run(cli) {
+    // A panic becomes an error with a place and a hint; where it arose is for those who look for its cause.
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    match Error::caught(|| run(cli)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Missed) => ExitCode::from(1),
         Err(error) => {

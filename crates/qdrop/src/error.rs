@@ -72,6 +72,17 @@ impl Error {
         Self::new(Kind::Internal, message)
     }
 
+    /// What `work` comes to; a panic inside it is a broken invariant.
+    pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+        // What a panic leaves half done is not used again.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of unknown cause");
+            Err(Self::internal(format!("a panic: {text}"))
+                .hint("please report it, with the command, the model, and what RUST_BACKTRACE=1 adds"))
+        })
+    }
+
     /// An operating-system error on `path`.
     pub fn io(path: &Path, source: std::io::Error) -> Self {
         let mut error = Self::new(Kind::Io, source.to_string()).at(path.display());

@@ -1,10 +1,9 @@
 //! One image file to 8-bit pixels, converted as Pillow's `convert("RGB")` and `convert("L")` do.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 use std::fs::File;
 use std::io::{Cursor, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -89,7 +88,10 @@ fn check_size(width: u64, height: u64) -> Result<()> {
 
 /// Runs a decoder; one that panics on hostile bytes has found a corrupt image.
 fn guarded<T>(bytes: &[u8], decode: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(|| decode(bytes))).unwrap_or_else(|_| Err(corrupt("the decoder gave up")))
+    Error::caught(|| decode(bytes)).map_err(|e| match e.kind() {
+        Kind::Internal => corrupt("the decoder gave up"),
+        _ => e,
+    })
 }
 
 fn format_of(bytes: &[u8]) -> Result<ImageFormat> {

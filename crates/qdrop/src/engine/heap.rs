@@ -15,3 +15,10 @@ pub fn give_back_large_blocks() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
     }
 }
+
+/// Bytes of memory that the machine has, where it says so.
+pub fn installed() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}

@@ -106,8 +106,12 @@ pub struct Program {
 
 /// Compiles `region` with the facts of its graph at batch 1.
 pub fn compile(graph: &Graph, facts: &Facts, region: &Region) -> Result<Program> {
-    let mut b =
-        Builder { graph, facts, region, map: BTreeMap::new(), seen: BTreeMap::new(), program: Program::default() };
+    let mut sites = BTreeMap::new();
+    region.sites.iter().enumerate().for_each(|(i, s)| {
+        sites.entry(s.0).or_insert(i);
+    });
+    let (map, seen) = (BTreeMap::new(), BTreeMap::new());
+    let mut b = Builder { graph, facts, region, sites, map, seen, program: Program::default() };
     for &w in &region.weights {
         let slot = b.slot(w, true)?;
         b.program.slots[slot].constant = None;
@@ -139,6 +143,8 @@ struct Builder<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
     region: &'a Region,
+    /// Site of each quantized value.
+    sites: BTreeMap<ValueId, usize>,
     /// Slot of each value before quantization.
     map: BTreeMap<ValueId, usize>,
     /// Site and quantized slot of each value that has one.
@@ -166,7 +172,7 @@ impl Builder<'_> {
     }
 
     fn quantize(&mut self, v: ValueId, x: usize) -> Result<()> {
-        let Some(site) = self.region.sites.iter().position(|s| s.0 == v) else { return Ok(()) };
+        let Some(&site) = self.sites.get(&v) else { return Ok(()) };
         let mut slot = self.program.slots[x].clone();
         slot.learned = true;
         self.program.slots.push(slot);

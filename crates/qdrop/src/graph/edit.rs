@@ -81,18 +81,9 @@ impl Graph {
         consumers
     }
 
-    /// A name built from `wish` that no value has yet.
-    pub fn fresh_name(&self, wish: &str) -> String {
-        let taken: HashSet<&str> = self.values.iter().map(|v| v.name.as_str()).collect();
-        if !taken.contains(wish) {
-            return wish.to_string();
-        }
-        (1..).map(|i| format!("{wish}_{i}")).find(|n| !taken.contains(n.as_str())).unwrap_or_default()
-    }
-
     /// Adds a value under a name built from `wish`.
     pub fn add_value(&mut self, wish: &str, fact: Fact) -> ValueId {
-        let name = self.fresh_name(wish);
+        let name = self.names.fresh(&self.values, wish);
         self.values.push(Value { name, fact, constant: None, origin: None });
         ValueId(self.values.len() as u32 - 1)
     }

@@ -6,10 +6,12 @@
 
 mod edit;
 mod kind;
+mod names;
 mod op;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use names::Names;
 pub use op::*;
 
 use crate::tensor::{DType, Tensor};
@@ -119,4 +121,7 @@ pub struct Graph {
     pub opset: u64,
     /// What else the reader knew of the model.
     pub origin: Option<Origin>,
+    /// Names of `values`.
+    #[serde(skip)]
+    pub names: Names,
 }

@@ -153,10 +153,10 @@ fn splice(builder: &mut Builder, node: &Node, mut body: Body) -> Result<()> {
     for name in own.into_iter().filter(|n| !n.is_empty()) {
         let wish = if node.name.is_empty() { name.clone() } else { format!("{}/{name}", node.name) };
         let mut new = name.clone();
-        let mut i = 0;
         while builder.ids.contains_key(&new) || taken.contains(&new) {
-            new = if i == 0 { wish.clone() } else { format!("{wish}_{i}") };
-            i += 1;
+            let count = builder.built.entry(wish.clone()).or_default();
+            new = if *count == 0 { wish.clone() } else { format!("{wish}_{count}") };
+            *count += 1;
         }
         taken.insert(new.clone());
         if names.insert(name.clone(), new).is_some() {
@@ -183,11 +183,12 @@ fn splice(builder: &mut Builder, node: &Node, mut body: Body) -> Result<()> {
     // Results take the place of the node's own; one that the body does not compute is handed on.
     let mut swapped: HashMap<ValueId, ValueId> = HashMap::new();
     let mut handed = Vec::new();
+    let made = builder.graph.nodes[first..].iter().flat_map(|n| n.outputs.iter().flatten().copied());
+    let computed: HashSet<ValueId> = made.collect();
     for (outer, name) in node.outputs.iter().zip(&results) {
         let Some(outer) = *outer else { continue };
         let inner = builder.lookup(name)?;
-        let computed = builder.graph.nodes[first..].iter().any(|n| n.outputs.contains(&Some(inner)));
-        if computed && !swapped.contains_key(&inner) {
+        if computed.contains(&inner) && !swapped.contains_key(&inner) {
             swapped.insert(inner, outer);
         } else {
             handed.push((inner, outer));

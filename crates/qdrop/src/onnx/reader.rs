@@ -44,10 +44,24 @@ pub fn read(bytes: &[u8], dirs: &[PathBuf]) -> Result<Graph> {
     let mut model = decode(bytes)?;
     external::load(&mut model, dirs)?;
     let opset = opset(&model)?;
+    known(&model, opset)?;
     if opset < LEVEL {
         Raiser::new(opset, LEVEL).model(&mut model)?;
     }
     Builder::default().build(model, opset.max(LEVEL))
+}
+
+/// An error where a node is newer than the operator set that the model declares.
+fn known(model: &ModelProto, opset: u64) -> Result<()> {
+    let own = |n: &NodeProto| model.functions.iter().any(|f| f.domain() == n.domain() && f.name() == n.op_type());
+    for node in model.graph.iter().flat_map(|g| &g.node).filter(|n| is_default(n.domain())) {
+        let since = schema::history(node.op_type()).map(|h| h.0);
+        if let Some(since) = since.filter(|&s| s > opset && !own(node)) {
+            let message = format!("operator {} exists since opset {since}, the model declares {opset}", node.op_type());
+            return Err(Error::model(message).at(describe(node)).hint("export the model again with a newer opset"));
+        }
+    }
+    Ok(())
 }
 
 fn opset(model: &ModelProto) -> Result<u64> {
@@ -75,6 +89,8 @@ pub(super) struct Builder {
     pub ids: HashMap<String, ValueId>,
     /// Names that some node, subgraph or the graph's outputs read.
     pub read: HashSet<String>,
+    /// Per name: how many others were built from it.
+    pub built: HashMap<String, usize>,
     /// Operators defined by the model itself.
     pub functions: HashSet<(String, String)>,
 }

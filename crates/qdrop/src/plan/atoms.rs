@@ -39,6 +39,34 @@ pub(super) struct Atoms {
     pub readers: Vec<Vec<usize>>,
 }
 
+/// Steps that have run: all below a number, and those in up to two sets.
+#[derive(Clone, Copy)]
+pub(super) struct Done<'a> {
+    below: usize,
+    sets: [Option<&'a BTreeSet<usize>>; 2],
+}
+
+impl<'a> Done<'a> {
+    /// All steps below `end`.
+    pub fn below(end: usize) -> Self {
+        Done { below: end, sets: [None; 2] }
+    }
+
+    /// The steps in `set`.
+    pub fn of(set: &'a BTreeSet<usize>) -> Self {
+        Done { below: 0, sets: [Some(set), None] }
+    }
+
+    /// Those in `set` too.
+    pub fn and(self, set: &'a BTreeSet<usize>) -> Self {
+        Done { sets: [self.sets[0], Some(set)], ..self }
+    }
+
+    pub fn contains(&self, step: &usize) -> bool {
+        *step < self.below || self.sets.iter().flatten().any(|s| s.contains(step))
+    }
+}
+
 impl Atoms {
     /// Groups the active nodes of `view`.
     pub fn new(view: &View) -> Self {
@@ -123,7 +151,7 @@ impl Atoms {
     }
 
     /// The steps outside `done` that must run for step `index`, itself included.
-    pub fn needed(&self, index: usize, done: &BTreeSet<usize>) -> BTreeSet<usize> {
+    pub fn needed(&self, index: usize, done: Done) -> BTreeSet<usize> {
         let mut needed = BTreeSet::from([index]);
         let mut open = vec![index];
         while let Some(i) = open.pop() {
@@ -138,7 +166,7 @@ impl Atoms {
 
     /// The first step at which two of the ways that leave `value` through steps outside `done` meet; ways into `met`
     /// count as one.
-    pub fn join(&self, value: ValueId, done: &BTreeSet<usize>, met: &BTreeSet<usize>) -> Option<usize> {
+    pub fn join(&self, value: ValueId, done: Done, met: &BTreeSet<usize>) -> Option<usize> {
         let ways = self.ways(value, done);
         if ways.len() < 2 {
             return None;
@@ -163,7 +191,7 @@ impl Atoms {
 
     /// The ways that leave `value` through steps outside `done`, each with its first steps: one through each reader,
     /// or, where the only reader splits `value`, one from each part.
-    fn ways(&self, value: ValueId, done: &BTreeSet<usize>) -> Vec<Vec<usize>> {
+    fn ways(&self, value: ValueId, done: Done) -> Vec<Vec<usize>> {
         let readers = self.open_readers(value, done);
         match readers[..] {
             [only] if self.list[only].splits() => {
@@ -175,7 +203,7 @@ impl Atoms {
     }
 
     /// Steps outside `done` that read `value`.
-    pub fn open_readers(&self, value: ValueId, done: &BTreeSet<usize>) -> Vec<usize> {
+    pub fn open_readers(&self, value: ValueId, done: Done) -> Vec<usize> {
         self.readers[value.0 as usize].iter().copied().filter(|i| !done.contains(i)).collect()
     }
 }

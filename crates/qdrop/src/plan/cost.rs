@@ -2,11 +2,11 @@
 
 use super::sites::hands_on;
 use super::view::View;
-use super::{Plan, Site, multiply_adds};
+use super::{Plan, multiply_adds};
 use crate::engine::facts::Facts;
 use crate::graph::{Graph, NodeId, ValueId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bits of what is not quantized.
 const FLOAT: u32 = 32;
@@ -82,12 +82,15 @@ impl Work {
         let active = || view.graph.node_ids().filter(|id| view.active[id.0 as usize]);
         let carried = active().filter_map(|id| view.weight(id).or_else(|| view.table(id)));
         let float: BTreeSet<ValueId> = carried.filter(|w| !weights.contains(w)).collect();
-        let product = |node: NodeId| Product {
-            multiply_adds: multiply_adds(view, node),
-            factors: [0, 1].map(|i| factor(view, plan, node, i)),
+        let mut sites: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
+        plan.sites.iter().enumerate().for_each(|(i, s)| sites.entry(s.value).or_default().push(i));
+        let product = |node: NodeId| {
+            let multiply_adds = multiply_adds(view, node);
+            let factors = || [0, 1].map(|i| factor(view, plan, &sites, node, i));
+            (multiply_adds > 0).then(|| Product { multiply_adds, factors: factors() })
         };
         Work {
-            products: active().map(product).filter(|p| p.multiply_adds > 0).collect(),
+            products: active().filter_map(product).collect(),
             elements: plan.layers.iter().map(|l| l.shape.iter().map(|&d| d as u64).product()).collect(),
             float_elements: float.iter().filter_map(|&v| view.graph.constant(v)).map(|t| t.len() as u64).sum(),
         }
@@ -105,39 +108,28 @@ impl Work {
     }
 }
 
-/// What operand `i` of `node` is.
-fn factor(view: &View, plan: &Plan, node: NodeId, i: usize) -> Factor {
+/// What operand `i` of `node` is. `sites` are those of the plan by their values.
+fn factor(view: &View, plan: &Plan, sites: &BTreeMap<ValueId, Vec<usize>>, node: NodeId, i: usize) -> Factor {
     let Some(value) = view.graph.node(node).input(i) else { return Factor::Float };
     if !view.is_live(value) {
         return plan.layers.iter().position(|l| l.weight == value).map_or(Factor::Float, Factor::Weight);
     }
-    let mut found = BTreeSet::new();
-    match covered(view, &plan.sites, (node, i), value, &mut found, &mut BTreeSet::new()) && !found.is_empty() {
-        true => Factor::Sites(found.into_iter().collect()),
-        false => Factor::Float,
+    // Back to the sites that quantize all elements.
+    let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut open = vec![((node, i), value)];
+    while let Some((reader, value)) = open.pop() {
+        let seen_here = |&&s: &&usize| plan.sites[s].readers.as_ref().is_none_or(|r| r.contains(&reader));
+        if let Some(&site) = sites.get(&value).and_then(|of| of.iter().find(seen_here)) {
+            found.insert(site);
+            continue;
+        }
+        if !seen.insert(value) {
+            continue;
+        }
+        let Some(id) = view.producers[value.0 as usize].filter(|&id| hands_on(view, id)) else { return Factor::Float };
+        let operands = view.graph.node(id).inputs.iter().enumerate();
+        let live = operands.filter_map(|(i, v)| Some((i, v.filter(|&v| view.is_live(v) && view.is_float(v))?)));
+        open.extend(live.map(|(i, v)| ((id, i), v)));
     }
-}
-
-/// Whether `value`, as operand `reader` sees it, consists of quantized elements only; the sites that quantize them go to
-/// `found`.
-fn covered(
-    view: &View,
-    sites: &[Site],
-    reader: (NodeId, usize),
-    value: ValueId,
-    found: &mut BTreeSet<usize>,
-    seen: &mut BTreeSet<ValueId>,
-) -> bool {
-    let seen_here = |s: &Site| s.value == value && s.readers.as_ref().is_none_or(|r| r.contains(&reader));
-    if let Some(site) = sites.iter().position(seen_here) {
-        found.insert(site);
-        return true;
-    }
-    if !seen.insert(value) {
-        return true;
-    }
-    let Some(id) = view.producers[value.0 as usize].filter(|&id| hands_on(view, id)) else { return false };
-    let operands = view.graph.node(id).inputs.iter().enumerate();
-    let mut live = operands.filter_map(|(i, v)| Some((i, v.filter(|&v| view.is_live(v) && view.is_float(v))?)));
-    live.all(|(i, v)| covered(view, sites, (id, i), v, found, seen))
+    if found.is_empty() { Factor::Float } else { Factor::Sites(found.into_iter().collect()) }
 }

@@ -5,7 +5,7 @@
 //! a branching region from a value with several readers to the first step where two ways meet; a chain of layers;
 //! a step alone. The first and the last layers stand alone. Steps without weight between units form units of their own.
 
-use super::atoms::{Atom, Atoms};
+use super::atoms::{Atom, Atoms, Done};
 use super::layers::Layers;
 use super::names::{CHAIN, Scopes, matches, names_of};
 use super::view::{Role, View};
@@ -56,8 +56,7 @@ fn gate_layers(view: &View, atoms: &Atoms, most: usize) -> BTreeSet<NodeId> {
     for (i, atom) in atoms.list.iter().enumerate() {
         let Some(tail) = atom.tail else { continue };
         // Everything up to this step counts as done, so that a gate contains only what follows it.
-        let done: BTreeSet<usize> = (0..=i).collect();
-        if let Some(gate) = gate(view, atoms, tail, &done, most) {
+        if let Some(gate) = gate(view, atoms, tail, Done::below(i + 1), most) {
             let inner = gate.into_iter().filter(|&g| atoms.list[g].role == Role::Layer);
             layers.extend(inner.map(|g| atoms.list[g].nodes[0]));
         }
@@ -66,7 +65,7 @@ fn gate_layers(view: &View, atoms: &Atoms, most: usize) -> BTreeSet<NodeId> {
 }
 
 /// The steps from `value` to a product of `value` with a function of it, when they read nothing else.
-fn gate(view: &View, atoms: &Atoms, value: ValueId, done: &BTreeSet<usize>, most: usize) -> Option<BTreeSet<usize>> {
+fn gate(view: &View, atoms: &Atoms, value: ValueId, done: Done, most: usize) -> Option<BTreeSet<usize>> {
     let join = atoms.join(value, done, &BTreeSet::new())?;
     let atom = &atoms.list[join];
     let product = matches!(view.graph.node(atom.nodes[0]).op, Op::Binary(Binary::Mul));
@@ -105,11 +104,11 @@ impl Cutter<'_> {
             }
             let mut piece = None;
             if !by_layer && !self.alone(start) {
-                piece = self.region_at(start, &done).or_else(|| self.chain(start, &done));
+                piece = self.region_at(start, Done::of(&done)).or_else(|| self.chain(start, Done::of(&done)));
             }
             let mut piece = piece.unwrap_or_else(|| Piece::from([start]));
             if !self.alone(start) {
-                self.attach_junction(&mut piece, &done);
+                self.attach_junction(&mut piece, Done::of(&done));
             }
             done.extend(&piece);
             let empty = |p: &Piece| self.count(p) == 0;
@@ -166,7 +165,7 @@ impl Cutter<'_> {
     }
 
     /// The branching region that step `start` opens: from a value it reads to where the ways from there meet.
-    fn region_at(&self, start: usize, done: &Piece) -> Option<Piece> {
+    fn region_at(&self, start: usize, done: Done) -> Option<Piece> {
         self.atom(start)
             .inputs
             .iter()
@@ -178,7 +177,7 @@ impl Cutter<'_> {
     }
 
     /// The region from `value` to the first meeting of its ways, and the step where it ends.
-    fn region(&self, value: ValueId, done: &Piece) -> Option<(Piece, usize)> {
+    fn region(&self, value: ValueId, done: Done) -> Option<(Piece, usize)> {
         let mut end = self.atoms.join(value, done, &Piece::new())?;
         let mut piece = self.atoms.needed(end, done);
         if !self.fits(&piece, end) {
@@ -232,7 +231,7 @@ impl Cutter<'_> {
     }
 
     /// The junction that alone reads the result of step `i`.
-    fn next_junction(&self, i: usize, done: &Piece) -> Option<usize> {
+    fn next_junction(&self, i: usize, done: Done) -> Option<usize> {
         let tail = self.atom(i).tail.filter(|v| !self.view.leaves[v.0 as usize])?;
         match self.atoms.open_readers(tail, done)[..] {
             [next] if self.atom(next).role == Role::Junction && self.atoms.readers[tail.0 as usize].len() == 1 => {
@@ -243,7 +242,7 @@ impl Cutter<'_> {
     }
 
     /// A chain of layers from `start` on.
-    fn chain(&self, start: usize, done: &Piece) -> Option<Piece> {
+    fn chain(&self, start: usize, done: Done) -> Option<Piece> {
         let first = self.atom(start);
         if first.role != Role::Layer && !(first.pointwise && first.role == Role::Other) {
             return None;
@@ -251,11 +250,8 @@ impl Cutter<'_> {
         let mut piece = Piece::from([start]);
         let mut end = start;
         let mut layers = (first.role == Role::Layer) as usize;
-        let mut all = done.clone();
-        all.insert(start);
-        while let Some((more, last)) = self.extension(&piece, end, layers, &all) {
+        while let Some((more, last)) = self.extension(&piece, end, layers, done.and(&piece)) {
             layers += more.iter().filter(|&&i| self.atom(i).role == Role::Layer).count();
-            all.extend(&more);
             piece.extend(more);
             end = last;
         }
@@ -263,7 +259,7 @@ impl Cutter<'_> {
     }
 
     /// What a chain that ends in step `end` takes in next, with its new end.
-    fn extension(&self, piece: &Piece, end: usize, layers: usize, all: &Piece) -> Option<(Piece, usize)> {
+    fn extension(&self, piece: &Piece, end: usize, layers: usize, all: Done) -> Option<(Piece, usize)> {
         let tail = self.atom(end).tail.filter(|v| !self.view.leaves[v.0 as usize])?;
         if self.cuts.contains(&end) {
             return None;
@@ -283,7 +279,7 @@ impl Cutter<'_> {
     }
 
     /// Steps from `next` up to the layer that follows it without branching.
-    fn forward(&self, next: usize, all: &Piece) -> Option<(Piece, usize)> {
+    fn forward(&self, next: usize, all: Done) -> Option<(Piece, usize)> {
         let mut piece = Piece::new();
         let mut step = next;
         loop {
@@ -325,13 +321,13 @@ impl Cutter<'_> {
 
     /// Takes in the junction that alone reads the end of `piece`, when everything else it reads is there or only has to
     /// be moved.
-    fn attach_junction(&self, piece: &mut Piece, done: &Piece) {
+    fn attach_junction(&self, piece: &mut Piece, done: Done) {
         let Some(&end) = piece.last() else { return };
         if self.count(piece) == 0 || self.cuts.contains(&end) {
             return;
         }
         let Some(next) = self.next_junction(end, done) else { return };
-        let mut more = self.atoms.needed(next, &done.union(piece).copied().collect());
+        let mut more = self.atoms.needed(next, done.and(piece));
         more.remove(&next);
         if more.iter().all(|&i| self.atom(i).role == Role::Movement) {
             piece.extend(more);

@@ -18,7 +18,7 @@ pub use quality::{Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality,
 pub use table::{Table, bytes, chosen_bits, count, duration, figure, metric};
 pub use trials::Trial;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::plan::{Chosen, MethodName, Preset, Sensitivity};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -188,15 +188,18 @@ impl Sink for Silent {
 }
 
 /// Runs `work` as `stage`: tells `sink` of its begin and end and returns the result with the time it took.
-pub fn timed<T, E>(
+pub fn timed<T>(
     sink: &mut dyn Sink,
     stage: Stage,
     total: Option<usize>,
-    work: impl FnOnce(&mut dyn Sink) -> std::result::Result<T, E>,
-) -> std::result::Result<(T, Timing), E> {
+    work: impl FnOnce(&mut dyn Sink) -> Result<T>,
+) -> Result<(T, Timing)> {
     let start = std::time::Instant::now();
     sink.event(&Event::StageStarted { stage, total });
-    let result = work(sink)?;
+    let result = Error::caught(|| work(sink)).map_err(|e| match e.kind() {
+        Kind::Internal => e.at(format!("stage `{stage}`")),
+        _ => e,
+    })?;
     let seconds = start.elapsed().as_secs_f64();
     sink.event(&Event::StageFinished { stage, seconds });
     Ok((result, Timing { stage, seconds }))
@@ -500,10 +503,12 @@ mod tests {
             }
         }
         let mut log = Log(Vec::new());
-        let (value, timing) = timed(&mut log, Stage::Plan, None, |_| Ok::<_, ()>(7)).unwrap();
+        let (value, timing) = timed(&mut log, Stage::Plan, None, |_| Ok(7)).unwrap();
         assert_eq!((value, timing.stage), (7, Stage::Plan));
         assert_eq!(log.0.len(), 2);
-        assert!(timed(&mut log, Stage::Plan, None, |_| Err::<(), _>("no")).is_err());
+        assert!(timed(&mut log, Stage::Plan, None, |_| Err::<(), _>(Error::data("no"))).is_err());
         assert_eq!(log.0.len(), 3, "a failed stage never finishes");
+        let error = timed(&mut log, Stage::Plan, None, |_| -> Result<()> { panic!("{} too many", 1) }).unwrap_err();
+        assert_eq!(error.to_string().split(';').next(), Some("stage `plan`: a panic: 1 too many"));
     }
 }

@@ -17,7 +17,9 @@ use crate::tensor::{DType, Tensor};
 use rayon::prelude::*;
 use records::{Label, Record};
 use squad::Question;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokens::{Encoder, Tokens};
 
 /// Tokens that neighbouring windows share, unless told.
@@ -214,7 +216,15 @@ struct Windows {
     /// Question and number of each window.
     windows: Vec<(usize, usize)>,
     stride: usize,
+    /// Windows of the questions that were asked for last: neighbours are mostly asked for one after the other.
+    last: Mutex<VecDeque<(usize, Arc<Vec<Made>>)>>,
 }
+
+/// A window and where its tokens lie in the text.
+type Made = (Tokens, tokens::Offsets);
+
+/// Questions whose windows are kept.
+const KEPT: usize = 32;
 
 impl Windows {
     fn new(shape: Shape, questions: Vec<Question>, stride: usize) -> Result<Self> {
@@ -222,20 +232,30 @@ impl Windows {
         let count = |q: &Question| Ok(encode(&shape, q, stride).map_err(|e| e.at(place(q)))?.len());
         let counts = questions.par_iter().map(count).collect::<Result<Vec<usize>>>()?;
         let windows = counts.iter().enumerate().flat_map(|(q, &n)| (0..n).map(move |w| (q, w))).collect();
-        Ok(Windows { shape, questions, windows, stride })
+        Ok(Windows { shape, questions, windows, stride, last: Mutex::default() })
     }
 
-    fn window(&self, index: usize) -> Result<(Tokens, tokens::Offsets)> {
+    fn window(&self, index: usize) -> Result<Made> {
         let (question, number) = self.windows[index];
-        let mut all = encode(&self.shape, &self.questions[question], self.stride)?;
-        if number >= all.len() {
-            return Err(Error::internal("a text has fewer windows than before").at(self.name(index)));
-        }
-        Ok(all.swap_remove(number))
+        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = last().iter().find(|(q, _)| *q == question).map(|(_, all)| all.clone());
+        let all = match found {
+            Some(all) => all,
+            None => {
+                let all = Arc::new(encode(&self.shape, &self.questions[question], self.stride)?);
+                let mut last = last();
+                last.push_back((question, all.clone()));
+                let many = last.len().saturating_sub(KEPT);
+                last.drain(..many);
+                all
+            }
+        };
+        let lost = || Error::internal("a text has fewer windows than before").at(self.name(index));
+        all.get(number).cloned().ok_or_else(lost)
     }
 }
 
-fn encode(shape: &Shape, q: &Question, stride: usize) -> Result<Vec<(Tokens, tokens::Offsets)>> {
+fn encode(shape: &Shape, q: &Question, stride: usize) -> Result<Vec<Made>> {
     shape.encoder.windows(q.question.trim_start(), &q.context, stride)
 }
 

@@ -48,10 +48,13 @@ impl Encoder {
             return Err(at(Error::data(format!("expected a tokenizer, a file of at most {LARGEST} bytes"))));
         }
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| {
+        let none = |e: String| {
             at(Error::data(format!("expected a tokenizer, got a file that is none: {e}")))
                 .hint("give the tokenizer.json of the `tokenizers` library, not a vocabulary or a configuration")
-        })?;
+        };
+        // The library panics on some files.
+        let read = Error::caught(|| Ok(Tokenizer::from_bytes(bytes)));
+        let mut tokenizer = read.map_err(|e| none(e.message().into()))?.map_err(|e| none(e.to_string()))?;
         let named = || PADDING.iter().find_map(|name| tokenizer.token_to_id(name));
         let padding = tokenizer.get_padding().map(|p| p.pad_id).or_else(named).ok_or_else(|| {
             let message = format!("expected a token for padding ({}), found none", PADDING.join(" or "));
@@ -82,16 +85,16 @@ impl Encoder {
 
     /// One text or a pair, cut to the length, the longer text first.
     pub fn encode(&self, first: &str, second: Option<&str>) -> Result<Tokens> {
-        let encoding = match second {
+        let encode = || match second {
             Some(second) => self.tokenizer.encode((first, second), true),
             None => self.tokenizer.encode(first, true),
         };
-        self.padded(&encoding.map_err(failed)?)
+        self.padded(&guarded(encode)?)
     }
 
     /// `question` before each window over `context`; neighbouring windows share `stride` tokens.
     pub fn windows(&self, question: &str, context: &str, stride: usize) -> Result<Vec<(Tokens, Offsets)>> {
-        let question = self.whole.encode(question, false).map_err(failed)?;
+        let question = guarded(|| self.whole.encode(question, false))?;
         let special = self.whole.get_post_processor().map_or(0, |p| p.added_tokens(true));
         let room = self.length.saturating_sub(special + question.len());
         if stride >= room {
@@ -101,11 +104,11 @@ impl Encoder {
             );
             return Err(Error::data(message).hint("raise --max-length, or lower --doc-stride"));
         }
-        let mut first = self.whole.encode(context, false).map_err(failed)?;
+        let mut first = guarded(|| self.whole.encode(context, false))?;
         first.truncate(room, stride, TruncationDirection::Right);
         let rest = first.take_overflowing();
         let window = |part: Encoding| {
-            let encoding = self.whole.post_process(question.clone(), Some(part), true).map_err(failed)?;
+            let encoding = guarded(|| self.whole.post_process(question.clone(), Some(part), true))?;
             let inside = encoding.get_sequence_ids();
             let place = |(&(start, end), of): (&(usize, usize), &Option<usize>)| {
                 (*of == Some(1)).then_some((u32::try_from(start).ok()?, u32::try_from(end).ok()?))
@@ -132,6 +135,14 @@ impl Encoder {
             types: fill(encoding.get_type_ids(), 0),
         })
     }
+}
+
+/// What the tokenizer comes to, which panics on some files.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    Error::caught(|| work().map_err(failed)).map_err(|e| match e.kind() {
+        Kind::Internal => failed(e.message()),
+        _ => e,
+    })
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {

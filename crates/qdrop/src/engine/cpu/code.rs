@@ -114,6 +114,8 @@ impl Code {
             program,
             layouts,
             readers: readers(program),
+            reader: reader(program),
+            sums: sums(program),
             fused: vec![None; program.slots.len()],
             kernels: vec![],
             masks: vec![],
@@ -156,10 +158,35 @@ fn readers(program: &Program) -> Vec<usize> {
     readers
 }
 
+/// A step that reads each slot.
+fn reader(program: &Program) -> Vec<Option<usize>> {
+    let mut reader = vec![None; program.slots.len()];
+    for (i, step) in program.steps.iter().enumerate() {
+        match step {
+            Step::Node { operands, .. } => operands.iter().flatten().for_each(|&s| reader[s] = Some(i)),
+            Step::Site { x, .. } => reader[*x] = Some(i),
+        }
+    }
+    reader
+}
+
+/// Whether a sum of two gives each slot.
+fn sums(program: &Program) -> Vec<bool> {
+    let mut sums = vec![false; program.slots.len()];
+    for step in &program.steps {
+        if let Step::Node { op: Op::Binary(Binary::Add), results, .. } = step {
+            results.first().copied().flatten().into_iter().for_each(|s| sums[s] = true);
+        }
+    }
+    sums
+}
+
 struct Builder<'a> {
     program: &'a Program,
     layouts: Vec<Layout>,
     readers: Vec<usize>,
+    reader: Vec<Option<usize>>,
+    sums: Vec<bool>,
     /// Per slot: the sum or activation that gives it, if its only reader may take it over.
     fused: Vec<Option<Partial>>,
     kernels: Vec<Kernel>,
@@ -276,20 +303,16 @@ impl Builder<'_> {
 
     /// Whether the only reader of `slot` is a site, or an activation function of a plain sum.
     fn taken_over(&self, slot: usize) -> bool {
-        self.program.steps.iter().any(|step| match step {
-            Step::Site { x, .. } => *x == slot,
-            Step::Node { op, operands, .. } => {
-                let first = operands.first() == Some(&Some(slot));
-                let sum = self.program.steps.iter().any(|s| match s {
-                    Step::Node { op: Op::Binary(Binary::Add), results, .. } => results.first() == Some(&Some(slot)),
-                    _ => false,
-                });
-                let clip = matches!(op, Op::Clip)
-                    && self.scalar(operands.get(1).copied().flatten(), 0.0).is_some()
-                    && self.scalar(operands.get(2).copied().flatten(), 0.0).is_some();
-                first && sum && (clip || matches!(op, Op::Unary(Unary::Relu)))
+        match self.reader[slot].map(|i| &self.program.steps[i]) {
+            Some(Step::Site { .. }) => true,
+            Some(Step::Node { op, operands, .. }) => {
+                let scalar = |i: usize| self.scalar(operands.get(i).copied().flatten(), 0.0).is_some();
+                let clip = matches!(op, Op::Clip) && scalar(1) && scalar(2);
+                let function = clip || matches!(op, Op::Unary(Unary::Relu));
+                function && self.sums[slot] && operands.first() == Some(&Some(slot))
             }
-        })
+            None => false,
+        }
     }
 
     fn pass(&mut self, partial: Partial, site: Option<usize>, y: usize) {
@@ -387,6 +410,7 @@ impl Builder<'_> {
         let nothing = vec![None; program.slots.len()];
         let mut lives = Lives { value: nothing.clone(), gradient: nothing };
         let mut traces = Vec::new();
+        let mut by_product = vec![false; program.slots.len()];
         for t in 0..count {
             let back = 2 * count + 1 - t;
             let (reads, writes) = self.touched(t);
@@ -395,7 +419,8 @@ impl Builder<'_> {
                 continue;
             }
             match &self.kernels[t] {
-                Kernel::Conv { x, w, .. } | Kernel::Depthwise { x, w, .. } | Kernel::Dense { x, w, .. } => {
+                Kernel::Conv { x, w, y, .. } | Kernel::Depthwise { x, w, y, .. } | Kernel::Dense { x, w, y, .. } => {
+                    by_product[*y] = true;
                     if program.slots[*w].learned {
                         lives.touch(*x, back);
                     }
@@ -403,7 +428,8 @@ impl Builder<'_> {
                 Kernel::Pass { x, y, .. } => {
                     if program.slots[*y].learned {
                         let numel = self.layouts[*y].numel();
-                        if self.disposable(*x, t) {
+                        // The pass may overwrite x where it alone reads it, and what gives x does not need it again.
+                        if self.readers[*x] == 1 && by_product[*x] {
                             lives.touch(*x, back);
                         } else {
                             traces.push((t, numel, t + 1, back));
@@ -477,15 +503,6 @@ impl Builder<'_> {
         };
         code.group = group(&code);
         code
-    }
-
-    /// Whether the pass at `t` may overwrite `x`: it alone reads x, and what gives x does not need it again.
-    fn disposable(&self, x: usize, t: usize) -> bool {
-        let written_by_kernel = self.kernels[..t].iter().any(|k| match k {
-            Kernel::Conv { y, .. } | Kernel::Depthwise { y, .. } | Kernel::Dense { y, .. } => *y == x,
-            Kernel::Pass { .. } | Kernel::Direct { .. } | Kernel::Node { .. } => false,
-        });
-        self.readers[x] == 1 && written_by_kernel
     }
 
     /// Per-sample slots that kernel `t` reads and writes.

@@ -3,8 +3,9 @@
 use super::TOGETHER;
 use super::code::{Code, Kernel, Place};
 use super::trainer::LANES;
+use crate::engine::heap::installed;
 use crate::engine::program::Program;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Bytes that running a program takes, without its inputs and what comes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,21 @@ pub fn flops(program: &Program) -> Result<f64> {
         _ => 0.0,
     };
     Ok(2.0 * code.kernels.iter().map(one).sum::<f64>())
+}
+
+/// An error where the machine cannot hold a single frame.
+pub(super) fn fits(code: &Code, learn: bool) -> Result<()> {
+    let (needed, installed) = (frame(code, learn), installed());
+    let Some(installed) = installed.filter(|&i| needed > i) else { return Ok(()) };
+    let largest = (0..code.places.len()).max_by_key(|&s| code.layouts[s].numel()).unwrap_or_default();
+    let shape = &code.program.slots[largest].shape;
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    let message = format!(
+        "values of one sample take {:.1} GiB, of which one has shape {shape:?}; this machine has {:.1} GiB",
+        gib(needed),
+        gib(installed)
+    );
+    Err(Error::unsupported(message).hint("check the sizes that the model computes, or give smaller inputs"))
 }
 
 /// Bytes of one frame.

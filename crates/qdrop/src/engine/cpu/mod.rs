@@ -59,7 +59,9 @@ pub struct Runner {
 impl Runner {
     /// Compiles `program`.
     pub fn new(program: &Program) -> Result<Self> {
-        Ok(Runner { code: Code::new(program, false)?, frames: Frames::default() })
+        let code = Code::new(program, false)?;
+        footprint::fits(&code, false)?;
+        Ok(Runner { code, frames: Frames::default() })
     }
 
     /// Samples that run together at most.

@@ -4,7 +4,7 @@ use super::code::{Code, Kernel, Place};
 use super::pass::{self, Quantizer};
 use super::rounding::Rounding;
 use super::run::{Frame, Shared, Sums};
-use super::{Frames, check};
+use super::{Frames, check, footprint};
 use crate::engine::train::{Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer};
 use crate::error::{Error, Result};
 use crate::quant::Grid;
@@ -55,6 +55,7 @@ impl<'a> CpuTrainer<'a> {
     /// Ready for the first iteration of `problem`.
     pub fn new(problem: &'a Problem) -> Result<Self> {
         let code = Code::new(&problem.program, true)?;
+        footprint::fits(&code, true)?;
         let n = problem.samples();
         check(&code, &problem.float_inputs, n)?;
         check(&code, &problem.quantized_inputs, n)?;
