@@ -1,5 +1,6 @@
 //! Names of operators.
 
+use super::Cell;
 use super::op::*;
 
 impl Op {
@@ -143,6 +144,11 @@ impl Op {
             Op::RoiAlign { .. } => "RoiAlign",
             Op::Attention(_) => "Attention",
             Op::RotaryEmbedding { .. } => "RotaryEmbedding",
+            Op::Recurrent(r) => match r.cell {
+                Cell::Rnn => "RNN",
+                Cell::Gru { .. } => "GRU",
+                Cell::Lstm { .. } => "LSTM",
+            },
             Op::Shape { .. } => "Shape",
             Op::Size => "Size",
             Op::ConstantOfShape { .. } => "ConstantOfShape",

@@ -8,11 +8,13 @@ mod edit;
 mod kind;
 mod names;
 mod op;
+mod recurrent;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use names::Names;
 pub use op::*;
+pub use recurrent::*;
 
 use crate::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,6 @@
 //! Operators with their attributes: the meaning of ONNX opset 13 and later.
 
+use super::Recurrent;
 use crate::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -463,6 +464,9 @@ pub enum Op {
     /// `x, cos, sin, positions?`; `dim` 0 rotates whole heads.
     #[allow(missing_docs)]
     RotaryEmbedding { interleaved: bool, heads: i64, dim: i64 },
+    /// `x, weights, recurrent weights, biases?, lengths?, state?, memory?, peepholes?` of an RNN, a GRU or an LSTM; the
+    /// results are all states, the last one and (of an LSTM) the last memory.
+    Recurrent(Recurrent),
     /// The dimensions of a tensor from `start` to `end`.
     #[allow(missing_docs)]
     Shape { start: i64, end: Option<i64> },

@@ -11,6 +11,7 @@ const STRING: i32 = 3;
 const TENSOR: i32 = 4;
 const FLOATS: i32 = 6;
 const INTS: i32 = 7;
+const STRINGS: i32 = 8;
 
 /// The attributes of a node; remembers which were asked for.
 pub struct Attrs<'a> {
@@ -91,6 +92,15 @@ impl<'a> Attrs<'a> {
         Ok(self.get(name, FLOATS, "a list of numbers")?.map(|a| a.floats.clone()))
     }
 
+    /// A list of texts that may be absent.
+    pub fn opt_strings(&self, name: &'static str) -> Result<Option<Vec<String>>> {
+        let text = |s: &Vec<u8>| {
+            String::from_utf8(s.clone()).map_err(|_| Error::model(format!("attribute `{name}` is not UTF-8")))
+        };
+        let found = self.get(name, STRINGS, "a list of strings")?;
+        found.map(|a| a.strings.iter().map(text).collect()).transpose()
+    }
+
     /// A tensor.
     pub fn tensor(&self, name: &'static str) -> Result<Option<&'a TensorProto>> {
         Ok(self.get(name, TENSOR, "a tensor")?.and_then(|a| a.t.as_ref()))
@@ -119,6 +129,16 @@ pub fn string(name: &str, value: &str) -> AttributeProto {
 /// An attribute that lists integers.
 pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto { ints: values.to_vec(), ..make(name, INTS) }
+}
+
+/// An attribute that lists numbers.
+pub fn floats(name: &str, values: &[f32]) -> AttributeProto {
+    AttributeProto { floats: values.to_vec(), ..make(name, FLOATS) }
+}
+
+/// An attribute that lists texts.
+pub fn strings(name: &str, values: &[&str]) -> AttributeProto {
+    AttributeProto { strings: values.iter().map(|v| v.as_bytes().to_vec()).collect(), ..make(name, STRINGS) }
 }
 
 /// A tensor attribute.

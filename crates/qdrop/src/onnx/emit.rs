@@ -3,7 +3,7 @@
 use super::attrs::{float, int, ints, is_default, set, string, take, tensor as tensor_attr};
 use super::parse::{SELU_ALPHA, SELU_GAMMA, reduction};
 use super::proto::{AttributeProto, NodeProto};
-use super::{qonnx, schema, tensor};
+use super::{qonnx, recurrent, schema, tensor};
 use crate::error::{Error, Result};
 use crate::graph::*;
 
@@ -26,6 +26,9 @@ const LATER: &[(&str, &str, u64)] = &[
     ("ScatterND", "reduction", 16),
     ("Attention", "left_window_size", 25),
     ("Attention", "right_window_size", 25),
+    ("RNN", "layout", 14),
+    ("GRU", "layout", 14),
+    ("LSTM", "layout", 14),
     ("LpPool", "dilations", 18),
     ("LpPool", "ceil_mode", 18),
 ];
@@ -164,6 +167,10 @@ fn attributes(op: &Op) -> Vec<AttributeProto> {
         }
         Op::Quant { signed, narrow, rounding } => {
             list.0 = qonnx::attributes(*signed, *narrow, *rounding);
+            &mut list
+        }
+        Op::Recurrent(r) => {
+            list.0 = recurrent::attributes(r);
             &mut list
         }
         Op::Reshape { allowzero } => list.flag("allowzero", *allowzero, false),

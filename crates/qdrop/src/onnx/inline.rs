@@ -1,14 +1,15 @@
 //! Carried nodes replaced by what they stand for: an `If` whose condition is constant by its branch, a call of a
-//! function of the model by the function's body.
+//! function of the model by the function's body, arithmetic of ai.onnx.ml by arithmetic.
 
 use super::attrs::{describe, is_default, subgraphs_mut};
 use super::facts::kept;
 use super::proto::*;
 use super::raise::{Raiser, import};
 use super::reader::Builder;
-use super::{order, tensor};
+use super::{ml, order, steps, tensor};
 use crate::error::{Error, Result};
 use crate::graph::*;
+use crate::tensor::DType;
 use std::collections::{HashMap, HashSet};
 
 /// Most nodes a graph may have after it.
@@ -22,18 +23,27 @@ const DEPTH: usize = 32;
 
 /// What replaces a node.
 #[derive(Default)]
-struct Body {
-    nodes: Vec<NodeProto>,
-    initializers: Vec<TensorProto>,
+pub(super) struct Body {
+    pub nodes: Vec<NodeProto>,
+    pub initializers: Vec<TensorProto>,
     /// Names of its operands, with what the node is given for each.
-    operands: Vec<(String, String)>,
+    pub operands: Vec<(String, String)>,
     /// Names of its results.
-    results: Vec<String>,
+    pub results: Vec<String>,
 }
+
+/// What is known of values beyond what the file declares: element type, and the sizes that are the same for every batch
+/// and open size.
+pub type Known<'a> = &'a dyn Fn(ValueId) -> Option<(DType, Vec<Option<usize>>)>;
 
 /// Replaces what can be replaced, bodies of bodies included, and says whether anything was. What does not apply (a
 /// function of a newer opset than the graph's, attributes that are missing) stays carried.
 pub fn inline(graph: &mut Graph) -> Result<bool> {
+    inline_with(graph, &|_| None)
+}
+
+/// The same, with what is `known`.
+pub fn inline_with(graph: &mut Graph, known: Known) -> Result<bool> {
     let carried = |n: &Node| matches!(n.op, Op::Opaque { .. }) && n.origin.is_some();
     if !graph.nodes.iter().any(carried) {
         return Ok(false);
@@ -41,14 +51,12 @@ pub fn inline(graph: &mut Graph) -> Result<bool> {
     let model: ModelProto = kept(&graph.origin)?;
     let functions: HashMap<(&str, &str, &str), &FunctionProto> =
         model.functions.iter().map(|f| ((f.domain(), f.name(), f.overload()), f)).collect();
-    let mut builder = Builder { graph: std::mem::take(graph), ..Default::default() };
-    builder.functions = functions.keys().map(|k| (k.0.to_string(), k.1.to_string())).collect();
-    builder.ids = builder.graph.value_ids().map(|v| (builder.graph.value(v).name.clone(), v)).collect();
+    let mut builder = builder(graph, &model);
     let nodes = std::mem::take(&mut builder.graph.nodes);
     let mut waiting: Vec<(Node, usize)> = nodes.into_iter().rev().map(|n| (n, 0)).collect();
     let mut replaced = 0;
     while let Some((node, depth)) = waiting.pop() {
-        let body = if carried(&node) { body(&builder.graph, &functions, &node)? } else { None };
+        let body = if carried(&node) { body(&builder.graph, &functions, &node, known)? } else { None };
         let Some(body) = body else {
             builder.graph.nodes.push(node);
             continue;
@@ -68,12 +76,66 @@ pub fn inline(graph: &mut Graph) -> Result<bool> {
     Ok(replaced > 0)
 }
 
+/// Replaces the node `id`, a Loop or Scan of known length or an If that data decides, by what it computes; nothing happens
+/// where that is not known or too much. The result lists the pairs of values that the condition of an If chooses between:
+/// it is right only where both of each have one shape.
+pub fn unfold(graph: &mut Graph, id: NodeId, known: Known) -> Result<Option<Vec<[ValueId; 2]>>> {
+    let node = graph.node(id).clone();
+    let Op::Opaque { domain, kind } = &node.op else { return Ok(None) };
+    if !is_default(domain) || node.origin.is_none() {
+        return Ok(None);
+    }
+    let Some(mut body) = steps::body(graph, &node, kind, &kept(&node.origin)?, known)? else { return Ok(None) };
+    let model: ModelProto = kept(&graph.origin)?;
+    let mut builder = builder(graph, &model);
+    for (i, old) in std::mem::take(&mut builder.graph.nodes).into_iter().enumerate() {
+        match i == id.0 as usize {
+            true => splice(&mut builder, &node, std::mem::take(&mut body))?,
+            false => builder.graph.nodes.push(old),
+        }
+    }
+    *graph = builder.graph;
+    graph.check()?;
+    let producers = graph.producers();
+    let made = |v: ValueId| producers[v.0 as usize].map(|id| graph.node(id));
+    let mut pairs = Vec::new();
+    for v in node.outputs.iter().flatten().filter(|_| kind == "If") {
+        let handed = made(*v).filter(|n| n.op == Op::Identity).and_then(|n| n.input(0));
+        if let Some(chosen) = made(handed.unwrap_or(*v)).filter(|n| n.op == Op::Where)
+            && let (Some(a), Some(b)) = (chosen.input(1), chosen.input(2))
+        {
+            pairs.push([a, b]);
+        }
+    }
+    Ok(Some(pairs))
+}
+
+/// A builder that goes on with `graph`, which is left empty.
+fn builder(graph: &mut Graph, model: &ModelProto) -> Builder {
+    let mut builder = Builder { graph: std::mem::take(graph), ..Default::default() };
+    builder.functions = model.functions.iter().map(|f| (f.domain().to_string(), f.name().to_string())).collect();
+    builder.ids = builder.graph.value_ids().map(|v| (builder.graph.value(v).name.clone(), v)).collect();
+    builder
+}
+
 /// What replaces `node`, if it is known.
-fn body(graph: &Graph, functions: &HashMap<(&str, &str, &str), &FunctionProto>, node: &Node) -> Result<Option<Body>> {
+fn body(
+    graph: &Graph,
+    functions: &HashMap<(&str, &str, &str), &FunctionProto>,
+    node: &Node,
+    known: Known,
+) -> Result<Option<Body>> {
     let Op::Opaque { domain, kind } = &node.op else { return Ok(None) };
     let proto: NodeProto = kept(&node.origin)?;
     if let Some(function) = functions.get(&(domain.as_str(), kind.as_str(), proto.overload())) {
         return call(graph, function, node, &proto);
+    }
+    if domain == ml::DOMAIN
+        && let [Some(x)] = node.inputs[..]
+    {
+        let value = graph.value(x);
+        let dtype = value.fact.dtype.or_else(|| known(x).map(|k| k.0));
+        return ml::body(&proto, dtype, &value.name);
     }
     if !is_default(domain) || kind != "If" {
         return Ok(None);
@@ -129,7 +191,7 @@ fn resolve<'a>(node: &mut NodeProto, given: &impl Fn(&str) -> Option<&'a Attribu
 }
 
 /// Replaces names in a node and its subgraphs.
-fn rename(node: &mut NodeProto, names: &HashMap<String, String>) {
+pub(super) fn rename(node: &mut NodeProto, names: &HashMap<String, String>) {
     let swap = |name: &mut String| {
         if let Some(new) = names.get(name.as_str()) {
             name.clone_from(new);

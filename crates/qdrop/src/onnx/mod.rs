@@ -17,19 +17,23 @@ mod emit;
 mod external;
 mod facts;
 mod inline;
+mod ml;
 mod order;
 mod parse;
 mod proto;
 mod qonnx;
 mod raise;
 mod reader;
+mod recurrent;
 mod schema;
+mod steps;
 mod tensor;
+
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use inline::inline;
+pub use inline::{Known, inline, inline_with, unfold};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};

@@ -2,7 +2,7 @@
 
 use super::attrs::{Attrs, is_default};
 use super::proto::NodeProto;
-use super::{qonnx, tensor};
+use super::{qonnx, recurrent, tensor};
 use crate::error::{Error, Result};
 use crate::graph::*;
 use crate::tensor::{DType, Data, Tensor};
@@ -185,6 +185,7 @@ fn modelled(node: &NodeProto, a: &Attrs) -> Result<Option<Op>> {
             heads: a.int("num_heads", 0)?,
             dim: a.int("rotary_embedding_dim", 0)?,
         }),
+        "RNN" | "GRU" | "LSTM" => recurrent::parse(kind, a)?.map(Op::Recurrent),
         "CastLike" => {
             let plain = a.flag("saturate", true)? && a.string("round_mode", "up")? == "up";
             plain.then_some(Op::CastLike)

@@ -8,8 +8,10 @@ mod order;
 mod pads;
 mod products;
 
+use crate::engine::facts::Facts;
 use crate::error::{Error, Kind, Result};
-use crate::graph::{Dim, Graph};
+use crate::graph::{Dim, Graph, ValueId};
+use crate::tensor::DType;
 
 /// Shapes of the network inputs for one sample, as far as known.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -99,6 +101,37 @@ pub fn simplify(graph: &mut Graph, shapes: &InputShapes) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Element types of all values of `graph` and their sizes, as far as they are the same for every batch and open size;
+/// nothing where input shapes are unknown.
+pub fn fixed(graph: &Graph, shapes: &InputShapes) -> Result<Option<Fixed>> {
+    let found = constants::facts(graph, &Context { shapes: shapes.clone() })?;
+    Ok(found.map(|(one, two)| Fixed { one, two }))
+}
+
+/// What [`fixed`] found.
+pub struct Fixed {
+    one: Facts,
+    two: Facts,
+}
+
+impl Fixed {
+    /// Element type and sizes of `value`, if it can be computed.
+    pub fn get(&self, value: ValueId) -> Option<(DType, Vec<Option<usize>>)> {
+        let (one, two) = (self.one.get(value)?, self.two.get(value)?);
+        let same = |(&a, &b): (&usize, &usize)| (a == b).then_some(a);
+        let alike = one.shape.len() == two.shape.len();
+        alike.then(|| (one.dtype, one.shape.iter().zip(&two.shape).map(same).collect()))
+    }
+
+    /// Whether two values can be computed and have one type and one shape, whatever sizes are open.
+    pub fn alike(&self, [a, b]: [ValueId; 2]) -> bool {
+        [&self.one, &self.two].into_iter().all(|facts| match (facts.get(a), facts.get(b)) {
+            (Some(a), Some(b)) => (a.dtype, &a.shape) == (b.dtype, &b.shape),
+            _ => false,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     let network = 2 * float + 3 * integers + kept + if weighs { positions } else { 0 };
     let mut stages = Stages { samples, network, stages: Vec::new() };
 
-    let outputs = run::real_outputs(graph, facts);
+    let outputs = run::ends(graph, facts);
     let region = |sites: Vec<ValueId>| Region {
         nodes: run::behind(graph, &outputs),
         inputs: graph.inputs.clone(),

@@ -3,11 +3,14 @@
 use super::shapes::input_shapes;
 use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, Node, NodeId, Op, ValueId};
 use crate::onnx;
 use crate::passes::{self, InputShapes};
 use crate::plan::{self, Chosen, Cost, Plan, Recipe, Sensitivity};
 use std::path::Path;
+
+/// Nodes by which unfolding loops and branches may make a graph larger.
+const UNFOLDED: usize = 1000;
 
 /// Reads the ONNX file at `path` with its external data.
 pub fn load(path: &Path) -> Result<Graph> {
@@ -38,11 +41,41 @@ pub fn prepare(graph: &Graph, sample_shapes: Option<&[Vec<usize>]>) -> Result<Gr
     let mut graph = graph.clone();
     onnx::inline(&mut graph)?;
     passes::simplify(&mut graph, &shapes)?;
-    // A folded condition may have decided on a branch.
-    while onnx::inline(&mut graph)? {
+    let most = graph.nodes.len() + UNFOLDED;
+    // A folded condition may have decided on a branch, a known size on the steps of a loop.
+    while inline(&mut graph, &shapes)? || unfold(&mut graph, &shapes, most)? {
         passes::simplify(&mut graph, &shapes)?;
     }
     Ok(graph)
+}
+
+/// Puts bodies in place with what is known of values.
+fn inline(graph: &mut Graph, shapes: &InputShapes) -> Result<bool> {
+    if !graph.nodes.iter().any(|n| matches!(n.op, Op::Opaque { .. })) {
+        return Ok(false);
+    }
+    let fixed = passes::fixed(graph, shapes)?;
+    onnx::inline_with(graph, &|v| fixed.as_ref()?.get(v))
+}
+
+/// Unfolds the first loop or branch whose results can be computed then, to a graph of at most so many nodes.
+fn unfold(graph: &mut Graph, shapes: &InputShapes, most: usize) -> Result<bool> {
+    let steps = |n: &Node| matches!(&n.op, Op::Opaque { kind, .. } if matches!(kind.as_str(), "If" | "Loop" | "Scan"));
+    let found: Vec<NodeId> = graph.node_ids().filter(|&id| steps(graph.node(id))).collect();
+    let Some(fixed) = (if found.is_empty() { None } else { passes::fixed(graph, shapes)? }) else { return Ok(false) };
+    for id in found {
+        let mut tried = graph.clone();
+        let results: Vec<ValueId> = graph.node(id).outputs.iter().flatten().copied().collect();
+        // What cannot be unfolded, or not be run then, is carried as it is.
+        let Ok(Some(pairs)) = onnx::unfold(&mut tried, id, &|v| fixed.get(v)) else { continue };
+        let Ok(Some(then)) = passes::fixed(&tried, shapes) else { continue };
+        let whole = pairs.into_iter().all(|pair| then.alike(pair)) && results.iter().all(|&v| then.get(v).is_some());
+        if whole && tried.nodes.len() <= most && passes::simplify(&mut tried, shapes).is_ok() {
+            *graph = tried;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Plans `graph` (simplified) by `recipe`; `sample_shapes` as in [`prepare`]. An error when a layer to quantize has a

@@ -55,9 +55,10 @@ pub fn quality(
     let others = facts::infer(written, &input_shapes(written, Some(&shapes))?)?;
     let outputs = outputs(graph, written, (&facts, &others));
     let classes = classes(graph, &facts, recipe.input.task) && outputs.first().is_some_and(|o| o.0 == graph.outputs[0]);
+    let partial = graph.outputs.iter().any(|&v| facts.get(v).is_none());
     if outputs.is_empty() {
-        let samples = samples.len();
-        return Ok(Quality { samples, source, snr_db: None, same_top1: None, outputs: Vec::new(), losses: Vec::new() });
+        let (samples, outputs, losses) = (samples.len(), Vec::new(), Vec::new());
+        return Ok(Quality { samples, source, snr_db: None, same_top1: None, outputs, partial, losses });
     }
     let threads = recipe.method.threads;
     let (wanted, got): (Vec<ValueId>, Vec<ValueId>) = outputs.iter().copied().unzip();
@@ -91,6 +92,7 @@ pub fn quality(
         snr_db: outputs.iter().filter_map(|o| o.snr_db).min_by(f64::total_cmp),
         same_top1: classes.then(|| 100.0 * same as f64 / samples.len() as f64),
         outputs,
+        partial,
         losses: Vec::new(),
     };
     if quality.is_low() {
@@ -139,13 +141,17 @@ fn choose<'a>(
     best.map_or_else(calibration, Ok)
 }
 
-/// Outputs of both networks that can be computed and have one shape, side by side.
+/// Outputs of both networks that can be computed and have one shape, side by side; behind them, by name, the last values
+/// that can be computed before an output that cannot.
 fn outputs(graph: &Graph, written: &Graph, (facts, others): (&Facts, &Facts)) -> Vec<(ValueId, ValueId)> {
     let same = |&(a, b): &(ValueId, ValueId)| match (facts.get(a), others.get(b)) {
         (Some(x), Some(y)) => x.shape == y.shape,
         _ => false,
     };
-    graph.outputs.iter().copied().zip(written.outputs.iter().copied()).filter(same).collect()
+    let outputs = graph.outputs.iter().copied().zip(written.outputs.iter().copied());
+    let named = |v: ValueId| written.value_ids().find(|&w| written.value(w).name == graph.value(v).name);
+    let borders = run::borders(graph, facts).into_iter().filter_map(|v| Some((v, named(v)?)));
+    outputs.chain(borders.filter(|(v, _)| !graph.outputs.contains(v))).filter(same).collect()
 }
 
 /// Whether the first output of `graph` has one score per class, so far as its shape and the task tell.

@@ -87,7 +87,7 @@ pub(super) fn behind(graph: &Graph, wanted: &[ValueId]) -> Vec<NodeId> {
     for id in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
         let node = graph.node(id);
         if node.outputs.iter().flatten().any(|v| needed.contains(v)) {
-            needed.extend(node.inputs.iter().flatten());
+            needed.extend(node.inputs.iter().flatten().chain(&node.captures));
             nodes.push(id);
         }
     }
@@ -177,9 +177,29 @@ pub(super) fn input_facts(graph: &Graph, facts: &Facts) -> Vec<Vec<usize>> {
     graph.inputs.iter().filter_map(|&v| facts.get(v)).map(|f| f.shape.clone()).collect()
 }
 
-/// The outputs of `graph` that can be compared as numbers.
-pub(super) fn real_outputs(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
-    graph.outputs.iter().copied().filter(|&v| facts.get(v).is_some_and(|f| is_real(f.dtype))).collect()
+/// Where the part of `graph` that can be run ends, in values that can be compared as numbers: its outputs, and whatever
+/// what cannot be run reads.
+pub(super) fn ends(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
+    let real = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype));
+    let mut ends: Vec<ValueId> = graph.outputs.iter().copied().filter(real).collect();
+    ends.extend(borders(graph, facts).into_iter().filter(|v| !graph.outputs.contains(v)));
+    ends
+}
+
+/// Computed values of real numbers that an output depends on by way of what cannot be run, in order.
+pub(super) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
+    let unknown = |v: &&ValueId| facts.get(**v).is_none();
+    let lost: Vec<ValueId> = graph.outputs.iter().filter(unknown).copied().collect();
+    let mut read = BTreeSet::new();
+    for id in behind(graph, &lost) {
+        let node = graph.node(id);
+        if node.outputs.iter().flatten().any(|v| facts.get(*v).is_none()) {
+            read.extend(node.inputs.iter().flatten().chain(&node.captures).copied());
+        }
+    }
+    let real = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
+    let made = graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied());
+    made.filter(|v| read.contains(v) && real(v)).collect()
 }
 
 /// Whether values of this type can be compared as numbers.

@@ -121,7 +121,7 @@ impl Scene<'_> {
     /// Estimates for all sites at once.
     fn estimates(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
         let rows: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
-        let outputs = run::real_outputs(self.graph, self.facts);
+        let outputs = run::ends(self.graph, self.facts);
         let nodes = run::behind(self.graph, &outputs);
         let region = Region { nodes, inputs: self.graph.inputs.clone(), outputs, ..Region::default() };
         let energies = energies(&Runner::new(&compile(self.graph, self.facts, &region)?)?, &rows, self.pool)?;

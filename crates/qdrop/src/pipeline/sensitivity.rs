@@ -70,13 +70,16 @@ pub fn output_error(
     let few = samples::spread(samples, Some(recipe.mixed.samples))?;
     let shapes = run::shapes_of(&few)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
-    let real = run::real_outputs(graph, &facts);
-    // Outputs keep their order.
-    let pairs = graph.outputs.iter().zip(&written.outputs).filter(|(v, _)| real.contains(v));
-    let (float, quantized): (Vec<ValueId>, Vec<ValueId>) = pairs.map(|(&a, &b)| (a, b)).unzip();
-    let threads = recipe.method.threads;
+    // Outputs keep their order, values inside their names.
+    let counterpart = |v: ValueId| match graph.outputs.iter().position(|&o| o == v) {
+        Some(place) => written.outputs.get(place).copied(),
+        None => written.value_ids().find(|&w| written.value(w).name == graph.value(v).name),
+    };
+    let pairs = run::ends(graph, &facts).into_iter().filter_map(|v| Some((v, counterpart(v)?)));
+    let (float, quantized): (Vec<ValueId>, Vec<ValueId>) = pairs.unzip();
+    let (threads, count) = (recipe.method.threads, float.len());
     let networks = (Network::new(graph, &shapes, float, threads)?, Network::new(written, &shapes, quantized, threads)?);
-    let mut deviation = Deviation::new(real.len());
+    let mut deviation = Deviation::new(count);
     let both = |inputs: &[Vec<Tensor>]| Ok((networks.0.run(inputs)?, networks.1.run(inputs)?));
     let chunk = networks.0.chunk.min(networks.1.chunk);
     run::each(&few, chunk, threads, Stage::Compare, sink, both, |_, (wanted, got)| {
@@ -127,7 +130,7 @@ impl Scene<'_> {
         work: Option<&WorkDir>,
         sink: &mut dyn Sink,
     ) -> Result<Measured> {
-        let outputs = run::real_outputs(self.graph, self.facts);
+        let outputs = run::ends(self.graph, self.facts);
         if outputs.is_empty() {
             return Err(Error::unsupported("the network has no output of real numbers, so nothing can be measured"));
         }
@@ -220,8 +223,10 @@ impl Scene<'_> {
         let few = samples::spread(self.samples, Some(samples))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
         let biases = self.biases()?;
-        let classes = match run::real_outputs(self.graph, self.facts)[..] {
-            [one] => self.facts.get(one).is_some_and(|f| matches!(f.shape[..], [1, classes] if classes > 1)),
+        let classes = match run::ends(self.graph, self.facts)[..] {
+            [one] if self.graph.outputs == [one] => {
+                self.facts.get(one).is_some_and(|f| matches!(f.shape[..], [1, classes] if classes > 1))
+            }
             _ => false,
         };
         let found = |bits: u32, deviation: &Deviation| {

@@ -114,7 +114,7 @@ impl Job<'_> {
     /// What the outputs depend on, with the integers of `found`, to be solved for its biases and steps.
     fn network(&self, found: &Found) -> Result<Network> {
         let cache = run::load(self.graph, self.samples, self.pool, self.shelf)?;
-        let outputs = run::real_outputs(self.graph, self.facts);
+        let outputs = run::ends(self.graph, self.facts);
         let (nodes, inputs) = (run::behind(self.graph, &outputs), self.graph.inputs.clone());
         let rows: Vec<Rows> = inputs.iter().map(|v| cache[v].clone()).collect();
         let region = Region { nodes, inputs, outputs, ..Region::default() };

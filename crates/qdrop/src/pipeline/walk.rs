@@ -59,7 +59,7 @@ impl<'a> Walk<'a> {
     /// At the start of what the outputs of real numbers depend on, with the samples' `inputs`; values on the way are put on
     /// `shelf`.
     pub fn new(graph: &'a Graph, facts: &'a Facts, inputs: Cache, pool: &'a ThreadPool, shelf: &'a Shelf) -> Self {
-        let outputs = run::real_outputs(graph, facts);
+        let outputs = run::ends(graph, facts);
         let nodes = run::behind(graph, &outputs);
         Walk { graph, facts, pool, shelf, nodes, outputs, at: 0, values: inputs }
     }

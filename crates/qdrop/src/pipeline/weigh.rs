@@ -34,7 +34,7 @@ pub(super) fn weigh(
     sink: &mut dyn Sink,
 ) -> Result<Weights> {
     let rows: Vec<Rows> = graph.inputs.iter().map(|v| inputs[v].clone()).collect();
-    let outputs = run::real_outputs(graph, facts);
+    let outputs = run::ends(graph, facts);
     let nodes = run::behind(graph, &outputs);
     let computed = |v: &ValueId| nodes.iter().any(|&n| graph.node(n).outputs.contains(&Some(*v)));
     let real = |v: &ValueId| facts.get(*v).is_some_and(|f| f.dtype == DType::F32);

@@ -40,7 +40,7 @@ use crate::graph::{Graph, NodeId, Op, ValueId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use view::View;
+use view::{Role, View};
 
 /// Everything decided about one graph. Node and value ids are those of the simplified graph it was made from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -138,6 +138,7 @@ pub struct Unit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
     Opaque,
+    OpenSize,
     BehindOpaque,
     Product,
     NoConstantWeight,
@@ -156,6 +157,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Reason::Opaque => "the operator cannot be run here and is carried unchanged",
+            Reason::OpenSize => "the size of its result depends on the data",
             Reason::BehindOpaque => "it depends on an operator that cannot be run here",
             Reason::Product => "product of two activations, there is no weight",
             Reason::NoConstantWeight => "its weight is not a constant float tensor",
@@ -173,15 +175,14 @@ pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
 /// [`plan`] with bits that the target need not take.
 fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     let (view, carried) = View::new(graph, facts);
-    for &(id, reason) in &carried {
-        let needed = graph.node(id).outputs.iter().flatten().any(|v| view.before_layer[v.0 as usize]);
-        if needed && reason == Reason::Opaque {
-            return Err(Error::unsupported("this operator cannot be run, and layers to quantize depend on it")
-                .at(graph.describe(id))
-                .hint("replace it in the model, or cut the model before it"));
-        }
-    }
     let layers = layers::Layers::new(&view, recipe)?;
+    let behind = |&&(id, _): &&(NodeId, Reason)| view.role(id) == Role::Layer;
+    if layers.nodes.is_empty() && carried.iter().any(|c| behind(&c)) {
+        let first = carried.iter().find(|c| c.1 != Reason::BehindOpaque).map_or(NodeId(0), |c| c.0);
+        return Err(Error::unsupported("this operator cannot be run, and every layer to quantize depends on it")
+            .at(graph.describe(first))
+            .hint("replace it in the model, or cut the model behind it"));
+    }
     if layers.nodes.is_empty() {
         return Err(Error::unsupported(
             "the network has no Conv, ConvTranspose, Gemm or MatMul with a constant float weight",

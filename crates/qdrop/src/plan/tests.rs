@@ -319,18 +319,34 @@ fn a_shared_weight_is_one_layer() {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_and_what_is_behind_the_last_layer_carried() {
+fn what_cannot_be_run_is_carried_and_refused_where_nothing_stands_before_it() {
     let opaque = || Op::Opaque { domain: "com.example".into(), kind: "Strange".into() };
     let mut b = Builder::new();
     let x = b.images(3, 4);
-    let y = b.conv_relu("a", x, 3, 4, 3);
-    let y = b.node(opaque(), &[y]);
+    let y = b.node(opaque(), &[x]);
+    let y = b.conv_relu("a", y, 3, 4, 3);
     let y = b.head(y, 4);
     let graph = b.finish(&[y]);
     let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
     let error = super::plan(&graph, &facts, &Recipe::default()).unwrap_err();
     assert_eq!(error.kind(), crate::Kind::Unsupported);
-    assert!(error.to_string().starts_with("node `n2` (Strange): this operator cannot be run"), "{error}");
+    assert!(error.to_string().starts_with("node `n0` (Strange): this operator cannot be run"), "{error}");
+
+    // What lies before is quantized, the layers behind stay float.
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let y = b.conv_relu("a", x, 3, 4, 3);
+    let y = b.conv_relu("b", y, 4, 4, 3);
+    let y = b.node(opaque(), &[y]);
+    let y = b.conv_relu("c", y, 4, 4, 3);
+    let y = b.head(y, 4);
+    let graph = b.finish(&[y]);
+    let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
+    let plan = super::plan(&graph, &facts, &Recipe::default()).unwrap();
+    assert_eq!(plan.layers.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(plan.sites.len(), 1, "what the operator reads stays float");
+    assert_eq!(plan.float.len(), graph.nodes.len() - 4);
+    assert_eq!(plan.units.iter().map(|u| u.nodes.len()).sum::<usize>(), 4);
 
     let mut b = Builder::new();
     let x = b.images(3, 4);

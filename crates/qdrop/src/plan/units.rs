@@ -149,6 +149,11 @@ impl Cutter<'_> {
         self.layers.first.contains(&lead) || self.layers.last.contains(&lead)
     }
 
+    /// Whether step `i` holds a recurrent operator: nothing is learned through its many steps.
+    fn recurrent(&self, i: usize) -> bool {
+        self.atom(i).nodes.iter().any(|&id| matches!(self.view.graph.node(id).op, Op::Recurrent(_)))
+    }
+
     /// Number of layers and products in `piece`.
     fn count(&self, piece: &Piece) -> usize {
         piece.iter().filter(|&&i| matches!(self.atom(i).role, Role::Layer | Role::Product)).count()
@@ -159,8 +164,10 @@ impl Cutter<'_> {
     fn fits(&self, piece: &Piece, end: usize) -> bool {
         let layers = piece.iter().filter(|&&i| self.atom(i).role == Role::Layer).count();
         let tables = piece.iter().any(|&i| self.atom(i).role == Role::Table);
+        let steps = piece.iter().any(|&i| self.recurrent(i));
         layers <= self.recipe.units.max_layers
             && !(tables && layers > 0)
+            && !(steps && self.count(piece) > 0)
             && piece.iter().all(|&i| !self.alone(i) && (i == end || !self.cuts.contains(&i)))
     }
 

@@ -28,7 +28,7 @@ pub(super) struct View<'a> {
     pub mask: Vec<bool>,
     /// Per value: computed by way of a weight layer, a table or a product.
     pub after_layer: Vec<bool>,
-    /// Per value: a weight layer or product depends on it.
+    /// Per value: a weight layer or product that can be run depends on it.
     pub before_layer: Vec<bool>,
 }
 
@@ -79,8 +79,10 @@ impl<'a> View<'a> {
         for id in graph.node_ids() {
             let node = graph.node(id);
             let reads = |set: &[bool]| node.inputs.iter().flatten().chain(&node.captures).any(|v| set[v.0 as usize]);
-            let opaque = matches!(node.op, Op::Opaque { .. });
             let behind = reads(&unknown);
+            let known = |v: &ValueId| facts.get(*v).is_some();
+            let open = !behind && !node.outputs.iter().flatten().all(known);
+            let opaque = open || matches!(node.op, Op::Opaque { .. });
             let fed = reads(&view.live);
             let mut any = false;
             for &v in node.outputs.iter().flatten() {
@@ -90,7 +92,14 @@ impl<'a> View<'a> {
                 any |= view.live[v.0 as usize];
             }
             if any && (opaque || behind) {
-                carried.push((id, if opaque { Reason::Opaque } else { Reason::BehindOpaque }));
+                carried.push((
+                    id,
+                    match node.op {
+                        Op::Opaque { .. } => Reason::Opaque,
+                        _ if open => Reason::OpenSize,
+                        _ => Reason::BehindOpaque,
+                    },
+                ));
             }
             view.active[id.0 as usize] = any && !opaque && !behind;
             let makes = opaque || view.weight(id).is_some() || view.table(id).is_some() || reads(&view.signal);
@@ -119,11 +128,9 @@ impl<'a> View<'a> {
                 self.after_layer[v.0 as usize] = fed && self.live[v.0 as usize];
             }
         }
-        // Nodes that cannot be run count here: a layer behind one is refused by way of this mark.
         for id in graph.node_ids().rev() {
             let node = graph.node(id);
-            let layer = matches!(self.role(id), Role::Layer | Role::Product);
-            if layer || node.outputs.iter().flatten().any(|v| self.before_layer[v.0 as usize]) {
+            if layers[id.0 as usize] || node.outputs.iter().flatten().any(|v| self.before_layer[v.0 as usize]) {
                 for v in node.inputs.iter().flatten().chain(&node.captures) {
                     self.before_layer[v.0 as usize] = self.live[v.0 as usize];
                 }

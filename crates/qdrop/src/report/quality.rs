@@ -34,8 +34,12 @@ pub struct Quality {
     pub snr_db: Option<f64>,
     /// Share of the samples with the same top-1 class, in percent; `None` for networks that do not classify.
     pub same_top1: Option<f64>,
-    /// The network's outputs, in order.
+    /// The network's outputs that can be computed, in order; behind them, where there are others, the last values before
+    /// what cannot be run.
     pub outputs: Vec<OutputQuality>,
+    /// Whether an output of the network cannot be computed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// Where most is lost, the worst first; empty unless signal to noise is below [`Quality::LOW`].
     pub losses: Vec<Loss>,
 }
@@ -330,7 +334,12 @@ impl Report {
         let unknown = self.quality.as_ref().filter(|q| q.outputs.is_empty()).map(|_| {
             "no output of the network can be computed here, so nothing says how close the file comes to it".to_string()
         });
-        let notes = self.near_chance.iter().map(NearChance::note).chain(unknown);
+        let partial = self.quality.as_ref().filter(|q| q.partial && !q.outputs.is_empty()).map(|_| {
+            "not every output of the network can be computed here: the last values before what cannot be run are compared \
+             instead"
+                .to_string()
+        });
+        let notes = self.near_chance.iter().map(NearChance::note).chain(unknown).chain(partial);
         warnings.chain(notes.map(|text| Remark { warning: false, text })).collect()
     }
 
@@ -375,6 +384,7 @@ mod tests {
             source: Source::LeftOut,
             snr_db: Some(snr_db),
             same_top1: Some(98.4375),
+            partial: false,
             outputs: vec![output],
             losses: Vec::new(),
         }

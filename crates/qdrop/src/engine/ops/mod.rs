@@ -14,6 +14,7 @@ mod movement;
 mod normalization;
 mod pool;
 mod quantize;
+mod recurrent;
 mod reduce;
 mod reshape;
 mod resize;
@@ -107,6 +108,7 @@ enum Family {
     Linear,
     Sample,
     Attention,
+    Recurrent,
     Quantize,
 }
 
@@ -145,6 +147,7 @@ fn family(op: &Op) -> Result<Family> {
         Op::Einsum { .. } | Op::Det => Family::Linear,
         Op::GridSample { .. } | Op::RoiAlign { .. } => Family::Sample,
         Op::Attention(_) | Op::RotaryEmbedding { .. } => Family::Attention,
+        Op::Recurrent(_) => Family::Recurrent,
         Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze | Op::Identity => Family::Reshape,
         Op::Concat { .. }
         | Op::Split { .. }
@@ -181,6 +184,7 @@ fn shapes(op: &Op, x: &Operands, results: usize) -> Result<Vec<Shaped>> {
         Family::Linear => linear::infer(op, x),
         Family::Sample => sample::infer(op, x),
         Family::Attention => attention::infer(op, x),
+        Family::Recurrent => recurrent::infer(op, x),
         Family::Quantize => quantize::infer(op, x),
     }?;
     if results > out.len() {
@@ -275,6 +279,7 @@ pub fn forward<R: Real>(op: &Op, operands: &[Option<View<R>>], results: usize) -
         Family::Linear => linear::forward(op, &call),
         Family::Sample => sample::forward(op, &call),
         Family::Attention => attention::forward(op, &call),
+        Family::Recurrent => recurrent::forward(op, &call),
         Family::Quantize => quantize::forward(op, &call),
     }?;
     Ok(call.out.into_iter().zip(data).map(|((dtype, shape), data)| Array { dtype, shape, data }).collect())
@@ -328,6 +333,7 @@ pub fn backward<R: Real>(
         Family::Linear => linear::backward(op, &mut back),
         Family::Sample => sample::backward(op, &mut back),
         Family::Attention => attention::backward(op, &mut back),
+        Family::Recurrent => recurrent::backward(op, &mut back),
         Family::Generate | Family::Quantize => Ok(()),
     }?;
     Ok(back.found)

@@ -2,7 +2,7 @@
 
 mod gradients;
 mod more;
-
+mod recurrent;
 mod refusals;
 mod values;
 

@@ -87,11 +87,19 @@ fn nonsense_is_refused() {
         (Op::QuantizeLinear { axis: 1, block: 0, to: None }, vec![x4, &[5, 5]], vec![]),
         (Op::QuantizeLinear { axis: 1, block: 0, to: None }, vec![x4, &[3]], vec![]),
         (Op::Opaque { domain: String::new(), kind: "Loop".into() }, vec![x4], vec![]),
+        (lstm(), vec![&[5, 1, 3], &[1, 8, 4], &[1, 8, 2]], vec![]),
+        (lstm(), vec![&[5, 1, 3], &[2, 8, 3], &[2, 8, 2]], vec![]),
+        (lstm(), vec![&[5, 3], &[1, 8, 3], &[1, 8, 2]], vec![]),
+        (lstm(), vec![&[5, 1, 3], &[1, 8, 3], &[1, 8, 2], &[1, 8]], vec![]),
     ];
     for (op, floats, ints) in cases {
         let found = shapes(&op, &floats, &ints);
         assert!(found.is_err(), "{op:?} {floats:?} {ints:?} gives {found:?}");
     }
+}
+
+fn lstm() -> Op {
+    Op::Recurrent(Recurrent::new(Cell::Lstm { input_forget: false }, Direction::Forward))
 }
 
 /// No operator panics on missing operands, scalars, empty tensors or hostile integers.
@@ -108,6 +116,7 @@ fn any_operands_give_shapes_or_errors() {
         Op::InstanceNorm { epsilon: 1e-5 },
         Op::LayerNorm { axis: -1, epsilon: 1e-5 },
         Op::Lrn { alpha: 1.0, beta: 1.0, bias: 1.0, size: 3 },
+        lstm(),
         Op::Unary(Unary::Relu),
         Op::Binary(Binary::Add),
         Op::Variadic(Variadic::Max),
