@@ -86,7 +86,7 @@ pub struct Recurrent {
     pub hidden: i64,
     /// Activation functions, all of the first direction, then all of the second.
     pub activations: Vec<Activation>,
-    /// Largest magnitude of what activation functions see.
+    /// Largest magnitude of what the activation functions of gates see; that of an LSTM's memory sees all of it.
     pub clip: Option<f32>,
     /// The batch is the first axis instead of the second one (behind the steps, or in states behind the directions).
     pub batch_first: bool,

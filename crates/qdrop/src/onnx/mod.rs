@@ -27,6 +27,8 @@ mod reader;
 mod recurrent;
 mod schema;
 mod steps;
+#[cfg(test)]
+mod steps_tests;
 mod tensor;
 
 #[cfg(test)]

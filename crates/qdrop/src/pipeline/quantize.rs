@@ -59,7 +59,9 @@ pub fn quantize(
     let shapes = run::shapes_of(samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let plan = crate::plan::plan(graph, &facts, recipe)?;
-    recipe.notes().iter().for_each(|&note| sink.event(&Event::Note { message: note.into() }));
+    let left = plan.note(graph);
+    let notes = recipe.notes().into_iter().map(str::to_string).chain(left);
+    notes.for_each(|message| sink.event(&Event::Note { message }));
     let mut report = Report::new(recipe.method.name);
     (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
     (report.seed, report.samples) = (recipe.method.seed, samples.len());

@@ -36,7 +36,7 @@ pub use task::{Answer, Task};
 
 use crate::engine::facts::Facts;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, Op, ValueId};
+use crate::graph::{Graph, Node, NodeId, Op, ValueId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -153,6 +153,22 @@ impl Layer {
     }
 }
 
+impl Plan {
+    /// What the user should know of layers of `graph` that stay float because they depend on what cannot be run.
+    pub fn note(&self, graph: &Graph) -> Option<String> {
+        let planned = |id: NodeId| self.units.iter().any(|u| u.nodes.contains(&id));
+        let constant =
+            |n: &Node, i: usize| n.input(i).and_then(|v| graph.constant(v)).is_some_and(|t| t.dtype().is_float());
+        let layer = |n: &Node| n.op.weight_index().is_some_and(|i| constant(n, i) && !constant(n, 0));
+        let behind = graph.node_ids().filter(|&id| layer(graph.node(id)) && !planned(id)).count();
+        let stops = [Reason::Opaque, Reason::OpenSize].map(|r| r.to_string());
+        let (name, _) = self.float.iter().find(|f| stops.contains(&f.1) && behind > 0)?;
+        let node = graph.node_ids().find(|&id| graph.node_name(id) == name)?;
+        let (layers, place) = (if behind == 1 { "layer stays" } else { "layers stay" }, graph.describe(node));
+        Some(format!("{behind} {layers} float, depending on what cannot be run here, first of all {place}"))
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -176,12 +192,19 @@ pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
 fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     let (view, carried) = View::new(graph, facts);
     let layers = layers::Layers::new(&view, recipe)?;
-    let behind = |&&(id, _): &&(NodeId, Reason)| view.role(id) == Role::Layer;
-    if layers.nodes.is_empty() && carried.iter().any(|c| behind(&c)) {
-        let first = carried.iter().find(|c| c.1 != Reason::BehindOpaque).map_or(NodeId(0), |c| c.0);
-        return Err(Error::unsupported("this operator cannot be run, and every layer to quantize depends on it")
-            .at(graph.describe(first))
-            .hint("replace it in the model, or cut the model behind it"));
+    if carried.iter().any(|&(id, _)| view.role(id) == Role::Layer) {
+        let training =
+            |op: &Op| matches!(op, Op::Opaque { kind, .. } if kind == "BatchNormalization" || kind == "Dropout");
+        if let Some(&(id, _)) = carried.iter().find(|c| training(&graph.node(c.0).op)) {
+            return Err(Error::unsupported("the operator is in training mode, and layers to quantize depend on it")
+                .at(graph.describe(id))
+                .hint("export the network in evaluation mode: with PyTorch, call `model.eval()` before"));
+        }
+        if let Some(&(id, _)) = carried.iter().find(|c| c.1 != Reason::BehindOpaque && layers.nodes.is_empty()) {
+            return Err(Error::unsupported("this operator cannot be run, and every layer to quantize depends on it")
+                .at(graph.describe(id))
+                .hint("replace it in the model, or cut the model behind it"));
+        }
     }
     if layers.nodes.is_empty() {
         return Err(Error::unsupported(

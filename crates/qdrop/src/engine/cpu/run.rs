@@ -405,14 +405,15 @@ impl Frame {
         if !wanted.contains(&true) || !results.iter().any(arrived) {
             return Ok(());
         }
-        if results.iter().any(Option::is_none) {
+        let read = ops::reads_results(op);
+        if read && results.iter().any(Option::is_none) {
             return Err(Error::unsupported("omitted results have no gradient").at(place));
         }
         let rounds = if flat { 1 } else { self.samples };
         let mut found: Vec<Option<Vec<f32>>> = vec![None; operands.len()];
         for sample in 0..rounds {
             let inputs = self.gather(shared, operands, sample, flat, &mut Vec::new());
-            let outputs = self.gather(shared, results, sample, flat, &mut Vec::new());
+            let outputs = self.gather(shared, if read { results } else { &[] }, sample, flat, &mut Vec::new());
             let output_views: Vec<_> = outputs.views().into_iter().flatten().collect();
             let up: Vec<Option<Vec<f32>>> = results.iter().map(|s| self.gradient_of(code, *s, sample, flat)).collect();
             let up: Vec<Option<&[f32]>> = up.iter().map(Option::as_deref).collect();

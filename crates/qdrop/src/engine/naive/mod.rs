@@ -112,8 +112,8 @@ impl<R: Real> Tape<R> {
                         continue;
                     }
                     let operand_views = views(program, &self.values, operands);
-                    let Some(result_views) =
-                        views(program, &self.values, results).into_iter().collect::<Option<Vec<_>>>()
+                    let read = if ops::reads_results(op) { &results[..] } else { &[] };
+                    let Some(result_views) = views(program, &self.values, read).into_iter().collect::<Option<Vec<_>>>()
                     else {
                         return Err(Error::unsupported("omitted results have no gradient").at(place));
                     };

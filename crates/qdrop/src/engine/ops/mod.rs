@@ -230,6 +230,11 @@ pub fn has_gradient(op: &Op) -> bool {
     !steps && family(op).is_ok_and(|f| !matches!(f, Family::Generate | Family::Quantize))
 }
 
+/// Whether [`backward`] of `op` reads its results; else none need be given, and some of them may be omitted.
+pub fn reads_results(op: &Op) -> bool {
+    !matches!(op, Op::Recurrent(_))
+}
+
 /// The operand of `op` whose elements, as a rule computed from the network's input, decide how large a result is.
 pub fn reads_sizes(op: &Op) -> Option<usize> {
     match op {
@@ -297,7 +302,7 @@ pub fn backward<R: Real>(
     gradients: &[Option<&[R]>],
     wanted: &[bool],
 ) -> Result<Vec<Option<Vec<R>>>> {
-    let call = prepare(op, operands, results.len())?;
+    let call = prepare(op, operands, results.len().max(gradients.len()))?;
     let float = |i: usize| operands[i].is_some_and(|v| v.dtype.is_float());
     let mask: Vec<bool> = (0..operands.len()).map(|i| wanted.get(i).copied().unwrap_or(false) && float(i)).collect();
     let nothing = vec![None; operands.len()];

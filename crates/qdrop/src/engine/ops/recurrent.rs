@@ -294,7 +294,7 @@ impl<'a, R: Real> Way<'a, R> {
                     let [input, forget, new] = self.gates(pre, i);
                     c[i] = forget * before + input * new;
                     pre[n + i] += self.peephole(1, i) * c[i];
-                    h[i] = self.f(0, pre[n + i]) * self.f(2, c[i]);
+                    h[i] = self.f(0, pre[n + i]) * value(self.functions[2], c[i]);
                 }
                 trace.next = c.to_vec();
             }
@@ -341,9 +341,10 @@ impl<'a, R: Real> Way<'a, R> {
             Cell::Lstm { input_forget } => {
                 for i in 0..n {
                     let [input, forget, new] = self.gates(pre, i);
-                    let (out, seen) = (self.f(0, pre[n + i]), self.f(2, t.next[i]));
+                    let (out, seen) = (self.f(0, pre[n + i]), value(self.functions[2], t.next[i]));
                     d[n + i] = dh[i] * seen * self.df(0, pre[n + i]);
-                    let memory = dc[i] + dh[i] * out * self.df(2, t.next[i]) + d[n + i] * self.peephole(1, i);
+                    let seen_slope = slope(self.functions[2], t.next[i]);
+                    let memory = dc[i] + dh[i] * out * seen_slope + d[n + i] * self.peephole(1, i);
                     let (mut to_input, to_forget) = (memory * new, memory * t.c[i]);
                     if input_forget {
                         to_input -= to_forget;
