@@ -109,3 +109,28 @@ pub fn choose(
 pub fn cost(graph: &Graph, plan: &Plan, sample_shapes: Option<&[Vec<usize>]>) -> Result<Cost> {
     Ok(plan::cost(graph, &facts::infer(graph, &input_shapes(graph, sample_shapes)?)?, plan))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::testing::Builder;
+    use crate::graph::{Cell, Dim, Direction, Recurrent};
+    use crate::plan::Recipe;
+
+    #[test]
+    fn weights_of_recurrent_operators_are_no_layers() {
+        let mut b = Builder::new();
+        let x = b.input("x", vec![Dim::Known(5), Dim::Symbol("n".into()), Dim::Known(3)]);
+        let (w, r) = (b.constant("w", &[1, 6, 3]), b.constant("r", &[1, 6, 2]));
+        let y = b.node(
+            Op::Recurrent(Recurrent::new(Cell::Gru { linear_before_reset: false }, Direction::Forward)),
+            &[x, w, r],
+        );
+        let graph = b.finish(&[y]);
+        let graph = prepare(&graph, None).unwrap();
+        let facts = facts::infer(&graph, &[vec![5, 1, 3]]).unwrap();
+        assert_eq!(facts.get(graph.outputs[0]).unwrap().shape, [5, 1, 1, 2]);
+        let error = crate::plan::plan(&graph, &facts, &Recipe::default()).unwrap_err();
+        assert!(error.to_string().starts_with("the network has no Conv"), "{error}");
+    }
+}

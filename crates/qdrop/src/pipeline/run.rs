@@ -68,7 +68,7 @@ pub(super) fn computable(graph: &Graph, facts: &Facts, wanted: &[ValueId]) -> Re
     match wanted.iter().find(|&&v| facts.get(v).is_none()) {
         Some(&v) => {
             let error = Error::unsupported(format!("value `{}` cannot be computed", graph.value(v).name));
-            Err(error.hint("it depends on an operator that cannot be run here"))
+            Err(error.hint("it depends on an operator that cannot be run here; try `--runtime ort`"))
         }
         None => Ok(()),
     }
@@ -205,4 +205,32 @@ pub(super) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
 /// Whether values of this type can be compared as numbers.
 pub(super) fn is_real(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::testing::Builder;
+    use crate::graph::{Binary, Op, Unary};
+
+    #[test]
+    fn what_can_be_run_ends_at_outputs_and_before_what_cannot() {
+        let opaque = || Op::Opaque { domain: "com.example".into(), kind: "Strange".into() };
+        let mut b = Builder::new();
+        let x = b.images(3, 4);
+        let read = b.conv_relu("a", x, 3, 4, 3);
+        let aside = b.conv_relu("b", read, 4, 4, 3);
+        let inner = b.node(Op::Unary(Unary::Sigmoid), &[read]);
+        let other = b.conv_relu("c", inner, 4, 4, 3);
+        let strange = b.node(opaque(), &[read]);
+        let lost = b.binary(Binary::Add, strange, other);
+        let unread = b.node(opaque(), &[inner]);
+        let graph = b.finish(&[lost, aside]);
+        let facts = facts::infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
+        assert!(facts.get(unread).is_none());
+        assert_eq!(borders(&graph, &facts), [read, other]);
+        assert_eq!(ends(&graph, &facts), [aside, read, other]);
+        let whole = Graph { outputs: vec![aside], ..graph };
+        assert_eq!(ends(&whole, &facts), [aside]);
+    }
 }

@@ -150,3 +150,31 @@ fn tables_stay_float_when_asked() {
     let plan = planned(&network(false), &recipe);
     assert!(plan.units[0].fixed.is_empty() && plan.layers.len() == 13);
 }
+
+#[test]
+fn recurrent_operators_stay_float_between_units() {
+    use crate::graph::{Cell, Direction, Recurrent};
+    let mut b = Builder::new();
+    let x = b.input("x", vec![Dim::Symbol("n".into()), Dim::Known(SIZES.0), Dim::Known(SIZES.1)]);
+    let y = linear(&mut b, "first", x, SIZES.1, SIZES.1);
+    let y = b.relu(y);
+    let y = linear(&mut b, "second", y, SIZES.1, SIZES.1);
+    let y = b.node(Op::Transpose { perm: vec![1, 0, 2] }, &[y]);
+    let (w, r) = (b.constant("w", &[1, 4 * SIZES.1, SIZES.1]), b.constant("r", &[1, 4 * SIZES.1, SIZES.1]));
+    let lstm = Recurrent::new(Cell::Lstm { input_forget: false }, Direction::Forward);
+    let y = b.node(Op::Recurrent(lstm), &[y, w, r]);
+    let axes = b.graph.add_constant("axes", Tensor::i64s(vec![1]));
+    let y = b.node(Op::Squeeze, &[y, axes]);
+    let y = linear(&mut b, "third", y, SIZES.1, SIZES.1);
+    let y = b.relu(y);
+    let y = linear(&mut b, "last", y, SIZES.1, 2);
+    let graph = b.finish(&[y]);
+    let facts = infer(&graph, &[vec![1, SIZES.0, SIZES.1]]).unwrap();
+    let plan = super::plan(&graph, &facts, &Recipe::default()).unwrap();
+    check(&graph, &plan);
+    assert_eq!(plan.layers.len(), 4);
+    let found = units(&graph, &plan);
+    assert!(found.iter().any(|u| u.contains("LSTM") && !u.contains("MatMul")), "{found:?}");
+    // Behind both layers in front, the operator itself and the layer behind it.
+    assert_eq!(plan.sites.len(), 4);
+}

@@ -343,7 +343,7 @@ fn what_cannot_be_run_is_carried_and_refused_where_nothing_stands_before_it() {
     let graph = b.finish(&[y]);
     let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
     let plan = super::plan(&graph, &facts, &Recipe::default()).unwrap();
-    assert_eq!(plan.layers.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(plan.layers.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["n0", "n2"]);
     assert_eq!(plan.sites.len(), 1, "what the operator reads stays float");
     assert_eq!(plan.float.len(), graph.nodes.len() - 4);
     assert_eq!(plan.units.iter().map(|u| u.nodes.len()).sum::<usize>(), 4);
