@@ -8,7 +8,7 @@ use qdrop::data::Samples;
 use qdrop::graph::Graph;
 use qdrop::pipeline::{self, Checked, Deployed, WorkDir};
 use qdrop::plan::{Recipe, Target, Task};
-use qdrop::report::{Accuracy, Latency, MixedReport, Report, Sink, Stage, timed};
+use qdrop::report::{Accuracy, Event, Latency, MixedReport, Report, Sink, Stage, timed};
 use qdrop::runtime::Library;
 use qdrop::{Error, Result};
 use std::path::Path;
@@ -83,8 +83,25 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     let eval = match &args.eval {
         Some(path) => {
             let labelled = samples::open(path, &recipe, &args.model, &read, None)?;
-            samples::check(&graph, &shapes, &labelled, &recipe).map_err(|e| e.at(path.display()))?;
-            Some(labelled)
+            match (pipeline::unknown_answer(&graph, &shapes, recipe.input.task)?, &library) {
+                (None, _) => {
+                    samples::check(&graph, &shapes, &labelled, &recipe).map_err(|e| e.at(path.display()))?;
+                    Some(labelled)
+                }
+                (Some(_), Some(library)) => {
+                    let file = Deployed::open(library, &args.model, 1)?;
+                    file.check(&labelled, recipe.input.task).map_err(|e| e.at(path.display()))?;
+                    Some(labelled)
+                }
+                (Some(name), None) => {
+                    let message = format!(
+                        "accuracy is not measured: output `{name}` depends on an operator that cannot be run here; try \
+                         `--runtime ort`"
+                    );
+                    sink.event(&Event::Note { message });
+                    None
+                }
+            }
         }
         None => None,
     };

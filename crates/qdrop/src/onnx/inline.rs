@@ -130,12 +130,13 @@ fn body(
     if let Some(function) = functions.get(&(domain.as_str(), kind.as_str(), proto.overload())) {
         return call(graph, function, node, &proto);
     }
-    if domain == ml::DOMAIN
-        && let [Some(x)] = node.inputs[..]
-    {
-        let value = graph.value(x);
-        let dtype = value.fact.dtype.or_else(|| known(x).map(|k| k.0));
-        return ml::body(&proto, dtype, &value.name);
+    if domain == ml::DOMAIN {
+        let given = |v: &Option<ValueId>| {
+            let value = graph.value((*v)?);
+            Some((value.name.clone(), value.fact.dtype.or_else(|| known((*v)?).map(|k| k.0))))
+        };
+        let given: Option<Vec<_>> = node.inputs.iter().map(given).collect();
+        return given.map_or(Ok(None), |given| ml::body(&proto, &given));
     }
     if !is_default(domain) || kind != "If" {
         return Ok(None);

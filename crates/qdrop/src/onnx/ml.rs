@@ -51,10 +51,16 @@ impl Arithmetic {
     }
 }
 
-/// What `node` computes of an operand of type `dtype` named `operand`; nothing where that is not simple arithmetic.
-pub fn body(node: &NodeProto, dtype: Option<DType>, operand: &str) -> Result<Option<Body>> {
+/// How operand `i` is named inside.
+fn operand(i: usize) -> String {
+    if i == 0 { "x".to_string() } else { format!("x_{i}") }
+}
+
+/// What `node` computes of operands of these names and types; nothing where that is not simple arithmetic.
+pub fn body(node: &NodeProto, given: &[(String, Option<DType>)]) -> Result<Option<Body>> {
     let a = Attrs::new(node);
     let mut code = Arithmetic::default();
+    let Some(&(_, dtype)) = given.first() else { return Ok(None) };
     let known = match node.op_type() {
         "Scaler" => {
             let [offset, scale] = [a.opt_floats("offset")?, a.opt_floats("scale")?].map(Option::unwrap_or_default);
@@ -125,11 +131,25 @@ pub fn body(node: &NodeProto, dtype: Option<DType>, operand: &str) -> Result<Opt
             }
             !code.nodes.is_empty()
         }
+        "FeatureVectorizer" => {
+            // Sizes are those of the operands.
+            a.opt_ints("inputdimensions")?;
+            let mut parts = Vec::new();
+            for i in 0..given.len() {
+                let part = format!("float_{i}");
+                let cast = code.node("Cast", &[&operand(i)], &part);
+                cast.attribute.push(attrs::int("to", i64::from(tensor::dtype_code(DType::F32))));
+                parts.push(part);
+            }
+            let joined = code.node("Concat", &parts.iter().map(String::as_str).collect::<Vec<_>>(), "y");
+            joined.attribute.push(attrs::int("axis", -1));
+            true
+        }
         _ => false,
     };
-    if !known || a.unread() || node.input.len() > 1 {
+    if !known || a.unread() || (given.len() > 1 && node.op_type() != "FeatureVectorizer") {
         return Ok(None);
     }
-    let operands = vec![("x".to_string(), operand.to_string())];
+    let operands = given.iter().enumerate().map(|(i, (name, _))| (operand(i), name.clone())).collect();
     Ok(Some(Body { nodes: code.nodes, initializers: code.initializers, operands, results: vec!["y".to_string()] }))
 }

@@ -188,6 +188,7 @@ fn arithmetic_of_ai_onnx_ml_is_put_in_place() {
     assert_eq!(run("Binarizer", vec![attrs::float("threshold", -1.0)]), [1.0, 0.0, 1.0, 1.0]);
     let imputer = vec![floats("imputed_value_floats", &[5.0, 6.0]), attrs::float("replaced_value_float", 0.0)];
     assert_eq!(run("Imputer", imputer), [3.0, -4.0, 5.0, 6.0]);
+    assert_eq!(run("FeatureVectorizer", vec![attrs::ints("inputdimensions", &[2])]), [3.0, -4.0, 0.0, 0.0]);
     let linear = vec![floats("coefficients", &[1.0, 2.0]), floats("intercepts", &[0.5])];
     assert_eq!(run("LinearRegressor", linear), [-4.5, 0.5]);
 }

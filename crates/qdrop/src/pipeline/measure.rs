@@ -70,6 +70,14 @@ pub fn check_task(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples, t
     check_answers(&sizes, shapes, samples, task)
 }
 
+/// The first of the outputs that answer `task` (without one, of the scores) which cannot be computed for `graph`
+/// (simplified); `shapes` as in [`check_task`].
+pub fn unknown_answer(graph: &Graph, shapes: &[Vec<usize>], task: Option<Task>) -> Result<Option<String>> {
+    let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
+    let unknown = outputs(graph, task)?.into_iter().find(|&v| facts.get(v).is_none());
+    Ok(unknown.map(|v| graph.value(v).name.clone()))
+}
+
 /// As [`check_task`], for answers of `sizes` elements a sample.
 pub(super) fn check_answers(sizes: &[usize], shapes: &[Vec<usize>], samples: &dyn Samples, task: Task) -> Result<()> {
     let tokens = shapes.first().map_or(0, |s| s.iter().product());

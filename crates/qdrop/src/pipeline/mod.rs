@@ -36,7 +36,7 @@ pub use deployed::Deployed;
 pub use divergence::{Divergence, divergence};
 pub use evaluate::{compare, compare_recorded, evaluate};
 pub use latency::{Pace, pace};
-pub use measure::{check_task, measure};
+pub use measure::{check_task, measure, unknown_answer};
 pub use memory::{Memory, memory};
 pub use model::{choose, cost, load, model_bytes, plan, prepare, save};
 pub use quality::{left_out, near_chance, quality};

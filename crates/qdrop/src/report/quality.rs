@@ -304,14 +304,15 @@ impl Report {
             let least =
                 |of: &dyn Fn(&OutputQuality) -> Option<f64>| q.outputs.iter().filter_map(of).min_by(f64::total_cmp);
             let real = q.outputs.iter().any(|o| o.equal.is_none());
+            let what = if q.partial { "last values that can be computed" } else { "outputs" };
             let outputs = match (q.snr_db, least(&|o| o.equal)) {
                 (Some(db), _) => {
-                    format!("the written file's outputs have {db:.1} dB of signal to noise against the float network's")
+                    format!("the written file's {what} have {db:.1} dB of signal to noise against the float network's")
                 }
                 (None, Some(equal)) if !real => {
                     format!("{} of the written file's answers equal the float network's", share(equal / 100.0))
                 }
-                _ => "the written file's outputs equal the float network's".to_string(),
+                _ => format!("the written file's {what} equal the float network's"),
             };
             lines.push(format!("On {}, {outputs}{}.", q.on(self.method), top1.unwrap_or_default()));
         }
