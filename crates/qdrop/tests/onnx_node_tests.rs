@@ -209,10 +209,10 @@ fn page(counts: &BTreeMap<String, [Count; 2]>, seen: &BTreeMap<String, Op>) -> S
         writeln!(page, "| {name} | {opsets} | {gradient} | {weight} | {naive} | {fast} |").unwrap();
     }
     page += "\nConstant and Dropout are read as constants and as Identity. An Upsample becomes a Resize, a Scatter \
-             becomes ScatterElements.\nA Loop or Scan of known length becomes its steps, an If that data decides both \
-             branches and a choice, where that makes the network\nat most 1000 nodes larger. Of `ai.onnx.ml`, Scaler, \
-             Normalizer, Binarizer, Imputer, FeatureVectorizer and LinearRegressor become arithmetic.\n\nCarried unchanged, with the layers \
-             behind them in float, as operators of other domains are:\n\n";
+             becomes ScatterElements.\nA Loop or Scan of known length becomes its steps, and an If that data decides both \
+             branches and a choice between them, where\nthat makes the network at most 1000 nodes larger. Of `ai.onnx.ml`, \
+             Scaler, Normalizer, Binarizer, Imputer,\nFeatureVectorizer and LinearRegressor become arithmetic.\n\nCarried \
+             unchanged, with the layers behind them in float, as operators of other domains are:\n\n";
     let rest = rest.into_iter().filter(|n| !["Constant", "Dropout", "Upsample", "Scatter"].contains(n));
     let mut line = String::new();
     for name in rest {
