@@ -59,6 +59,10 @@ pub fn divergence(
     let shared = |d: &Deployed, names: &HashSet<&str>| -> Result<Vec<ValueId>> {
         let found: Vec<ValueId> =
             computed(reference).filter(|v| known(v) && names.contains(reference.value(*v).name.as_str())).collect();
+        // Nothing is asked for where nothing can be computed here.
+        if found.is_empty() {
+            return Ok(found);
+        }
         let rows = d.rows(&first, &names_of(reference, &found), d.batch().unwrap_or(1))?;
         Ok(found.into_iter().zip(rows).filter(|(v, r)| width(v) == Some(r.width())).map(|(v, _)| v).collect())
     };
@@ -84,7 +88,9 @@ pub fn divergence(
                 Some(open) => run(open, &values, inputs)?,
                 None => Vec::new(),
             };
-            theirs.extend(run(deployed, &outputs, inputs)?);
+            if !outputs.is_empty() {
+                theirs.extend(run(deployed, &outputs, inputs)?);
+            }
             Ok((network.run(inputs)?, theirs))
         },
         |first, (x, y)| add(&mut distances, samples, first, [&x, &y]),
