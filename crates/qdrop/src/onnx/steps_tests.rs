@@ -199,3 +199,31 @@ fn other_operators_of_ai_onnx_ml_stay() {
     let mut graph = graph(vec![node], Vec::new(), &[2, 2], &["y"]);
     assert!(!inline(&mut graph).unwrap());
 }
+
+#[test]
+fn only_what_can_be_computed_whole_is_unfolded_before_planning() {
+    let carried = |g: &Graph| g.nodes.iter().filter(|n| matches!(n.op, Op::Opaque { .. })).count();
+    let chosen = |no: NodeProto, x: &str| {
+        let yes = body("then_branch", vec![plain("Mul", &[x, "two"], "a")], &[], &["a"], Vec::new());
+        let no = body("else_branch", vec![no], &[], &["a"], Vec::new());
+        let most = plain("ReduceMax", &[x], "most");
+        vec![most, plain("Greater", &["most", "two"], "c"), node("If", "", &["c"], &["y"], vec![yes, no])]
+    };
+    let two = || vec![numbers("two", &[], &[2.0])];
+    let prepared = |nodes| crate::pipeline::prepare(&graph(nodes, two(), &[2, 2], &["y"]), None).unwrap();
+    assert_eq!(carried(&prepared(chosen(plain("Neg", &["x"], "a"), "x"))), 0);
+    assert_eq!(carried(&prepared(chosen(plain("ReduceSum", &["x"], "a"), "x"))), 1, "branches of two shapes");
+    assert_eq!(carried(&prepared(chosen(node("Strange", "com.example", &["x"], &["a"], Vec::new()), "x"))), 1);
+
+    // A branch inside a loop: doubled where an element is above 2, else negated.
+    let mut inner = chosen(plain("Neg", &["s"], "a"), "s");
+    inner.push(plain("Identity", &["open"], "on"));
+    let step = body("body", inner, &["i", "open", "s"], &["on", "y"], Vec::new());
+    let nodes = vec![node("Loop", "", &["count", "", "x"], &["z"], vec![step])];
+    let constants = two().into_iter().chain([integers("count", &[], &[2])]).collect();
+    let nested = crate::pipeline::prepare(&graph(nodes, constants, &[1, 2], &["z"]), None).unwrap();
+    assert_eq!(carried(&nested), 0);
+    assert_eq!(computed(&nested, Tensor::f32(&[1, 2], vec![3.0, 1.0])), [[12.0, 4.0]]);
+    assert_eq!(computed(&nested, Tensor::f32(&[1, 2], vec![1.0, 1.0])), [[1.0, 1.0]]);
+    assert_eq!(computed(&nested, Tensor::f32(&[1, 2], vec![-3.0, 1.0])), [[6.0, -2.0]]);
+}

@@ -3,7 +3,7 @@
 use super::shapes::input_shapes;
 use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
-use crate::graph::{Graph, Node, NodeId, Op, ValueId};
+use crate::graph::{Graph, Node, NodeId, Op};
 use crate::onnx;
 use crate::passes::{self, InputShapes};
 use crate::plan::{self, Chosen, Cost, Plan, Recipe, Sensitivity};
@@ -11,6 +11,9 @@ use std::path::Path;
 
 /// Nodes by which unfolding loops and branches may make a graph larger.
 const UNFOLDED: usize = 1000;
+
+/// Loops and branches inside one another at most.
+const NESTED: usize = 3;
 
 /// Reads the ONNX file at `path` with its external data.
 pub fn load(path: &Path) -> Result<Graph> {
@@ -60,22 +63,37 @@ fn inline(graph: &mut Graph, shapes: &InputShapes) -> Result<bool> {
 
 /// Unfolds the first loop or branch whose results can be computed then, to a graph of at most so many nodes.
 fn unfold(graph: &mut Graph, shapes: &InputShapes, most: usize) -> Result<bool> {
-    let steps = |n: &Node| matches!(&n.op, Op::Opaque { kind, .. } if matches!(kind.as_str(), "If" | "Loop" | "Scan"));
-    let found: Vec<NodeId> = graph.node_ids().filter(|&id| steps(graph.node(id))).collect();
-    let Some(fixed) = (if found.is_empty() { None } else { passes::fixed(graph, shapes)? }) else { return Ok(false) };
+    let found: Vec<NodeId> = graph.node_ids().filter(|&id| unfolds(graph.node(id))).collect();
     for id in found {
-        let mut tried = graph.clone();
-        let results: Vec<ValueId> = graph.node(id).outputs.iter().flatten().copied().collect();
         // What cannot be unfolded, or not be run then, is carried as it is.
-        let Ok(Some(pairs)) = onnx::unfold(&mut tried, id, &|v| fixed.get(v)) else { continue };
-        let Ok(Some(then)) = passes::fixed(&tried, shapes) else { continue };
-        let whole = pairs.into_iter().all(|pair| then.alike(pair)) && results.iter().all(|&v| then.get(v).is_some());
-        if whole && tried.nodes.len() <= most && passes::simplify(&mut tried, shapes).is_ok() {
-            *graph = tried;
+        let Some(mut simple) = unfolded(graph, id, shapes, most, NESTED) else { continue };
+        if passes::simplify(&mut simple, shapes).is_ok() {
+            *graph = simple;
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+fn unfolds(node: &Node) -> bool {
+    matches!(&node.op, Op::Opaque { kind, .. } if matches!(kind.as_str(), "If" | "Loop" | "Scan"))
+}
+
+/// `graph` with node `id` unfolded, and those inside one another `depth` deep, where all of it can be computed then.
+fn unfolded(graph: &Graph, id: NodeId, shapes: &InputShapes, most: usize, depth: usize) -> Option<Graph> {
+    let fixed = passes::fixed(graph, shapes).ok()??;
+    let mut tried = graph.clone();
+    let pairs = onnx::unfold(&mut tried, id, &|v| fixed.get(v)).ok()??;
+    let end = |tried: &Graph| tried.nodes.len() - (graph.nodes.len() - 1 - id.0 as usize);
+    while let Some(inner) = (id.0..end(&tried) as u32).map(NodeId).find(|&inner| unfolds(tried.node(inner))) {
+        if depth == 0 || tried.nodes.len() > most {
+            return None;
+        }
+        tried = unfolded(&tried, inner, shapes, most, depth - 1)?;
+    }
+    let then = passes::fixed(&tried, shapes).ok()??;
+    let known = graph.node(id).outputs.iter().flatten().all(|&v| then.get(v).is_some());
+    (known && tried.nodes.len() <= most && pairs.into_iter().all(|pair| then.alike(pair))).then_some(tried)
 }
 
 /// Plans `graph` (simplified) by `recipe`; `sample_shapes` as in [`prepare`]. An error when a layer to quantize has a

@@ -52,9 +52,9 @@ pub struct Plan {
     /// Quantizers of 8 bits that the target's integer kernels need beside `sites`, in network order. No unit holds them,
     /// and nothing is learned of them.
     pub kernel_sites: Vec<Site>,
-    /// Units in network order; every node that depends on an input is in exactly one.
+    /// Units in network order; every node that depends on an input and can be run is in exactly one.
     pub units: Vec<Unit>,
-    /// Nodes that stay float although they carry a weight or a product, with the reason.
+    /// Nodes that stay float although they carry a weight or a product, and all that cannot be run, with the reason.
     pub float: Vec<(String, String)>,
 }
 
