@@ -193,8 +193,12 @@ fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     let (view, carried) = View::new(graph, facts);
     let layers = layers::Layers::new(&view, recipe)?;
     if carried.iter().any(|&(id, _)| view.role(id) == Role::Layer) {
-        let training =
-            |op: &Op| matches!(op, Op::Opaque { kind, .. } if kind == "BatchNormalization" || kind == "Dropout");
+        let training = |op: &Op| match op {
+            Op::Opaque { domain, kind } if domain.is_empty() || domain == "ai.onnx" => {
+                kind == "BatchNormalization" || kind == "Dropout"
+            }
+            _ => false,
+        };
         if let Some(&(id, _)) = carried.iter().find(|c| training(&graph.node(c.0).op)) {
             return Err(Error::unsupported("the operator is in training mode, and layers to quantize depend on it")
                 .at(graph.describe(id))

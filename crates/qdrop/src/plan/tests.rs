@@ -332,6 +332,16 @@ fn what_cannot_be_run_is_carried_and_refused_where_nothing_stands_before_it() {
     assert_eq!(error.kind(), crate::Kind::Unsupported);
     assert!(error.to_string().starts_with("node `n0` (Strange): this operator cannot be run"), "{error}");
 
+    let mut b = Builder::new();
+    let x = b.images(3, 4);
+    let y = b.conv_relu("a", x, 3, 4, 3);
+    let y = b.node(Op::Opaque { domain: String::new(), kind: "BatchNormalization".into() }, &[y]);
+    let y = b.head(y, 4);
+    let graph = b.finish(&[y]);
+    let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
+    let error = super::plan(&graph, &facts, &Recipe::default()).unwrap_err();
+    assert!(error.to_string().starts_with("node `n2` (BatchNormalization): the operator is in training"), "{error}");
+
     // What lies before is quantized, the layers behind stay float.
     let mut b = Builder::new();
     let x = b.images(3, 4);
@@ -346,6 +356,8 @@ fn what_cannot_be_run_is_carried_and_refused_where_nothing_stands_before_it() {
     assert_eq!(plan.layers.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["n0", "n2"]);
     assert_eq!(plan.sites.len(), 1, "what the operator reads stays float");
     assert_eq!(plan.float.len(), graph.nodes.len() - 4);
+    let note = "2 layers stay float, depending on what cannot be run here, first of all node `n4` (Strange)";
+    assert_eq!(plan.note(&graph).as_deref(), Some(note));
     assert_eq!(plan.units.iter().map(|u| u.nodes.len()).sum::<usize>(), 4);
 
     let mut b = Builder::new();
