@@ -1,7 +1,7 @@
 //! Samples as commands need them: opened, fitted to the network's inputs, cut to a number.
 
 use qdrop::data::{self, InputSpec, Prepare, Samples, Subset, Text};
-use qdrop::graph::{Dim, Graph};
+use qdrop::graph::{Dim, Graph, ValueId};
 use qdrop::pipeline;
 use qdrop::plan::{Recipe, Task};
 use qdrop::tensor::DType;
@@ -100,20 +100,23 @@ pub fn shapes(samples: &dyn Samples) -> Result<Vec<Vec<usize>>> {
     Ok(samples.get(0)?.iter().map(|t| t.shape().to_vec()).collect())
 }
 
-/// What the network declares about its inputs, batch axis left out.
+/// What the network declares about its inputs, batch axis left out; samples may have one of 1 too.
 fn inputs(graph: &Graph) -> Vec<InputSpec> {
     let size = |dim: &Dim| match dim {
         Dim::Known(n) => Some(*n),
         _ => None,
     };
-    let spec = |&id| {
+    let spec = |(&id, axis): (&ValueId, Option<usize>)| {
         let value = graph.value(id);
-        let dims = value.fact.shape.as_deref().unwrap_or_default();
-        InputSpec::new(
-            &value.name,
-            value.fact.dtype.unwrap_or(DType::F32),
-            dims.iter().skip(1).map(size).collect::<Vec<_>>(),
-        )
+        let mut shape: Vec<Option<usize>> =
+            value.fact.shape.as_deref().unwrap_or_default().iter().map(size).collect();
+        let whole = shape.clone();
+        // An axis of 1 in front may be missing where the file says nothing of a batch.
+        let axis = axis.or((shape.first() == Some(&Some(1))).then_some(0)).filter(|&a| a < shape.len());
+        axis.map(|axis| shape.remove(axis));
+        let spec = InputSpec::new(&value.name, value.fact.dtype.unwrap_or(DType::F32), shape);
+        let one = |(i, d): (usize, Option<usize>)| if Some(i) == axis { Some(1) } else { d };
+        if axis.is_some() { spec.or(whole.into_iter().enumerate().map(one).collect::<Vec<_>>()) } else { spec }
     };
-    graph.inputs.iter().map(spec).collect()
+    graph.inputs.iter().zip(graph.batch_axes()).map(spec).collect()
 }

@@ -1,7 +1,7 @@
 //! What each command takes, with the examples of its help.
 
 use super::Print;
-use super::options::{Bits, InRuntime, Input, Run, Shape, Sort, Wish};
+use super::options::{Bits, Fix, InRuntime, Input, Run, Shape, Sort, Wish};
 use super::values::{percent, threshold};
 use clap::Args;
 use std::path::PathBuf;
@@ -92,6 +92,8 @@ pub struct Quantize {
     /// Write no report
     #[arg(long)]
     pub no_report: bool,
+    #[command(flatten)]
+    pub fix: Fix,
     #[command(flatten)]
     pub runtime: InRuntime,
     #[command(flatten)]
@@ -202,6 +204,8 @@ pub struct Sensitivity {
     /// Order of the rows: as in the network, or the largest error of the fewest bits first
     #[arg(long, value_enum, default_value_t)]
     pub sort: Sort,
+    #[command(flatten)]
+    pub fix: Fix,
     #[command(flatten)]
     pub wish: Wish,
     #[command(flatten)]

@@ -36,3 +36,18 @@ pub fn threshold(text: &str) -> Result<(String, f64), String> {
         _ => Err("expected a percentage from -100 to 100".into()),
     }
 }
+
+/// Parses `NAME=NUMBER` or `NAME=NUMBER,NUMBER,...`.
+pub fn fixed(text: &str) -> Result<(String, Vec<f64>), String> {
+    let number = |v: &str| match v.trim() {
+        "true" => Ok(1.0),
+        "false" => Ok(0.0),
+        v => v.parse::<f64>(),
+    };
+    let parsed = text.rsplit_once('=').filter(|(name, _)| !name.is_empty());
+    let parsed = parsed.map(|(name, values)| (name, values.split(',').map(number).collect::<Result<Vec<_>, _>>()));
+    match parsed {
+        Some((name, Ok(values))) => Ok((name.to_string(), values)),
+        _ => Err("expected an input or a size and its value, such as gain=1.5 or seq=128".into()),
+    }
+}

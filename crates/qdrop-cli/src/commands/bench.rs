@@ -1,10 +1,9 @@
 //! `qdrop bench`: how fast this machine solves a network's units.
 
-use super::plan::without_batch;
 use crate::args::{self, Print};
 use crate::{Outcome, checks, out, progress, runtime, wish};
 use qdrop::Result;
-use qdrop::pipeline::{self, Bench, Deployed, Pace};
+use qdrop::pipeline::{self, Bench, Pace};
 use qdrop::report::{Sink, Stage, Table, bytes, figure, timed};
 use qdrop::runtime::Library;
 use serde::Serialize;
@@ -18,8 +17,8 @@ pub fn run(args: &args::Bench, quiet: bool) -> Result<Outcome> {
     if let Some(library) = runtime::library(&args.runtime)? {
         return in_runtime(args, &library, progress::sink(quiet).as_mut());
     }
-    let read = pipeline::load(&args.model)?;
-    let shapes = (!args.shape.shapes.is_empty()).then(|| without_batch(&args.shape.shapes));
+    let read = args.shape.fix.load(&args.model)?;
+    let shapes = args.shape.of_samples(&read)?;
     let at_model = |e: qdrop::Error| e.at(args.model.display());
     let graph = pipeline::prepare(&read, shapes.as_deref()).map_err(at_model)?;
     let mut sink = progress::sink(quiet);
@@ -50,7 +49,7 @@ fn in_runtime(args: &args::Bench, library: &Library, sink: &mut dyn Sink) -> Res
     let (paces, _) = timed(sink, Stage::Bench, None, |sink| -> Result<Vec<Pace>> {
         let mut paces = Vec::new();
         for &threads in &threads {
-            let file = Deployed::open(library, &args.model, threads)?;
+            let file = args.shape.fix.open(library, &args.model, threads)?;
             let inputs = file.noise(given)?;
             shapes = inputs.iter().map(|t| t.shape().to_vec()).collect();
             paces.append(&mut pipeline::pace(&[(&file, &inputs)], sink)?);

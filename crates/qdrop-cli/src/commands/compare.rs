@@ -4,7 +4,7 @@ use crate::args::{Compare, Print};
 use crate::{Outcome, checks, out, progress, runtime, samples, wish};
 use qdrop::data::Samples;
 use qdrop::eval::Difference;
-use qdrop::pipeline::{self, Checked, Deployed, Divergence};
+use qdrop::pipeline::{self, Checked, Divergence};
 use qdrop::report::{Table, figure};
 use qdrop::{Error, Result};
 use serde::Serialize;
@@ -43,7 +43,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     recipe.validate()?;
     let library = runtime::library(&args.runtime)?;
     let (limit, threads) = (args.run.samples, args.run.threads);
-    let a = pipeline::load(&args.a)?;
+    let a = args.run.fix.load(&args.a)?;
     let data = samples::open(&args.data, &recipe, &args.a, &a, limit)?;
     let shapes = samples::shapes(&data)?;
     let a = pipeline::prepare(&a, Some(&shapes))?;
@@ -55,7 +55,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     }
     let checked = Checked::new(&a, &shapes, &data)?;
     let (values, outputs) = if let Some(library) = &library {
-        let b = Deployed::open(library, path_b, threads)?;
+        let b = args.run.fix.open(library, path_b, threads)?;
         let Divergence { values, outputs } = pipeline::divergence(&a, &b, &checked, threads, sink.as_mut())?;
         (values, Some(outputs))
     } else if recorded {
@@ -63,7 +63,9 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
         let found = pipeline::compare_recorded(&a, &recorded, &checked, threads, sink.as_mut());
         (found.map_err(|e| e.at(path_b.display()))?, None)
     } else {
-        let b = pipeline::prepare(&pipeline::load_with(path_b, args.encodings.as_deref())?, Some(&shapes))?;
+        let mut b = pipeline::load_with(path_b, args.encodings.as_deref())?;
+        args.run.fix.apply_known(&mut b)?;
+        let b = pipeline::prepare(&b, Some(&shapes))?;
         (pipeline::compare(&a, &b, &checked, threads, sink.as_mut())?, None)
     };
     if values.is_empty() && outputs.as_ref().is_none_or(Vec::is_empty) {

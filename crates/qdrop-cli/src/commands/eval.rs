@@ -3,7 +3,7 @@
 use crate::args::{Eval, Print};
 use crate::{Outcome, checks, out, progress, runtime, samples, wish};
 use qdrop::data::Samples;
-use qdrop::pipeline::{self, Checked, Deployed};
+use qdrop::pipeline::{self, Checked};
 use qdrop::plan::{Recipe, Task};
 use qdrop::report::{Score, Sink, Stage, Table, duration, metric, timed};
 use qdrop::{Error, Result};
@@ -39,7 +39,7 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
     let mut sink = progress::sink(quiet);
     let (score, skipped, seconds) = match &library {
         Some(library) => {
-            let file = Deployed::open(library, &args.model, args.run.threads)?;
+            let file = args.run.fix.open(library, &args.model, args.run.threads)?;
             let face = file.face();
             let data = samples::open(&args.data, &recipe, &args.model, &face, args.run.samples)?;
             let shapes = samples::shapes(&data)?;
@@ -80,7 +80,8 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
 
 /// Metrics, samples left out and seconds, measured in this program's own engine.
 fn in_engine(args: &Eval, recipe: &Recipe, sink: &mut dyn Sink) -> Result<(Score, usize, f64)> {
-    let read = pipeline::load_with(&args.model, args.encodings.as_deref())?;
+    let mut read = pipeline::load_with(&args.model, args.encodings.as_deref())?;
+    args.run.fix.apply_known(&mut read)?;
     let data = samples::open(&args.data, recipe, &args.model, &read, args.run.samples)?;
     let shapes = samples::shapes(&data)?;
     let graph = pipeline::prepare(&read, Some(&shapes))?;

@@ -45,14 +45,14 @@ struct Operator {
 /// Runs the command.
 pub fn run(args: &Inspect) -> Result<Outcome> {
     checks::readable_file(&args.model)?;
-    let graph = pipeline::load(&args.model)?;
+    let graph = args.shape.fix.load(&args.model)?;
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for node in &graph.nodes {
         *kinds.entry(node.op.kind().to_string()).or_default() += 1;
     }
     let mut operators: Vec<Operator> = kinds.into_iter().map(|(kind, count)| Operator { kind, count }).collect();
     operators.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.kind.cmp(&b.kind)));
-    let shapes = (!args.shape.shapes.is_empty()).then(|| super::plan::without_batch(&args.shape.shapes));
+    let shapes = args.shape.of_samples(&graph)?;
     let work = multiply_adds(&graph, shapes.as_deref());
     let summary = Summary {
         model: args.model.display().to_string(),

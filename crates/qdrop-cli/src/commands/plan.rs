@@ -97,8 +97,8 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
         return Err(Error::recipe("expected sensitivities beside a target, got none")
             .hint("measure them with `qdrop sensitivity MODEL -o FILE.json` and give --sensitivity FILE.json"));
     }
-    let graph = pipeline::load(&args.model)?;
-    let shapes = (!args.shape.shapes.is_empty()).then(|| without_batch(&args.shape.shapes));
+    let graph = args.shape.fix.load(&args.model)?;
+    let shapes = args.shape.of_samples(&graph)?;
     let at_model = |e: qdrop::Error| e.at(args.model.display());
     let graph = pipeline::prepare(&graph, shapes.as_deref()).map_err(at_model)?;
     let choose = |m| bits::choose(&graph, &mut recipe, &m, shapes.as_deref());
@@ -115,11 +115,6 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
         Print::Text => out::print(&text(&view))?,
     }
     Ok(Outcome::Done)
-}
-
-/// Shapes typed batch first, as shapes of one sample.
-pub fn without_batch(shapes: &[Vec<usize>]) -> Vec<Vec<usize>> {
-    shapes.iter().map(|s| s.get(1..).unwrap_or_default().to_vec()).collect()
 }
 
 fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, predicted_memory: Memory) -> View {

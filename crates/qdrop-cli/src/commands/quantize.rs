@@ -1,6 +1,6 @@
 //! `qdrop quantize`: the main job.
 
-use crate::args::{Print, Quantize};
+use crate::args::{Fix, Print, Quantize};
 use crate::quality::{self, Sets};
 use crate::reports::Place;
 use crate::{Outcome, bits, checks, out, progress, runtime, samples, wish};
@@ -52,12 +52,12 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         return Err(error.hint("leave --runtime out: qdrop's own engine applies the encodings"));
     }
     // A file that the runtime refuses is known before any work.
-    library.iter().try_for_each(|library| Deployed::open(library, &args.model, 1).map(drop))?;
+    library.iter().try_for_each(|library| args.fix.open(library, &args.model, 1).map(drop))?;
 
     let mut sink = progress::sink(quiet);
     let sink = sink.as_mut();
     let mut timings = Vec::new();
-    let (read, t) = timed(sink, Stage::Read, None, |_| pipeline::load(&args.model))?;
+    let (read, t) = timed(sink, Stage::Read, None, |_| args.fix.load(&args.model))?;
     timings.push(t);
     // Refusals come before data where the file says how large its inputs are.
     if pipeline::declared_shapes(&read).is_some() {
@@ -142,7 +142,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         let (task, threads) = (recipe.input.task, recipe.method.threads);
         let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
             if let Some(library) = &library {
-                return measured_in(library, [&args.model, &output], &done.nearest, eval, task, threads, sink)
+                return measured_in(library, &args.fix, [&args.model, &output], &done.nearest, eval, task, threads, sink)
                     .map_err(after_writing);
             }
             Ok(Accuracy {
@@ -157,7 +157,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     }
     if let Some(library) = &library {
         let (latency, t) =
-            timed(sink, Stage::Bench, None, |sink| latency_in(library, [&args.model, &output], &checked, sink))
+            timed(sink, Stage::Bench, None, |sink| latency_in(library, &args.fix, [&args.model, &output], &checked, sink))
                 .map_err(after_writing)?;
         report.latency = Some(latency);
         timings.push(t);
@@ -181,6 +181,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
 /// Accuracy in a runtime of the float file, the network rounded to `nearest`, and the written file.
 fn measured_in(
     library: &Library,
+    fix: &Fix,
     [float, result]: [&Path; 2],
     nearest: &Graph,
     eval: &dyn Samples,
@@ -190,7 +191,7 @@ fn measured_in(
 ) -> Result<Accuracy> {
     let mut measure = |file: Deployed| file.measure(eval, task, sink);
     Ok(Accuracy {
-        float: measure(Deployed::open(library, float, threads)?)?,
+        float: measure(fix.open(library, float, threads)?)?,
         nearest: Some(measure(Deployed::of_graph(library, nearest, "the network rounded to nearest", threads)?)?),
         result: measure(Deployed::open(library, result, threads)?)?,
     })
@@ -199,12 +200,13 @@ fn measured_in(
 /// Latency in a runtime of the float file and the written one, on one thread and the first of `samples`.
 fn latency_in(
     library: &Library,
+    fix: &Fix,
     [float, result]: [&Path; 2],
     samples: &dyn Samples,
     sink: &mut dyn Sink,
 ) -> Result<Latency> {
     const THREADS: usize = 1;
-    let files = [Deployed::open(library, float, THREADS)?, Deployed::open(library, result, THREADS)?];
+    let files = [fix.open(library, float, THREADS)?, Deployed::open(library, result, THREADS)?];
     let sample = samples.get(0)?;
     let inputs = [files[0].batch_of(&sample)?, files[1].batch_of(&sample)?];
     let paces = pipeline::pace(&[(&files[0], &inputs[0]), (&files[1], &inputs[1])], sink)?;

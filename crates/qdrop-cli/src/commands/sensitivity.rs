@@ -30,7 +30,7 @@ pub fn run(args: &args::Sensitivity, quiet: bool) -> Result<Outcome> {
         let reads: Vec<&Path> = [&*args.model, &*args.calib].into_iter().chain(args.wish.recipe.as_deref()).collect();
         checks::writable(path, &reads, "-o")?;
     }
-    let read = pipeline::load(&args.model)?;
+    let read = args.fix.load(&args.model)?;
     let limit = recipe.input.samples;
     let calib = samples::open(&args.calib, &recipe, &args.model, &read, limit)?;
     let calib = pipeline::spread(calib, limit)?;

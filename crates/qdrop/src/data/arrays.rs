@@ -1,7 +1,7 @@
 //! Samples held in memory as arrays `[N, ...]`.
 
 use super::{Pixels, Prepare, Samples};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::tensor::{Data, Tensor};
 
 /// Names under which an integer array of rank 1 is taken for class labels.
@@ -19,21 +19,23 @@ const LABELS: [&str; 3] = ["labels", "label", "y"];
 /// assert_eq!(samples.get(1)?, [Tensor::f32(&[2], vec![2.0, 3.0])]);
 /// assert_eq!(samples.label(1), Some(1));
 ///
-/// let bad = Tensor::f32(&[2, 1], vec![0.0, f32::NAN]);
+/// let bad = Tensor::f32(&[0, 1], Vec::new());
 /// let error = Arrays::new(vec![("x".into(), bad)], None).unwrap_err();
-/// assert_eq!(error.to_string(), "array `x`: row 1: expected finite numbers, got NaN");
+/// assert_eq!(error.to_string(), "array `x`: expected samples, got the empty shape [0, 1]");
 /// # Ok::<(), qdrop::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Arrays {
     arrays: Vec<(String, Tensor)>,
+    /// For each array, whether it is one value for all samples.
+    shared: Vec<bool>,
     labels: Option<Vec<usize>>,
     prepare: Option<Prepare>,
 }
 
 impl Arrays {
     /// Samples from named arrays `[N, ...]`, one per network input, and `N` class labels. An error when the arrays
-    /// differ in `N`, are empty, or hold NaN or infinity.
+    /// differ in `N` or are empty.
     pub fn new(arrays: Vec<(String, Tensor)>, labels: Option<Vec<usize>>) -> Result<Self> {
         let Some((first, tensor)) = arrays.first() else {
             return Err(Error::data("no arrays found, expected one per network input"));
@@ -49,23 +51,35 @@ impl Arrays {
                 [n, ..] if *n != rows => {
                     return Err(at(Error::data(format!("expected {rows} samples as in `{first}`, got {n}"))));
                 }
-                _ => check_finite(tensor).map_err(at)?,
+                _ => {}
             }
         }
         if let Some(labels) = labels.as_ref().filter(|l| l.len() != rows) {
             return Err(Error::data(format!("expected {rows} labels, got {}", labels.len())));
         }
-        Ok(Arrays { arrays, labels, prepare: None })
+        Ok(Arrays { shared: vec![false; arrays.len()], arrays, labels, prepare: None })
     }
 
-    /// Samples from the arrays of a file: next to others, an integer array `labels`, `label` or `y` gives the labels.
+    /// Samples from the arrays of a file: next to others, an integer array `labels`, `label` or `y` gives the labels, and
+    /// a number alone is one value for all samples.
     pub(super) fn from_file(mut arrays: Vec<(String, Tensor)>) -> Result<Self> {
         let is_label = |(name, t): &(String, Tensor)| LABELS.contains(&name.as_str()) && t.dtype().is_int();
         let labels = match arrays.iter().position(is_label) {
             Some(at) if arrays.len() > 1 => Some(read_labels(arrays.remove(at))?),
             _ => None,
         };
-        Arrays::new(arrays, labels)
+        if arrays.iter().all(|(_, t)| t.rank() == 0) {
+            return Arrays::new(arrays, labels);
+        }
+        let numbers: Vec<(usize, (String, Tensor))> =
+            arrays.iter().cloned().enumerate().filter(|(_, (_, t))| t.rank() == 0).collect();
+        arrays.retain(|(_, t)| t.rank() > 0);
+        let mut samples = Arrays::new(arrays, labels)?;
+        for (at, number) in numbers {
+            samples.arrays.insert(at, number);
+            samples.shared.insert(at, true);
+        }
+        Ok(samples)
     }
 
     /// The same samples, where `uint8` images go through `prepare` if it does anything.
@@ -93,26 +107,6 @@ fn read_labels((name, tensor): (String, Tensor)) -> Result<Vec<usize>> {
         })
     };
     values.iter().enumerate().map(label).collect()
-}
-
-fn check_finite(tensor: &Tensor) -> Result<()> {
-    let bad = match tensor.data() {
-        Data::F32(v) => v.iter().position(|x| !x.is_finite()),
-        Data::F64(v) => v.iter().position(|x| !x.is_finite()),
-        Data::F16(v) => v.iter().position(|x| !x.is_finite()),
-        Data::BF16(v) => v.iter().position(|x| !x.is_finite()),
-        _ => None,
-    };
-    let Some(at) = bad else { return Ok(()) };
-    let what = match tensor.data() {
-        Data::F32(v) => v[at] as f64,
-        Data::F64(v) => v[at],
-        Data::F16(v) => v[at].to_f64(),
-        Data::BF16(v) => v[at].to_f64(),
-        _ => return Ok(()),
-    };
-    let row = tensor.len() / tensor.shape()[0];
-    Err(Error::new(Kind::Numeric, format!("expected finite numbers, got {what}")).at(format!("row {}", at / row)))
 }
 
 /// Row `index` of an array `[N, ...]`.
@@ -151,11 +145,15 @@ fn pixels(shape: &[usize], data: &[u8]) -> Result<Pixels> {
 
 impl Samples for Arrays {
     fn len(&self) -> usize {
-        self.arrays[0].1.shape()[0]
+        let mut own = self.arrays.iter().zip(&self.shared).filter(|(_, shared)| !**shared);
+        own.next().and_then(|((_, array), _)| array.shape().first().copied()).unwrap_or_default()
     }
 
     fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-        let one = |(name, array): &(String, Tensor)| {
+        let one = |((name, array), &shared): (&(String, Tensor), &bool)| {
+            if shared {
+                return Ok(array.clone());
+            }
             let tensor = row(array, index)?;
             match (&self.prepare, tensor.data()) {
                 (Some(prepare), Data::U8(v)) if tensor.rank() == 3 => {
@@ -164,7 +162,7 @@ impl Samples for Arrays {
                 _ => Ok(tensor),
             }
         };
-        self.arrays.iter().map(one).collect()
+        self.arrays.iter().zip(&self.shared).map(one).collect()
     }
 
     fn held_bytes(&self) -> u64 {

@@ -88,16 +88,27 @@ pub struct InputSpec {
     pub dtype: DType,
     /// Dimensions without the batch axis, `None` where any size will do.
     pub shape: Vec<Option<usize>>,
+    /// Another shape that samples may have, such as that with a batch axis of 1.
+    pub other: Option<Vec<Option<usize>>>,
 }
 
 impl InputSpec {
     /// An input `name` of type `dtype` whose dimensions after the batch axis are `shape`.
     pub fn new(name: impl Into<String>, dtype: DType, shape: impl Into<Vec<Option<usize>>>) -> Self {
-        InputSpec { name: name.into(), dtype, shape: shape.into() }
+        InputSpec { name: name.into(), dtype, shape: shape.into(), other: None }
+    }
+
+    /// The same, which takes samples of the shape `other` too.
+    #[must_use]
+    pub fn or(self, other: impl Into<Vec<Option<usize>>>) -> Self {
+        InputSpec { other: Some(other.into()), ..self }
     }
 
     fn takes(&self, shape: &[usize]) -> bool {
-        self.shape.len() == shape.len() && self.shape.iter().zip(shape).all(|(want, &d)| want.is_none_or(|w| w == d))
+        let fits = |s: &Vec<Option<usize>>| {
+            s.len() == shape.len() && s.iter().zip(shape).all(|(want, &d)| want.is_none_or(|w| w == d))
+        };
+        fits(&self.shape) || self.other.as_ref().is_some_and(fits)
     }
 
     fn shape_text(&self) -> String {
@@ -118,11 +129,8 @@ impl InputSpec {
         if !self.takes(tensor.shape()) {
             let (got, want) = (tensor.shape(), self.shape_text());
             let error = Error::data(format!("samples have shape {got:?}, network input `{name}` wants {want}"));
-            return Err(match (got, &self.shape[..]) {
-                ([c @ (1 | 3), _, _], [.., Some(last)]) if last == c => error.hint("use --layout nhwc"),
-                ([_, _, _], [_, _, _]) => error.hint("resize or crop images (--resize, --crop), or give other samples"),
-                _ => error,
-            });
+            let advice = misfit(got, &self.shape);
+            return Err(if advice.is_empty() { error } else { error.hint(advice) });
         }
         if tensor.dtype() != *dtype {
             let got = tensor.dtype();
@@ -133,7 +141,36 @@ impl InputSpec {
     }
 }
 
-/// For each input, which tensor of a sample goes there: by name where the samples name all inputs, else by order.
+/// What to do about samples of the shape `got` where `want` is wanted; empty where nothing is known.
+fn misfit(got: &[usize], want: &[Option<usize>]) -> &'static str {
+    let channels = |c: &Option<usize>| matches!(c, Some(1 | 3));
+    match (got, want) {
+        (&[h, w], [Some(1), a, b]) if a.is_none_or(|a| a == h) && b.is_none_or(|b| b == w) => {
+            "add the axis of the channels before saving: x[:, None]"
+        }
+        (&[c @ (1 | 3), _, last], [_, _, Some(n)]) if *n == c && c != last => {
+            "give images with --layout nhwc; turn arrays of numbers before saving them: x.transpose(0, 2, 3, 1)"
+        }
+        (&[first, _, c @ (1 | 3)], [Some(n), _, _]) if *n == c && c != first => {
+            "leave --layout nhwc out for images; turn arrays of numbers before saving them: x.transpose(0, 3, 1, 2)"
+        }
+        ([3, ..] | [.., 3], [Some(1), _, _] | [_, _, Some(1)]) if got.len() == 3 => {
+            "the network takes gray images: give --color gray"
+        }
+        ([1, ..] | [.., 1], [Some(3), _, _] | [_, _, Some(3)]) if got.len() == 3 => {
+            "the network takes colours: leave --color gray out for images; repeat the channel of arrays: np.repeat(x, 3, 1)"
+        }
+        ([_, _, _], [first, _, last]) if channels(first) || channels(last) => {
+            "resize or crop images (--resize, --crop), or give other samples"
+        }
+        ([_, rest @ ..], want) if rest.len() == want.len() => {
+            "save one sample for each entry of the first axis, and equally many of every array"
+        }
+        _ => "",
+    }
+}
+
+/// For each input, which tensor of a sample goes there: by name, or the only one there is.
 fn assign(samples: &dyn Samples, inputs: &[InputSpec]) -> Result<Vec<usize>> {
     let names = samples.input_names().unwrap_or_default();
     let by_name: Option<Vec<usize>> = inputs.iter().map(|i| names.iter().position(|n| *n == i.name)).collect();
@@ -141,21 +178,29 @@ fn assign(samples: &dyn Samples, inputs: &[InputSpec]) -> Result<Vec<usize>> {
         return Ok(order);
     }
     let count = if names.is_empty() { 1 } else { names.len() };
-    if count == inputs.len() {
-        return Ok((0..count).collect());
+    if (count, inputs.len()) == (1, 1) {
+        return Ok(vec![0]);
     }
-    let wanted: Vec<String> = inputs.iter().map(|i| format!("`{}`", i.name)).collect();
-    let found = if names.is_empty() { "images".into() } else { format!("`{}`", names.join("`, `")) };
-    let n = inputs.len();
-    Err(Error::data(format!(
-        "each sample has {count} tensors ({found}), the network has {n} inputs ({})",
-        wanted.join(", ")
-    ))
-    .hint("save one array per input, named like it, in a .npz file"))
+    let list = |names: &[&str]| format!("`{}`", names.join("`, `"));
+    let wanted: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
+    if names.is_empty() {
+        let n = inputs.len();
+        let message = format!("each sample has 1 tensor (images), the network has {n} inputs ({})", list(&wanted));
+        return Err(Error::data(message).hint(NAMED));
+    }
+    let missing: Vec<&str> = wanted.iter().copied().filter(|i| !names.iter().any(|n| n == i)).collect();
+    let spare: Vec<&str> = names.iter().map(String::as_str).filter(|n| !wanted.contains(n)).collect();
+    let rest = if spare.is_empty() { "none is left".into() } else { format!("the arrays {} match no input", list(&spare)) };
+    let message = format!("no array is named like the network's inputs {}, and {rest}", list(&missing));
+    Err(Error::data(message).hint(NAMED))
 }
 
-/// The samples as the inputs of a network take them: tensors mapped to inputs by name, or by order where names do not
-/// match, and floats converted to the input's float type. The first sample is checked now, every other when it is read.
+/// What to do where names do not tell which array goes where.
+const NAMED: &str =
+    "save one array per input, named like it, in a .npz file; --fix NAME=VALUE gives an input one value for good";
+
+/// The samples as the inputs of a network take them: tensors mapped to inputs by name, or the only one to the only input,
+/// and floats converted to the input's float type. The first sample is checked now, every other when it is read.
 pub fn fit(samples: Box<dyn Samples + Send + Sync>, inputs: &[InputSpec]) -> Result<Box<dyn Samples + Send + Sync>> {
     let order = assign(&samples, inputs)?;
     let fitted = Fitted { samples, order, inputs: inputs.to_vec() };

@@ -4,6 +4,7 @@
 //! meaning of ONNX opset 13 and later; the reader raises older models to that level. What a reader cannot express
 //! here it leaves in an [`Origin`], which only it can read back.
 
+mod batch;
 mod edit;
 mod kind;
 mod names;

@@ -7,6 +7,7 @@ mod noops;
 mod order;
 mod pads;
 mod products;
+mod single;
 
 use crate::engine::facts::Facts;
 use crate::error::{Error, Kind, Result};
@@ -25,7 +26,7 @@ impl InputShapes {
         Self::default()
     }
 
-    /// Shapes of one sample, without the batch axis, in the order of the graph's inputs; `None` where unknown.
+    /// Shapes of one sample, in the order of the graph's inputs; `None` where unknown.
     pub fn of_samples(samples: Vec<Option<Vec<usize>>>) -> Self {
         InputShapes { samples }
     }
@@ -43,16 +44,18 @@ impl InputShapes {
         batch: usize,
         change: impl Fn(usize) -> usize,
     ) -> Option<Vec<Vec<usize>>> {
+        let axes = graph.batch_axes();
         let one = |i: usize, v| {
-            let sample = self.samples.get(i).and_then(|s| s.as_ref());
+            let sample = self.samples.get(i).and_then(|s| s.as_ref()).map(|s| graph.input_shape(i, s));
             let declared = graph.value(v).fact.shape.as_ref();
+            let size = |axis: usize, n: usize| if Some(axis) == axes[i] { batch } else { change(n) };
             let Some(declared) = declared else {
-                return sample.map(|s| std::iter::once(batch).chain(s.iter().map(|&d| change(d))).collect());
+                return sample.map(|s| s.iter().enumerate().map(|(axis, &n)| size(axis, n)).collect());
             };
             let dim = |(axis, dim): (usize, &Dim)| match dim {
                 Dim::Known(n) => Some(*n),
-                _ if axis == 0 => Some(batch),
-                _ => sample?.get(axis - 1).map(|&d| change(d)),
+                _ if Some(axis) == axes[i] => Some(batch),
+                _ => sample.as_ref()?.get(axis).map(|&n| size(axis, n)),
             };
             declared.iter().enumerate().map(dim).collect()
         };
@@ -79,6 +82,7 @@ pub type Pass = fn(&mut Graph, &Context) -> Result<bool>;
 
 /// All passes in the order of running.
 pub const PASSES: &[(&str, Pass)] = &[
+    ("compute in float32", single::widen),
     ("fold constants", constants::fold),
     ("make reshapes constant", constants::fix_reshapes),
     ("remove dead code", edit::remove_dead_code),

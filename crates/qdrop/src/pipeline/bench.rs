@@ -86,8 +86,8 @@ pub fn bench(
         inputs: graph
             .inputs
             .iter()
-            .zip(&shapes)
-            .map(|(&v, shape)| (graph.value(v).fact.dtype.unwrap_or(DType::F32), shape[1..].to_vec()))
+            .zip(super::shapes::sample_shapes(graph, &shapes))
+            .map(|(&v, shape)| (graph.value(v).fact.dtype.unwrap_or(DType::F32), shape))
             .collect(),
     };
     let start = Instant::now();

@@ -29,6 +29,8 @@ pub struct Deployed {
     threads: usize,
     /// Samples of a run where the file fixes them.
     batch: Option<usize>,
+    /// The inputs and outputs, without a node.
+    face: Graph,
     /// Where the session's file lies when it is a copy; it goes after the session.
     _copy: Option<TempDir>,
 }
@@ -38,9 +40,11 @@ impl Deployed {
     /// runtime chooses. An error when the runtime refuses it, or when inputs want different numbers of samples.
     pub fn open(library: &Library, path: &Path, threads: usize) -> Result<Self> {
         let session = Session::new(library, path, &Options { threads, ..Options::default() })?;
+        let face = face(&session);
         let mut batch = None;
-        for input in session.inputs() {
-            let Some(Dim::Known(n)) = input.fact.shape.as_deref().and_then(<[Dim]>::first) else { continue };
+        for (input, axis) in session.inputs().iter().zip(face.batch_axes()) {
+            let dims = input.fact.shape.as_deref().unwrap_or_default();
+            let Some(Dim::Known(n)) = axis.and_then(|axis| dims.get(axis)) else { continue };
             if batch.is_some_and(|b| b != *n) || *n == 0 {
                 let message = format!("expected inputs with one number of samples, got {n}");
                 return Err(Error::unsupported(message).at(format!("input `{}`", input.name)).at(path.display()));
@@ -48,7 +52,7 @@ impl Deployed {
             batch = Some(*n);
         }
         let name = path.display().to_string();
-        Ok(Deployed { session, path: path.to_path_buf(), name, threads, batch, _copy: None })
+        Ok(Deployed { session, path: path.to_path_buf(), name, threads, batch, face, _copy: None })
     }
 
     /// As [`Deployed::open`], for a temporary file of `graph`, which errors call `name`.
@@ -84,12 +88,7 @@ impl Deployed {
     /// A graph of inputs and outputs as the runtime declares them, without a node, for whatever asks what samples must
     /// look like.
     pub fn face(&self) -> Graph {
-        let mut graph = Graph { opset: onnx::NEWEST_OPSET, ..Graph::default() };
-        let mut add = |name: &str, fact: &Fact| -> ValueId { graph.add_value(name, fact.clone()) };
-        let inputs = self.session.inputs().iter().map(|p| add(&p.name, &p.fact)).collect();
-        let outputs = self.session.outputs().iter().map(|p| add(&p.name, &p.fact)).collect();
-        (graph.inputs, graph.outputs) = (inputs, outputs);
-        graph
+        self.face.clone()
     }
 
     /// That the answers for `samples` are those that `task` asks for, or scores of classes without a task, and that every
@@ -118,6 +117,9 @@ impl Deployed {
     fn asked<'a>(&'a self, wanted: Vec<&'a str>, samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Asked<'a>> {
         let elements: usize = shapes_of(samples)?.iter().map(|s| s.iter().product::<usize>()).sum();
         let mut batch = self.batch.unwrap_or((RUN / elements.max(1)).clamp(1, SAMPLES));
+        if self.batch.is_none() && !self.stacks(&samples.get(0)?) {
+            batch = 1;
+        }
         if self.batch.is_none() && batch > 1 {
             let pair = [samples.get(0)?, samples.get(1 % samples.len())?];
             if let Err(error) = self.rows(&pair, &wanted, 2) {
@@ -137,18 +139,8 @@ impl Deployed {
         let mut widths: Vec<Option<usize>> = vec![None; wanted.len()];
         for some in samples.chunks(batch) {
             let n = self.batch.unwrap_or(some.len());
-            let inputs = (0..self.session.inputs().len())
-                .map(|input| {
-                    let one = |i: usize| {
-                        let sample = &some[i.min(some.len() - 1)];
-                        sample.get(input).ok_or_else(|| {
-                            let (want, got) = (self.session.inputs().len(), sample.len());
-                            Error::data(format!("the network has {want} inputs, the sample has {got}"))
-                        })
-                    };
-                    Tensor::stack(&(0..n).map(one).collect::<Result<Vec<_>>>()?)
-                })
-                .collect::<Result<Vec<_>>>()?;
+            let filled: Vec<&[Tensor]> = (0..n).map(|i| some[i.min(some.len() - 1)].as_slice()).collect();
+            let inputs = self.joined(&filled)?;
             let outputs = self.run(&inputs, wanted)?;
             for (k, output) in outputs.iter().enumerate() {
                 let at = |e: Error| e.at(format!("output `{}`", wanted[k])).at(&self.name);
@@ -169,10 +161,40 @@ impl Deployed {
         Ok(all.into_iter().map(|data| Rows::new(samples.len(), data)).collect())
     }
 
+    /// Whether samples like this lie side by side along the first axis of every input.
+    fn stacks(&self, sample: &[Tensor]) -> bool {
+        let declared = |i: usize| self.face.value(self.face.inputs[i]).fact.shape.as_ref().map(Vec::len);
+        let mut inputs = sample.iter().zip(self.face.batch_axes()).enumerate();
+        inputs.all(|(i, (tensor, axis))| axis == Some(0) && declared(i).is_none_or(|rank| rank == tensor.rank() + 1))
+    }
+
+    /// `samples` as inputs of one run.
+    pub(super) fn joined(&self, samples: &[&[Tensor]]) -> Result<Vec<Tensor>> {
+        let inputs = self.face.inputs.len();
+        if let Some(sample) = samples.iter().find(|s| s.len() != inputs) {
+            let message = format!("the network has {inputs} inputs, the sample has {}", sample.len());
+            return Err(Error::data(message));
+        }
+        if let [sample] = samples {
+            let one = |(i, t): (usize, &Tensor)| t.clone().reshaped(&self.face.input_shape(i, t.shape()));
+            return sample.iter().enumerate().map(one).collect();
+        }
+        if samples.first().is_some_and(|sample| !self.stacks(sample)) {
+            let message = format!("expected samples that lie along the first axis of every input, got {} at once", samples.len());
+            return Err(Error::unsupported(message).at(&self.name));
+        }
+        (0..inputs).map(|i| Tensor::stack(&samples.iter().map(|s| &s[i]).collect::<Vec<_>>())).collect()
+    }
+
     /// The outputs `wanted` of one run on whole `inputs`, in the order of the file's.
     pub(super) fn run(&self, inputs: &[Tensor], wanted: &[&str]) -> Result<Vec<Tensor>> {
         let named: Vec<(&str, &Tensor)> = self.session.inputs().iter().map(|p| p.name.as_str()).zip(inputs).collect();
         self.session.run_for(&named, wanted).map_err(|e| e.at(&self.name))
+    }
+
+    /// The axis along which samples lie side by side, for each input.
+    pub(super) fn batch_axes(&self) -> Vec<Option<usize>> {
+        self.face.batch_axes()
     }
 
     /// What the inputs declare.
@@ -184,6 +206,16 @@ impl Deployed {
     pub(super) fn batch(&self) -> Option<usize> {
         self.batch
     }
+}
+
+/// The inputs and outputs of `session`, without a node.
+fn face(session: &Session) -> Graph {
+    let mut graph = Graph { opset: onnx::NEWEST_OPSET, ..Graph::default() };
+    let mut add = |name: &str, fact: &Fact| -> ValueId { graph.add_value(name, fact.clone()) };
+    let inputs = session.inputs().iter().map(|p| add(&p.name, &p.fact)).collect();
+    let outputs = session.outputs().iter().map(|p| add(&p.name, &p.fact)).collect();
+    (graph.inputs, graph.outputs) = (inputs, outputs);
+    graph
 }
 
 /// A file in a runtime, asked for some of its outputs.

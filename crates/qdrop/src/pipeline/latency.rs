@@ -47,6 +47,7 @@ impl Deployed {
         {
             return Err(Error::data(format!("the network has {inputs} inputs, got {} shapes", given.len())));
         }
+        let axes = self.batch_axes();
         let one = |(i, (name, fact)): (usize, (&str, &crate::graph::Fact))| {
             let at = |e: Error| e.at(format!("input `{name}`")).at(self.path().display());
             let dims = fact.shape.as_deref().unwrap_or_default();
@@ -67,7 +68,7 @@ impl Deployed {
                 None => {
                     let size = |(axis, dim): (usize, &Dim)| match dim {
                         Dim::Known(n) => Ok(*n),
-                        _ if axis == 0 => Ok(1),
+                        _ if Some(axis) == axes[i] => Ok(1),
                         _ => {
                             let hint = "give it with --shape, batch first, such as 1,3,224,224";
                             Err(at(Error::unsupported(format!("the file leaves size {axis} open")).hint(hint)))
@@ -91,7 +92,7 @@ impl Deployed {
     /// `sample`, as samples come (no batch axis), as inputs of one run: alone, or as often as the file's fixed batch wants.
     pub fn batch_of(&self, sample: &[Tensor]) -> Result<Vec<Tensor>> {
         let n = self.batch().unwrap_or(1);
-        sample.iter().map(|t| Tensor::stack(&vec![t; n])).collect()
+        self.joined(&vec![sample; n])
     }
 }
 

@@ -3,31 +3,44 @@
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, ValueId};
 
-/// Shapes of the graph's inputs for one sample, batch axis 1 included, from the shapes of a sample or, without them,
-/// from what the file declares.
+/// Shapes of the graph's inputs for one sample, with a batch axis of 1 where [`Graph::batch_axes`] has one, from the shapes
+/// of a sample or, without them, from what the file declares.
 pub fn input_shapes(graph: &Graph, sample_shapes: Option<&[Vec<usize>]>) -> Result<Vec<Vec<usize>>> {
+    let axes = graph.batch_axes();
     let Some(shapes) = sample_shapes else {
-        return graph.inputs.iter().map(|&v| declared(graph, v)).collect();
+        return graph.inputs.iter().zip(axes).map(|(&v, axis)| declared(graph, v, axis)).collect();
     };
     if shapes.len() != graph.inputs.len() {
         let message = format!("the network has {} inputs, the samples have {}", graph.inputs.len(), shapes.len());
         return Err(Error::data(message));
     }
-    let one = |(shape, &input): (&Vec<usize>, &ValueId)| {
-        fits(graph, input, shape)?;
-        Ok(std::iter::once(1).chain(shape.iter().copied()).collect())
+    let one = |(i, shape): (usize, &Vec<usize>)| {
+        let whole = graph.input_shape(i, shape);
+        fits(graph, graph.inputs[i], axes[i], shape, &whole)?;
+        Ok(whole)
     };
-    shapes.iter().zip(&graph.inputs).map(one).collect()
+    shapes.iter().enumerate().map(one).collect()
 }
 
 /// Shapes of one sample, without the batch axis, when the file declares every size but the batch's.
 pub fn declared_shapes(graph: &Graph) -> Option<Vec<Vec<usize>>> {
-    let shapes = input_shapes(graph, None).ok()?;
-    Some(shapes.into_iter().map(|s| s.get(1..).unwrap_or_default().to_vec()).collect())
+    Some(sample_shapes(graph, &input_shapes(graph, None).ok()?))
 }
 
-/// The declared shape of `input` with batch 1.
-fn declared(graph: &Graph, input: ValueId) -> Result<Vec<usize>> {
+/// Shapes of one sample, without the batch axis, of inputs of the shapes `whole`.
+pub fn sample_shapes(graph: &Graph, whole: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let one = |(shape, axis): (&Vec<usize>, Option<usize>)| {
+        let mut shape = shape.clone();
+        if let Some(axis) = axis.filter(|&a| a < shape.len()) {
+            shape.remove(axis);
+        }
+        shape
+    };
+    whole.iter().zip(graph.batch_axes()).map(one).collect()
+}
+
+/// The declared shape of `input` with a batch of 1 along `axis`.
+fn declared(graph: &Graph, input: ValueId, axis: Option<usize>) -> Result<Vec<usize>> {
     let value = graph.value(input);
     let open = |what: &str| {
         let error = Error::unsupported(format!("the file leaves {what} open"));
@@ -35,7 +48,7 @@ fn declared(graph: &Graph, input: ValueId) -> Result<Vec<usize>> {
     };
     let Some(dims) = &value.fact.shape else { return Err(open("its shape")) };
     let size = |(i, dim): (usize, &Dim)| match dim {
-        _ if i == 0 => Ok(1),
+        _ if Some(i) == axis => Ok(1),
         Dim::Known(n) => Ok(*n),
         Dim::Symbol(name) => Err(open(&format!("size {i} (`{name}`)"))),
         Dim::Unknown => Err(open(&format!("size {i}"))),
@@ -43,12 +56,16 @@ fn declared(graph: &Graph, input: ValueId) -> Result<Vec<usize>> {
     dims.iter().enumerate().map(size).collect()
 }
 
-/// That a sample of `shape` (no batch axis) fits what the file declares about `input`.
-fn fits(graph: &Graph, input: ValueId, shape: &[usize]) -> Result<()> {
+/// That a sample of `shape`, with its batch along `axis` of the shape `whole`, fits what the file declares about `input`.
+fn fits(graph: &Graph, input: ValueId, axis: Option<usize>, shape: &[usize], whole: &[usize]) -> Result<()> {
     let value = graph.value(input);
     let Some(dims) = &value.fact.shape else { return Ok(()) };
-    let agree = |(dim, &n): (&Dim, &usize)| !matches!(dim, Dim::Known(k) if *k != n);
-    if dims.len() == shape.len() + 1 && dims.iter().skip(1).zip(shape).all(agree) {
+    let agree = |(i, (dim, &n)): (usize, (&Dim, &usize))| match dim {
+        _ if Some(i) == axis => n == 1,
+        Dim::Known(k) => *k == n,
+        _ => true,
+    };
+    if dims.len() == whole.len() && dims.iter().zip(whole).enumerate().all(agree) {
         return Ok(());
     }
     let show = |dim: &Dim| match dim {
@@ -56,7 +73,7 @@ fn fits(graph: &Graph, input: ValueId, shape: &[usize]) -> Result<()> {
         Dim::Symbol(name) => name.clone(),
         Dim::Unknown => "?".into(),
     };
-    let want: Vec<String> = dims.iter().skip(1).map(show).collect();
+    let want: Vec<String> = dims.iter().enumerate().filter(|(i, _)| Some(*i) != axis).map(|(_, d)| show(d)).collect();
     let message = format!("expected samples of shape [{}], got {shape:?}", want.join(", "));
     Err(Error::data(message)
         .at(format!("input `{}`", value.name))
