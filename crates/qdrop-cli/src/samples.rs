@@ -108,14 +108,13 @@ fn inputs(graph: &Graph) -> Vec<InputSpec> {
     };
     let spec = |(&id, axis): (&ValueId, Option<usize>)| {
         let value = graph.value(id);
-        let mut shape: Vec<Option<usize>> =
-            value.fact.shape.as_deref().unwrap_or_default().iter().map(size).collect();
+        let mut shape: Vec<Option<usize>> = value.fact.shape.as_deref().unwrap_or_default().iter().map(size).collect();
         let whole = shape.clone();
         // An axis of 1 in front may be missing where the file says nothing of a batch.
         let axis = axis.or((shape.first() == Some(&Some(1))).then_some(0)).filter(|&a| a < shape.len());
         axis.map(|axis| shape.remove(axis));
         let spec = InputSpec::new(&value.name, value.fact.dtype.unwrap_or(DType::F32), shape);
-        let one = |(i, d): (usize, Option<usize>)| if Some(i) == axis { Some(1) } else { d };
+        let one = |(i, d): (usize, Option<usize>)| if Some(i) == axis { d.or(Some(1)) } else { d };
         if axis.is_some() { spec.or(whole.into_iter().enumerate().map(one).collect::<Vec<_>>()) } else { spec }
     };
     graph.inputs.iter().zip(graph.batch_axes()).map(spec).collect()

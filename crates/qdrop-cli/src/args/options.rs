@@ -2,14 +2,14 @@
 
 use super::values::{fixed, names, shape};
 use clap::{Args, ValueEnum};
+use qdrop::graph::{Dim, Graph, Value};
+use qdrop::pipeline::{self, Deployed};
 use qdrop::plan::{
     BitopsTarget, ByteSize, Cache, Color, EncodingsVersion, Format, Granularity, Layout, MethodName, Observer,
     Placement, Preset, SizeTarget, Target, Task,
 };
-use qdrop::{Error, Result};
-use qdrop::graph::{Dim, Graph, Value};
-use qdrop::pipeline::{self, Deployed};
 use qdrop::runtime::Library;
+use qdrop::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// The shape of the network's inputs where the file leaves it open.
@@ -58,7 +58,9 @@ impl Fix {
     /// The network at `path` with what is fixed.
     pub fn load(&self, path: &Path) -> Result<Graph> {
         let mut graph = pipeline::load(path)?;
-        self.values.iter().try_for_each(|(name, values)| pipeline::fix(&mut graph, name, values))
+        self.values
+            .iter()
+            .try_for_each(|(name, values)| pipeline::fix(&mut graph, name, values))
             .map_err(|e| e.at(path.display()))?;
         Ok(graph)
     }

@@ -60,7 +60,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     let (read, t) = timed(sink, Stage::Read, None, |_| args.fix.load(&args.model))?;
     timings.push(t);
     // Refusals come before data where the file says how large its inputs are.
-    if pipeline::declared_shapes(&read).is_some() {
+    if pipeline::declared_shapes(&read).is_some() && !pipeline::several_at_once(&read) {
         let ((), t) =
             timed(sink, Stage::Plan, None, |_| refuse(&read, &recipe).map_err(|e| e.at(args.model.display())))?;
         timings.push(t);
@@ -142,8 +142,17 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         let (task, threads) = (recipe.input.task, recipe.method.threads);
         let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
             if let Some(library) = &library {
-                return measured_in(library, &args.fix, [&args.model, &output], &done.nearest, eval, task, threads, sink)
-                    .map_err(after_writing);
+                return measured_in(
+                    library,
+                    &args.fix,
+                    [&args.model, &output],
+                    &done.nearest,
+                    eval,
+                    task,
+                    threads,
+                    sink,
+                )
+                .map_err(after_writing);
             }
             Ok(Accuracy {
                 float: pipeline::measure(&graph, eval, task, threads, sink)?,
@@ -156,9 +165,10 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         timings.push(accuracy.1);
     }
     if let Some(library) = &library {
-        let (latency, t) =
-            timed(sink, Stage::Bench, None, |sink| latency_in(library, &args.fix, [&args.model, &output], &checked, sink))
-                .map_err(after_writing)?;
+        let (latency, t) = timed(sink, Stage::Bench, None, |sink| {
+            latency_in(library, &args.fix, [&args.model, &output], &checked, sink)
+        })
+        .map_err(after_writing)?;
         report.latency = Some(latency);
         timings.push(t);
     }

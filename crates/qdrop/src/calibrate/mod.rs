@@ -82,7 +82,7 @@ impl Watch {
         self.sites.par_iter().map(Distribution::new).collect()
     }
 
-    /// The grid of every site, in the plan's order; an error names the site that saw nothing or NaN or infinities.
+    /// The grid of every site, in the plan's order; an error names the site that saw no finite number.
     pub fn fit(&self, plan: &Plan) -> Result<Vec<Grid>> {
         let fit_site = |(seen, site): (&Observation, &crate::plan::Site)| {
             fit(seen, &range_spec(&site.grid)).map_err(|e| e.at(format!("activation `{}`", site.name)))

@@ -190,7 +190,8 @@ fn assign(samples: &dyn Samples, inputs: &[InputSpec]) -> Result<Vec<usize>> {
     }
     let missing: Vec<&str> = wanted.iter().copied().filter(|i| !names.iter().any(|n| n == i)).collect();
     let spare: Vec<&str> = names.iter().map(String::as_str).filter(|n| !wanted.contains(n)).collect();
-    let rest = if spare.is_empty() { "none is left".into() } else { format!("the arrays {} match no input", list(&spare)) };
+    let rest =
+        if spare.is_empty() { "none is left".into() } else { format!("the arrays {} match no input", list(&spare)) };
     let message = format!("no array is named like the network's inputs {}, and {rest}", list(&missing));
     Err(Error::data(message).hint(NAMED))
 }

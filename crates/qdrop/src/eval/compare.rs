@@ -41,20 +41,21 @@ impl Comparison {
         Comparison { name, elements: 0, reference: 0.0, other: 0.0, noise: 0.0, product: 0.0, max_abs: 0.0 }
     }
 
-    /// Adds one sample. An error when lengths differ or an element is NaN or infinite; nothing is added then.
+    /// Adds one sample. Elements that are NaN or infinite in the reference are left out: they are padding's, as a rule. An
+    /// error when lengths differ or another element of the other value is NaN or infinite; nothing is added then.
     pub fn add(&mut self, reference: &[f32], other: &[f32]) -> Result<()> {
         let at = |e: Error| e.at(format!("value `{}`", self.name));
         if reference.len() != other.len() {
             let (want, got) = (reference.len(), other.len());
             return Err(at(Error::data(format!("expected {want} elements as in the reference, got {got}"))));
         }
-        for (which, values) in [("reference", reference), ("compared network", other)] {
-            if let Some((i, x)) = values.iter().enumerate().find(|(_, x)| !x.is_finite()) {
-                let message = format!("element {i} of the {which} is {x}, expected finite numbers");
-                return Err(at(Error::new(Kind::Numeric, message)));
-            }
+        let pairs = || reference.iter().zip(other).enumerate().filter(|(_, (a, _))| a.is_finite());
+        if let Some((i, (_, x))) = pairs().find(|(_, (_, x))| !x.is_finite()) {
+            let message = format!("element {i} of the compared network is {x}, expected finite numbers");
+            return Err(at(Error::new(Kind::Numeric, message)));
         }
-        for (&a, &b) in reference.iter().zip(other) {
+        for (_, (&a, &b)) in pairs() {
+            self.elements += 1;
             let (a, b) = (a as f64, b as f64);
             self.reference += a * a;
             self.other += b * b;
@@ -62,7 +63,6 @@ impl Comparison {
             self.product += a * b;
             self.max_abs = self.max_abs.max((a - b).abs());
         }
-        self.elements += reference.len() as u64;
         Ok(())
     }
 
@@ -144,5 +144,7 @@ mod tests {
         assert_eq!(e.to_string(), "value `conv1`: element 1 of the compared network is inf, expected finite numbers");
         assert!(c.add(&[1.0], &[]).unwrap_err().to_string().contains("expected 1 elements as in the reference, got 0"));
         assert_eq!(c.finish().elements, 0);
+        c.add(&[f32::NAN, 2.0, f32::NEG_INFINITY], &[1.0, 2.0, f32::NAN]).unwrap();
+        assert_eq!((c.finish().elements, c.finish().max_abs), (1, 0.0), "what is no number in the reference");
     }
 }

@@ -14,8 +14,7 @@ impl Graph {
         let shapes: Vec<Option<&[Dim]>> = self.inputs.iter().map(|&v| self.value(v).fact.shape.as_deref()).collect();
         let known: Vec<&[Dim]> = shapes.iter().copied().flatten().collect();
         let symbol = batch_symbol(&known);
-        let first = |dims: &&&[Dim]| !dims.is_empty();
-        let size = known.iter().find(|d| d.len() > 1).or_else(|| known.iter().find(first)).and_then(|d| d.first());
+        let size = known.iter().find(|d| d.len() > 1).map_or(Some(&Dim::Known(1)), |d| d.first());
         let axis = |dims: &Option<&[Dim]>| {
             let Some(dims) = dims else { return Some(0) };
             if let Some(axis) = symbol.and_then(|s| position(dims, s)) {
@@ -122,6 +121,7 @@ mod tests {
             (&["a seq", "b seq"], &[Some(0), Some(0)]),
             (&["N 3 8 8", "", "3", "1 4"], &[Some(0), None, None, None]),
             (&["1 3 8 8", "", "3"], &[Some(0), None, None]),
+            (&["8"], &[None]),
             (&["x_axis_0 3", "y_axis_0 4"], &[Some(0), Some(0)]),
         ] {
             assert_eq!(graph(inputs).batch_axes(), want, "{inputs:?}");

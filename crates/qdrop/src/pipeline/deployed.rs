@@ -117,7 +117,7 @@ impl Deployed {
     fn asked<'a>(&'a self, wanted: Vec<&'a str>, samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Asked<'a>> {
         let elements: usize = shapes_of(samples)?.iter().map(|s| s.iter().product::<usize>()).sum();
         let mut batch = self.batch.unwrap_or((RUN / elements.max(1)).clamp(1, SAMPLES));
-        if self.batch.is_none() && !self.stacks(&samples.get(0)?) {
+        if !self.stacks(&samples.get(0)?) {
             batch = 1;
         }
         if self.batch.is_none() && batch > 1 {
@@ -135,10 +135,12 @@ impl Deployed {
 
     /// The outputs `wanted` of `samples`, run by `batch`; the last run is filled up where the file fixes its size.
     pub(super) fn rows(&self, samples: &[Vec<Tensor>], wanted: &[&str], batch: usize) -> Result<Vec<Rows>> {
+        let stacks = samples.first().is_some_and(|sample| self.stacks(sample));
+        let batch = if stacks { batch } else { 1 };
         let mut all: Vec<Vec<f32>> = vec![Vec::new(); wanted.len()];
         let mut widths: Vec<Option<usize>> = vec![None; wanted.len()];
         for some in samples.chunks(batch) {
-            let n = self.batch.unwrap_or(some.len());
+            let n = self.batch.filter(|_| stacks).unwrap_or(some.len());
             let filled: Vec<&[Tensor]> = (0..n).map(|i| some[i.min(some.len() - 1)].as_slice()).collect();
             let inputs = self.joined(&filled)?;
             let outputs = self.run(&inputs, wanted)?;
@@ -162,7 +164,7 @@ impl Deployed {
     }
 
     /// Whether samples like this lie side by side along the first axis of every input.
-    fn stacks(&self, sample: &[Tensor]) -> bool {
+    pub(super) fn stacks(&self, sample: &[Tensor]) -> bool {
         let declared = |i: usize| self.face.value(self.face.inputs[i]).fact.shape.as_ref().map(Vec::len);
         let mut inputs = sample.iter().zip(self.face.batch_axes()).enumerate();
         inputs.all(|(i, (tensor, axis))| axis == Some(0) && declared(i).is_none_or(|rank| rank == tensor.rank() + 1))
@@ -180,7 +182,8 @@ impl Deployed {
             return sample.iter().enumerate().map(one).collect();
         }
         if samples.first().is_some_and(|sample| !self.stacks(sample)) {
-            let message = format!("expected samples that lie along the first axis of every input, got {} at once", samples.len());
+            let message =
+                format!("expected samples that lie along the first axis of every input, got {} at once", samples.len());
             return Err(Error::unsupported(message).at(&self.name));
         }
         (0..inputs).map(|i| Tensor::stack(&samples.iter().map(|s| &s[i]).collect::<Vec<_>>())).collect()

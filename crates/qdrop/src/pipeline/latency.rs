@@ -91,7 +91,7 @@ impl Deployed {
 
     /// `sample`, as samples come (no batch axis), as inputs of one run: alone, or as often as the file's fixed batch wants.
     pub fn batch_of(&self, sample: &[Tensor]) -> Result<Vec<Tensor>> {
-        let n = self.batch().unwrap_or(1);
+        let n = self.batch().filter(|_| self.stacks(sample)).unwrap_or(1);
         self.joined(&vec![sample; n])
     }
 }

@@ -226,7 +226,10 @@ mod tests {
         let error = fix(&mut graph, "x", &[1.0]).unwrap_err();
         assert_eq!(error.advice(), Some("fix the size before it: --fix t=1"));
         let error = fix(&mut graph, "y", &[1.0]).unwrap_err();
-        assert_eq!(error.to_string(), "--fix y: the network has no input and no size `y`; it has `x`, `gain`, `n`, `t`");
+        assert_eq!(
+            error.to_string(),
+            "--fix y: the network has no input and no size `y`; it has `x`, `gain`, `n`, `t`"
+        );
         fix(&mut graph, "gain", &[1.5]).unwrap();
         assert_eq!(graph.inputs.len(), 1);
         fix(&mut graph, "t", &[2.0]).unwrap();

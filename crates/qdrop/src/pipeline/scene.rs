@@ -1,6 +1,7 @@
 //! What the stages before learning read: a float network, its plan, samples.
 
 use super::equalize;
+use super::finite::{self, Strange};
 use super::padding::Padding;
 use super::record::Seen;
 use super::screen::screened;
@@ -17,7 +18,7 @@ use crate::quant::{Grid, Observation};
 use crate::report::{Event, Sink, Stage, Timing, timed};
 use crate::tensor::{Rows, Shelf};
 use rayon::ThreadPool;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 /// Groups of samples a thread that are observed between two looks at the sink.
@@ -27,6 +28,8 @@ const TOGETHER: usize = 4;
 #[derive(Default)]
 struct Seeing {
     values: Observation,
+    /// Samples in which some elements are NaN or infinite.
+    strange: BTreeSet<usize>,
     /// The samples with the smallest and the largest value.
     extremes: [Option<usize>; 2],
     /// Room for one sample.
@@ -132,13 +135,26 @@ impl Scene<'_> {
                 let mut seen = seen[value].lock().unwrap_or_else(PoisonError::into_inner);
                 let first = before + first;
                 let Some(padding) = &padding else {
+                    let strange = seen.values.not_finite();
                     seen.see(group.all(), |v| group.holder(v).map(|sample| first + sample));
+                    if seen.values.not_finite() > strange {
+                        let mut row = Vec::new();
+                        for sample in 0..group.samples() {
+                            group.sample(sample, &mut row);
+                            if row.iter().any(|v| !v.is_finite()) {
+                                seen.strange.insert(first + sample);
+                            }
+                        }
+                    }
                     return Ok(());
                 };
                 let mut row = std::mem::take(&mut seen.row);
                 for sample in 0..group.samples() {
                     group.sample(sample, &mut row);
                     let real = padding.real(values[value], &shapes[value].shape, first + sample, &row)?;
+                    if real.iter().any(|v| !v.is_finite()) {
+                        seen.strange.insert(first + sample);
+                    }
                     seen.see(&real, |_| Some(first + sample));
                 }
                 seen.row = row;
@@ -148,9 +164,15 @@ impl Scene<'_> {
             let done = before + some.len();
             sink.event(&Event::StageProgress { stage: Stage::Calibrate, done, total: samples.len() });
         }
+        let seen: Vec<Seeing> =
+            seen.into_iter().map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
+        let strange = values.iter().zip(&seen).filter(|(_, s)| !s.strange.is_empty());
+        let strange =
+            strange.map(|(&value, s)| Strange { value, elements: s.values.not_finite(), samples: &s.strange });
+        finite::check(self, &samples, &strange.collect::<Vec<_>>(), sink)?;
         let mut all = vec![Default::default(); quantizers.len()];
         for (sites, seen) in sites.values().zip(seen) {
-            let Seeing { values, extremes, .. } = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let Seeing { values, extremes, .. } = seen;
             sites.iter().for_each(|&site| all[site] = (values.clone(), extremes));
         }
         let of_kernels = all.split_off(self.plan.sites.len());

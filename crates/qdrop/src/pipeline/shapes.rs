@@ -27,6 +27,12 @@ pub fn declared_shapes(graph: &Graph) -> Option<Vec<Vec<usize>>> {
     Some(sample_shapes(graph, &input_shapes(graph, None).ok()?))
 }
 
+/// Whether the file fixes a batch of several samples, or several are what it takes for one.
+pub fn several_at_once(graph: &Graph) -> bool {
+    let size = |(&v, axis): (&ValueId, Option<usize>)| graph.value(v).fact.shape.as_ref()?.get(axis?).cloned();
+    graph.inputs.iter().zip(graph.batch_axes()).filter_map(size).any(|d| matches!(d, Dim::Known(n) if n != 1))
+}
+
 /// Shapes of one sample, without the batch axis, of inputs of the shapes `whole`.
 pub fn sample_shapes(graph: &Graph, whole: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let one = |(shape, axis): (&Vec<usize>, Option<usize>)| {
@@ -61,8 +67,8 @@ fn fits(graph: &Graph, input: ValueId, axis: Option<usize>, shape: &[usize], who
     let value = graph.value(input);
     let Some(dims) = &value.fact.shape else { return Ok(()) };
     let agree = |(i, (dim, &n)): (usize, (&Dim, &usize))| match dim {
+        Dim::Known(k) => *k == n || (Some(i) == axis && n == 1),
         _ if Some(i) == axis => n == 1,
-        Dim::Known(k) => *k == n,
         _ => true,
     };
     if dims.len() == whole.len() && dims.iter().zip(whole).enumerate().all(agree) {

@@ -87,7 +87,8 @@ impl<'a> Shift<'a> {
                     None => row.into(),
                 };
                 count += real.len() / channels;
-                real.iter().enumerate().for_each(|(i, &v)| sums[i / self.inner % channels] += f64::from(v));
+                let finite = real.iter().enumerate().filter(|(_, v)| v.is_finite());
+                finite.for_each(|(i, &v)| sums[i / self.inner % channels] += f64::from(v));
             }
             Ok(())
         };

@@ -221,7 +221,9 @@ impl<'a> Loss<'a> {
                     some.expand(sample, &mut weights)?;
                 }
                 let (mut sum, mut signal, mut noise) = (0.0, 0.0, 0.0);
-                for ((&a, &b), &w) in row.iter().zip(&*target.row(sample)?).zip(&weights) {
+                let target = target.row(sample)?;
+                // What is no number in the float network, as in padding, has no error.
+                for ((&a, &b), &w) in row.iter().zip(&*target).zip(&weights).filter(|((_, b), _)| b.is_finite()) {
                     let error = f64::from(a - b);
                     sum += f64::from(w) * error * error;
                     signal += f64::from(b) * f64::from(b);

@@ -76,7 +76,7 @@ impl Observation {
         Observation { capacity: CAPACITY / 16, ..Self::default() }
     }
 
-    /// Takes in `values`. NaN and infinities are counted and left out; fitting a grid then fails.
+    /// Takes in `values`. NaN and infinities are counted and left out.
     pub fn observe(&mut self, values: &[f32]) {
         // In runs, so that the second look at a value finds it in the cache.
         for run in values.chunks(RUN) {
@@ -168,15 +168,17 @@ impl Observation {
         self.range
     }
 
-    /// The smallest and largest value seen; an error when there was none, or when NaN or infinities were seen.
+    /// The smallest and largest finite value seen; an error when there was none.
     pub fn range(&self) -> Result<(f32, f32)> {
-        if self.bad > 0 {
-            return Err(Error::new(
-                Kind::Numeric,
-                format!("expected finite numbers, got {} NaN or infinite among {}", self.bad, self.bad + self.count),
-            ));
-        }
-        self.range.ok_or_else(|| Error::data("no values to fit a grid to"))
+        self.range.ok_or_else(|| match self.bad {
+            0 => Error::data("no values to fit a grid to"),
+            bad => Error::new(Kind::Numeric, format!("expected finite numbers, all {bad} are NaN or infinite")),
+        })
+    }
+
+    /// How many NaN and infinities were seen.
+    pub fn not_finite(&self) -> u64 {
+        self.bad
     }
 
     /// What was seen as (value, how often), values ascending: single values, or the mean of each non-empty bin.

@@ -73,6 +73,16 @@ impl Direct {
         }
     }
 
+    /// Whether it may make NaN of numbers and infinities, as of a row that is masked as a whole.
+    pub fn makes_nan(&self) -> bool {
+        match self {
+            Direct::Binary(op) => matches!(op, Binary::Sub | Binary::Div),
+            Direct::Unary(op) => matches!(op, Unary::Log | Unary::Sqrt | Unary::Reciprocal),
+            Direct::Softmax { .. } | Direct::LayerNorm { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Computes y from the operands `x`.
     pub fn forward(&self, x: &[&[f32]], y: &mut [f32]) {
         match self {

@@ -1,6 +1,7 @@
 //! One pass over activations: sum of two operands, activation function, fake quantization and dropping together.
 
 use super::math::{RUN, sum, vectorized};
+use crate::engine::ops::Array;
 use crate::engine::train::Keep;
 use crate::quant::Grid;
 
@@ -186,18 +187,41 @@ pub(super) fn mix(keep: Keep, mask: &[u8], quantized: &[f32], float: &[f32], x: 
     }
 }
 
-/// Σ weight·(y - target)², and y becomes factor·weight·(y - target); without `weights` all are 1.
+/// Puts 0 for NaN, so that what padding holds while learning reaches no gradient.
+pub(super) fn clean(values: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || values.iter_mut().for_each(|v| *v = if v.is_nan() { 0.0 } else { *v }),
+    );
+}
+
+/// `arrays`, when learning with 0 for NaN.
+pub(super) fn numbers(learn: bool, mut arrays: Vec<Array<f32>>) -> Vec<Array<f32>> {
+    if learn {
+        arrays.iter_mut().for_each(|a| clean(&mut a.data));
+    }
+    arrays
+}
+
+/// y - target; 0 where the target is no number.
+#[inline(always)]
+fn error(y: f32, target: f32) -> f32 {
+    if target.abs() < f32::INFINITY { y - target } else { 0.0 }
+}
+
+/// Σ weight·(y - target)², and y becomes factor·weight·(y - target); without `weights` all are 1. Elements whose target is
+/// NaN or infinite do not count.
 pub(super) fn loss(y: &mut [f32], target: &[f32], weights: Option<&[f32]>, factor: f32) -> f64 {
     vectorized(
         #[inline(always)]
         || {
             let target = &target[..y.len()];
             let Some(weights) = weights else {
-                let total = sum(y, target, |y, t| (y - t) * (y - t));
-                y.iter_mut().zip(target).for_each(|(y, &t)| *y = factor * (*y - t));
+                let total = sum(y, target, |y, t| error(y, t) * error(y, t));
+                y.iter_mut().zip(target).for_each(|(y, &t)| *y = factor * error(*y, t));
                 return total;
             };
-            y.iter_mut().zip(target).for_each(|(y, &t)| *y -= t);
+            y.iter_mut().zip(target).for_each(|(y, &t)| *y = error(*y, t));
             let total = sum(y, weights, |d, w| w * d * d);
             y.iter_mut().zip(weights).for_each(|(y, &w)| *y *= factor * w);
             total

@@ -130,6 +130,10 @@ impl Frame {
         }
     }
 
+    fn clean(&mut self, code: &Code, slot: usize) {
+        (0..self.samples).for_each(|sample| self.fill(code, slot, sample, |_, x| pass::clean(x)));
+    }
+
     pub fn take(&mut self, code: &Code, slot: usize) -> Result<(usize, Vec<f32>)> {
         match code.places[slot] {
             Place::Buffer(b) => Ok((b, std::mem::take(&mut self.buffers[b]))),
@@ -141,6 +145,7 @@ impl Frame {
     /// learning. `tap` sees what every site hands on.
     pub fn forward(&mut self, shared: &Shared, learn: Option<&[Keep]>, mut tap: Option<Tap>) -> Result<()> {
         let code = shared.code;
+        learn.iter().for_each(|_| code.program.inputs.iter().for_each(|&slot| self.clean(code, slot)));
         for kernel in &code.kernels {
             match kernel {
                 Kernel::Conv { .. } | Kernel::Depthwise { .. } => self.convolve(shared, kernel)?,
@@ -190,14 +195,15 @@ impl Frame {
                     let x: Vec<&[f32]> = operands.iter().flatten().map(|&s| self.read(shared, s)).collect();
                     direct.forward(&x, &mut out[..n]);
                     self.buffers[at] = out;
+                    learn.iter().filter(|_| direct.makes_nan()).for_each(|_| self.clean(code, *y));
                 }
-                Kernel::Node { step, flat } => self.node(shared, *step, *flat)?,
+                Kernel::Node { step, flat } => self.node(shared, *step, *flat, learn.is_some())?,
             }
         }
         Ok(())
     }
 
-    fn node(&mut self, shared: &Shared, step: usize, flat: bool) -> Result<()> {
+    fn node(&mut self, shared: &Shared, step: usize, flat: bool, learn: bool) -> Result<()> {
         let code = shared.code;
         let Step::Node { op, operands, results, place } = &code.program.steps[step] else { return Ok(()) };
         let rounds = if flat { 1 } else { self.samples };
@@ -206,7 +212,7 @@ impl Frame {
             let gathered = self.gather(shared, operands, sample, flat, &mut spare);
             let arrays = ops::forward::<f32>(op, &gathered.views(), results.len()).map_err(|e| e.at(place))?;
             gathered.give(&mut spare);
-            for (slot, array) in results.iter().zip(arrays) {
+            for (slot, array) in results.iter().zip(pass::numbers(learn, arrays)) {
                 let Some(slot) = *slot else { continue };
                 let Place::Buffer(b) = code.places[slot] else { continue };
                 if flat {

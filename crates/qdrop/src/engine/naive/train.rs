@@ -48,7 +48,8 @@ impl<'a, R: Real> NaiveTrainer<'a, R> {
                 }
             }
         };
-        Ok(quantized.iter().zip(&*float).enumerate().map(pick).map(|v| R::of(f64::from(v))).collect())
+        let number = |v: f32| if v.is_nan() { 0.0 } else { v };
+        Ok(quantized.iter().zip(&*float).enumerate().map(pick).map(|v| R::of(f64::from(number(v)))).collect())
     }
 }
 
@@ -62,14 +63,15 @@ fn mask(draws: &dyn Draws, iteration: usize, purpose: Purpose, position: usize, 
     }
 }
 
-/// Σ over the channel axis of weight·(y - target)², mean over the rest and the batch; and its gradient to y.
+/// Σ over the channel axis of weight·(y - target)², mean over the rest and the batch; and its gradient to y. Elements whose
+/// target is NaN or infinite do not count.
 fn loss<R: Real>(y: &[R], target: &[f32], weights: &[f32], positions: usize, batch: usize) -> (f64, Vec<R>) {
     let rest = (positions * batch) as f64;
     let real = |v: f32| R::of(f64::from(v));
     let factor = R::of(2.0 / rest);
     let mut sum = 0.0;
     let one = |((&y, &target), &weight): ((&R, &f32), &f32)| {
-        let difference = y - real(target);
+        let difference = if target.is_finite() { y - real(target) } else { R::zero() };
         sum += (real(weight) * difference * difference).f64();
         factor * real(weight) * difference
     };
