@@ -5,6 +5,9 @@ use qdrop::plan::{MethodName, Recipe, Target};
 use qdrop::{Error, Result};
 use std::path::{Path, PathBuf};
 
+/// Deepest nesting of folders that samples are looked for in.
+const DEEPEST: usize = 16;
+
 /// That `path` is a file that can be opened.
 pub fn readable_file(path: &Path) -> Result<()> {
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
@@ -26,8 +29,13 @@ pub fn writable(output: &Path, taken: &[&Path], option: &str) -> Result<()> {
         let error = Error::new(Kind::Io, "expected a file name for the output, got a directory");
         return Err(error.at(output.display()).hint(format!("give a file name with {option}")));
     }
+    // What external data of a large model is called.
+    let mut data = output.as_os_str().to_owned();
+    data.push(".data");
+    let written = [output, Path::new(&data)];
+    let written: Vec<(&Path, Identity)> = written.into_iter().map(|path| (path, Identity::of(path))).collect();
     for input in taken {
-        if same_file(output, input) {
+        if written.iter().any(|(path, identity)| path == input || identity.is(input)) {
             let error = Error::new(Kind::Io, format!("output and input `{}` are the same file", input.display()));
             return Err(error.at(output.display()).hint(format!("give another name with {option}")));
         }
@@ -48,6 +56,33 @@ pub fn writable(output: &Path, taken: &[&Path], option: &str) -> Result<()> {
     })
 }
 
+/// The files that a model takes, external data included; it alone where it cannot be read.
+pub fn model_files(path: &Path) -> Vec<PathBuf> {
+    qdrop::onnx::files(path).unwrap_or_else(|_| vec![path.to_path_buf()])
+}
+
+/// The files that samples at `path` take: those in a folder and below it, and those that a list names.
+pub fn sample_files(path: &Path) -> Vec<PathBuf> {
+    let mut files = vec![path.to_path_buf()];
+    if path.is_dir() {
+        let mut folders = vec![(path.to_path_buf(), 0)];
+        while let Some((folder, depth)) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() && depth < DEEPEST => folders.push((entry.path(), depth + 1)),
+                    _ => files.push(entry.path()),
+                }
+            }
+        }
+    } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")) {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let first = |line: &str| line.split(',').next().map(|f| folder.join(f.trim().trim_matches('"')));
+        files.extend(text.lines().filter_map(first));
+    }
+    files
+}
+
 /// That there are samples, and as many as an iteration draws.
 pub fn enough(samples: usize, recipe: &Recipe, path: &Path) -> Result<()> {
     let batch = recipe.method.batch;
@@ -56,6 +91,39 @@ pub fn enough(samples: usize, recipe: &Recipe, path: &Path) -> Result<()> {
         return Err(Error::data(message).at(path.display()).hint("add samples, or lower --batch"));
     }
     Ok(())
+}
+
+/// What tells an existing file from all others, so that many are compared with it cheaply.
+enum Identity {
+    /// There is no such file.
+    Missing,
+    #[cfg(unix)]
+    Number(u64, u64),
+    #[cfg(not(unix))]
+    Path(PathBuf),
+}
+
+impl Identity {
+    fn of(path: &Path) -> Self {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            path.metadata().map_or(Identity::Missing, |m| Identity::Number(m.dev(), m.ino()))
+        }
+        #[cfg(not(unix))]
+        path.canonicalize().map_or(Identity::Missing, Identity::Path)
+    }
+
+    /// Whether `other` is this file.
+    fn is(&self, other: &Path) -> bool {
+        match (self, Identity::of(other)) {
+            #[cfg(unix)]
+            (Identity::Number(dev, ino), Identity::Number(d, i)) => (*dev, *ino) == (d, i),
+            #[cfg(not(unix))]
+            (Identity::Path(a), Identity::Path(b)) => *a == b,
+            _ => false,
+        }
+    }
 }
 
 /// Whether both paths are the same, or lead to one existing file, through links too.

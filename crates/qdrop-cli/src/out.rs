@@ -1,7 +1,7 @@
 //! Results on stdout: tables or JSON. A reader that went away is no error.
 
 use comfy_table::{CellAlignment, ContentArrangement, presets};
-use qdrop::report::Table;
+use qdrop::report::{Table, visible};
 use qdrop::{Error, Result};
 use std::io::Write;
 use std::path::Path;
@@ -9,15 +9,15 @@ use std::path::Path;
 /// Writes `text` and a line end to stdout.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+    match writeln!(out, "{}", visible(text.trim_end(), true)).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io(Path::new("stdout"), e)),
         _ => Ok(()),
     }
 }
 
-/// Writes a line to stderr. When stderr is closed nobody is there to be told, and the result does not depend on it.
+/// Writes a line to stderr, control characters spelt out. When stderr is closed nobody is there to be told, and the result does not depend on it.
 pub fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", visible(line, false));
 }
 
 /// Writes `value` as indented JSON.
@@ -30,11 +30,7 @@ pub fn json(value: &impl serde::Serialize) -> Result<()> {
 pub fn file(path: &Path, text: &str) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        // What everybody may do with a new file; the user's mask takes from it.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.prefix(".qdrop-").tempfile_in(folder)?;
+        let mut file = qdrop::onnx::temporary_file(folder)?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(path)?;

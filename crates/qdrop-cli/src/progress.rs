@@ -2,7 +2,7 @@
 
 use crate::out;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use qdrop::report::{Event, Silent, Sink, UnitReport, duration, figure};
+use qdrop::report::{Event, Silent, Sink, UnitReport, duration, figure, visible};
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -163,7 +163,7 @@ impl Sink for Bars {
                 self.bar.set_position(*done as u64);
             }
             Event::UnitStarted { index, total, name, iterations, .. } => {
-                let prefix = format!("unit {}/{total} {name}", index + 1);
+                let prefix = format!("unit {}/{total} {}", index + 1, visible(name, false));
                 self.start(Some(*iterations), "{prefix:30} [{bar:20}] {pos}/{len} {msg}", prefix);
             }
             Event::UnitProgress { iteration, loss, iterations_per_second, run_seconds_left, .. } => {

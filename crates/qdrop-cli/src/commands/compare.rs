@@ -4,8 +4,9 @@ use crate::args::{Compare, Print};
 use crate::{Outcome, checks, out, progress, runtime, samples, wish};
 use qdrop::data::Samples;
 use qdrop::eval::Difference;
+use qdrop::graph::ValueId;
 use qdrop::pipeline::{self, Checked, Divergence};
-use qdrop::report::{Table, figure};
+use qdrop::report::{Event, Table, figure};
 use qdrop::{Error, Result};
 use serde::Serialize;
 
@@ -68,6 +69,14 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
         let b = pipeline::prepare(&b, Some(&shapes))?;
         (pipeline::compare(&a, &b, &checked, threads, sink.as_mut())?, None)
     };
+    let integer = |v: &&ValueId| a.value(**v).fact.dtype.is_some_and(|t| !t.is_float());
+    let integers: Vec<&str> = a.outputs.iter().filter(integer).map(|&v| a.value(v).name.as_str()).collect();
+    if !integers.is_empty() {
+        let names = integers.join("`, `");
+        let message =
+            format!("the outputs `{names}` hold no real numbers and are not compared; `qdrop eval` measures them");
+        sink.event(&Event::Note { message });
+    }
     if values.is_empty() && outputs.as_ref().is_none_or(Vec::is_empty) {
         let message = format!("`{}` and `{}` share no computed value", args.a.display(), path_b.display());
         let hint =

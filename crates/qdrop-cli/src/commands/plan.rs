@@ -8,7 +8,7 @@ use qdrop::plan::{Chosen, Cost, LayerId, Plan, Recipe, Site, Target};
 use qdrop::report::{Table, bytes, chosen_bits, count};
 use qdrop::{Error, Result};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Calibration samples that the predicted memory is for, unless told.
 const SAMPLES: usize = 1024;
@@ -90,7 +90,8 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
     let mut recipe = wish::read(args.wish.recipe.as_deref())?;
     wish::apply(&mut recipe, &args.wish);
     wish::apply_input(&mut recipe, &args.input);
-    let reads: Vec<&Path> = [args.model.as_path()].into_iter().chain(args.wish.recipe.as_deref()).collect();
+    let files = checks::model_files(&args.model);
+    let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.wish.recipe.as_deref()).collect();
     bits::check(&args.bits, &recipe, &reads)?;
     let measured = bits::measured(&args.bits)?;
     if recipe.mixed.wanted() && measured.is_none() {

@@ -11,7 +11,7 @@ use qdrop::plan::{Recipe, Target, Task};
 use qdrop::report::{Accuracy, Event, Latency, MixedReport, Report, Sink, Stage, timed};
 use qdrop::runtime::Library;
 use qdrop::{Error, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Runs the command.
 pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
@@ -22,11 +22,11 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     let output = args.output.clone().unwrap_or_else(|| checks::default_output(&args.model, &recipe));
     checks::readable_file(&args.model)?;
     checks::exists(&args.calib)?;
-    let mut reads: Vec<&Path> = vec![&args.model, &args.calib];
-    if let Some(path) = &args.eval {
-        checks::exists(path)?;
-        reads.push(path);
-    }
+    args.eval.as_deref().map_or(Ok(()), checks::exists)?;
+    let mut files = checks::model_files(&args.model);
+    files.extend([Some(&args.calib), args.eval.as_ref()].into_iter().flatten().flat_map(|p| checks::sample_files(p)));
+    files.extend(recipe.input.tokenizer.iter().map(PathBuf::from));
+    let mut reads: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     reads.extend(args.wish.recipe.as_deref());
     checks::writable(&output, &reads, "-o")?;
     let place = match &args.report {

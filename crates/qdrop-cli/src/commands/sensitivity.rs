@@ -7,7 +7,7 @@ use qdrop::pipeline::{self, Checked};
 use qdrop::plan::{Curve, Sensitivity};
 use qdrop::report::{Table, count};
 use qdrop::{Error, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Form of the written file.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,8 @@ pub fn run(args: &args::Sensitivity, quiet: bool) -> Result<Outcome> {
     checks::exists(&args.calib)?;
     let form = args.output.as_deref().map(form).transpose()?;
     if let Some(path) = &args.output {
-        let reads: Vec<&Path> = [&*args.model, &*args.calib].into_iter().chain(args.wish.recipe.as_deref()).collect();
+        let files = [checks::model_files(&args.model), checks::sample_files(&args.calib)].concat();
+        let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.wish.recipe.as_deref()).collect();
         checks::writable(path, &reads, "-o")?;
     }
     let read = args.fix.load(&args.model)?;

@@ -214,8 +214,11 @@ mod tests {
         assert!((grids[0].scale[0] - 0.02).abs() < 1e-7 && (grids[1].scale[0] - 0.01).abs() < 1e-7);
         assert_eq!((grids[0].zero_point[0], grids[1].zero_point[0]), (0, 100));
         watch.observe(SiteId(1), &[f32::NAN]);
-        let message = watch.fit(&plan).unwrap_err().to_string();
-        assert!(message.starts_with("activation `b`: expected finite numbers, got 1 NaN"), "{message}");
+        assert_eq!(watch.fit(&plan).unwrap(), grids, "what is no number is left out");
+        let mut strange = Watch::new(&plan);
+        strange.observe_all(&[&[1.0], &[f32::NAN]]);
+        let message = strange.fit(&plan).unwrap_err().to_string();
+        assert_eq!(message, "activation `b`: expected finite numbers, all 1 are NaN or infinite");
     }
 
     #[test]

@@ -183,6 +183,9 @@ pub fn open(path: &Path, prepare: &Prepare) -> Result<Box<dyn Samples + Send + S
         "npy" | "npz" | "safetensors" => Ok(Box::new(npy::open(path)?.prepared(prepare)?)),
         other => Err(Error::data(format!("cannot read samples from a file of type `{other}`"))
             .at(path.display())
-            .hint("give a folder of images, or a .csv, .npy, .npz or .safetensors file")),
+            .hint(match other {
+                "tsv" | "jsonl" | "json" | "txt" | "ndjson" => "say what the text is with --task, such as --task sst2",
+                _ => "give a folder of images, or a .csv, .npy, .npz or .safetensors file",
+            })),
     }
 }

@@ -14,6 +14,7 @@
 
 mod bias;
 mod encodings;
+mod half;
 mod moved;
 mod ort;
 mod qnn;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use write::Insertions;
 
 pub use encodings::Encodings;
+pub use half::halve;
 pub use qnn::lower_qnn;
 
 /// Which part of the network an integer stands for.

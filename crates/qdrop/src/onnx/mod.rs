@@ -36,6 +36,7 @@ mod tests;
 mod writer;
 
 pub use inline::{Known, inline, inline_with, unfold};
+pub use writer::temporary_file;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};

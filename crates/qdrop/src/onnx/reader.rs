@@ -25,6 +25,9 @@ pub fn decode(bytes: &[u8]) -> Result<ModelProto> {
     if bytes.is_empty() {
         return Err(Error::model("the file is empty").hint(what));
     }
+    if let Some((found, advice)) = foreign(bytes) {
+        return Err(Error::model(format!("expected an ONNX model, got {found}")).hint(advice));
+    }
     let model = ModelProto::decode(bytes).map_err(|e| {
         Error::model(format!("not a readable ONNX model: {e}"))
             .hint("the file is cut short, damaged, or something else")
@@ -37,6 +40,31 @@ pub fn decode(bytes: &[u8]) -> Result<ModelProto> {
             .hint("convert the model with a matching release of onnx"));
     }
     Ok(model)
+}
+
+/// What a file that is no ONNX model is by its first bytes, and what to do with it.
+fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    let torch = "load it in PyTorch and export the network: torch.onnx.export(model, example, \"model.onnx\")";
+    let convert = "convert it to ONNX first, for instance with tf2onnx";
+    let begins = |magic: &[u8]| bytes.starts_with(magic);
+    let page = |word: &[u8]| bytes.len() >= word.len() && bytes[..word.len()].eq_ignore_ascii_case(word);
+    Some(match () {
+        () if begins(b"version https://git-lfs") => {
+            ("a pointer of Git LFS in place of the file", "fetch the file itself with `git lfs pull`")
+        }
+        () if begins(b"PK\x03\x04") => ("a zip archive, as PyTorch's checkpoints are", torch),
+        () if bytes.len() > 2 && bytes[0] == 0x80 && (2..=5).contains(&bytes[1]) => {
+            ("a Python pickle, as PyTorch's older checkpoints are", torch)
+        }
+        () if begins(b"\x89HDF") => ("an HDF5 file, as Keras writes", convert),
+        () if bytes.get(4..8) == Some(b"TFL3") => ("a TensorFlow Lite model", convert),
+        () if begins(b"\x1f\x8b") => ("a gzip archive", "unpack it first"),
+        () if bytes.get(8..10) == Some(b"{\"") => ("weights in safetensors' format, which hold no network", torch),
+        () if page(b"<!doctype html") || page(b"<html") => {
+            ("a page of HTML", "download the file itself: this is what a site shows about it")
+        }
+        () => return None,
+    })
 }
 
 /// The graph of an encoded model whose external data lies in `dirs`.

@@ -10,8 +10,10 @@ use crate::graph::*;
 use crate::tensor::Tensor;
 use prost::Message;
 use std::collections::{HashMap, HashSet};
+use std::fs::{DirEntry, File};
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::{Builder, NamedTempFile};
 
 /// Most bytes one protobuf message can have.
@@ -89,17 +91,51 @@ pub fn write(graph: &Graph, path: &Path, threshold: u64) -> Result<()> {
     file.persist(path).map(drop).map_err(|e| Error::io(path, e.error))
 }
 
-/// A file in `dir` that vanishes unless it is given its name.
 fn temporary(dir: &Path) -> Result<NamedTempFile> {
+    temporary_file(dir).map_err(|e| Error::io(dir, e).hint("give an output path that can be written"))
+}
+
+/// Begins the names of files that are being written.
+const UNFINISHED: &str = ".qdrop-";
+/// Random characters behind it.
+const RANDOM: usize = 6;
+/// A file that nobody has locked after this time was left behind.
+const STALE: Duration = Duration::from_secs(1);
+
+/// A file in `dir` that vanishes unless it is given its name; it is locked while it is written. What killed runs left there
+/// is removed.
+pub fn temporary_file(dir: &Path) -> std::io::Result<NamedTempFile> {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if is_left_behind(&entry) {
+            // Another run may have removed it meanwhile.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
     let mut builder = Builder::new();
-    builder.prefix(".qdrop-");
+    builder.prefix(UNFINISHED).rand_bytes(RANDOM);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // The process's umask still applies.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(dir).map_err(|e| Error::io(dir, e).hint("give an output path that can be written"))
+    let file = builder.tempfile_in(dir)?;
+    // Where the file system knows no locks, nobody can take the file for left behind either.
+    let _ = file.as_file().try_lock();
+    Ok(file)
+}
+
+/// Whether a file has a name that only this program gives, and nobody writes it.
+fn is_left_behind(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let random = name.to_str().and_then(|n| n.strip_prefix(UNFINISHED));
+    let ours = random.is_some_and(|r| r.len() == RANDOM && r.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let plain = || entry.file_type().is_ok_and(|t| t.is_file());
+    let age = || entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+    if !(ours && plain() && age().is_some_and(|age| age >= STALE)) {
+        return false;
+    }
+    File::options().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// The least IR version whose release has `opset`.

@@ -212,3 +212,62 @@ impl Widening<'_> {
         Some(Node::new(format!("{name}_cast"), Op::Cast { to: dtype }, &[single], &[kept]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Dim, NodeId};
+    use crate::passes::{InputShapes, simplify};
+
+    fn half(graph: &mut Graph, name: &str) -> ValueId {
+        let shape = Some(vec![Dim::Symbol("n".into()), Dim::Known(2)]);
+        graph.add_value(name, Fact { dtype: Some(DType::F16), shape })
+    }
+
+    /// y = relu(x + c), and z = y in float32, all in half precision.
+    fn network() -> Graph {
+        let mut g = Graph { opset: 17, ..Graph::default() };
+        let [x, s, y] = ["x", "s", "y"].map(|n| half(&mut g, n));
+        let z = g.add_value("z", Fact { dtype: Some(DType::F32), shape: None });
+        let c = g.add_constant("c", Tensor::from_f64(DType::F16, &[2], &[0.5, -2.0]).unwrap());
+        g.nodes = vec![
+            Node::new("", Op::Binary(Binary::Add), &[x, c], &[s]),
+            Node::new("", Op::Unary(Unary::Relu), &[s], &[y]),
+            Node::new("", Op::Cast { to: DType::F32 }, &[y], &[z]),
+        ];
+        (g.inputs, g.outputs) = (vec![x], vec![y, z]);
+        g
+    }
+
+    #[test]
+    fn only_the_border_keeps_its_type() {
+        let mut g = network();
+        simplify(&mut g, &InputShapes::of_samples(vec![Some(vec![2])])).unwrap();
+        let kinds: Vec<&str> = g.nodes.iter().map(|n| n.op.kind()).collect();
+        assert_eq!(kinds, ["Cast", "Add", "Relu", "Cast"]);
+        let fact = |v: ValueId| (g.value(v).name.as_str(), g.value(v).fact.dtype);
+        let border: Vec<_> = g.inputs.iter().chain(&g.outputs).map(|&v| fact(v)).collect();
+        assert_eq!(border, [("x", Some(DType::F16)), ("y", Some(DType::F16)), ("z", Some(DType::F32))]);
+        let constant = g.nodes[1].input(1).and_then(|v| g.constant(v)).unwrap();
+        assert_eq!(constant.as_f32(), Some(&[0.5, -2.0][..]));
+        assert_eq!(g.nodes[3].op, Op::Cast { to: DType::F16 });
+        let again = g.clone();
+        assert!(!widen(&mut g, &Context { shapes: InputShapes::declared() }).unwrap());
+        assert_eq!(g, again, "once is enough");
+    }
+
+    #[test]
+    fn what_is_carried_keeps_its_types() {
+        let mut g = network();
+        let r = g.add_value("r", Fact::default());
+        let carried = Op::Opaque { domain: "other".into(), kind: "Thing".into() };
+        let s = g.nodes[0].outputs[0].unwrap();
+        g.nodes.insert(1, Node::new("", carried, &[s], &[r]));
+        g.nodes[2].inputs[0] = Some(r);
+        assert!(widen(&mut g, &Context { shapes: InputShapes::declared() }).unwrap());
+        g.check().unwrap();
+        let kinds: Vec<&str> = g.nodes.iter().map(|n| n.op.kind()).collect();
+        assert_eq!(kinds, ["Cast", "Add", "Cast", "Thing", "Cast", "Relu", "Cast", "Cast"]);
+        assert_eq!(g.node(NodeId(3)).input(0).map(|v| g.value(v).fact.dtype), Some(Some(DType::F16)));
+    }
+}

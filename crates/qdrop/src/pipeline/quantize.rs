@@ -206,6 +206,12 @@ fn write(
             let (graph, encodings) = lower::lower_qnn(&raised, plan, weights, grids, version)?;
             Ok((graph, Some(encodings)))
         }
-        _ => Ok((lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)?, None)),
+        _ => {
+            let mut graph = lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)?;
+            if recipe.output.target != Target::Qonnx {
+                lower::halve(&mut graph);
+            }
+            Ok((graph, None))
+        }
     }
 }

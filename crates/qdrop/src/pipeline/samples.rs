@@ -34,7 +34,8 @@ pub(super) fn check_classes(classes: usize, samples: &dyn Samples) -> Result<()>
         let place = || format!("sample `{}`", samples.name(i));
         match samples.label(i) {
             None => {
-                let hint = "give one sub-folder per class, or a CSV with lines file,label";
+                let hint = "give one sub-folder per class, a CSV with lines file,label, or beside the arrays of a .npz file an \
+                            array of integers called labels";
                 return Err(Error::data("expected a label, got none").at(place()).hint(hint));
             }
             Some(label) if label >= classes => {

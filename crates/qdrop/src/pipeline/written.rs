@@ -30,11 +30,7 @@ impl Quantized {
         let path = encodings_path(output);
         let at = |e: std::io::Error| Error::io(&path, e);
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        // What everybody may do with a new file; the user's mask takes from it.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.prefix(".qdrop-").tempfile_in(folder).map_err(at)?;
+        let mut file = onnx::temporary_file(folder).map_err(at)?;
         file.write_all(encodings.to_json()?.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(at)?;
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at(e)),

@@ -407,6 +407,9 @@ mod tests {
         assert_eq!(o.weighted().iter().map(|p| p.1).sum::<u64>(), 70_002);
         assert!(o.range().is_ok());
         o.observe(&[1.0, f32::NAN, f32::INFINITY]);
+        assert_eq!((o.range().is_ok(), o.not_finite()), (true, 2));
+        let mut o = Observation::new();
+        o.observe(&[f32::NAN]);
         assert_eq!(o.range().unwrap_err().kind(), Kind::Numeric);
         assert_eq!(Observation::new().range().unwrap_err().kind(), Kind::Data);
     }

@@ -15,7 +15,7 @@ mod trials;
 pub use detail::{Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, SiteGrid, SiteReport};
 pub(crate) use quality::added;
 pub use quality::{Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality, Remark, Source};
-pub use table::{Table, bytes, chosen_bits, count, duration, figure, metric};
+pub use table::{Table, bytes, chosen_bits, count, duration, figure, metric, visible};
 pub use trials::Trial;
 
 use crate::error::{Error, Kind, Result};

@@ -1,6 +1,6 @@
 //! The shell of a page: one file of HTML with its style, which loads nothing and runs nothing from elsewhere.
 
-use super::{Table, chart};
+use super::{Table, chart, visible};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// What pages look like, on light and dark ground, on wide and narrow screens.
@@ -31,7 +31,7 @@ pub fn page(title: &str, content: &Markup) -> String {
             }
         }
     };
-    page.into_string()
+    visible(&page.into_string(), true).into_owned()
 }
 
 /// A part of the page under a heading; `id` is what links name.

@@ -2,6 +2,7 @@
 
 use super::Report;
 use crate::plan::{Chosen, Override};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Rows of text under a header; every row has as many cells as the header.
@@ -22,7 +23,7 @@ impl Table {
     pub fn new(title: impl Into<String>, header: &str) -> Self {
         let columns: Vec<&str> = header.split('|').collect();
         Table {
-            title: title.into(),
+            title: visible(&title.into(), false).into_owned(),
             header: columns.iter().map(|c| c.trim_start_matches('>').to_string()).collect(),
             rows: Vec::new(),
             right: (0..columns.len()).filter(|&i| columns[i].starts_with('>')).collect(),
@@ -31,11 +32,29 @@ impl Table {
 
     /// Adds a row, cut or filled with empty cells to the header's length.
     pub fn row<T: ToString>(&mut self, cells: impl IntoIterator<Item = T>) -> &mut Self {
-        let mut row: Vec<String> = cells.into_iter().map(|c| c.to_string()).collect();
+        let mut row: Vec<String> = cells.into_iter().map(|c| visible(&c.to_string(), false).into_owned()).collect();
         row.resize(self.header.len(), String::new());
         self.rows.push(row);
         self
     }
+}
+
+/// `text` as it may be shown: control characters, and those that turn the direction of writing, are spelt out, so that names
+/// from a file cannot command a terminal. Ends of lines stay where `lines` says so.
+pub fn visible(text: &str, lines: bool) -> Cow<'_, str> {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+    let strange = |c: char| (c.is_control() && !(lines && c == '\n')) || turns(c);
+    if !text.contains(strange) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            c if !strange(c) => shown.push(c),
+            c => shown.extend(c.escape_default()),
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// A size in bytes for people: `512 B`, `1.5 KiB`, `26.7 MiB`.
