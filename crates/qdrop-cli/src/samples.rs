@@ -16,6 +16,11 @@ pub type Source = Subset<Box<dyn Samples + Send + Sync>>;
 /// samples, for SQuAD the windows of at most so many questions.
 pub fn open(path: &Path, recipe: &Recipe, model: &Path, graph: &Graph, limit: Option<usize>) -> Result<Source> {
     let beside = |path: &Path| path.parent().map(Path::to_path_buf).unwrap_or_default();
+    if let Some(task) = recipe.input.task.filter(|_| path.is_dir()) {
+        let what = if task == Task::Squad { "one of its .json files" } else { "one of its .tsv, .csv or .jsonl files" };
+        let error = Error::data(format!("task `{task}`: expected a file of texts, got a folder"));
+        return Err(error.at(path.display()).hint(format!("give {what}")));
+    }
     if let Some(text) = Text::resolve(&recipe.input, &[&beside(model), &beside(path)])? {
         return pipeline::spread(data::open_text(path, &text, &inputs(graph), limit)?, None);
     }

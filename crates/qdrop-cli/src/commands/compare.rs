@@ -74,7 +74,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     if !integers.is_empty() {
         let names = integers.join("`, `");
         let message =
-            format!("the outputs `{names}` hold no real numbers and are not compared; `qdrop eval` measures them");
+            format!("the outputs `{names}` hold integers and are not compared; `qdrop eval` measures classes");
         sink.event(&Event::Note { message });
     }
     if values.is_empty() && outputs.as_ref().is_none_or(Vec::is_empty) {

@@ -155,6 +155,8 @@ pub fn world(dir: &Path) {
     write("empty.onnx", b"");
     write("truncated.onnx", &bytes[..bytes.len() / 2]);
     write("text.onnx", b"this is no model\n");
+    write("checkpoint.pt", b"PK\x03\x04 archive/data.pkl");
+    write("pointer.onnx", b"version https://git-lfs.github.com/spec/v1\n");
     // Field 7 (the graph) claims 2^60 bytes.
     write("absurd.onnx", &[0x08, 0x08, 0x3a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
     let mut unknown = bytes.clone();

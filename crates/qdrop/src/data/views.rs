@@ -149,16 +149,16 @@ fn misfit(got: &[usize], want: &[Option<usize>]) -> &'static str {
             "add the axis of the channels before saving: x[:, None]"
         }
         (&[c @ (1 | 3), _, last], [_, _, Some(n)]) if *n == c && c != last => {
-            "give images with --layout nhwc; turn arrays of numbers before saving them: x.transpose(0, 2, 3, 1)"
+            "channels come last in this network: --layout nhwc for images, x.transpose(0, 2, 3, 1) for arrays before saving"
         }
         (&[first, _, c @ (1 | 3)], [Some(n), _, _]) if *n == c && c != first => {
-            "leave --layout nhwc out for images; turn arrays of numbers before saving them: x.transpose(0, 3, 1, 2)"
+            "channels come first in this network: --layout nchw for images, x.transpose(0, 3, 1, 2) for arrays before saving"
         }
         ([3, ..] | [.., 3], [Some(1), _, _] | [_, _, Some(1)]) if got.len() == 3 => {
             "the network takes gray images: give --color gray"
         }
         ([1, ..] | [.., 1], [Some(3), _, _] | [_, _, Some(3)]) if got.len() == 3 => {
-            "the network takes colours: leave --color gray out for images; repeat the channel of arrays: np.repeat(x, 3, 1)"
+            "the network takes colours: --color rgb for images, np.repeat(x, 3, 1) for arrays before saving"
         }
         ([_, _, _], [first, _, last]) if channels(first) || channels(last) => {
             "resize or crop images (--resize, --crop), or give other samples"

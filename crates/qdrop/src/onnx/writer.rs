@@ -295,3 +295,29 @@ fn import_domain(imports: &mut Vec<OperatorSetIdProto>, domain: &str) {
         imports.push(OperatorSetIdProto { domain: Some(domain.to_string()), version: Some(1) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    #[test]
+    fn what_killed_runs_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = SystemTime::now() - Duration::from_secs(60);
+        for name in [".qdrop-aB3xyz", ".qdrop-young1", ".qdrop-notes.txt", ".qdrop-aB3xyz2", "model.onnx"] {
+            let file = File::create(dir.path().join(name)).unwrap();
+            if name != ".qdrop-young1" {
+                file.set_modified(old).unwrap();
+            }
+        }
+        let busy = temporary_file(dir.path()).unwrap();
+        busy.as_file().set_modified(old).unwrap();
+        let other = temporary_file(dir.path()).unwrap();
+        assert!(busy.path().exists() && other.path().exists(), "a file that is being written stays");
+        drop((busy, other));
+        let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".qdrop-aB3xyz2", ".qdrop-notes.txt", ".qdrop-young1", "model.onnx"]);
+    }
+}

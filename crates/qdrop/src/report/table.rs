@@ -23,7 +23,7 @@ impl Table {
     pub fn new(title: impl Into<String>, header: &str) -> Self {
         let columns: Vec<&str> = header.split('|').collect();
         Table {
-            title: visible(&title.into(), false).into_owned(),
+            title: visible(&title.into(), true).into_owned(),
             header: columns.iter().map(|c| c.trim_start_matches('>').to_string()).collect(),
             rows: Vec::new(),
             right: (0..columns.len()).filter(|&i| columns[i].starts_with('>')).collect(),
@@ -261,6 +261,16 @@ mod tests {
             (figure(0.012341), figure(123.456), figure(1.2e-9)),
             ("0.01234".into(), "123.5".into(), "1.200e-9".into())
         );
+    }
+
+    #[test]
+    fn names_command_no_terminal() {
+        assert!(matches!(visible("plain, µ and 图", false), Cow::Borrowed(_)));
+        assert_eq!(visible("a\u{1b}[2Jb\r\nc\u{202e}", false), "a\\u{1b}[2Jb\\r\\nc\\u{202e}");
+        assert_eq!(visible("a\nb\u{7}\u{9b}", true), "a\nb\\u{7}\\u{9b}");
+        let mut table = Table::new("t", "name");
+        table.row(["x\u{1b}]0;y\u{7}"]);
+        assert_eq!(table.rows, [["x\\u{1b}]0;y\\u{7}"]]);
     }
 
     #[test]

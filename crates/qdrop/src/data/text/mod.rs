@@ -105,11 +105,6 @@ pub fn open_text(
     inputs: &[InputSpec],
     limit: Option<usize>,
 ) -> Result<Box<dyn Samples + Send + Sync>> {
-    if path.is_dir() {
-        let squad = text.task == Task::Squad;
-        let hint = if squad { "give one of its .json files" } else { "give one of its .tsv, .csv or .jsonl files" };
-        return Err(Error::data("expected a file of texts, got a folder").at(path.display()).hint(hint));
-    }
     let feeds = feeds(text.task, inputs)?;
     let declared = inputs.iter().find_map(|i| i.shape.first().copied().flatten());
     let length = text.max_length.or(declared).unwrap_or(text.task.max_length());

@@ -16,12 +16,17 @@ pub(super) enum Act {
 }
 
 impl Act {
+    /// NaN stays NaN.
     #[inline(always)]
     fn apply(self, v: f32) -> f32 {
+        let least = |v: f32, low: f32| if low > v { low } else { v };
         match self {
             Act::None => v,
-            Act::Relu => v.max(0.0),
-            Act::Clip(low, high) => v.max(low).min(high),
+            Act::Relu => least(v, 0.0),
+            Act::Clip(low, high) => match least(v, low) {
+                v if high < v => high,
+                v => v,
+            },
         }
     }
 
