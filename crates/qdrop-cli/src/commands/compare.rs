@@ -100,7 +100,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
             let place = view.runtime.as_ref().map_or(String::new(), |r| format!(" in {}", r.name));
             let title = format!("{}{place} against {} on {} samples", view.b, view.a, view.samples);
             let mut tables = vec![table(title, &view.values)];
-            if let Some(outputs) = &view.outputs {
+            if let Some(outputs) = view.outputs.as_ref().filter(|o| !o.is_empty()) {
                 tables[0].title.push_str(", all values handed out, which keeps operators from being fused");
                 tables.push(table(format!("Outputs of {}{place} as it is, fused as in use", view.b), outputs));
             }

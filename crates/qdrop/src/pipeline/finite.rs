@@ -24,7 +24,7 @@ pub(super) fn check(scene: &Scene, samples: &dyn Samples, strange: &[Strange], s
     let (Some(first), Some(&index)) = (strange.iter().min_by_key(|s| s.samples.first()), indices.first()) else {
         return Ok(());
     };
-    let outputs = run::real_outputs(scene.graph, scene.facts);
+    let outputs = run::ends(scene.graph, scene.facts);
     let shapes = run::shapes_of(samples)?;
     let network = Network::new(scene.graph, &shapes, outputs.clone(), scene.recipe.method.threads)?;
     for some in indices.iter().copied().collect::<Vec<_>>().chunks(network.chunk) {
