@@ -84,9 +84,9 @@ impl Calibration {
     }
 }
 
-/// Values recorded in the `.npz` file at `path`, at most `limit` samples of them, chosen like those of [`open`].
-pub fn recorded(path: &Path, limit: Option<usize>) -> Result<Source> {
-    pipeline::spread(data::open(path, &Prepare::resolve(&Recipe::default().input)?)?, limit)
+/// Values recorded in the `.npz` file at `path`, one entry per sample.
+pub fn recorded(path: &Path) -> Result<Source> {
+    pipeline::spread(data::open(path, &Prepare::resolve(&Recipe::default().input)?)?, None)
 }
 
 /// That `graph` and every one of `samples` fit what is to be measured.

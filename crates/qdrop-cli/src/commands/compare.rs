@@ -2,7 +2,7 @@
 
 use crate::args::{Compare, Print};
 use crate::{Outcome, checks, out, progress, runtime, samples, wish};
-use qdrop::data::Samples;
+use qdrop::data::{Samples, Subset};
 use qdrop::eval::Difference;
 use qdrop::graph::ValueId;
 use qdrop::pipeline::{self, Checked, Divergence};
@@ -45,12 +45,21 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     let library = runtime::library(&args.runtime)?;
     let (limit, threads) = (args.run.samples, args.run.threads);
     let a = args.run.fix.load(&args.a)?;
-    let data = samples::open(&args.data, &recipe, &args.a, &a, limit)?;
+    let npz = path_b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+    let recorded = npz.then(|| samples::recorded(path_b)).transpose()?;
+    let data = samples::open(&args.data, &recipe, &args.a, &a, if npz { None } else { limit })?;
+    // Of a longer set, the recorded values are those of the first samples.
+    let known = recorded.as_ref().map_or(data.len(), Samples::len);
+    if known > data.len() {
+        let message = format!("expected values of at most {} samples, got {known}", data.len());
+        let error = Error::data(message).at(path_b.display());
+        return Err(error.hint("record the values of the very samples that are compared"));
+    }
+    let data = pipeline::spread(Subset::first(data, known), if npz { limit } else { None })?;
     let shapes = samples::shapes(&data)?;
     let a = pipeline::prepare(&a, Some(&shapes))?;
     let mut sink = progress::sink(quiet);
-    let recorded = path_b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
-    if args.encodings.is_some() && (recorded || library.is_some()) {
+    if args.encodings.is_some() && (npz || library.is_some()) {
         let error = Error::data("expected a network beside encodings that qdrop's engine runs");
         return Err(error.at(path_b.display()).hint("leave --encodings out"));
     }
@@ -59,8 +68,8 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
         let b = args.run.fix.open(library, path_b, threads)?;
         let Divergence { values, outputs } = pipeline::divergence(&a, &b, &checked, threads, sink.as_mut())?;
         (values, Some(outputs))
-    } else if recorded {
-        let recorded = samples::recorded(path_b, limit)?;
+    } else if let Some(recorded) = recorded {
+        let recorded = pipeline::spread(recorded, limit)?;
         let found = pipeline::compare_recorded(&a, &recorded, &checked, threads, sink.as_mut());
         (found.map_err(|e| e.at(path_b.display()))?, None)
     } else {
@@ -80,7 +89,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     if values.is_empty() && outputs.as_ref().is_none_or(Vec::is_empty) {
         let message = format!("`{}` and `{}` share no computed value", args.a.display(), path_b.display());
         let hint =
-            if recorded { "name arrays after the network's values" } else { "compare files made from one export" };
+            if npz { "name arrays after the network's values" } else { "compare files made from one export" };
         return Err(Error::unsupported(message).hint(hint));
     }
     let first = |of: &dyn Fn(&Difference) -> bool| values.iter().find(|v| of(v)).map(|v| v.name.clone());
