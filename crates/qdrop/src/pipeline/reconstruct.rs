@@ -217,7 +217,7 @@ impl Pace {
     fn new(job: &Job) -> Self {
         let effective = job.recipe.resolved();
         let mut work: Vec<(f64, usize)> = job.costs.units.iter().map(|&c| (c, effective.iterations)).collect();
-        work.push((job.costs.network.max(f64::MIN_POSITIVE), effective.tune_iterations));
+        work.push((job.costs.network.max(f64::MIN_POSITIVE), job.costs.tuning));
         Pace { work, index: 0 }
     }
 

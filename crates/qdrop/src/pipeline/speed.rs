@@ -7,11 +7,11 @@ use crate::engine::facts::Facts;
 use crate::engine::philox::Stream;
 use crate::engine::train::{Step, Trainer};
 use crate::error::Result;
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Node, Op, ValueId};
 use crate::plan::{Effective, Measure, Plan, Recipe, Unit};
 use crate::quant::Grid;
 use crate::recon::{Problem, RandomDraws};
-use crate::report::Sink;
+use crate::report::{Event, Sink};
 use crate::tensor::Rows;
 use rayon::ThreadPool;
 use std::time::Instant;
@@ -30,6 +30,8 @@ const PASSES: f64 = 4.0;
 const FORWARD: f64 = 0.4;
 /// Steps tried for a site before one is taken, about.
 const REFINING: usize = 8;
+/// Multiply-adds of recurrent operators for one sample beyond which nothing is learned through them.
+const RECURRENT: u64 = 1 << 20;
 /// Grid that noise is measured on.
 const NOISE_STEP: f32 = 0.1;
 
@@ -80,6 +82,8 @@ pub(super) struct Costs {
     pub units: Vec<f64>,
     /// An iteration of the whole network.
     pub network: f64,
+    /// Iterations on the whole network.
+    pub tuning: usize,
     /// Whether these are seconds; else they only compare.
     pub measured: bool,
 }
@@ -103,13 +107,21 @@ impl Costs {
                 false => unit.multiply_adds.max(1) as f64,
             });
         }
-        Ok(Costs { network: WHOLE * units.iter().sum::<f64>(), units, measured })
+        let mut tuning = recipe.resolved().tune_iterations;
+        if tuning > 0 && recurrent(graph, facts) > RECURRENT {
+            let message =
+                "the last stage, on the whole network, is left out: gradients would pass large recurrent operators";
+            sink.event(&Event::Note { message: message.into() });
+            tuning = 0;
+        }
+        Ok(Costs { network: WHOLE * units.iter().sum::<f64>(), units, tuning, measured })
     }
 
     /// Estimated time of a run on `samples`, in seconds, when its first `solved` units are known and `measured` is what is
     /// measured before bits are chosen.
     pub fn estimate(&self, recipe: &Recipe, samples: usize, solved: usize, measured: Option<&Measure>) -> Option<f64> {
         let effective = recipe.resolved();
+        let tuned = self.network * self.tuning as f64;
         let tries = |lists: &[Vec<u32>]| lists.iter().map(Vec::len).sum::<usize>();
         let measuring = measured.map_or(0, |m| {
             (tries(&m.layers) + tries(&m.sites)) * recipe.mixed.samples
@@ -119,9 +131,20 @@ impl Costs {
         let measuring = measuring as f64 / recipe.method.batch as f64 / 2.0 * FORWARD * self.units.iter().sum::<f64>();
         let iterations: f64 = self.units.iter().skip(solved).sum::<f64>() * effective.iterations as f64;
         let passes = PASSES * samples as f64 / recipe.method.batch as f64 * self.units.iter().sum::<f64>();
-        let tuning = self.network * effective.tune_iterations as f64;
-        self.measured.then_some(iterations + passes + tuning + measuring)
+        self.measured.then_some(iterations + passes + tuned + measuring)
     }
+}
+
+/// Multiply-adds of the recurrent operators of `graph` for one sample.
+fn recurrent(graph: &Graph, facts: &Facts) -> u64 {
+    let shape = |v: Option<ValueId>| v.and_then(|v| facts.get(v)).map_or(&[][..], |f| &f.shape);
+    let size = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
+    let one = |node: &Node| {
+        let x = shape(node.input(0));
+        let steps = size(&x[..x.len().saturating_sub(1)]);
+        steps * (size(shape(node.input(1))) + size(shape(node.input(2))))
+    };
+    graph.nodes.iter().filter(|n| matches!(n.op, Op::Recurrent(_))).map(one).sum()
 }
 
 /// Seconds of an iteration of `unit` on noise.
