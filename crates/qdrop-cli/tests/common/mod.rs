@@ -160,8 +160,8 @@ pub fn world(dir: &Path) {
     // Field 7 (the graph) claims 2^60 bytes.
     write("absurd.onnx", &[0x08, 0x08, 0x3a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
     let mut unknown = bytes.clone();
-    while let Some(i) = unknown.windows(4).position(|w| w == b"Relu") {
-        unknown[i..i + 4].copy_from_slice(b"Rexu");
+    while let Some(i) = unknown.windows(4).position(|w| w == b"Conv") {
+        unknown[i..i + 4].copy_from_slice(b"Conx");
     }
     write("unknown.onnx", &unknown);
     let mut bad = graph.clone();
