@@ -88,8 +88,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     }
     if values.is_empty() && outputs.as_ref().is_none_or(Vec::is_empty) {
         let message = format!("`{}` and `{}` share no computed value", args.a.display(), path_b.display());
-        let hint =
-            if npz { "name arrays after the network's values" } else { "compare files made from one export" };
+        let hint = if npz { "name arrays after the network's values" } else { "compare files made from one export" };
         return Err(Error::unsupported(message).hint(hint));
     }
     let first = |of: &dyn Fn(&Difference) -> bool| values.iter().find(|v| of(v)).map(|v| v.name.clone());

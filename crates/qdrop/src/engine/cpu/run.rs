@@ -145,7 +145,9 @@ impl Frame {
     /// learning. `tap` sees what every site hands on.
     pub fn forward(&mut self, shared: &Shared, learn: Option<&[Keep]>, mut tap: Option<Tap>) -> Result<()> {
         let code = shared.code;
-        learn.iter().for_each(|_| code.program.inputs.iter().for_each(|&slot| self.clean(code, slot)));
+        if learn.is_some() {
+            code.program.inputs.iter().for_each(|&slot| self.clean(code, slot));
+        }
         for kernel in &code.kernels {
             match kernel {
                 Kernel::Conv { .. } | Kernel::Depthwise { .. } => self.convolve(shared, kernel)?,
@@ -195,7 +197,9 @@ impl Frame {
                     let x: Vec<&[f32]> = operands.iter().flatten().map(|&s| self.read(shared, s)).collect();
                     direct.forward(&x, &mut out[..n]);
                     self.buffers[at] = out;
-                    learn.iter().filter(|_| direct.makes_nan()).for_each(|_| self.clean(code, *y));
+                    if learn.is_some() && direct.makes_nan() {
+                        self.clean(code, *y);
+                    }
                 }
                 Kernel::Node { step, flat } => self.node(shared, *step, *flat, learn.is_some())?,
             }
