@@ -147,8 +147,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
                     &args.fix,
                     [&args.model, &output],
                     &done.nearest,
-                    eval,
-                    task,
+                    (eval, task),
                     threads,
                     sink,
                 )
@@ -194,8 +193,7 @@ fn measured_in(
     fix: &Fix,
     [float, result]: [&Path; 2],
     nearest: &Graph,
-    eval: &dyn Samples,
-    task: Option<Task>,
+    (eval, task): (&dyn Samples, Option<Task>),
     threads: usize,
     sink: &mut dyn Sink,
 ) -> Result<Accuracy> {

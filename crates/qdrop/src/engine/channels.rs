@@ -32,14 +32,23 @@ pub(super) fn axes(graph: &Graph, facts: &Facts) -> Vec<Option<usize>> {
 
 /// Operators with the channels of operand and result on axis 1.
 fn spatial(op: &Op) -> bool {
-    match op {
-        Op::Conv { .. } | Op::ConvTranspose { .. } => true,
-        Op::BatchNorm { .. } | Op::InstanceNorm { .. } | Op::GroupNorm { .. } | Op::Lrn { .. } => true,
-        Op::MaxPool { .. } | Op::AveragePool { .. } | Op::LpPool { .. } => true,
-        Op::GlobalAveragePool | Op::GlobalMaxPool | Op::GlobalLpPool { .. } => true,
-        Op::DepthToSpace { .. } | Op::SpaceToDepth { .. } => true,
-        _ => false,
-    }
+    matches!(
+        op,
+        Op::Conv { .. }
+            | Op::ConvTranspose { .. }
+            | Op::BatchNorm { .. }
+            | Op::InstanceNorm { .. }
+            | Op::GroupNorm { .. }
+            | Op::Lrn { .. }
+            | Op::MaxPool { .. }
+            | Op::AveragePool { .. }
+            | Op::LpPool { .. }
+            | Op::GlobalAveragePool
+            | Op::GlobalMaxPool
+            | Op::GlobalLpPool { .. }
+            | Op::DepthToSpace { .. }
+            | Op::SpaceToDepth { .. }
+    )
 }
 
 /// Whether a node is a product with a constant matrix on the right.

@@ -10,10 +10,10 @@ use crate::passes::{InputShapes, simplify};
 /// `graph` with its nodes in another order in which they can run.
 fn shuffled(graph: &Graph, seed: u64) -> Graph {
     let producers = graph.producers();
-    let mut draws = Stream::new(seed, 0, 0, 0).below(graph.nodes.len(), 1 << 20).into_iter();
+    let draws = Stream::new(seed, 0, 0, 0).below(graph.nodes.len(), 1 << 20);
     let mut left: Vec<NodeId> = graph.node_ids().collect();
     let mut order: Vec<NodeId> = Vec::new();
-    while let Some(draw) = draws.next() {
+    for draw in draws {
         let ready = |id: &NodeId| {
             let mut before = graph.node(*id).inputs.iter().flatten().filter_map(|v| producers[v.0 as usize]);
             before.all(|p| order.contains(&p))
