@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use std::path::Path;
 
 /// Tokens of one sample.
+#[derive(Debug, Clone)]
 pub(super) struct Tokens {
     pub ids: Vec<u32>,
     pub mask: Vec<u32>,
