@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     qdrop::engine::heap::give_back_large_blocks();
     let cli = Cli::parse();
     // A panic becomes an error with a place and a hint; where it arose is for those who look for its cause.
-    if std::env::var_os("RUST_BACKTRACE").is_none() {
+    if std::env::var_os("RUST_BACKTRACE").is_none_or(|v| v == "0") {
         std::panic::set_hook(Box::new(|_| {}));
     }
     match Error::caught(|| run(cli)) {
