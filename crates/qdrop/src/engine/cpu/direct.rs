@@ -358,7 +358,8 @@ fn apply(u: Unary, x: &[f32], y: &mut [f32]) {
             Unary::HardSwish => each(x, y, |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
             Unary::Gelu { tanh: false } => each(x, y, |x| 0.5 * x * (1.0 + erf(x * HALF_ROOT))),
             Unary::Gelu { tanh: true } => each(x, y, |x| 0.5 * x * (1.0 + tanh(GELU.0 * (x + GELU.1 * x * x * x)))),
-            _ => each(x, y, |x| x.max(0.0)),
+            // NaN stays NaN.
+            _ => each(x, y, |x| if x < 0.0 { 0.0 } else { x }),
         },
     );
 }
@@ -381,9 +382,9 @@ fn slope(u: Unary, x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32]) {
             Unary::Neg => each(x, dy, dx, |_| -1.0),
             Unary::HardSwish => each(x, dy, dx, |x| {
                 let inner = x / 3.0 + 0.5;
-                if x <= -3.0 {
+                if x < -3.0 {
                     0.0
-                } else if x >= 3.0 {
+                } else if x > 3.0 {
                     1.0
                 } else {
                     inner
@@ -483,6 +484,8 @@ mod tests {
         ] {
             check(Op::Unary(u), &[&[1, 300]], |v| 5.0 * v);
         }
+        // Where its pieces meet.
+        check(Op::Unary(Unary::HardSwish), &[&[1, 300]], |v| if v < 0.0 { -3.0 } else { 3.0 });
         for u in [Unary::Sqrt, Unary::Reciprocal] {
             check(Op::Unary(u), &[&[1, 300]], positive);
         }
