@@ -1,13 +1,12 @@
 //! Files that once ended in a panic, an abort or a late refusal end in order or in a clear error.
 
-mod common;
-
 use qdrop_testing::{npy, shared};
 use std::path::Path;
+use std::process::Command;
 
 /// Exit status and what was printed.
 fn run(dir: &Path, words: &[&str]) -> (Option<i32>, String) {
-    let output = common::qdrop(dir, words);
+    let output = Command::new(env!("CARGO_BIN_EXE_qdrop")).current_dir(dir).args(words).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout) + &text(&output.stderr))
 }
