@@ -128,22 +128,7 @@ impl Identity {
 
 /// Whether both paths are the same, or lead to one existing file, through links too.
 pub fn same_file(a: &Path, b: &Path) -> bool {
-    if a == b {
-        return true;
-    }
-    if let (Ok(a), Ok(b)) = (a.canonicalize(), b.canonicalize())
-        && a == b
-    {
-        return true;
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        if let (Ok(a), Ok(b)) = (a.metadata(), b.metadata()) {
-            return (a.dev(), a.ino()) == (b.dev(), b.ino());
-        }
-    }
-    false
+    a == b || Identity::of(a).is(b)
 }
 
 /// Where the result goes when the user names no file: the model's name with the bits, or `mixed` where they are to be

@@ -15,7 +15,8 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a line to stderr, control characters spelt out. When stderr is closed nobody is there to be told, and the result does not depend on it.
+/// Writes a line to stderr, control characters spelt out. When stderr is closed nobody is there to be told, and the result
+/// does not depend on it.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", visible(line, false));
 }

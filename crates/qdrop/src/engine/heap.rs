@@ -1,4 +1,6 @@
-//! The allocator of the process.
+//! The allocator of the process, and the memory of the machine.
+
+use std::sync::OnceLock;
 
 /// Blocks of this many bytes or more go back to the system when they are freed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -16,9 +18,12 @@ pub fn give_back_large_blocks() {
     }
 }
 
-/// Bytes of memory that the machine has, where it says so.
+/// Bytes of memory that the machine has, where it says so; asked once.
 pub fn installed() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    static INSTALLED: OnceLock<Option<u64>> = OnceLock::new();
+    *INSTALLED.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    })
 }

@@ -47,22 +47,14 @@ fn wide_types(graph: &Graph) -> Vec<DType> {
         Op::EyeLike { to, .. } | Op::DequantizeLinear { to, .. } => *to,
         _ => None,
     });
-    let mut found: BTreeSet<u8> = BTreeSet::new();
-    let mut see = |dtype: Option<DType>, half: bool| match dtype {
-        Some(DType::F16) => drop(found.insert(0)),
-        Some(DType::BF16) => drop(found.insert(1)),
-        // Double precision that only sizes are computed in stays.
-        Some(DType::F64) if !half => drop(found.insert(2)),
-        _ => {}
-    };
-    graph.values.iter().for_each(|v| see(v.fact.dtype, true));
-    made.for_each(|dtype| see(Some(dtype), true));
-    graph.inputs.iter().for_each(|&v| see(graph.value(v).fact.dtype, false));
-    for node in &graph.nodes {
-        let weight = node.op.weight_index().and_then(|i| node.input(i)).and_then(|v| graph.constant(v));
-        see(weight.map(|t| t.dtype()), false);
-    }
-    found.into_iter().map(|i| [DType::F16, DType::BF16, DType::F64][i as usize]).collect()
+    let half = |dtype: &DType| matches!(dtype, DType::F16 | DType::BF16);
+    let declared = graph.values.iter().filter_map(|v| v.fact.dtype);
+    let mut seen: Vec<DType> = declared.chain(made).filter(half).collect();
+    // Double precision that only sizes are computed in stays.
+    seen.extend(graph.inputs.iter().filter_map(|&v| graph.value(v).fact.dtype));
+    let weight = |node: &Node| node.op.weight_index().and_then(|i| graph.constant(node.input(i)?));
+    seen.extend(graph.nodes.iter().filter_map(weight).map(|t| t.dtype()));
+    [DType::F16, DType::BF16, DType::F64].into_iter().filter(|dtype| seen.contains(dtype)).collect()
 }
 
 /// Whether a node is left as it is.

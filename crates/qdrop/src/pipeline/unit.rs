@@ -259,7 +259,8 @@ pub(super) fn rounded<'a>(
     Ok(rounded)
 }
 
-/// Those of `layers` whose constant bias can be learned, for nothing else reads it and it is no output, with the bias and its float content.
+/// Those of `layers` whose constant bias can be learned, for nothing else reads it and it is no output, with the bias and its
+/// float content.
 pub(super) fn learned_biases(
     graph: &Graph,
     plan: &Plan,

@@ -52,8 +52,11 @@ impl Sizes {
             let (wanted, found) = (functions * directions, r.activations.len());
             return Err(Error::model(format!("expected {wanted} activation functions, got {found}")));
         }
-        // Biases of both products of four gates.
-        let rows = hidden.checked_mul(8).ok_or_else(|| Error::model("the state is too large"))? / 8 * gates;
+        // The longest axis: biases of both products of four gates.
+        if hidden.checked_mul(8).is_none() {
+            return Err(Error::model(format!("a state of {hidden} elements is too large")));
+        }
+        let rows = hidden * gates;
         let s = Sizes { steps, batch, input, hidden, rows, directions, batch_first: r.batch_first };
         x.expect_shape(1, &[directions, rows, input])?;
         x.expect_shape(2, &[directions, rows, hidden])?;
