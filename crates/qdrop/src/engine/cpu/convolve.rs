@@ -3,9 +3,9 @@
 //! Their kernels want the channels of all samples in front (see [`super::conv`]). Values of images lie so; where samples
 //! are contiguous (one spatial axis, or a batch axis inside a sample), channels are brought in front and back.
 
-use super::code::{Code, Kernel, Place};
+use super::code::{Code, Kernel};
 use super::conv::Wanted;
-use super::run::{Frame, Shared, Sums, bias_gradient};
+use super::run::{Frame, Shared, Sums};
 use crate::error::Result;
 
 /// `x` [a, b, n / a / b] as [b, a, n / a / b].
@@ -76,35 +76,23 @@ impl Frame {
             return;
         };
         let code = shared.code;
-        let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { return };
+        let Some(mut taken) = self.take_gradients(code, *x, *y) else { return };
         let images = self.samples * frames;
         let mut scratch = std::mem::take(&mut self.scratch);
-        let dy = std::mem::take(&mut self.buffers[up]);
-        let dys = &dy[..code.layouts[*y].numel() * self.samples];
-        let front = code.in_front(*y, images, dys);
-        let dys = front.as_deref().unwrap_or(dys);
-        let target = code.gradients[*x];
-        let mut down = target.map(|b| std::mem::take(&mut self.buffers[b]));
-        let add = target.is_some() && std::mem::replace(&mut self.written[*x], true);
-        let size = code.layouts[*x].numel() * self.samples;
-        // Where the weight is not learned, x may be gone.
-        let learned = matches!(code.places[*w], Place::Weight(_));
-        let xs = if learned { self.read(shared, *x) } else { &[] };
-        let front = code.in_front(*x, images, xs).filter(|_| learned);
-        let (xs, ws) = (front.as_deref().unwrap_or(xs), self.read(shared, *w));
-        if let Some(Place::Weight(i)) = bias.map(|b| code.places[b]) {
-            bias_gradient(dys, false, &mut sums.weights[i]);
-        }
-        let dw = match code.places[*w] {
-            Place::Weight(i) => Some(sums.weights[i].as_mut_slice()),
-            _ => None,
+        let (dys, dx) = taken.parts();
+        let up = code.in_front(*y, images, dys);
+        let dys = up.as_deref().unwrap_or(dys);
+        let (xs, ws) = (self.read_learned(shared, *x, *w), self.read(shared, *w));
+        let front = code.in_front(*x, images, xs).filter(|_| !xs.is_empty());
+        let xs = front.as_deref().unwrap_or(xs);
+        sums.add_bias(code, *bias, dys, false);
+        let turns = code.samples_are_contiguous(*x, images);
+        let mut own = dx.as_ref().filter(|_| turns).map(|(dx, _)| vec![0.0; dx.len()]);
+        let (dx, down) = match &mut own {
+            Some(own) => (Some((own.as_mut_slice(), false)), dx),
+            None => (dx, None),
         };
-        let mut own = (code.samples_are_contiguous(*x, images) && down.is_some()).then(|| vec![0.0; size]);
-        let dx = match &mut own {
-            Some(own) => Some((own.as_mut_slice(), false)),
-            None => down.as_mut().map(|d| (&mut d[..size], add)),
-        };
-        let wanted = Wanted { w: dw, x: dx };
+        let wanted = Wanted { w: sums.weight(code, *w), x: dx };
         match kernel {
             Kernel::Conv { conv, tiled, .. } => match shared.tiled(tiled, *w) {
                 Some((tiled, u)) => tiled.backward(images, xs, u, dys, wanted, &mut scratch),
@@ -113,17 +101,14 @@ impl Frame {
             Kernel::Depthwise { conv, .. } => conv.backward(images, xs, ws, dys, wanted, &mut scratch),
             _ => {}
         }
-        if let (Some(own), Some(down)) = (own, &mut down) {
+        if let (Some(own), Some((down, add))) = (own, down) {
             let own = turned(&own, code.channels(*x), images);
-            if add {
-                down.iter_mut().zip(&own).for_each(|(d, &g)| *d += g);
-            } else {
-                down[..size].copy_from_slice(&own);
+            match add {
+                true => down.iter_mut().zip(&own).for_each(|(d, &g)| *d += g),
+                false => down.copy_from_slice(&own),
             }
         }
-        if let (Some(b), Some(down)) = (target, down) {
-            self.buffers[b] = down;
-        }
-        (self.buffers[up], self.scratch) = (dy, scratch);
+        self.scratch = scratch;
+        self.put_back(taken);
     }
 }

@@ -13,6 +13,7 @@ mod convolve;
 mod depthwise;
 mod direct;
 mod footprint;
+mod gradients;
 mod influence;
 mod math;
 mod matrix;

@@ -3,7 +3,6 @@
 use super::code::{Code, Kernel, Place};
 use super::conv::Wanted;
 use super::direct::Direct;
-use super::math::{sum, vectorized};
 use super::matrix::{View, product};
 use super::pass::{self, Quantizer};
 use super::winograd::Winograd;
@@ -318,29 +317,13 @@ impl Frame {
             match kernel {
                 Kernel::Conv { .. } | Kernel::Depthwise { .. } => self.convolve_back(shared, kernel, sums),
                 Kernel::Dense { rows, k, n, transposed, x, w, bias, y } => {
-                    let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { continue };
-                    let dy = std::mem::take(&mut self.buffers[up]);
-                    let target = code.gradients[*x];
-                    let mut down = target.map(|b| std::mem::take(&mut self.buffers[b]));
-                    let add = target.is_some() && std::mem::replace(&mut self.written[*x], true);
-                    let size = code.layouts[*x].numel() * self.samples;
-                    // Where the weight is not learned, x may be gone.
-                    let learned = matches!(code.places[*w], Place::Weight(_));
-                    let xs = if learned { self.read(shared, *x) } else { &[] };
-                    let (ws, dys) = (self.read(shared, *w), &dy[..code.layouts[*y].numel() * self.samples]);
-                    if let Some(Place::Weight(i)) = bias.map(|b| code.places[b]) {
-                        bias_gradient(dys, true, &mut sums.weights[i]);
-                    }
-                    let dw = match code.places[*w] {
-                        Place::Weight(i) => Some(sums.weights[i].as_mut_slice()),
-                        _ => None,
-                    };
-                    let wanted = Wanted { w: dw, x: down.as_mut().map(|d| (&mut d[..size], add)) };
+                    let Some(mut taken) = self.take_gradients(code, *x, *y) else { continue };
+                    let (xs, ws) = (self.read_learned(shared, *x, *w), self.read(shared, *w));
+                    let (dys, dx) = taken.parts();
+                    sums.add_bias(code, *bias, dys, true);
+                    let wanted = Wanted { w: sums.weight(code, *w), x: dx };
                     dense_backward([rows * self.samples, *k, *n], *transposed, xs, ws, dys, wanted);
-                    if let (Some(b), Some(down)) = (target, down) {
-                        self.buffers[b] = down;
-                    }
-                    self.buffers[up] = dy;
+                    self.put_back(taken);
                 }
                 Kernel::Pass { site, x, other, y, trace, mask, .. } => {
                     let Some(up) = code.gradients[*y].filter(|_| self.written[*y]) else { continue };
@@ -499,22 +482,6 @@ impl Frame {
 
 fn weight_view(k: usize, n: usize, transposed: bool) -> View {
     if transposed { View::rows(0, n, k, k).t() } else { View::rows(0, k, n, n) }
-}
-
-/// Adds the sum of dy over everything but the channels, which come first, or last in a `dense` layer.
-pub(super) fn bias_gradient(dy: &[f32], dense: bool, db: &mut [f32]) {
-    let n = db.len().max(1);
-    if dense {
-        dy.chunks_exact(n).for_each(|row| db.iter_mut().zip(row).for_each(|(g, &v)| *g += v));
-    } else {
-        let channels = dy.chunks_exact((dy.len() / n).max(1));
-        db.iter_mut().zip(channels).for_each(|(g, c)| {
-            *g += vectorized(
-                #[inline(always)]
-                || sum(c, c, |v, _| v),
-            ) as f32
-        });
-    }
 }
 
 fn dense_backward([rows, k, n]: [usize; 3], transposed: bool, x: &[f32], w: &[f32], dy: &[f32], wanted: Wanted) {
