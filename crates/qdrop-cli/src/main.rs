@@ -6,6 +6,7 @@ mod checks;
 mod commands;
 mod demo;
 mod help;
+mod model;
 mod out;
 mod progress;
 mod quality;

@@ -2,15 +2,11 @@
 
 use super::values::{fixed, names, shape};
 use clap::{Args, ValueEnum};
-use qdrop::graph::{Dim, Graph, Value};
-use qdrop::pipeline::{self, Deployed};
 use qdrop::plan::{
     BitopsTarget, ByteSize, Cache, Color, EncodingsVersion, Format, Granularity, Layout, MethodName, Observer,
     Placement, Preset, SizeTarget, Target, Task,
 };
-use qdrop::runtime::Library;
-use qdrop::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The shape of the network's inputs where the file leaves it open.
 #[derive(Debug, Args)]
@@ -22,29 +18,6 @@ pub struct Shape {
     pub fix: Fix,
 }
 
-impl Shape {
-    /// The shapes typed, as shapes of one sample of `graph`; `None` where none were.
-    pub fn of_samples(&self, graph: &Graph) -> Result<Option<Vec<Vec<usize>>>> {
-        if self.shapes.is_empty() {
-            return Ok(None);
-        }
-        for (&input, shape) in graph.inputs.iter().zip(&self.shapes) {
-            let value = graph.value(input);
-            let Some(dims) = value.fact.shape.as_ref().filter(|d| d.len() != shape.len()) else { continue };
-            let list = |dims: &mut dyn Iterator<Item = String>| dims.collect::<Vec<_>>().join(",");
-            let got = list(&mut shape.iter().map(usize::to_string));
-            let message = format!("--shape: the input has {} axes, got {got}", dims.len());
-            let error = Error::data(message).at(format!("input `{}`", value.name));
-            return Err(if dims.len() == shape.len() + 1 {
-                error.hint(format!("begin with the batch: --shape 1,{got}"))
-            } else {
-                error.hint("give one size for each axis, batch first; the option once per input, in order")
-            });
-        }
-        Ok(Some(pipeline::sample_shapes(graph, &self.shapes)))
-    }
-}
-
 /// Inputs and sizes that are given once and for all.
 #[derive(Debug, Default, Args)]
 pub struct Fix {
@@ -52,40 +25,6 @@ pub struct Fix {
     /// a written file has no such input; or give a size that the file names a value (gain=1.5, seq=128); repeatable
     #[arg(long = "fix", value_name = "NAME=VALUE", value_parser = fixed, help_heading = None)]
     pub values: Vec<(String, Vec<f64>)>,
-}
-
-impl Fix {
-    /// The network at `path` with what is fixed.
-    pub fn load(&self, path: &Path) -> Result<Graph> {
-        let mut graph = pipeline::load(path)?;
-        self.values
-            .iter()
-            .try_for_each(|(name, values)| pipeline::fix(&mut graph, name, values))
-            .map_err(|e| e.at(path.display()))?;
-        Ok(graph)
-    }
-
-    /// Fixes in `graph` whatever it has of what is fixed: a written file lacks it.
-    pub fn apply_known(&self, graph: &mut Graph) -> Result<()> {
-        let inputs = graph.inputs.iter().map(|&v| graph.value(v));
-        let named = |v: &Value| -> Vec<String> {
-            let symbol = |d: &Dim| if let Dim::Symbol(s) = d { Some(s.clone()) } else { None };
-            std::iter::once(v.name.clone()).chain(v.fact.shape.iter().flatten().filter_map(symbol)).collect()
-        };
-        let known: Vec<String> = inputs.flat_map(named).collect();
-        let mut wanted = self.values.iter().filter(|(name, _)| known.contains(name));
-        wanted.try_for_each(|(name, values)| pipeline::fix(graph, name, values))
-    }
-
-    /// The file at `path` in a runtime, with what is fixed.
-    pub fn open(&self, library: &Library, path: &Path, threads: usize) -> Result<Deployed> {
-        if self.values.is_empty() {
-            return Deployed::open(library, path, threads);
-        }
-        let mut graph = pipeline::load(path)?;
-        self.apply_known(&mut graph)?;
-        Deployed::of_graph(library, &graph, &path.display().to_string(), threads)
-    }
 }
 
 /// Options of commands that only run a network.

@@ -37,7 +37,6 @@ use std::sync::Arc;
 use write::Insertions;
 
 pub use encodings::Encodings;
-pub use half::halve;
 pub use qnn::lower_qnn;
 
 /// Which part of the network an integer stands for.
@@ -79,6 +78,7 @@ pub fn required_opset(output: Output, plan: &Plan) -> u64 {
 /// A site that all readers see also stands for the graph output of its value, which keeps its name; the float value
 /// gets a new one, and subgraphs, which read by name, see it quantized too. Where only some readers see it, graph
 /// outputs and subgraphs keep the float. Float weights and biases that nothing reads any more lose their content.
+/// Large constants that stay float are stored in half precision where the network's inputs or outputs are and no bit is lost.
 pub fn lower(
     graph: &Graph,
     plan: &Plan,
@@ -118,7 +118,9 @@ pub fn lower(
     let weights = plan.layers.iter().zip(by_layer).map(|(layer, weight)| weight.ok_or_else(|| missing(layer)));
     let weights: Vec<&QuantizedWeight> = weights.collect::<Result<_>>()?;
     if output.target == Target::Ort {
-        return ort::lower(graph, plan, &weights, sites, kernel_sites, output);
+        let mut out = ort::lower(graph, plan, &weights, sites, kernel_sites, output)?;
+        half::halve(&mut out);
+        return Ok(out);
     }
     let mut out = graph.clone();
     let mut insertions = Insertions::new(&out);
@@ -148,6 +150,9 @@ pub fn lower(
     }
     out.nodes = insertions.apply(std::mem::take(&mut out.nodes));
     drop_unread(&mut out, &unread);
+    if output.target != Target::Qonnx {
+        half::halve(&mut out);
+    }
     out.check()?;
     Ok(out)
 }

@@ -8,6 +8,7 @@ use super::run;
 use super::scene::{Observed, Scene};
 use super::shapes::input_shapes;
 use super::speed::Costs;
+use super::tune;
 use super::unit::Biases;
 use super::weigh::{self, Weights};
 use super::work::WorkDir;
@@ -80,8 +81,9 @@ pub fn quantize(
     let solved = work.map_or(0, WorkDir::solutions);
     let costs = match effective.learns {
         true => {
+            let tuning = tune::iterations(graph, &facts, recipe, sink);
             let (costs, timing) =
-                timed(sink, Stage::Bench, None, |sink| Costs::new(graph, &facts, &plan, recipe, &pool, sink))?;
+                timed(sink, Stage::Bench, None, |sink| Costs::new(graph, &facts, &plan, recipe, tuning, &pool, sink))?;
             report.timings.push(timing);
             report.estimate = costs.estimate(recipe, samples.len(), solved, wanted.as_ref());
             report.estimate.iter().for_each(|&seconds| sink.event(&Event::Estimate { seconds }));
@@ -206,12 +208,6 @@ fn write(
             let (graph, encodings) = lower::lower_qnn(&raised, plan, weights, grids, version)?;
             Ok((graph, Some(encodings)))
         }
-        _ => {
-            let mut graph = lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)?;
-            if recipe.output.target != Target::Qonnx {
-                lower::halve(&mut graph);
-            }
-            Ok((graph, None))
-        }
+        _ => Ok((lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)?, None)),
     }
 }

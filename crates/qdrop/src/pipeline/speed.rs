@@ -7,11 +7,11 @@ use crate::engine::facts::Facts;
 use crate::engine::philox::Stream;
 use crate::engine::train::{Step, Trainer};
 use crate::error::Result;
-use crate::graph::{Graph, Node, Op, ValueId};
+use crate::graph::{Graph, ValueId};
 use crate::plan::{Effective, Measure, Plan, Recipe, Unit};
 use crate::quant::Grid;
 use crate::recon::{Problem, RandomDraws};
-use crate::report::{Event, Sink};
+use crate::report::Sink;
 use crate::tensor::Rows;
 use rayon::ThreadPool;
 use std::time::Instant;
@@ -30,8 +30,6 @@ const PASSES: f64 = 4.0;
 const FORWARD: f64 = 0.4;
 /// Steps tried for a site before one is taken, about.
 const REFINING: usize = 8;
-/// Multiply-adds of recurrent operators for one sample beyond which nothing is learned through them.
-const RECURRENT: u64 = 1 << 20;
 /// Grid that noise is measured on.
 const NOISE_STEP: f32 = 0.1;
 
@@ -89,12 +87,13 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Measures every unit of `plan` on noise; where a run is too short for that, counts multiply-adds.
+    /// Measures every unit of `plan` on noise, for a run with `tuning` iterations on the whole network; where a run is too short for that, counts multiply-adds.
     pub fn new(
         graph: &Graph,
         facts: &Facts,
         plan: &Plan,
         recipe: &Recipe,
+        tuning: usize,
         pool: &ThreadPool,
         sink: &mut dyn Sink,
     ) -> Result<Self> {
@@ -106,13 +105,6 @@ impl Costs {
                 true => noise(graph, facts, plan, recipe, unit, pool)?,
                 false => unit.multiply_adds.max(1) as f64,
             });
-        }
-        let mut tuning = recipe.resolved().tune_iterations;
-        if tuning > 0 && recurrent(graph, facts) > RECURRENT {
-            let message =
-                "the last stage, on the whole network, is left out: gradients would pass large recurrent operators";
-            sink.event(&Event::Note { message: message.into() });
-            tuning = 0;
         }
         Ok(Costs { network: WHOLE * units.iter().sum::<f64>(), units, tuning, measured })
     }
@@ -133,18 +125,6 @@ impl Costs {
         let passes = PASSES * samples as f64 / recipe.method.batch as f64 * self.units.iter().sum::<f64>();
         self.measured.then_some(iterations + passes + tuned + measuring)
     }
-}
-
-/// Multiply-adds of the recurrent operators of `graph` for one sample.
-fn recurrent(graph: &Graph, facts: &Facts) -> u64 {
-    let shape = |v: Option<ValueId>| v.and_then(|v| facts.get(v)).map_or(&[][..], |f| &f.shape);
-    let size = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
-    let one = |node: &Node| {
-        let x = shape(node.input(0));
-        let steps = size(&x[..x.len().saturating_sub(1)]);
-        steps * (size(shape(node.input(1))) + size(shape(node.input(2))))
-    };
-    graph.nodes.iter().filter(|n| matches!(n.op, Op::Recurrent(_))).map(one).sum()
 }
 
 /// Seconds of an iteration of `unit` on noise.

@@ -9,14 +9,14 @@ use super::record;
 use super::run;
 use super::unit::{Loss, bias, learned_biases, rounded};
 use crate::engine::cpu::Runner;
-use crate::engine::facts;
+use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
 use crate::error::{Error, Result};
-use crate::graph::ValueId;
-use crate::plan::LayerId;
+use crate::graph::{Graph, Node, Op, ValueId};
+use crate::plan::{LayerId, Recipe};
 use crate::quant::Grid;
 use crate::recon::{Problem, RandomDraws, Settings};
-use crate::report::{Sink, UnitReport};
+use crate::report::{Event, Sink, UnitReport};
 use crate::tensor::Rows;
 use std::time::Instant;
 
@@ -26,6 +26,32 @@ const STREAM: u32 = u32::MAX;
 const BIAS_LR: f64 = 1e-1;
 /// First learning rate of activation steps, as a share of each.
 const SCALE_LR: f64 = 1e-2;
+
+/// Multiply-adds of recurrent operators for one sample beyond which nothing is learned through them.
+const RECURRENT: u64 = 1 << 20;
+
+/// Iterations on the whole network; none, with a note, where gradients would pass large recurrent operators.
+pub(super) fn iterations(graph: &Graph, facts: &Facts, recipe: &Recipe, sink: &mut dyn Sink) -> usize {
+    let wanted = recipe.resolved().tune_iterations;
+    if wanted == 0 || recurrent(graph, facts) <= RECURRENT {
+        return wanted;
+    }
+    let message = "the last stage, on the whole network, is left out: gradients would pass large recurrent operators";
+    sink.event(&Event::Note { message: message.into() });
+    0
+}
+
+/// Multiply-adds of the recurrent operators of `graph` for one sample.
+fn recurrent(graph: &Graph, facts: &Facts) -> u64 {
+    let shape = |v: Option<ValueId>| v.and_then(|v| facts.get(v)).map_or(&[][..], |f| &f.shape);
+    let size = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
+    let one = |node: &Node| {
+        let x = shape(node.input(0));
+        let steps = size(&x[..x.len().saturating_sub(1)]);
+        steps * (size(shape(node.input(1))) + size(shape(node.input(2))))
+    };
+    graph.nodes.iter().filter(|n| matches!(n.op, Op::Recurrent(_))).map(one).sum()
+}
 
 /// The whole network as a problem.
 struct Network {
