@@ -261,7 +261,7 @@ Examples:
   qdrop compare model.w4a4.onnx --data calib/ --input imagenet --samples 64 --runtime ort
 
 Values of the same name are compared, so both files should come from one export. An .npz file holds values that another \
-runtime computed for the same samples: arrays named after them, samples along the first axis.
+runtime computed for the same samples, or for the first of them: arrays named after them, samples along the first axis.
 
 With --runtime the other network, or the one file that is given, runs in the runtime; the reference runs in qdrop's own \
 engine.")]
