@@ -48,7 +48,7 @@ pub fn apply(recipe: &mut Recipe, wish: &Wish) {
     set(&mut recipe.weights.embedding_bits, &wish.embedding_bits);
     set(&mut recipe.activations.bits, &wish.activations);
     set(&mut recipe.activations.observer, &wish.observer);
-    set_some(&mut recipe.activations.equalize_samples, &wish.equalize_samples);
+    set_some(&mut recipe.activations.factor_samples, &wish.factor_samples);
     set_some(&mut recipe.activations.refine_samples, &wish.refine_samples);
     set_some(&mut recipe.activations.placement, &wish.placement);
     set_some(&mut recipe.activations.last_bits, &wish.first_last_bits);
@@ -115,7 +115,7 @@ mod tests {
             iters: Some(9),
             method: Some(MethodName::Rtn),
             observer: Some(Observer::MinMax),
-            equalize_samples: Some(3),
+            factor_samples: Some(3),
             refine_samples: Some(0),
             symmetric: Some(Symmetric::Weights),
             keep_probability: Some(0.25),
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!((recipe.weights.bits, recipe.method.iterations), (3, Some(9)));
         assert_eq!((recipe.weights.symmetric, recipe.activations.symmetric), (true, false));
         assert_eq!((recipe.activations.observer, recipe.activations.refine_samples), (Observer::MinMax, Some(0)));
-        assert_eq!(recipe.activations.equalize_samples, Some(3));
+        assert_eq!(recipe.activations.factor_samples, Some(3));
         assert_eq!((recipe.method.input_keep, recipe.method.activation_keep), (Some(0.25), Some(0.25)));
         assert_eq!((recipe.input.preset.as_deref(), recipe.input.crop), (Some("imagenet"), Some(32)));
     }

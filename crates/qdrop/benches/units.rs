@@ -4,13 +4,13 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use qdrop::calibrate;
+use qdrop::calibrate::{self, Channels};
 use qdrop::engine::cpu::{CpuTrainer, Runner, Values, influence};
 use qdrop::engine::facts;
 use qdrop::engine::program::{Program, Region, compile};
 use qdrop::engine::train::{RandomDraws, Step, Trainer};
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
-use qdrop::plan::{Recipe, plan};
+use qdrop::plan::{Recipe, Target, factor_sites, plan};
 use qdrop::quant::{Grid, Observation, RangeSpec, Search, fit};
 use qdrop::recon::{Problem, Weight};
 use qdrop::tensor::{DType, Rows, Shelf, Tensor};
@@ -235,10 +235,14 @@ fn equalizing(bencher: Bencher, (channels, side): (usize, usize)) {
     let (u, y) = expanded(channels, side);
     let Float { graph, facts, .. } = u.float(y);
     let plan = plan(&graph, &facts, &Recipe::default()).unwrap();
-    let pair = &calibrate::layer_pairs(&graph, &plan)[0];
-    let values = noise(5, BATCH * 6 * channels * side * side).into_iter().map(|v| v.max(0.0)).collect();
-    let values = Rows::new(BATCH, values);
-    bencher.counter(ItemsCount::new(BATCH)).bench(|| calibrate::exponents(&plan, pair, &values).unwrap());
+    let site = factor_sites(&graph, &facts, &plan, Target::Ort).into_iter().flatten().next().unwrap();
+    let width = 6 * channels * side * side;
+    let values: Vec<f32> = noise(5, BATCH * width).into_iter().map(|v| v.max(0.0)).collect();
+    bencher.counter(ItemsCount::new(BATCH)).bench(|| {
+        let mut seen = Channels::new(6 * channels);
+        values.chunks_exact(width).for_each(|row| seen.observe(row, side * side, BATCH));
+        calibrate::factors(&graph, &plan, &site, &seen, None).unwrap()
+    });
 }
 
 /// Bits of the grid; the values are two-sided, so that scale and zero point are searched.

@@ -170,9 +170,10 @@ pub struct Wish {
     /// How ranges are found, of weights and activations [default: mse]
     #[arg(long, value_parser = names::<Observer>(&["mse", "min-max", "percentile"]))]
     pub observer: Option<Observer>,
-    /// Samples on which channels before depthwise layers are brought to a common width; 0: never [default: 32]
-    #[arg(long, value_name = "N")]
-    pub equalize_samples: Option<usize>,
+    /// Samples on which factors are chosen that bring the channels of an activation to a common width; 0: one step for all
+    /// channels [default: 32]
+    #[arg(long, alias = "equalize-samples", value_name = "N")]
+    pub factor_samples: Option<usize>,
     /// Samples on which first activation steps are checked against the network's outputs; 0: never [default: 32]
     #[arg(long, value_name = "N")]
     pub refine_samples: Option<usize>,

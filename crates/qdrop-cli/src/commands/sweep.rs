@@ -235,7 +235,7 @@ fn perform(
         cases: run.cases.clone(),
         float,
         result: result?,
-        weight_bytes: pipeline::cost(&graph, &done.plan, Some(&shapes))?.weight_bytes,
+        weight_bytes: done.cost.weight_bytes,
         seconds,
         report,
     })

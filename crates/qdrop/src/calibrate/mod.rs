@@ -14,9 +14,11 @@
 //! # Ok::<(), qdrop::Error>(())
 //! ```
 
-mod equalize;
+mod factors;
+#[cfg(test)]
+mod factors_tests;
 
-pub use equalize::{LayerPair, equalize, exponents, layer_pairs};
+pub use factors::{Channels, Factors, factors, fold, insert};
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;

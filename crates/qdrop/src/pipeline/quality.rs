@@ -30,7 +30,7 @@ pub fn left_out(recipe: &Recipe, samples: usize) -> Vec<usize> {
         return Vec::new();
     }
     let mixed = if recipe.mixed.wanted() { recipe.mixed.samples } else { 0 };
-    let parts = [recipe.activations.samples, effective.equalize_samples, effective.refine_samples, mixed];
+    let parts = [recipe.activations.samples, effective.factor_samples, effective.refine_samples, mixed];
     let used: BTreeSet<usize> = parts.into_iter().flat_map(|n| data::spread(samples, Some(n))).collect();
     (0..samples).filter(|i| !used.contains(i)).collect()
 }
@@ -408,7 +408,7 @@ mod tests {
         let mut recipe = Recipe::default();
         assert!(left_out(&recipe, 1000).is_empty(), "learning looks at all");
         recipe.method.name = MethodName::Rtn;
-        (recipe.activations.samples, recipe.activations.equalize_samples) = (100, Some(0));
+        (recipe.activations.samples, recipe.activations.factor_samples) = (100, Some(0));
         recipe.activations.refine_samples = Some(0);
         let left = left_out(&recipe, 1000);
         let used: Vec<usize> = data::spread(1000, Some(100)).collect();

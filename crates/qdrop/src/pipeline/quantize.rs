@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lower::{self, Encodings};
 use crate::onnx;
-use crate::plan::{Chosen, Plan, Recipe, Target};
+use crate::plan::{Chosen, Cost, Plan, Recipe, Target};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
 use crate::tensor::{Precision, Shelf, Tensor};
@@ -38,6 +38,8 @@ pub struct Quantized {
     pub nearest: Graph,
     /// The decisions both follow.
     pub plan: Plan,
+    /// What the plan costs where it runs.
+    pub cost: Cost,
     /// Integers of every weight, in the plan's order.
     pub weights: Vec<QuantizedWeight>,
     /// Grid of every site, in the plan's order.
@@ -67,12 +69,23 @@ pub fn quantize(
     (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
     (report.seed, report.samples) = (recipe.method.seed, samples.len());
     (report.preset, report.recipe) = (recipe.method.preset, recipe.explicit().to_toml()?);
-    (report.plan, report.float) = record::plan(graph, &plan);
 
     let room = memory::room(graph, &facts, &plan, recipe, samples.len(), samples.held_bytes())?;
     let temporary = std::env::temp_dir();
     let directory = work.map_or(temporary.as_path(), WorkDir::path);
     let shelf = Shelf::new(room, directory, recipe.method.cache.precision());
+    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples, pool: &pool, shelf: &shelf };
+    let factored = scene.factored(&mut report.timings, sink)?;
+    let (facts, plan) = match &factored {
+        Some(graph) => {
+            let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
+            let plan = crate::plan::plan(graph, &facts, recipe)?;
+            (facts, plan)
+        }
+        None => (facts, plan),
+    };
+    let graph = factored.as_ref().unwrap_or(graph);
+    (report.plan, report.float) = record::plan(graph, &plan);
     let padding = Padding::read(graph, &facts, recipe, samples)?;
     let wanted = match recipe.mixed.wanted() {
         true => Some(crate::plan::measure(graph, &facts, recipe)?),
@@ -92,11 +105,6 @@ pub fn quantize(
         false => None,
     };
     let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples, pool: &pool, shelf: &shelf };
-    let equalized = scene.equalized(&mut report.timings, sink)?;
-    let graph = equalized.as_ref().unwrap_or(graph);
-    let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
-
-    let scene = Scene { graph, facts: &facts, ..scene };
     let count = recipe.activations.samples.min(samples.len());
     let (observed, timing) = timed(sink, Stage::Calibrate, Some(count), |sink| scene.observe(sink))?;
     report.timings.push(timing);
@@ -158,13 +166,14 @@ pub fn quantize(
     let Found { weights, biases, grids } = found;
     report.layers = pool.install(|| record::layers(graph, &plan, &weights, effective.learns))?;
     report.sites = pool.install(|| record::sites(graph, &plan, &seen, &grids));
+    let cost = crate::plan::cost(graph, &facts, &plan);
     let (graph, encodings) = write(graph, &plan, &weights, &biases, [&grids, &kernel_grids], recipe)?;
     report.mixed = mixed.map(|(_, chosen, measured)| MixedReport {
         chosen,
         sensitivity: measured.sensitivity,
         reached_error: None,
     });
-    Ok(Quantized { graph, encodings, nearest, plan, weights, grids, report })
+    Ok(Quantized { graph, encodings, nearest, plan, cost, weights, grids, report })
 }
 
 /// The plan of `graph` by `recipe`, which has the bits that were `chosen`.

@@ -1,19 +1,19 @@
 //! What the stages before learning read: a float network, its plan, samples.
 
-use super::equalize;
+use super::factors::above;
 use super::finite::{self, Strange};
 use super::padding::Padding;
 use super::record::Seen;
 use super::screen::screened;
 use super::{refine, run, samples};
-use crate::calibrate::{self, Watch};
+use crate::calibrate::Watch;
 use crate::data::Samples;
 use crate::engine::cpu::{Runner, Values};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Region, compile};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Plan, Recipe, Site};
+use crate::plan::{self, Plan, Recipe, Site};
 use crate::quant::{Grid, Observation};
 use crate::report::{Event, Sink, Stage, Timing, timed};
 use crate::tensor::{Rows, Shelf};
@@ -85,22 +85,6 @@ fn kernel_plan(plan: &Plan) -> Plan {
 }
 
 impl Scene<'_> {
-    /// The network with channels before depthwise layers at a common width, where there are any.
-    pub fn equalized(&self, timings: &mut Vec<Timing>, sink: &mut dyn Sink) -> Result<Option<Graph>> {
-        let few = self.recipe.resolved().equalize_samples;
-        let pairs = calibrate::layer_pairs(self.graph, self.plan);
-        if few == 0 || pairs.is_empty() {
-            return Ok(None);
-        }
-        let (equal, timing) = timed(sink, Stage::Equalize, Some(pairs.len()), |sink| {
-            let few = samples::spread(self.samples, Some(few))?;
-            let inputs = run::load(self.graph, &few, self.pool, self.shelf)?;
-            equalize::equalize(self.graph, self.facts, self.plan, &pairs, inputs, self.pool, sink)
-        })?;
-        timings.push(timing);
-        Ok(Some(equal))
-    }
-
     /// What the sites of the plan hold in the float network, and those of its integer kernels.
     pub fn observe(&self, sink: &mut dyn Sink) -> Result<Observed> {
         let quantizers: Vec<&Site> = self.plan.sites.iter().chain(&self.plan.kernel_sites).collect();
@@ -121,6 +105,7 @@ impl Scene<'_> {
             ..Region::default()
         };
         let runner = Runner::new(&compile(self.graph, self.facts, &region)?)?;
+        let floors = plan::floors(self.graph);
         let shapes: Vec<_> = values.iter().map(|&v| self.facts.require(self.graph, v)).collect::<Result<_>>()?;
         let seen: Vec<Mutex<Seeing>> = values.iter().map(|_| Mutex::default()).collect();
         let chunk = (TOGETHER * runner.group() * self.pool.current_num_threads()).min(run::SAMPLES);
@@ -136,7 +121,19 @@ impl Scene<'_> {
                 let first = before + first;
                 let Some(padding) = &padding else {
                     let strange = seen.values.not_finite();
-                    seen.see(group.all(), |v| group.holder(v).map(|sample| first + sample));
+                    let floor = floors[values[value].0 as usize].as_ref();
+                    match floor {
+                        None => seen.see(group.all(), |v| group.holder(v).map(|sample| first + sample)),
+                        Some(_) => {
+                            let mut row = Vec::new();
+                            for sample in 0..group.samples() {
+                                group.sample(sample, &mut row);
+                                seen.see(&above((&row[..]).into(), &shapes[value].shape, floor), |_| {
+                                    Some(first + sample)
+                                });
+                            }
+                        }
+                    }
                     if seen.values.not_finite() > strange {
                         let mut row = Vec::new();
                         for sample in 0..group.samples() {
@@ -155,7 +152,8 @@ impl Scene<'_> {
                     if real.iter().any(|v| !v.is_finite()) {
                         seen.strange.insert(first + sample);
                     }
-                    seen.see(&real, |_| Some(first + sample));
+                    let floor = floors[values[value].0 as usize].as_ref();
+                    seen.see(&above(real, &shapes[value].shape, floor), |_| Some(first + sample));
                 }
                 seen.row = row;
                 Ok(())

@@ -47,10 +47,11 @@ pub fn sensitivity(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: 
     let shelf = &Shelf::new(room, &std::env::temp_dir(), Precision::Single);
     let scene = Scene { graph, facts: &facts, plan, recipe, samples, pool, shelf };
     let mut timings = Vec::new();
-    let equalized = scene.equalized(&mut timings, sink)?;
-    let graph = equalized.as_ref().unwrap_or(graph);
+    let factored = scene.factored(&mut timings, sink)?;
+    let graph = factored.as_ref().unwrap_or(graph);
     let facts = &facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
-    let scene = Scene { graph, facts, ..scene };
+    let plan = &crate::plan::plan(graph, facts, recipe)?;
+    let scene = Scene { graph, facts, plan, ..scene };
     let (observed, _) = timed(sink, Stage::Calibrate, None, |sink| scene.observe(sink))?;
     let watch = observed.sites;
     let all = recipe.mixed.bits();

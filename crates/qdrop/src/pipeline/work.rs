@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Changes with the layout of the files, and with every change of the engine that moves a bit of a solution.
-const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 5").as_bytes();
+const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 6").as_bytes();
 /// Ends the names of solutions.
 const EXTENSION: &str = "unit";
 /// Ends the names of what was measured before bits were chosen.

@@ -9,7 +9,7 @@ const PUBLISHED_ITERATIONS: usize = 20_000;
 const MOST_TUNING: usize = 1000;
 /// Most that the learning rates of roundings and of steps grow when iterations are fewer.
 const MOST_FASTER: (f64, f64) = (50.0, 10.0);
-/// Samples on which channels are equalized and first grids refined.
+/// Samples on which factors of channels are chosen and first grids refined.
 const FEW_SAMPLES: usize = 32;
 
 impl Preset {
@@ -46,8 +46,8 @@ pub struct Effective {
     pub weigh_outputs: bool,
     /// Iterations for the whole network after the last unit.
     pub tune_iterations: usize,
-    /// Samples on which channels before depthwise layers are equalized; 0: never.
-    pub equalize_samples: usize,
+    /// Samples on which factors of channels are chosen; 0: never.
+    pub factor_samples: usize,
     /// Samples on which first grids are refined; 0: never.
     pub refine_samples: usize,
     /// Size of units.
@@ -90,7 +90,7 @@ impl Recipe {
             learn_biases: method.learn_biases.unwrap_or(qdrop_beyond),
             weigh_outputs: method.weigh_outputs.unwrap_or(qdrop_beyond),
             tune_iterations: method.tune_iterations.unwrap_or(tuning),
-            equalize_samples: self.activations.equalize_samples.unwrap_or(few),
+            factor_samples: self.activations.factor_samples.unwrap_or(few),
             refine_samples: self.activations.refine_samples.unwrap_or(few),
             granularity: self.units.granularity.unwrap_or(granularity),
         }
@@ -103,7 +103,7 @@ impl Recipe {
         let (activations, method) = (&mut recipe.activations, &mut recipe.method);
         activations.placement = Some(self.placement());
         activations.last_bits = Some(activations.last());
-        activations.equalize_samples = Some(e.equalize_samples);
+        activations.factor_samples = Some(e.factor_samples);
         activations.refine_samples = Some(e.refine_samples);
         method.iterations = Some(e.iterations);
         (method.input_keep, method.activation_keep) = (Some(e.input_keep), Some(e.activation_keep));
@@ -163,13 +163,13 @@ mod tests {
         let e = resolved(paper.clone());
         assert_eq!((e.iterations, e.rounding_lr, e.scale_lr), (20_000, 1e-3, 4e-5));
         assert_eq!((e.learn_biases, e.weigh_outputs, e.stop_settled, e.tune_iterations), (false, false, false, 0));
-        assert_eq!((e.equalize_samples, e.refine_samples), (0, 0));
+        assert_eq!((e.factor_samples, e.refine_samples), (0, 0));
         assert_eq!((e.input_keep, e.activation_keep), (0.5, 0.5));
         let short = resolved(Method { iterations: Some(100), ..paper.clone() });
         assert_eq!((short.iterations, short.rounding_lr), (100, 1e-3), "typed options win, rates stay");
         let activations = Activations { refine_samples: Some(8), ..Activations::default() };
         let refined = Recipe { method: paper, activations, ..Recipe::default() }.resolved();
-        assert_eq!((refined.refine_samples, refined.equalize_samples), (8, 0));
+        assert_eq!((refined.refine_samples, refined.factor_samples), (8, 0));
     }
 
     #[test]

@@ -74,6 +74,9 @@ impl Search<'_> {
                 self.operand(id, 1);
             }
             Op::Binary(Binary::Add) if view.role(id) == Role::Junction && quantized() => self.result(out),
+            // Channels with factors would lose by a quantizer with one step in front of theirs.
+            Op::Binary(Binary::Mul) if view.divided(out).is_some() => {}
+            Op::Unary(Unary::Sigmoid) if self.gates_divided(out) => {}
             Op::Binary(Binary::Mul) if view.role(id) == Role::Junction && self.gates(id) => {
                 self.operand(id, 0);
                 self.operand(id, 1);
@@ -97,6 +100,14 @@ impl Search<'_> {
         let held = |i: usize| node.input(i).is_some_and(|v| self.is_held((id, i), v));
         let wanted = node.output(0).is_some_and(|v| self.view.before_layer[v.0 as usize]);
         wanted && (held(0) || held(1))
+    }
+
+    /// Whether `value` is read only by a product of activations whose channels have factors.
+    fn gates_divided(&self, value: ValueId) -> bool {
+        let view = self.view;
+        let product = view.only_reader(value).map(|id| view.graph.node(id));
+        let product = product.filter(|n| n.op == Op::Binary(Binary::Mul));
+        product.and_then(|n| view.single_output(n)).is_some_and(|v| view.divided(v).is_some())
     }
 
     /// Whether every operand of `id` that depends on the input is on a grid.
@@ -145,6 +156,9 @@ impl Search<'_> {
         let mut value = out;
         if let Some(id) = view.only_reader(out).filter(|&id| rectifies(&view.graph.node(id).op)) {
             value = view.single_output(view.graph.node(id)).unwrap_or(out);
+        }
+        if view.divided(value).is_some() {
+            return;
         }
         let known = |v: &ValueId| self.held.contains_key(v) || self.found.contains_key(v) || self.fine.contains(v);
         let known = [out, value].iter().any(known);

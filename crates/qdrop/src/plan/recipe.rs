@@ -113,10 +113,10 @@ pub struct Activations {
     pub first_output_8bit: bool,
     /// Calibration samples from which the first grids are fitted.
     pub samples: usize,
-    /// Calibration samples on which channels before depthwise layers are brought to a common width, by powers of two
-    /// that change nothing the float network computes. 0 leaves the weights as they are, as published. Default: 32, 0
-    /// with the preset `paper`.
-    pub equalize_samples: Option<usize>,
+    /// Calibration samples on which factors are chosen that bring the channels of an activation to a common width, see
+    /// [`super::factor_sites`]. 0 gives all channels one step, as published. Default: 32, 0 with the preset `paper`.
+    #[serde(alias = "equalize_samples")]
+    pub factor_samples: Option<usize>,
     /// Calibration samples on which the first grids are held against the network's outputs: where another step lowers
     /// the error there by a tenth, it is taken. 0 keeps the observer's, as published. Default: 32, 0 with the preset
     /// `paper`.
@@ -134,7 +134,7 @@ impl Default for Activations {
             last_bits: None,
             first_output_8bit: false,
             samples: 256,
-            equalize_samples: None,
+            factor_samples: None,
             refine_samples: None,
         }
     }

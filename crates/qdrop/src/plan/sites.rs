@@ -51,7 +51,8 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec
             () => a.bits,
         };
         let mut symmetric = a.symmetric;
-        let name = view.graph.value(value).name.clone();
+        let undivided = view.producers[value.0 as usize].and_then(|id| view.divides(id));
+        let name = view.graph.value(undivided.unwrap_or(value)).name.clone();
         let exceptions = recipe.overrides.iter().filter(|o| names_any(view, o, &draft.owners) || o.names(&name));
         for o in exceptions {
             bits = o.activation_bits.unwrap_or(bits);
@@ -83,7 +84,8 @@ fn tail(view: &View, value: ValueId) -> ValueId {
             _ => break,
         }
     }
-    value
+    // Where channels are divided, their quantizer stands behind that.
+    view.divided(value).and_then(|id| view.single_output(view.graph.node(id))).unwrap_or(value)
 }
 
 /// Whether nodes for which `wanted` holds alone read `value`, perhaps moved or through functions.

@@ -36,9 +36,9 @@ const KEYS: &[Key] = &[
     ("activations", "samples", "", "calibration samples from which the first grids are fitted"),
     (
         "activations",
-        "equalize_samples",
+        "factor_samples",
         "32",
-        "samples on which channels before depthwise layers are brought to a common width, by powers of two in the\nweights that leave the float network as it is; 0 does not (the paper's); default 32, 0 with preset paper",
+        "samples on which factors are chosen that bring the channels of an activation to a common width, while the weights\nthat read them take the factors up; 0: one step for all channels (the paper's); default 32, 0 with preset paper",
     ),
     (
         "activations",

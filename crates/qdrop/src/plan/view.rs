@@ -255,6 +255,28 @@ impl<'a> View<'a> {
         }
     }
 
+    /// What a node divides into channels of like width: it multiplies it by a constant number above 0 for each channel, and
+    /// nothing but layers read the result, perhaps moved.
+    pub fn divides(&self, id: NodeId) -> Option<ValueId> {
+        let node = self.graph.node(id);
+        let (value, by) = (node.input(0)?, self.graph.constant(node.input(1)?)?);
+        let channels = by.shape().iter().filter(|&&d| d > 1).count() == 1;
+        let product = node.op == Op::Binary(Binary::Mul) && self.is_live(value) && channels;
+        let same = || self.facts.get(value).is_some_and(|f| f.shape.len() == by.rank());
+        let positive = || by.as_f32().is_some_and(|by| by.iter().all(|&x| x.is_finite() && x > 0.0));
+        let layers = |v: ValueId| {
+            let readers = &self.consumers[v.0 as usize];
+            let takes = |&(id, _): &(NodeId, usize)| matches!(self.role(id), Role::Layer | Role::Movement);
+            !self.leaves[v.0 as usize] && !readers.is_empty() && readers.iter().all(takes)
+        };
+        (product && same() && positive() && layers(self.single_output(node)?)).then_some(value)
+    }
+
+    /// What divides `value`, if something does.
+    pub fn divided(&self, value: ValueId) -> Option<NodeId> {
+        self.readers(value).find(|&id| self.divides(id) == Some(value))
+    }
+
     /// Per value: none of its elements can be below 0, by the operator that makes it or by those before that only move
     /// its elements.
     pub fn nonnegative(&self) -> Vec<bool> {

@@ -38,10 +38,11 @@ pub enum Stage {
     Plan,
     /// Decoding samples.
     Load,
+    /// Choosing factors that bring the channels of an activation to a common width.
+    #[serde(alias = "equalize")]
+    Factors,
     /// Watching activations and fitting the first grids.
     Calibrate,
-    /// Bringing channels before depthwise layers to a common width.
-    Equalize,
     /// Correcting the first grids by the network's outputs.
     Refine,
     /// Finding out what bits of single layers and activations do to the network's outputs.
@@ -71,7 +72,7 @@ impl Stage {
             Stage::Plan => "plan",
             Stage::Load => "load samples",
             Stage::Calibrate => "calibrate",
-            Stage::Equalize => "equalize",
+            Stage::Factors => "factors",
             Stage::Refine => "refine steps",
             Stage::Sensitivity => "measure sensitivity",
             Stage::Weigh => "weigh",

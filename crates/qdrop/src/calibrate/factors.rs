@@ -1,0 +1,343 @@
+//! Factors that bring the channels of an activation together: chosen by what they do to the layers that read it, and
+//! put into the network.
+//!
+//! With s_c the step that channel c would have alone, f_c = (s_c / median of all)^α. The larger α, the less the channels'
+//! widths differ and the more the weights that meet them do. α is the one of five whose estimated error of the readers'
+//! outputs is least: Σ_c e_c·‖W_c‖² for the activation, e_c being the mean squared error of channel c on the one
+//! grid all then share, and Σ_c m_c·‖Ŵ_c - W_c‖² for the weights, m_c being the mean square of channel c and Ŵ the
+//! weights rounded to nearest. Errors are measured on samples other than those that steps are found on.
+
+use super::{range_spec, worthwhile};
+use crate::engine::facts::Facts;
+use crate::engine::program::around;
+use crate::error::{Error, Result};
+use crate::graph::{Binary, Dim, Fact, Graph, Node, NodeId, Op, ValueId};
+use crate::plan::{Carrier, FactorSite, Plan, Reader};
+use crate::quant::{Grid, Observation, RangeSpec, Search, fit, fit_weight, quantize_one};
+use crate::tensor::{DType, Tensor};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The exponents that are tried.
+const EXPONENTS: [f32; 4] = [0.25, 0.5, 0.75, 1.0];
+/// Most that a channel's step may differ from the median, as a factor.
+const MOST: f32 = 4096.0;
+/// What the error must become smaller by, as a share of the readers' energy, where factors take time.
+const WORTH_TIME: f64 = 1e-3;
+/// Most values of a channel that errors are measured on.
+const KEPT: usize = 1024;
+
+/// What was seen of the channels of an activation.
+#[derive(Debug, Clone)]
+pub struct Channels {
+    /// Per channel, of every other sample: all values.
+    seen: Vec<Observation>,
+    /// Per channel: some of these values, and some of the other samples'.
+    kept: Vec<[Vec<f32>; 2]>,
+    /// Per channel: the largest value of all samples.
+    most: Vec<f32>,
+    samples: usize,
+}
+
+impl Channels {
+    /// Nothing seen yet of so many `channels`.
+    pub fn new(channels: usize) -> Self {
+        Channels {
+            seen: vec![Observation::coarse(); channels],
+            kept: vec![Default::default(); channels],
+            most: vec![0.0; channels],
+            samples: 0,
+        }
+    }
+
+    /// Takes in one of `of` samples: `values` with `inner` elements behind the axis of the channels.
+    pub fn observe(&mut self, values: &[f32], inner: usize, of: usize) {
+        let (channels, inner) = (self.seen.len(), inner.max(1));
+        let half = self.samples % 2;
+        self.samples += 1;
+        let outer = values.len() / (channels * inner).max(1);
+        // The same share of every sample.
+        let stride = (outer * inner * of.div_ceil(2)).div_ceil(KEPT).max(1);
+        let all = self.seen.par_iter_mut().zip(&mut self.kept).zip(&mut self.most).enumerate();
+        all.for_each(|(c, ((seen, kept), most))| {
+            let mut skip = 0;
+            for o in 0..outer {
+                let part = &values[(o * channels + c) * inner..][..inner];
+                if half == 0 || of == 1 {
+                    seen.observe(part);
+                }
+                for &v in part.iter().filter(|v| v.is_finite()) {
+                    *most = v.max(*most);
+                    if skip == 0 {
+                        kept[half].push(v);
+                        skip = stride;
+                    }
+                    skip -= 1;
+                }
+            }
+        });
+    }
+
+    /// Values of channel `c` that steps are not found on, where there are any.
+    fn held_out(&self, c: usize) -> &[f32] {
+        let [first, second] = &self.kept[c];
+        if second.is_empty() { first } else { second }
+    }
+
+    /// The step of each channel alone; 0 for one in which nothing but zeros was seen.
+    fn steps(&self, spec: &RangeSpec) -> Result<Vec<f32>> {
+        let step = |seen: &Observation| {
+            let zeros = seen.bounds().is_none_or(|b| b == (0.0, 0.0));
+            Ok(if zeros { 0.0 } else { fit(seen, spec)?.scale[0] })
+        };
+        self.seen.par_iter().map(step).collect()
+    }
+
+    /// How wide the step of each channel is next to the median of all; `None` where fewer than two were seen at work.
+    fn widths(&self, spec: &RangeSpec) -> Result<Option<Vec<f32>>> {
+        let steps = self.steps(spec)?;
+        let mut live: Vec<f32> = steps.iter().copied().filter(|&s| s > 0.0).collect();
+        if live.len() < 2 {
+            return Ok(None);
+        }
+        live.sort_unstable_by(f32::total_cmp);
+        let median = live[live.len() / 2];
+        // A channel that was never seen at work is taken for a common one.
+        let width = |&s: &f32| if s > 0.0 { (s / median).clamp(1.0 / MOST, MOST) } else { 1.0 };
+        Ok(Some(steps.iter().map(width).collect()))
+    }
+
+    /// Mean square of each channel.
+    fn squares(&self) -> Vec<f64> {
+        (0..self.kept.len()).map(|c| mean(self.held_out(c).iter().map(|&v| f64::from(v).powi(2)))).collect()
+    }
+
+    /// Mean squared error of each channel, divided by its factor, on the one grid that fits all.
+    fn errors(&self, factors: &[f32], spec: &RangeSpec) -> Result<Vec<f64>> {
+        let mut all = Observation::coarse();
+        for (kept, factor) in self.kept.iter().zip(factors) {
+            all.observe(&kept[0].iter().map(|v| v / factor).collect::<Vec<f32>>());
+        }
+        let grid = fit(&all, spec)?;
+        let error = |(c, &factor): (usize, &f32)| {
+            let squared = |&v: &f32| f64::from(rounded(v / factor, &grid) * factor - v).powi(2);
+            mean(self.held_out(c).iter().map(squared))
+        };
+        Ok(factors.iter().enumerate().map(error).collect())
+    }
+}
+
+fn rounded(x: f32, grid: &Grid) -> f32 {
+    let (scale, zero_point) = (grid.scale[0], grid.zero_point[0]);
+    (quantize_one(x, scale, zero_point, grid.qmin, grid.qmax) - zero_point) as f32 * scale
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len().max(1);
+    values.sum::<f64>() / count as f64
+}
+
+/// Factors per channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Factors {
+    /// Of the activation.
+    pub own: Vec<f32>,
+    /// Of what is quantized in front of the function that makes it.
+    pub before: Option<Vec<f32>>,
+}
+
+/// The factors of the channels of `site`, of which `seen` tells, `before` of what is quantized in front of it; `None` where
+/// none lowers the estimated error by a tenth.
+pub fn factors(
+    graph: &Graph,
+    plan: &Plan,
+    site: &FactorSite,
+    seen: &Channels,
+    before: Option<&Channels>,
+) -> Result<Option<Factors>> {
+    let quantizer = &plan.sites[site.site.0 as usize];
+    let spec = range_spec(&quantizer.grid);
+    let place = |e: Error| e.at(format!("activation `{}`", quantizer.name));
+    let Some(widths) = seen.widths(&spec).map_err(place)? else { return Ok(None) };
+    let squares = seen.squares();
+    let ones = vec![1.0; site.channels];
+    // What is lost in front of the function comes through it about as large as it is.
+    let (mut lost, mut still_lost, mut own_before) = (vec![0.0; site.channels], vec![0.0; site.channels], None);
+    if let Some((before, channels)) = site.before.as_ref().zip(before) {
+        let spec = range_spec(&plan.kernel_sites[before.kernel_site].grid);
+        if let Some(widths) = channels.widths(&spec).map_err(place)? {
+            lost = channels.errors(&ones, &spec).map_err(place)?;
+            still_lost = channels.errors(&widths, &spec).map_err(place)?;
+            own_before = Some(widths);
+        }
+    }
+    let weights: Vec<Meeting> =
+        site.readers.iter().map(|r| Meeting::new(graph, plan, r, site.channels)).collect::<Result<_>>()?;
+    let estimate = |factors: &[f32], lost: &[f64]| -> Result<f64> {
+        let mut errors = seen.errors(factors, &spec).map_err(place)?;
+        errors.iter_mut().zip(lost).for_each(|(e, l)| *e += l);
+        let mut sum = 0.0;
+        for meeting in &weights {
+            sum += meeting.error(factors, &errors, &squares)?;
+        }
+        Ok(sum)
+    };
+    let first = estimate(&ones, &lost)?;
+    let tried: Vec<(Vec<f32>, f64)> = EXPONENTS
+        .par_iter()
+        .map(|&exponent| {
+            let factors: Vec<f32> = widths.iter().map(|w| w.powf(exponent)).collect();
+            let factors = below_cap(factors, &site.carrier, &seen.most);
+            let error = estimate(&factors, &still_lost)?;
+            Ok((factors, error))
+        })
+        .collect::<Result<_>>()?;
+    let best = tried.into_iter().min_by(|a, b| a.1.total_cmp(&b.1));
+    let costs = if site.carrier == Carrier::Quantizer { WORTH_TIME } else { 0.0 };
+    let best = best.filter(|(_, error)| worthwhile(first, *error) && first - error >= costs);
+    Ok(best.map(|(own, _)| Factors { own, before: own_before }))
+}
+
+/// `factors` with which a rectifier's cap, which all channels share, cuts off nothing of what was seen (`most` a channel)
+/// that it left, and all that it cut off: at most 1, the widest channel's.
+fn below_cap(mut factors: Vec<f32>, carrier: &Carrier, most: &[f32]) -> Vec<f32> {
+    if let Carrier::Layer { cap: Some(cap), .. } = carrier {
+        let widest = factors.iter().fold(0.0, |w: f32, &f| w.max(f));
+        factors.iter_mut().zip(most).for_each(|(f, &most)| *f = (*f / widest).max(most / cap).clamp(1.0 / MOST, 1.0));
+    }
+    factors
+}
+
+/// How a layer's weight meets the channels of an activation.
+struct Meeting<'a> {
+    reader: &'a Reader,
+    weight: Vec<f32>,
+    shape: Vec<usize>,
+    /// Grid of the weight; `None` where it stays float.
+    grid: Option<(Option<usize>, RangeSpec)>,
+    /// Per channel of the activation: the weights' squared norm.
+    norms: Vec<f64>,
+}
+
+impl<'a> Meeting<'a> {
+    fn new(graph: &Graph, plan: &Plan, reader: &'a Reader, channels: usize) -> Result<Self> {
+        let tensor =
+            graph.constant(reader.weight).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
+        let (weight, shape) = (tensor.to_f32()?, tensor.shape().to_vec());
+        let grid = reader.layer.map(|id| {
+            let layer = &plan.layers[id.0 as usize];
+            let spec = &layer.grid;
+            // The range of all values is found at once and tells how factors compare.
+            (layer.axis, RangeSpec { bits: spec.bits, symmetric: spec.symmetric, search: Search::MinMax })
+        });
+        let mut norms = vec![0.0; channels];
+        for (input, &w) in reader.input_channels(&shape).zip(&weight) {
+            if let Some(c) = reader.channels[input] {
+                norms[c] += f64::from(w).powi(2);
+            }
+        }
+        Ok(Meeting { reader, weight, shape, grid, norms })
+    }
+
+    /// Estimated squared error of the layer's output as a share of its energy, where activations have `errors` and mean
+    /// `squares` a channel.
+    fn error(&self, factors: &[f32], errors: &[f64], squares: &[f64]) -> Result<f64> {
+        let weighed = |of: &[f64]| of.iter().zip(&self.norms).map(|(e, n)| e * n).sum::<f64>();
+        let mut error = weighed(errors);
+        if let Some((axis, spec)) = &self.grid {
+            let inputs: Vec<Option<usize>> =
+                self.reader.input_channels(&self.shape).map(|input| self.reader.channels[input]).collect();
+            let factor = |c: &Option<usize>| c.map_or(1.0, |c| factors[c]);
+            let scaled: Vec<f32> = self.weight.iter().zip(&inputs).map(|(w, c)| w * factor(c)).collect();
+            let grid = fit_weight(&scaled, &self.shape, *axis, spec)?;
+            let real = grid.fake_quantize(&self.shape, &scaled)?;
+            let noise = scaled.iter().zip(&real).zip(&inputs).filter_map(|((w, r), c)| {
+                let c = (*c)?;
+                Some(f64::from((w - r) / factors[c]).powi(2) * squares[c])
+            });
+            error += noise.sum::<f64>();
+        }
+        let energy = weighed(squares);
+        Ok(if energy > 0.0 { error / energy } else { 0.0 })
+    }
+}
+
+/// Multiplies the weights that read the channels of `site` by their factors and divides those of the layers that carry
+/// them.
+pub fn fold(graph: &mut Graph, site: &FactorSite, factors: &Factors) -> Result<()> {
+    for reader in &site.readers {
+        let factor = |input: usize| reader.channels[input].map_or(1.0, |c| f64::from(factors.own[c]));
+        let shape = shape_of(graph, reader.weight)?;
+        scale(graph, reader.weight, reader.input_channels(&shape).map(factor))?;
+    }
+    if let Carrier::Layer { constants, .. } = &site.carrier {
+        divide(graph, constants, &factors.own)?;
+    }
+    match (&site.before, &factors.before) {
+        (Some(before), Some(factors)) => divide(graph, &before.constants, factors),
+        _ => Ok(()),
+    }
+}
+
+/// Divides the channels of `constants`, each with the axis that they lie along, by `factors`.
+fn divide(graph: &mut Graph, constants: &[(ValueId, usize)], factors: &[f32]) -> Result<()> {
+    for &(id, axis) in constants {
+        let shape = shape_of(graph, id)?;
+        let [_, along, inner] = around(&shape, axis);
+        let factor = |i: usize| 1.0 / f64::from(factors[i / inner.max(1) % along.max(1)]);
+        scale(graph, id, (0..shape.iter().product()).map(factor))?;
+    }
+    Ok(())
+}
+
+fn shape_of(graph: &Graph, id: ValueId) -> Result<Vec<usize>> {
+    let tensor = graph.constant(id).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
+    Ok(tensor.shape().to_vec())
+}
+
+/// Multiplies the elements of a constant by `factors`.
+fn scale(graph: &mut Graph, id: ValueId, factors: impl Iterator<Item = f64>) -> Result<()> {
+    let tensor = graph.constant(id).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
+    let values: Vec<f64> = tensor.to_f64()?.iter().zip(factors).map(|(v, f)| v * f).collect();
+    let scaled = Tensor::from_f64(tensor.dtype(), tensor.shape(), &values)?;
+    let value = graph.value_mut(id);
+    (value.constant, value.origin) = (Some(Arc::new(scaled)), None);
+    Ok(())
+}
+
+/// Puts a Mul behind every value of `chosen` whose quantizer carries its factors, and one behind each that has factors only
+/// until a function reads it. The shapes of values for one sample are in `facts`. Node ids change.
+pub fn insert(graph: &mut Graph, facts: &Facts, chosen: &[(&FactorSite, Factors)]) -> Result<()> {
+    let producers = graph.producers();
+    let mut behind: BTreeMap<NodeId, Vec<Node>> = BTreeMap::new();
+    for (site, factors) in chosen {
+        let rank = facts.require(graph, site.value)?.shape.len();
+        let mut multiply = |value: ValueId, operands: &[(NodeId, usize)], what: &str, by: Vec<f32>| {
+            let mut shape = vec![1; rank];
+            shape[site.axis] = site.channels;
+            let name = format!("{}_{what}", graph.value(value).name);
+            let by = graph.add_constant(&format!("{name}_by"), Tensor::f32(&shape, by));
+            let dim = |a: usize| if a == site.axis { Dim::Known(site.channels) } else { Dim::Unknown };
+            let dims = Some((0..rank).map(dim).collect());
+            let result = graph.add_value(&name, Fact { dtype: Some(DType::F32), shape: dims });
+            operands.iter().for_each(|&(id, index)| graph.nodes[id.0 as usize].inputs[index] = Some(result));
+            let producer = producers[value.0 as usize].ok_or_else(|| Error::internal("nothing makes the value"))?;
+            let node = Node::new(name, Op::Binary(Binary::Mul), &[value, by], &[result]);
+            behind.entry(producer).or_default().push(node);
+            Ok::<(), Error>(())
+        };
+        if site.carrier == Carrier::Quantizer {
+            multiply(site.value, &site.operands, "divided", factors.own.iter().map(|f| 1.0 / f).collect())?;
+        }
+        if let (Some(before), Some(factors)) = (&site.before, &factors.before) {
+            multiply(before.value, &before.operands, "restored", factors.clone())?;
+        }
+    }
+    let nodes = std::mem::take(&mut graph.nodes);
+    for (i, node) in nodes.into_iter().enumerate() {
+        graph.nodes.push(node);
+        graph.nodes.extend(behind.remove(&NodeId(i as u32)).unwrap_or_default());
+    }
+    graph.check()
+}

@@ -1,0 +1,264 @@
+use super::factors::*;
+use crate::engine::cpu::Runner;
+use crate::engine::facts::{self, Facts};
+use crate::engine::program::{Region, compile};
+use crate::graph::testing::{Builder, window};
+use crate::graph::{Binary, Dim, Graph, Op, Unary, ValueId};
+use crate::plan::{Carrier, FactorSite, Plan, Recipe, Target, factor_sites, plan};
+use crate::tensor::{Rows, Shelf, Tensor};
+
+/// What is lost where a network computes the same by other numbers.
+const ROUNDING: f32 = 1e-5;
+
+/// Planned for ONNX Runtime with weights and activations of `bits`.
+fn planned(graph: &Graph, shape: &[usize], bits: u32) -> (Facts, Plan) {
+    let facts = facts::infer(graph, &[shape.to_vec()]).unwrap();
+    let mut recipe = Recipe::default();
+    (recipe.weights.bits, recipe.activations.bits, recipe.activations.last_bits) = (bits, bits, Some(bits));
+    let plan = plan(graph, &facts, &recipe).unwrap();
+    (facts, plan)
+}
+
+fn sites(graph: &Graph, facts: &Facts, plan: &Plan, target: Target) -> Vec<FactorSite> {
+    factor_sites(graph, facts, plan, target).into_iter().flatten().collect()
+}
+
+fn outputs(graph: &Graph, shape: &[usize]) -> Vec<f32> {
+    let facts = facts::infer(graph, &[shape.to_vec()]).unwrap();
+    let (nodes, inputs, outputs) = (graph.node_ids().collect(), graph.inputs.clone(), graph.outputs.clone());
+    let region = Region { nodes, inputs, outputs, ..Region::default() };
+    let runner = Runner::new(&compile(graph, &facts, &region).unwrap()).unwrap();
+    let x: Vec<f32> = (0..shape.iter().product()).map(|i: usize| ((i * 7) % 11) as f32 / 20.0 - 0.2).collect();
+    runner.run(&[], &[], &[Rows::new(1, x)], &Shelf::memory()).unwrap()[0].row(0).unwrap().into_owned()
+}
+
+/// Uneven factors, at most 1.
+fn uneven(count: usize) -> Vec<f32> {
+    (0..count).map(|c| [1.0, 0.3, 0.75, 0.9][c % 4]).collect()
+}
+
+/// That `graph` has a site for each of `wanted`, in order, and computes the same with factors at all of them.
+fn check(graph: &Graph, shape: &[usize], wanted: &[(ValueId, bool)]) -> Graph {
+    let (facts, plan) = planned(graph, shape, 4);
+    let found = sites(graph, &facts, &plan, Target::Ort);
+    let kinds: Vec<(ValueId, bool)> = found.iter().map(|s| (s.value, s.carrier == Carrier::Quantizer)).collect();
+    assert_eq!(kinds, wanted);
+    let mut equal = graph.clone();
+    let factors: Vec<Factors> = found
+        .iter()
+        .map(|s| Factors { own: uneven(s.channels), before: s.before.as_ref().map(|_| uneven(s.channels)) })
+        .collect();
+    let chosen: Vec<(&FactorSite, Factors)> = found.iter().zip(factors).collect();
+    chosen.iter().for_each(|(site, factors)| fold(&mut equal, site, factors).unwrap());
+    insert(&mut equal, &facts, &chosen).unwrap();
+    let (want, got) = (outputs(graph, shape), outputs(&equal, shape));
+    let largest = want.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+    for (a, b) in want.iter().zip(&got) {
+        assert!((a - b).abs() <= ROUNDING * largest, "{a} {b}");
+    }
+    assert_ne!(&equal, graph);
+    // The quantizers are those of before, by name, each behind what divides.
+    let (_, again) = planned(&equal, shape, 4);
+    let names = |p: &Plan| p.sites.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&again), names(&plan));
+    let kernels = |p: &Plan| p.kernel_sites.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+    assert!(kernels(&again).iter().all(|k| kernels(&plan).contains(k)));
+    assert_eq!(again.units.len(), plan.units.len());
+    let muls: Vec<ValueId> = found.iter().filter(|s| s.carrier == Carrier::Quantizer).map(|s| s.value).collect();
+    for (site, now) in plan.sites.iter().zip(&again.sites) {
+        assert_eq!(muls.contains(&site.value), site.value != now.value, "{}", site.name);
+    }
+    equal
+}
+
+fn dims(shape: &[usize]) -> Vec<Dim> {
+    std::iter::once(Dim::Symbol("n".into())).chain(shape.iter().map(|&d| Dim::Known(d))).collect()
+}
+
+fn conv(b: &mut Builder, x: ValueId, name: &str, shape: [usize; 4], group: i64) -> ValueId {
+    let w = b.constant(&format!("{name}.weight"), &shape);
+    let bias = b.constant(&format!("{name}.bias"), &[shape[0]]);
+    let pad = (shape[2] / 2) as i64;
+    b.node(Op::Conv { window: window(vec![pad; 4]), group }, &[x, w, bias])
+}
+
+fn clip(b: &mut Builder, x: ValueId, cap: f32) -> ValueId {
+    let low = b.graph.add_constant("low", Tensor::scalar(0.0));
+    let high = b.graph.add_constant("high", Tensor::scalar(cap));
+    b.node(Op::Clip, &[x, low, high])
+}
+
+#[test]
+fn layers_divide_through_rectifiers() {
+    let mut b = Builder::new();
+    let x = b.images(2, 4);
+    let y = conv(&mut b, x, "a", [4, 2, 3, 3], 1);
+    let first = b.relu(y);
+    let y = conv(&mut b, first, "depthwise", [4, 1, 3, 3], 4);
+    let second = clip(&mut b, y, 1e3);
+    let y = conv(&mut b, second, "grouped", [6, 2, 1, 1], 2);
+    let third = b.node(Op::Unary(Unary::LeakyRelu { alpha: 0.1 }), &[y]);
+    let y = conv(&mut b, third, "last", [2, 6, 1, 1], 1);
+    let graph = b.finish(&[y]);
+    let equal = check(&graph, &[1, 2, 4, 4], &[(first, false), (second, false), (third, false)]);
+    assert_eq!(equal.nodes.len(), graph.nodes.len(), "nothing is added");
+}
+
+#[test]
+fn quantizers_divide_behind_gates_and_layers_before() {
+    let mut b = Builder::new();
+    let x = b.images(2, 4);
+    let u = conv(&mut b, x, "a", [4, 2, 3, 3], 1);
+    let gate = b.node(Op::Unary(Unary::Sigmoid), &[u]);
+    let v = b.binary(Binary::Mul, u, gate);
+    let y = conv(&mut b, v, "b", [3, 4, 1, 1], 1);
+    let graph = b.finish(&[y]);
+    let equal = check(&graph, &[1, 2, 4, 4], &[(v, true)]);
+    assert_eq!(equal.nodes.len(), graph.nodes.len() + 2);
+    let (_, plan) = planned(&equal, &[1, 2, 4, 4], 8);
+    let kernels: Vec<ValueId> = plan.kernel_sites.iter().map(|k| k.value).collect();
+    assert_eq!(kernels, [x, u], "gate and product stay float");
+}
+
+#[test]
+fn channels_are_followed_through_what_moves_them() {
+    let mut b = Builder::new();
+    let x = b.images(2, 4);
+    let y = conv(&mut b, x, "a", [3, 2, 1, 1], 1);
+    let left = b.relu(y);
+    let y = conv(&mut b, x, "b", [2, 2, 1, 1], 1);
+    let right = b.relu(y);
+    let pooled = b.node(Op::MaxPool { window: kernel(2), ceil_mode: false }, &[left]);
+    let other = b.node(Op::MaxPool { window: kernel(2), ceil_mode: false }, &[right]);
+    let joined = b.node(Op::Concat { axis: 1 }, &[pooled, other]);
+    let moved = b.node(Op::Transpose { perm: vec![0, 1, 3, 2] }, &[joined]);
+    let flat = b.node(Op::Flatten { axis: 1 }, &[moved]);
+    let w = b.constant("fc", &[7, 20]);
+    let y = b.node(Op::Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: true }, &[flat, w]);
+    let y = b.relu(y);
+    let last = b.constant("last", &[7, 3]);
+    let y = b.node(Op::MatMul, &[y, last]);
+    let relu = b.graph.nodes[b.graph.nodes.len() - 2].outputs[0].unwrap();
+    let graph = b.finish(&[y]);
+    check(&graph, &[1, 2, 4, 4], &[(left, false), (right, false), (relu, false)]);
+}
+
+fn kernel(side: i64) -> crate::graph::Window {
+    crate::graph::Window { kernel: vec![side; 2], strides: vec![side; 2], ..window(vec![0; 4]) }
+}
+
+#[test]
+fn what_a_sum_reads_as_well_is_divided_for_layers_alone() {
+    let mut b = Builder::new();
+    let x = b.input("x", dims(&[5, 4]));
+    let [w, wide, narrow] = [("w", [4, 4]), ("wide", [4, 6]), ("narrow", [6, 4])].map(|(n, s)| b.constant(n, &s));
+    let [scale, bias] = ["scale", "shift"].map(|n| b.constant(n, &[4]));
+    let y = b.node(Op::MatMul, &[x, w]);
+    let norm = Op::LayerNorm { axis: -1, epsilon: 1e-5 };
+    let normal = b.node(norm.clone(), &[y, scale, bias]);
+    let y = b.node(Op::MatMul, &[normal, wide]);
+    let inner = b.node(Op::Unary(Unary::Gelu { tanh: false }), &[y]);
+    let y = b.node(Op::MatMul, &[inner, narrow]);
+    let y = b.binary(Binary::Add, y, normal);
+    let y = b.node(norm, &[y, scale, bias]);
+    let last = b.constant("last", &[4, 2]);
+    let y = b.node(Op::MatMul, &[y, last]);
+    let end = b.graph.nodes[b.graph.nodes.len() - 2].outputs[0].unwrap();
+    let graph = b.finish(&[y]);
+    check(&graph, &[1, 5, 4], &[(normal, true), (inner, true), (end, true)]);
+}
+
+#[test]
+fn what_mixes_channels_or_bends_them_has_none() {
+    let reason = |change: &dyn Fn(&mut Builder, ValueId) -> ValueId, target: Target| {
+        let mut b = Builder::new();
+        let x = b.images(2, 4);
+        let y = conv(&mut b, x, "a", [4, 2, 3, 3], 1);
+        let site = b.relu(y);
+        let y = change(&mut b, site);
+        let graph = b.finish(&[y]);
+        let (facts, plan) = planned(&graph, &[1, 2, 4, 4], 4);
+        let at = plan.sites.iter().position(|s| s.value == site).unwrap();
+        factor_sites(&graph, &facts, &plan, target)[at].clone().err()
+    };
+    let last = |b: &mut Builder, v: ValueId| conv(b, v, "last", [2, 4, 1, 1], 1);
+    assert_eq!(reason(&last, Target::Ort), None);
+    assert_eq!(reason(&last, Target::Openvino), None, "layers carry factors anywhere");
+    let bent = |b: &mut Builder, v: ValueId| {
+        let y = b.node(Op::Unary(Unary::Tanh), &[v]);
+        let first = last(b, y);
+        let w = b.constant("again", &[2, 4, 1, 1]);
+        let second = b.conv_with(v, w, 1);
+        b.binary(Binary::Add, first, second)
+    };
+    assert!(reason(&bent, Target::Ort).unwrap().contains("bends"));
+    let summed = |b: &mut Builder, v: ValueId| {
+        let first = conv(b, v, "inner", [4, 4, 3, 3], 1);
+        let y = b.binary(Binary::Add, first, v);
+        last(b, y)
+    };
+    assert_eq!(reason(&summed, Target::Ort), Some("not only layers read it"));
+    let shared = |b: &mut Builder, v: ValueId| {
+        let w = b.constant("shared", &[4, 4, 1, 1]);
+        let y = b.conv_with(v, w, 1);
+        b.conv_with(y, w, 1)
+    };
+    assert!(reason(&shared, Target::Ort).unwrap().contains("one by one"));
+    let joined = |b: &mut Builder, v: ValueId| {
+        let y = b.node(Op::Concat { axis: 2 }, &[v, v]);
+        last(b, y)
+    };
+    assert!(reason(&joined, Target::Ort).is_some());
+}
+
+/// Two samples of four pixels whose channels reach `tops`.
+fn seen(tops: &[f32]) -> Channels {
+    let mut channels = Channels::new(tops.len());
+    let row: Vec<f32> = tops.iter().flat_map(|t| (0..64).map(move |i| t * (i * i) as f32 / 3969.0)).collect();
+    (0..2).for_each(|_| channels.observe(&row, 64, 2));
+    channels
+}
+
+#[test]
+fn factors_are_chosen_where_they_lower_the_error() {
+    let chosen = |tops: [f32; 4], cap: Option<f32>, group: i64| {
+        let mut b = Builder::new();
+        let x = b.images(2, 8);
+        let y = conv(&mut b, x, "a", [4, 2, 3, 3], 1);
+        let y = match cap {
+            Some(cap) => clip(&mut b, y, cap),
+            None => b.relu(y),
+        };
+        let y = conv(&mut b, y, "next", [4, 4 / group as usize, 1, 1], group);
+        let y = b.relu(y);
+        let y = conv(&mut b, y, "last", [2, 4, 1, 1], 1);
+        let graph = b.finish(&[y]);
+        let (facts, plan) = planned(&graph, &[1, 2, 8, 8], 4);
+        let site = &sites(&graph, &facts, &plan, Target::Ort)[0];
+        factors(&graph, &plan, site, &seen(&tops), None).unwrap().map(|f| f.own)
+    };
+    // A depthwise layer takes all of the difference.
+    let found = chosen([8.0, 1.0, 0.1, 1.0], None, 4).unwrap();
+    for (f, want) in found.iter().zip([8.0, 1.0, 0.1, 1.0]) {
+        assert!((f / want - 1.0).abs() < 0.05, "{found:?}");
+    }
+    // Other layers some of it, since their weights differ then.
+    let found = chosen([8.0, 1.0, 0.1, 1.0], None, 1).unwrap();
+    assert!(found[0] > 1.5 && found[0] < 8.0 && found[2] < 0.7, "{found:?}");
+    assert_eq!(chosen([1.0; 4], None, 4), None);
+    assert_eq!(chosen([1.0, 0.0, 0.0, 0.0], None, 4), None, "one channel at work");
+    let dead = chosen([8.0, 0.0, 0.1, 1.0], None, 4).unwrap();
+    assert_eq!(dead[1], 1.0, "a channel that was never seen");
+    // Nothing that was seen is cut off, and the widest channel is cut off where it was.
+    let capped = chosen([6.0, 1.0, 0.1, 5.9], Some(6.0), 4).unwrap();
+    assert!(capped[0] == 1.0 && capped[3] >= 5.9 / 6.0 && capped[2] >= 0.1 / 6.0, "{capped:?}");
+}
+
+#[test]
+fn what_is_no_number_is_left_out() {
+    let mut channels = seen(&[1.0, 2.0]);
+    let before = format!("{channels:?}");
+    channels.observe(&[f32::NAN, f32::INFINITY], 1, 2);
+    let most = |text: &str| text[text.find("most").unwrap()..].split(']').next().unwrap().to_string();
+    assert_eq!(most(&format!("{channels:?}")), most(&before));
+}

@@ -1,0 +1,90 @@
+//! Channels of activations brought together by factors, see `plan::factors` and `calibrate::factors`.
+
+use super::padding::Padding;
+use super::walk::Walk;
+use super::{run, samples, scene::Scene};
+use crate::calibrate::{self, Channels};
+use crate::engine::program::around;
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::plan::{self, FactorSite, Floor};
+use crate::report::{Event, Sink, Stage, Timing, timed};
+use crate::tensor::Shelf;
+use std::borrow::Cow;
+
+/// `values` of `shape` with none below `floor`.
+pub(super) fn above<'a>(values: Cow<'a, [f32]>, shape: &[usize], floor: Option<&Floor>) -> Cow<'a, [f32]> {
+    match floor {
+        Some(floor) => {
+            let mut values = values.into_owned();
+            floor.raise(shape, &mut values);
+            Cow::Owned(values)
+        }
+        None => values,
+    }
+}
+
+impl Scene<'_> {
+    /// The network with factors of channels, where some lower the error. Its node ids are new.
+    pub fn factored(&self, timings: &mut Vec<Timing>, sink: &mut dyn Sink) -> Result<Option<Graph>> {
+        let few = self.recipe.resolved().factor_samples;
+        if few == 0 {
+            return Ok(None);
+        }
+        let target = self.recipe.output.target;
+        let sites = plan::factor_sites(self.graph, self.facts, self.plan, target).into_iter().flatten();
+        let sites: Vec<FactorSite> = sites.collect();
+        if sites.is_empty() {
+            return Ok(None);
+        }
+        let (factored, timing) =
+            timed(sink, Stage::Factors, Some(sites.len()), |sink| self.divided(&sites, few, sink))?;
+        timings.push(timing);
+        Ok(factored)
+    }
+
+    /// The network with the factors of those of `sites` that gain by them.
+    fn divided(&self, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Graph>> {
+        let few = samples::spread(self.samples, Some(few))?;
+        let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
+        let inputs = run::load(self.graph, &few, self.pool, self.shelf)?;
+        let shelf = Shelf::memory();
+        let mut walk = Walk::new(self.graph, self.facts, inputs, self.pool, &shelf);
+        let order = walk.order(sites.iter().map(|s| (s.value, s)));
+        let mut graph = self.graph.clone();
+        let floors = plan::floors(self.graph);
+        let mut chosen = Vec::new();
+        for (done, site) in order.iter().enumerate() {
+            run::go_on(sink)?;
+            let mut observe = |value: ValueId| -> Result<Option<Channels>> {
+                let shape = &self.facts.require(self.graph, value)?.shape;
+                let Some(rows) = walk.until(value)? else { return Ok(None) };
+                let mut channels = Channels::new(site.channels);
+                for (sample, row) in rows.iter().enumerate() {
+                    let row = row?;
+                    let real = match &padding {
+                        Some(padding) => padding.real(value, shape, sample, &row)?,
+                        None => row,
+                    };
+                    let real = above(real, shape, floors[value.0 as usize].as_ref());
+                    self.pool.install(|| channels.observe(&real, around(shape, site.axis)[2], rows.len()));
+                }
+                Ok(Some(channels))
+            };
+            let before = site.before.as_ref().map(|b| observe(b.value)).transpose()?.flatten();
+            if let Some(seen) = observe(site.value)? {
+                let factors = || calibrate::factors(&graph, self.plan, site, &seen, before.as_ref());
+                if let Some(factors) = self.pool.install(factors)? {
+                    calibrate::fold(&mut graph, site, &factors)?;
+                    chosen.push((*site, factors));
+                }
+            }
+            sink.event(&Event::StageProgress { stage: Stage::Factors, done: done + 1, total: order.len() });
+        }
+        if chosen.is_empty() {
+            return Ok(None);
+        }
+        calibrate::insert(&mut graph, self.facts, &chosen)?;
+        Ok(Some(graph))
+    }
+}

@@ -1,0 +1,463 @@
+//! Where an activation may have a factor per channel.
+//!
+//! One step serves all channels of a quantized activation, although some may be far wider than others. If every layer that
+//! reads it is linear in each channel, channel c may be divided by a factor f_c before it is quantized while the
+//! weights that meet this channel are multiplied by f_c: the network computes the same, and each channel has a step
+//! of its own, s·f_c. What divides is free in the written file:
+//!
+//! - the layer that makes the activation, whose output channel c gets weights and bias divided by f_c (cross-layer
+//!   equalization: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
+//!   section 4.1), through a rectifier r with r(x·f) = r(x)·f;
+//! - else a Mul in front of the quantizer, which the written file has as QuantizeLinear with a step per channel.
+//!
+//! Where a function that is computed in float stands between a layer and the activation (SiLU), integer kernels want a
+//! quantizer in front of it too. Its channels may have factors at no cost at all: the layer divides, and a Mul behind
+//! the quantizer, which the written file has as DequantizeLinear with a step per channel, multiplies again.
+
+use super::view::{Role, View, normalizes};
+use super::{LayerId, Plan, SiteId, Target};
+use crate::engine::facts::Facts;
+use crate::engine::program::around;
+use crate::graph::{Binary, Coordinates, Graph, NodeId, Op, PadMode, Reduction, Unary, ValueId};
+use crate::tensor::{DType, Tensor};
+use std::collections::BTreeSet;
+
+/// An activation that may have a factor per channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FactorSite {
+    /// Its quantizer.
+    pub site: SiteId,
+    /// The activation.
+    pub value: ValueId,
+    /// The axis of its channels, for one sample with its batch axis.
+    pub axis: usize,
+    /// How many there are.
+    pub channels: usize,
+    /// What divides them.
+    pub carrier: Carrier,
+    /// Operands that read the divided activation: all that lead to layers.
+    pub operands: Vec<(NodeId, usize)>,
+    /// Layers whose weights are multiplied.
+    pub readers: Vec<Reader>,
+    /// What is quantized in front of the function that makes it.
+    pub before: Option<Before>,
+}
+
+/// A quantized result of a layer whose channels may have factors until a function reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Before {
+    /// Index of its quantizer among [`Plan::kernel_sites`].
+    pub kernel_site: usize,
+    /// The result.
+    pub value: ValueId,
+    /// Weight and bias of its layer, each with the axis of the output channels.
+    pub constants: Vec<(ValueId, usize)>,
+    /// All that read it.
+    pub operands: Vec<(NodeId, usize)>,
+}
+
+/// What divides the channels of an activation by their factors.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Carrier {
+    /// The layer that makes it.
+    Layer {
+        /// Weight and bias, each with the axis of the output channels.
+        constants: Vec<(ValueId, usize)>,
+        /// Where the rectifier behind the layer cuts off.
+        cap: Option<f32>,
+    },
+    /// The quantizer.
+    Quantizer,
+}
+
+/// A layer that reads an activation with factors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reader {
+    /// Its weight.
+    pub weight: ValueId,
+    /// Its entry in the plan, unless it stays float.
+    pub layer: Option<LayerId>,
+    /// The axis of the weight along which it meets input channels, those of one group after the other's.
+    pub axis: usize,
+    /// Groups of output channels, along the weight's first axis, that meet input channels of their own.
+    pub groups: usize,
+    /// Per input channel the activation's channel that it holds, if any.
+    pub channels: Vec<Option<usize>>,
+}
+
+impl Reader {
+    /// For each element of the weight, of `shape`, its input channel.
+    pub fn input_channels(&self, shape: &[usize]) -> impl Iterator<Item = usize> + use<> {
+        let [_, along, inner] = around(shape, self.axis);
+        let of_group = shape.iter().product::<usize>() / self.groups.max(1);
+        let grouped = self.groups > 1;
+        (0..shape.iter().product()).map(move |i: usize| {
+            i / inner.max(1) % along.max(1) + if grouped { i / of_group.max(1) * along } else { 0 }
+        })
+    }
+}
+
+/// Every activation of `plan` that may have factors, in the order of its sites, and for the others the reason why not.
+pub fn factor_sites(
+    graph: &Graph,
+    facts: &Facts,
+    plan: &Plan,
+    target: Target,
+) -> Vec<std::result::Result<FactorSite, &'static str>> {
+    let (view, _) = View::new(graph, facts);
+    let search = Search { view: &view, plan, target };
+    (0..plan.sites.len() as u32).map(|i| search.site(SiteId(i))).collect()
+}
+
+/// What the values of an activation need not be told apart below, since the one function that reads it hands on next to
+/// nothing from there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Floor {
+    /// One for all values, or one per channel.
+    by: Vec<f32>,
+    /// The axis of the channels.
+    axis: usize,
+}
+
+impl Floor {
+    /// Moves those of `values`, one sample of `shape`, that lie below it up to it.
+    pub fn raise(&self, shape: &[usize], values: &mut [f32]) {
+        let [_, _, inner] = around(shape, self.axis);
+        for (i, v) in values.iter_mut().enumerate() {
+            let floor = self.by[i / inner.max(1) % self.by.len()];
+            *v = if *v < floor { floor } else { *v };
+        }
+    }
+}
+
+/// The floor of every value of `graph` that has one.
+pub fn floors(graph: &Graph) -> Vec<Option<Floor>> {
+    let consumers = graph.consumers();
+    let hidden = |v: ValueId| !graph.outputs.contains(&v);
+    let function = |v: ValueId| match consumers[v.0 as usize][..] {
+        // x·sigmoid(x) is within 0.003 of 0 there, x·Φ(x) within 0.000002, HardSwish is 0.
+        [(id, 0)] => match graph.node(id).op {
+            Op::Unary(Unary::Swish { alpha: 1.0 }) => Some(-8.0),
+            Op::Unary(Unary::Gelu { .. }) => Some(-5.0),
+            Op::Unary(Unary::HardSwish) => Some(-3.0),
+            _ => None,
+        },
+        [(a, _), (b, _)] => {
+            let gate = |gate: NodeId, product: NodeId| {
+                let out = graph.node(gate).output(0)?;
+                let sigmoid = graph.node(gate).op == Op::Unary(Unary::Sigmoid);
+                let alone = matches!(consumers[out.0 as usize][..], [(id, _)] if id == product);
+                let product = graph.node(product).op == Op::Binary(Binary::Mul);
+                (sigmoid && alone && product && hidden(out)).then_some(-8.0)
+            };
+            gate(a, b).or_else(|| gate(b, a))
+        }
+        _ => None,
+    };
+    let floor = |v: ValueId| {
+        if let Some(floor) = function(v).filter(|_| hidden(v)) {
+            return Some(Floor { by: vec![floor], axis: 0 });
+        }
+        // Channels that are multiplied by their factors before the function.
+        let [(id, 0)] = consumers[v.0 as usize][..] else { return None };
+        let node = graph.node(id);
+        let (result, factors) = (node.output(0)?, graph.constant(node.input(1)?)?);
+        let floor = function(result).filter(|_| hidden(v) && hidden(result) && node.op == Op::Binary(Binary::Mul))?;
+        let axis = factors.shape().iter().position(|&d| d == factors.len())?;
+        let by: Vec<f32> = factors.as_f32()?.iter().map(|f| floor / f).collect();
+        by.iter().all(|f| f.is_finite() && *f < 0.0).then_some(Floor { by, axis })
+    };
+    graph.value_ids().map(floor).collect()
+}
+
+struct Search<'a> {
+    view: &'a View<'a>,
+    plan: &'a Plan,
+    target: Target,
+}
+
+/// What becomes of an activation's channels along one way.
+enum End {
+    /// Linear layers.
+    Layers(Vec<Reader>),
+    /// Something that may as well read the activation as it is: a sum, a normalisation.
+    Other,
+    /// Something that does not take factors, but reads what is quantized.
+    Stop(&'static str),
+}
+
+impl Search<'_> {
+    fn site(&self, id: SiteId) -> std::result::Result<FactorSite, &'static str> {
+        let view = self.view;
+        let site = &self.plan.sites[id.0 as usize];
+        let value = site.value;
+        let fact = view.facts.get(value).ok_or("its shape is unknown")?;
+        let axis = fact.channel_axis;
+        let &channels = fact.shape.get(axis).ok_or("it has no channels")?;
+        if view.leaves[value.0 as usize] {
+            return Err("it is an output of the network");
+        }
+        if channels < 2 {
+            return Err("it has one channel");
+        }
+        let own: Vec<Option<usize>> = (0..channels).map(Some).collect();
+        let (mut operands, mut readers, mut others) = (Vec::new(), Vec::new(), false);
+        for &(node, index) in &view.consumers[value.0 as usize] {
+            let seen = site.readers.as_ref().is_none_or(|r| r.contains(&(node, index)));
+            match self.follow(node, index, axis, &own) {
+                End::Layers(found) => {
+                    operands.push((node, index));
+                    readers.extend(found);
+                }
+                End::Other => others = true,
+                End::Stop(reason) if seen => return Err(reason),
+                End::Stop(_) => others = true,
+            }
+        }
+        if readers.is_empty() {
+            return Err("no layer reads it");
+        }
+        let mut weights = BTreeSet::new();
+        if !readers.iter().all(|r| weights.insert(r.weight)) {
+            return Err("a layer reads it twice");
+        }
+        let carrier = self.carrier(value, axis)?;
+        match &carrier {
+            Carrier::Layer { .. } if others => return Err("not only layers read it"),
+            Carrier::Quantizer if self.target != Target::Ort => return Err("what makes it cannot carry factors"),
+            _ => {}
+        }
+        let before = self.before(value, axis).filter(|_| carrier == Carrier::Quantizer);
+        Ok(FactorSite { site: id, value, axis, channels, carrier, operands, readers, before })
+    }
+
+    /// What is quantized in front of the function that makes `value`.
+    fn before(&self, value: ValueId, axis: usize) -> Option<Before> {
+        let view = self.view;
+        let shape = |v: ValueId| view.facts.get(v).map(|f| &f.shape);
+        let leads = |v: ValueId| view.function(v).1 == value && v != value && shape(v) == shape(value);
+        let kernel_site = self.plan.kernel_sites.iter().position(|k| k.readers.is_none() && leads(k.value))?;
+        let before = self.plan.kernel_sites[kernel_site].value;
+        let operands = view.consumers[before.0 as usize].clone();
+        match self.carrier(before, axis).ok()? {
+            Carrier::Layer { constants, cap: None } => Some(Before { kernel_site, value: before, constants, operands }),
+            _ => None,
+        }
+    }
+
+    /// What operand `index` of node `id` comes to, whose elements along `axis` are the `channels` of the activation.
+    fn follow(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> End {
+        let view = self.view;
+        let node = view.graph.node(id);
+        if index == usize::MAX || !view.active[id.0 as usize] {
+            return End::Stop("a part of the network that cannot be run here reads it");
+        }
+        let role = view.role(id);
+        match role {
+            Role::Layer => {
+                return match self.reader(id, index, axis, channels) {
+                    Some(reader) => End::Layers(vec![reader]),
+                    None => End::Stop("a layer that reads it does not meet its channels one by one"),
+                };
+            }
+            Role::Product => return End::Stop("a product of activations reads it"),
+            Role::Junction => return End::Other,
+            _ if normalizes(&node.op) => return End::Other,
+            _ => {}
+        }
+        let Some(moved) = self.moved(id, index, axis, channels) else {
+            return End::Stop("an operator that mixes its channels or bends them reads it");
+        };
+        let mut found = Vec::new();
+        for (value, axis, channels) in moved {
+            if view.leaves[value.0 as usize] {
+                return End::Stop("it reaches an output of the network");
+            }
+            for &(node, index) in &view.consumers[value.0 as usize] {
+                match self.follow(node, index, axis, &channels) {
+                    End::Layers(readers) => found.extend(readers),
+                    End::Other => return End::Stop("a sum or normalisation reads it moved"),
+                    stop => return stop,
+                }
+            }
+        }
+        End::Layers(found)
+    }
+
+    /// The results of a node that only moves or scales the channels of its operand `index`: value, axis, channels along it.
+    #[expect(clippy::type_complexity, reason = "said once")]
+    fn moved(
+        &self,
+        id: NodeId,
+        index: usize,
+        axis: usize,
+        channels: &[Option<usize>],
+    ) -> Option<Vec<(ValueId, usize, Vec<Option<usize>>)>> {
+        let view = self.view;
+        let node = view.graph.node(id);
+        let shape = |v: ValueId| view.facts.get(v).map(|f| f.shape.as_slice());
+        let from = shape(node.input(index)?)?;
+        let kept = |v: ValueId| {
+            let to = shape(v)?;
+            (to.len() == from.len() && to[axis] == from[axis]).then(|| (v, axis, channels.to_vec()))
+        };
+        if let Op::Concat { .. } = &node.op {
+            let out = view.single_output(node)?;
+            let to = shape(out)?;
+            if to[axis] == from[axis] {
+                return None; // Joined along another axis, with elements that have no such factors.
+            }
+            let before: usize =
+                node.inputs[..index].iter().flatten().map(|&v| shape(v).map(|s| s[axis])).sum::<Option<usize>>()?;
+            let mut joined = vec![None; to[axis]];
+            joined.get_mut(before..before + channels.len())?.copy_from_slice(channels);
+            return Some(vec![(out, axis, joined)]);
+        }
+        if index != 0 && !view.scales(id) {
+            return None;
+        }
+        let constant = |i: usize| node.input(i).and_then(|v| view.graph.constant(v)).and_then(|t| t.to_f64().ok());
+        match &node.op {
+            Op::Split { .. } => {
+                let mut start = 0;
+                let mut parts = Vec::new();
+                for &v in node.outputs.iter().flatten() {
+                    let to = shape(v)?;
+                    let part = match to[axis] == from[axis] {
+                        true => channels.to_vec(),
+                        false => channels.get(start..start + to[axis])?.to_vec(),
+                    };
+                    start += to[axis];
+                    parts.push((v, axis, part));
+                }
+                return Some(parts);
+            }
+            Op::Transpose { perm } => {
+                let out = view.single_output(node)?;
+                let to = match perm.is_empty() {
+                    true => from.len() - 1 - axis,
+                    false => perm.iter().position(|&p| usize::try_from(p) == Ok(axis))?,
+                };
+                return Some(vec![(out, to, channels.to_vec())]);
+            }
+            Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => {
+                let out = view.single_output(node)?;
+                let [outer, along, inner] = around(from, axis);
+                let to = shape(out)?;
+                // The axis with as many elements in front, along which a channel may lie with all that is behind it.
+                let fits = |&a: &usize| {
+                    let [o, n, i] = around(to, a);
+                    o == outer && n * i == along * inner && n >= along && n.is_multiple_of(along)
+                };
+                let at = (0..to.len()).find(fits)?;
+                let repeats = to[at] / along;
+                let spread = channels.iter().flat_map(|&c| std::iter::repeat_n(c, repeats)).collect();
+                return Some(vec![(out, at, spread)]);
+            }
+            Op::Reduce { kind: Reduction::Mean | Reduction::Max | Reduction::Min, keepdims: false, .. } => {
+                let behind =
+                    constant(1)?.iter().all(|&a| if a < 0.0 { a + from.len() as f64 } else { a } > axis as f64);
+                return behind.then(|| view.single_output(node).map(|v| vec![(v, axis, channels.to_vec())])).flatten();
+            }
+            _ => {}
+        }
+        let linear = match &node.op {
+            Op::MaxPool { .. } | Op::AveragePool { .. } | Op::GlobalAveragePool | Op::GlobalMaxPool => axis == 1,
+            Op::Identity | Op::Unary(Unary::Relu | Unary::LeakyRelu { .. }) => true,
+            Op::Resize(resize) => resize.coordinates != Coordinates::CropAndResize,
+            Op::Reduce { kind: Reduction::Mean | Reduction::Max | Reduction::Min, keepdims: true, .. } => true,
+            Op::Pad { mode } => *mode != PadMode::Constant || constant(2).is_none_or(|x| x.iter().all(|&x| x == 0.0)),
+            Op::Slice => constant(4).is_none_or(|steps| steps.iter().all(|&s| s == 1.0)),
+            _ => view.scales(id),
+        };
+        // Several results, such as the indices of MaxPool, must not be read.
+        linear.then(|| view.single_output(node)).flatten().and_then(kept).map(|moved| vec![moved])
+    }
+
+    /// The layer `id` as a reader.
+    fn reader(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> Option<Reader> {
+        let view = self.view;
+        let node = view.graph.node(id);
+        let weight = view.weight(id)?;
+        let tensor = view.graph.constant(weight)?;
+        let rank = view.facts.get(node.input(index)?)?.shape.len();
+        let alone = view.consumers[weight.0 as usize].len() == 1 && tensor.dtype() == DType::F32;
+        if index != 0 || !alone {
+            return None;
+        }
+        let (at, groups) = match node.op {
+            Op::Conv { group, .. } if axis == 1 => (1, group as usize),
+            Op::ConvTranspose { .. } if axis == 1 => (0, 1),
+            Op::Gemm { trans_a: false, trans_b, .. } if axis == 1 => (usize::from(trans_b), 1),
+            Op::MatMul if axis + 1 == rank && tensor.rank() == 2 => (0, 1),
+            _ => return None,
+        };
+        let layer = self.plan.layers.iter().position(|l| l.weight == weight).map(|i| LayerId(i as u32));
+        let meets = tensor.shape().get(at)? * groups == channels.len();
+        meets.then(|| Reader { weight, layer, axis: at, groups, channels: channels.to_vec() })
+    }
+
+    /// What can divide the channels of `value`, along `axis`.
+    fn carrier(&self, value: ValueId, axis: usize) -> std::result::Result<Carrier, &'static str> {
+        const PRODUCER: &str = "what makes it cannot carry factors";
+        let view = self.view;
+        let graph = view.graph;
+        let (mut at, mut cap, mut constants) = (value, None, Vec::new());
+        loop {
+            let id = view.producers[at.0 as usize].ok_or(PRODUCER)?;
+            let node = graph.node(id);
+            let constant = |i: usize| node.input(i).filter(|&v| graph.constant(v).is_some());
+            let number = |i: usize| -> Option<f32> { graph.constant(constant(i)?)?.to_f32().ok()?.first().copied() };
+            if view.role(id) == Role::Layer {
+                return self.dividing(id, axis, constants, cap).ok_or("its layer has one step for the whole weight");
+            }
+            let before = match &node.op {
+                Op::Unary(Unary::Relu | Unary::LeakyRelu { .. }) | Op::Identity => node.input(0),
+                Op::Clip if number(1) == Some(0.0) && cap.is_none() => {
+                    cap = number(2);
+                    node.input(0)
+                }
+                Op::Binary(Binary::Add) => {
+                    let bias = [0, 1].into_iter().find_map(constant);
+                    let last = bias.and_then(|b| graph.constant(b)).map(|t| t.rank().saturating_sub(1));
+                    constants.extend(bias.zip(last));
+                    bias.and(node.inputs.iter().flatten().copied().find(|&v| view.is_live(v)))
+                }
+                Op::Unary(_) | Op::Binary(Binary::Mul | Binary::Div) if at == value => return Ok(Carrier::Quantizer),
+                op if normalizes(op) && at == value => return Ok(Carrier::Quantizer),
+                _ => None,
+            };
+            at = before.filter(|&v| view.only_reader(v).is_some()).ok_or(PRODUCER)?;
+        }
+    }
+
+    /// The layer `id` as what divides, which `constants` (biases) are added behind.
+    fn dividing(
+        &self,
+        id: NodeId,
+        axis: usize,
+        mut constants: Vec<(ValueId, usize)>,
+        cap: Option<f32>,
+    ) -> Option<Carrier> {
+        let view = self.view;
+        let node = view.graph.node(id);
+        let weight = view.weight(id)?;
+        let tensor = view.graph.constant(weight)?;
+        let (at, output) = match node.op {
+            Op::Conv { .. } => (0, 1),
+            Op::Gemm { trans_b, .. } => (usize::from(!trans_b), 1),
+            Op::MatMul if tensor.rank() == 2 => (1, view.facts.get(node.output(0)?)?.shape.len() - 1),
+            _ => return None,
+        };
+        let outputs = tensor.shape()[at];
+        constants.push((weight, at));
+        constants.extend(node.input(2).map(|b| (b, view.graph.constant(b).map_or(0, |t| t.rank().saturating_sub(1)))));
+        let mine = |&(v, axis): &(ValueId, usize)| {
+            let single = |t: &Tensor| t.dtype() == DType::F32 && t.shape().get(axis) == Some(&outputs);
+            view.graph.constant(v).is_some_and(|t| single(t)) && view.consumers[v.0 as usize].len() == 1
+        };
+        let layer = self.plan.layers.iter().find(|l| l.weight == weight);
+        let free = layer.is_none_or(|l| l.axis == Some(at));
+        (free && output == axis && constants.iter().all(mine)).then_some(Carrier::Layer { constants, cap })
+    }
+}

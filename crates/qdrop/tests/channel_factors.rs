@@ -1,0 +1,146 @@
+//! Channels of very different width under one step: what a real ONNX Runtime answers with and without factors.
+//!
+//! Skipped where there is no shared library of it, like `runtime.rs`.
+
+use qdrop::Result;
+use qdrop::data::Samples;
+use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
+use qdrop::pipeline::{self, Deployed};
+use qdrop::plan::{MethodName, Recipe};
+use qdrop::report::Silent;
+use qdrop::runtime::Library;
+use qdrop::tensor::{DType, Tensor};
+
+const CHANNELS: usize = 6;
+/// How wide each channel is.
+const WIDTHS: [f32; CHANNELS] = [50.0, 1.0, 0.2, 5.0, 0.02, 0.5];
+
+/// Samples of one shape with numbers around 0.
+struct Numbers(Vec<usize>);
+
+impl Samples for Numbers {
+    fn len(&self) -> usize {
+        32
+    }
+    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        let value = |k: usize| ((index * 37 + k * 101 + k * k * 7) % 199) as f32 / 50.0 - 2.0;
+        Ok(vec![Tensor::f32(&self.0, (0..self.0.iter().product()).map(value).collect())])
+    }
+    fn label(&self, _: usize) -> Option<usize> {
+        None
+    }
+    fn name(&self, index: usize) -> String {
+        format!("sample {index}")
+    }
+}
+
+struct Net(Graph);
+
+impl Net {
+    fn new(shape: &[usize]) -> (Self, ValueId) {
+        let mut graph = Graph { opset: 17, ..Graph::default() };
+        let dims = std::iter::once(Dim::Symbol("n".into())).chain(shape.iter().map(|&d| Dim::Known(d))).collect();
+        let x = graph.add_value("x", Fact { dtype: Some(DType::F32), shape: Some(dims) });
+        graph.inputs = vec![x];
+        (Net(graph), x)
+    }
+
+    fn node(&mut self, op: Op, inputs: &[ValueId]) -> ValueId {
+        let name = format!("n{}", self.0.nodes.len());
+        let y = self.0.add_value(&name, Fact::default());
+        self.0.nodes.push(Node::new(name, op, inputs, &[y]));
+        y
+    }
+
+    /// A weight of `shape` whose parts along `axis` are as large as `widths` or as their inverses.
+    fn weight(&mut self, shape: &[usize], axis: usize, widths: Option<bool>) -> ValueId {
+        let inner: usize = shape[axis + 1..].iter().product();
+        let of = |i: usize| match widths {
+            Some(wide) if wide => WIDTHS[i / inner % CHANNELS],
+            Some(_) => 1.0 / WIDTHS[i / inner % CHANNELS],
+            None => 1.0,
+        };
+        let values =
+            (0..shape.iter().product()).map(|i: usize| (((i * 29 + 3) % 31) as f32 / 15.0 - 1.0) * of(i) / 3.0);
+        let (name, values) = (format!("w{}", self.0.values.len()), values.collect());
+        self.0.add_constant(&name, Tensor::f32(shape, values))
+    }
+
+    fn conv(&mut self, x: ValueId, weight: ValueId, pad: i64, group: i64) -> ValueId {
+        let window =
+            Window { kernel: vec![], strides: vec![], dilations: vec![], padding: Padding::Explicit(vec![pad; 4]) };
+        self.node(Op::Conv { window, group }, &[x, weight])
+    }
+
+    fn silu(&mut self, x: ValueId) -> ValueId {
+        let gate = self.node(Op::Unary(Unary::Sigmoid), &[x]);
+        self.node(Op::Binary(Binary::Mul), &[x, gate])
+    }
+
+    fn finish(mut self, y: ValueId) -> Graph {
+        self.0.outputs = vec![y];
+        self.0.check().unwrap();
+        self.0
+    }
+}
+
+/// Convolutions with SiLU around a depthwise one.
+fn gated() -> (Graph, Vec<usize>) {
+    let shape = vec![3, 8, 8];
+    let (mut net, x) = Net::new(&shape);
+    let w = net.weight(&[CHANNELS, 3, 3, 3], 0, Some(true));
+    let y = net.conv(x, w, 1, 1);
+    let y = net.silu(y);
+    let w = net.weight(&[CHANNELS, 1, 3, 3], 0, Some(false));
+    let y = net.conv(y, w, 1, CHANNELS as i64);
+    let y = net.silu(y);
+    let w = net.weight(&[4, CHANNELS, 1, 1], 0, None);
+    let y = net.conv(y, w, 0, 1);
+    (net.finish(y), shape)
+}
+
+/// A residual block of dense layers behind a normalisation with uneven gains.
+fn normalized() -> (Graph, Vec<usize>) {
+    let shape = vec![5, CHANNELS];
+    let (mut net, x) = Net::new(&shape);
+    let w = net.weight(&[CHANNELS, CHANNELS], 0, None);
+    let y = net.node(Op::MatMul, &[x, w]);
+    let gains = net.0.add_constant("gains", Tensor::f32(&[CHANNELS], WIDTHS.to_vec()));
+    let normal = net.node(Op::LayerNorm { axis: -1, epsilon: 1e-5 }, &[y, gains]);
+    let w = net.weight(&[CHANNELS, 8], 0, Some(false));
+    let y = net.node(Op::MatMul, &[normal, w]);
+    let y = net.node(Op::Unary(Unary::Gelu { tanh: false }), &[y]);
+    let w = net.weight(&[8, CHANNELS], 0, None);
+    let y = net.node(Op::MatMul, &[y, w]);
+    let y = net.node(Op::Binary(Binary::Add), &[y, normal]);
+    let gains = net.0.add_constant("even", Tensor::f32(&[CHANNELS], vec![1.0; CHANNELS]));
+    let y = net.node(Op::LayerNorm { axis: -1, epsilon: 1e-5 }, &[y, gains]);
+    let w = net.weight(&[CHANNELS, 3], 0, None);
+    let y = net.node(Op::MatMul, &[y, w]);
+    (net.finish(y), shape)
+}
+
+#[test]
+fn narrow_channels_survive_in_the_runtime() {
+    let Some(library) = qdrop_testing::onnxruntime().map(|path| Library::load(&path).unwrap()) else { return };
+    // Decibels of the output: at least with factors, at most without.
+    for ((graph, shape), bits, [with, without]) in [(gated(), 8, [30.0, 25.0]), (normalized(), 8, [30.0, 25.0])] {
+        let samples = Numbers(shape.clone());
+        let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
+        let decibels = |factor_samples: usize| {
+            let mut recipe = Recipe::default();
+            (recipe.weights.bits, recipe.activations.bits) = (bits, bits);
+            recipe.method.name = MethodName::Rtn;
+            recipe.activations.factor_samples = Some(factor_samples);
+            let done = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("model.onnx");
+            qdrop::onnx::write(&done.graph, &path).unwrap();
+            let file = Deployed::open(&library, &path, 1).unwrap();
+            let found = pipeline::divergence(&float, &file, &samples, 1, &mut Silent).unwrap();
+            found.outputs[0].snr_db.unwrap_or(f64::INFINITY)
+        };
+        let (found, plain) = (decibels(16), decibels(0));
+        assert!(found >= with && plain <= without, "{found} dB with factors, {plain} dB without");
+    }
+}
