@@ -1,10 +1,12 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
+use super::loaded::Loaded;
 use super::memory;
 use super::padding::Padding;
 use super::reconstruct::{Found, Job};
 use super::record;
 use super::run;
+use super::samples::read_again;
 use super::scene::{Observed, Scene};
 use super::shapes::input_shapes;
 use super::speed::Costs;
@@ -23,7 +25,7 @@ use crate::onnx;
 use crate::plan::{Chosen, Plan, Recipe, Target};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
-use crate::tensor::{Precision, Shelf, Tensor};
+use crate::tensor::{Shelf, Tensor};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -73,7 +75,11 @@ pub fn quantize(
     let temporary = std::env::temp_dir();
     let directory = work.map_or(temporary.as_path(), WorkDir::path);
     let shelf = Shelf::new(room, directory, recipe.method.cache.precision());
-    let padding = Padding::read(graph, &facts, recipe, samples)?;
+    let kept = read_again(recipe, samples.len());
+    let (loaded, timing) =
+        timed(sink, Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, &kept, &pool, &shelf, sink))?;
+    report.timings.push(timing);
+    let padding = Padding::read(graph, &facts, recipe, &loaded)?;
     let wanted = match recipe.mixed.wanted() {
         true => Some(crate::plan::measure(graph, &facts, recipe)?),
         false => None,
@@ -91,7 +97,7 @@ pub fn quantize(
         }
         false => None,
     };
-    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples, pool: &pool, shelf: &shelf };
+    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, pool: &pool, shelf: &shelf };
     let equalized = scene.equalized(&mut report.timings, sink)?;
     let graph = equalized.as_ref().unwrap_or(graph);
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
@@ -105,7 +111,7 @@ pub fn quantize(
     drop(kernel_sites);
     let mut mixed = None;
     if let Some(wanted) = &wanted {
-        let precise = Shelf::new(room, directory, Precision::Single);
+        let precise = shelf.single();
         let start = Instant::now();
         let measured = Scene { shelf: &precise, ..scene }.sensitivity(&watch, wanted, work, sink)?;
         report.timings.push(Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() });
@@ -136,10 +142,11 @@ pub fn quantize(
     if let Some(costs) = &costs {
         report.iterations = effective.iterations;
         let weight_grids = &weight_grids;
+        let inputs = loaded.inputs(graph, &shelf)?;
+        drop(loaded);
         let mut loss_weights = Weights::new();
         if effective.weigh_outputs {
             let (found, timing) = timed(sink, Stage::Weigh, Some(samples.len()), |sink| {
-                let inputs = run::load(graph, samples, &pool, &shelf)?;
                 weigh::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, &pool, sink)
             })?;
             report.timings.push(timing);
@@ -149,7 +156,8 @@ pub fn quantize(
             padding.exclude(&facts, &plan, &mut loss_weights)?;
         }
         let (facts, plan, pool, shelf) = (&facts, &plan, &pool, &shelf);
-        let job = Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, samples, shelf, costs, work };
+        let job =
+            Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, inputs: &inputs, shelf, costs, work };
         let (learned, timing) =
             timed(sink, Stage::Reconstruct, None, |sink| job.reconstruct(found, &mut report.units, sink))?;
         report.timings.push(timing);
