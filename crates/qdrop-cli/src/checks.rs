@@ -29,17 +29,7 @@ pub fn writable(output: &Path, taken: &[&Path], option: &str) -> Result<()> {
         let error = Error::new(Kind::Io, "expected a file name for the output, got a directory");
         return Err(error.at(output.display()).hint(format!("give a file name with {option}")));
     }
-    // What external data of a large model is called.
-    let mut data = output.as_os_str().to_owned();
-    data.push(".data");
-    let written = [output, Path::new(&data)];
-    let written: Vec<(&Path, Identity)> = written.into_iter().map(|path| (path, Identity::of(path))).collect();
-    for input in taken {
-        if written.iter().any(|(path, identity)| path == input || identity.is(input)) {
-            let error = Error::new(Kind::Io, format!("output and input `{}` are the same file", input.display()));
-            return Err(error.at(output.display()).hint(format!("give another name with {option}")));
-        }
-    }
+    apart(&[output], taken, option)?;
     let directory = match output.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -54,6 +44,36 @@ pub fn writable(output: &Path, taken: &[&Path], option: &str) -> Result<()> {
             .at(output.display())
             .hint(format!("give another place with {option}"))
     })
+}
+
+/// That none of the `outputs`, which `option` decides, is one of the files `taken`, by whatever name.
+pub fn apart(outputs: &[impl AsRef<Path>], taken: &[impl AsRef<Path>], option: &str) -> Result<()> {
+    let mut written: Vec<(&Path, PathBuf, Identity)> = Vec::new();
+    for output in outputs.iter().map(AsRef::as_ref) {
+        // What external data of a large model is called.
+        let mut data = output.as_os_str().to_owned();
+        data.push(".data");
+        for path in [output.to_path_buf(), PathBuf::from(data)] {
+            let identity = Identity::of(&path);
+            written.push((output, path, identity));
+        }
+    }
+    for input in taken.iter().map(AsRef::as_ref) {
+        let identity = Identity::of(input);
+        if let Some((output, ..)) = written.iter().find(|(_, path, own)| path == input || own.is(&identity)) {
+            let error = Error::new(Kind::Io, format!("output and input `{}` are the same file", input.display()));
+            return Err(error.at(output.display()).hint(format!("give another name with {option}")));
+        }
+    }
+    Ok(())
+}
+
+/// The files that a run by `recipe` reads: those of the model and of the samples in `sets`.
+pub fn run_files<'a>(model: &Path, sets: impl IntoIterator<Item = &'a PathBuf>, recipe: &Recipe) -> Vec<PathBuf> {
+    let mut files = model_files(model);
+    files.extend(sets.into_iter().flat_map(|set| sample_files(set)));
+    files.extend(recipe.input.tokenizer.iter().map(PathBuf::from));
+    files
 }
 
 /// The files that a model takes, external data included; it alone where it cannot be read.
@@ -114,13 +134,13 @@ impl Identity {
         path.canonicalize().map_or(Identity::Missing, Identity::Path)
     }
 
-    /// Whether `other` is this file.
-    fn is(&self, other: &Path) -> bool {
-        match (self, Identity::of(other)) {
+    /// Whether both are one file that exists.
+    fn is(&self, other: &Identity) -> bool {
+        match (self, other) {
             #[cfg(unix)]
-            (Identity::Number(dev, ino), Identity::Number(d, i)) => (*dev, *ino) == (d, i),
+            (Identity::Number(dev, ino), Identity::Number(d, i)) => (dev, ino) == (d, i),
             #[cfg(not(unix))]
-            (Identity::Path(a), Identity::Path(b)) => *a == b,
+            (Identity::Path(a), Identity::Path(b)) => a == b,
             _ => false,
         }
     }
@@ -128,7 +148,7 @@ impl Identity {
 
 /// Whether both paths are the same, or lead to one existing file, through links too.
 pub fn same_file(a: &Path, b: &Path) -> bool {
-    a == b || Identity::of(a).is(b)
+    a == b || Identity::of(a).is(&Identity::of(b))
 }
 
 /// Where the result goes when the user names no file: the model's name with the bits, or `mixed` where they are to be

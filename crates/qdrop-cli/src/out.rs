@@ -33,9 +33,7 @@ pub fn file(path: &Path, text: &str) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = qdrop::onnx::temporary_file(folder)?;
         file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
+        qdrop::onnx::put_in_place(file, path)
     };
     write().map_err(|e| Error::io(path, e))
 }

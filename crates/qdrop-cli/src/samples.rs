@@ -1,9 +1,11 @@
 //! Samples as commands need them: opened, fitted to the network's inputs, cut to a number.
 
-use qdrop::data::{self, InputSpec, Prepare, Samples, Subset, Text};
+use qdrop::data::{self, InputSpec, Limits, Prepare, Samples, Subset, Text};
+use qdrop::engine::heap::installed;
 use qdrop::graph::{Dim, Graph, ValueId};
 use qdrop::pipeline;
 use qdrop::plan::{Recipe, Task};
+use qdrop::report::Sink;
 use qdrop::tensor::DType;
 use qdrop::{Error, Result};
 use std::collections::BTreeSet;
@@ -13,8 +15,16 @@ use std::path::Path;
 pub type Source = Subset<Box<dyn Samples + Send + Sync>>;
 
 /// Opens `path` for the inputs of `graph`, which was read from `model`, prepared as `recipe` says; at most `limit`
-/// samples, for SQuAD the windows of at most so many questions.
-pub fn open(path: &Path, recipe: &Recipe, model: &Path, graph: &Graph, limit: Option<usize>) -> Result<Source> {
+/// samples, for SQuAD the windows of at most so many questions. Unpacked they may take the memory that the recipe allows, or
+/// else that the machine has.
+pub fn open(
+    path: &Path,
+    recipe: &Recipe,
+    model: &Path,
+    graph: &Graph,
+    limit: Option<usize>,
+    sink: &dyn Sink,
+) -> Result<Source> {
     let beside = |path: &Path| path.parent().map(Path::to_path_buf).unwrap_or_default();
     if let Some(task) = recipe.input.task.filter(|_| path.is_dir()) {
         let what = if task == Task::Squad { "one of its .json files" } else { "one of its .tsv, .csv or .jsonl files" };
@@ -24,12 +34,17 @@ pub fn open(path: &Path, recipe: &Recipe, model: &Path, graph: &Graph, limit: Op
     if let Some(text) = Text::resolve(&recipe.input, &[&beside(model), &beside(path)])? {
         return pipeline::spread(data::open_text(path, &text, &inputs(graph), limit)?, None);
     }
-    let found = data::open(path, &Prepare::resolve(&recipe.input)?)?;
+    let found = data::open(path, &Prepare::resolve(&recipe.input)?, &limits(recipe, &|| sink.cancelled()))?;
     if found.is_empty() {
         return Err(Error::data("expected samples, found none").at(path.display()));
     }
     let fitted = data::fit(found, &inputs(graph)).map_err(|e| e.at(path.display()))?;
     pipeline::spread(fitted, limit)
+}
+
+fn limits<'a>(recipe: &Recipe, stopped: &'a (dyn Fn() -> bool + Sync)) -> Limits<'a> {
+    let memory = recipe.method.memory.map(|m| m.0).or_else(installed).unwrap_or(u64::MAX);
+    Limits { memory, stopped }
 }
 
 /// Samples to calibrate on, chosen from a set.
@@ -42,22 +57,22 @@ pub struct Calibration {
 }
 
 /// Opens `path` as [`open`] does and chooses those samples that `recipe` wants.
-pub fn calibration(path: &Path, recipe: &Recipe, model: &Path, graph: &Graph) -> Result<Calibration> {
+pub fn calibration(path: &Path, recipe: &Recipe, model: &Path, graph: &Graph, sink: &dyn Sink) -> Result<Calibration> {
     let limit = recipe.input.samples;
     let Some(task) = recipe.input.task else {
-        let set = open(path, recipe, model, graph, None)?;
+        let set = open(path, recipe, model, graph, None, sink)?;
         let used = data::spread(set.len(), limit).collect();
         return Ok(Calibration { set, used, others: None });
     };
     // How long samples are follows from the texts that are used.
-    let set = open(path, recipe, model, graph, limit)?;
+    let set = open(path, recipe, model, graph, limit, sink)?;
     // A question of SQuAD is several windows.
     let used: Vec<usize> = data::spread(set.len(), limit).collect();
     let others = match (limit, set.is_empty() || task == Task::Squad) {
         (Some(limit), false) => {
             let mut recipe = recipe.clone();
             recipe.input.max_length = shapes(&set)?.first().and_then(|s| s.first().copied());
-            let all = open(path, &recipe, model, graph, None)?;
+            let all = open(path, &recipe, model, graph, None, sink)?;
             let chosen: BTreeSet<usize> = data::spread(all.len(), Some(limit)).collect();
             let others = (0..all.len()).filter(|i| !chosen.contains(i)).collect();
             Some(Subset::new(all, others)?)
@@ -86,7 +101,8 @@ impl Calibration {
 
 /// Values recorded in the `.npz` file at `path`, one entry per sample.
 pub fn recorded(path: &Path) -> Result<Source> {
-    pipeline::spread(data::open(path, &Prepare::resolve(&Recipe::default().input)?)?, None)
+    let recipe = Recipe::default();
+    pipeline::spread(data::open(path, &Prepare::resolve(&recipe.input)?, &limits(&recipe, &|| false))?, None)
 }
 
 /// That `graph` and every one of `samples` fit what is to be measured.

@@ -90,13 +90,39 @@ fn a_named_work_directory_serves_again_and_damage_is_mended() {
     std::fs::write(&kept[4], content).unwrap();
     std::fs::write(&kept[5], "").unwrap();
     std::fs::write(dir.join("work/.qdrop-half"), "half").unwrap();
+    // A whole file under the name of another unit.
+    std::fs::copy(&kept[0], &kept[1]).unwrap();
     let (said, bytes) = finish(dir, "c.onnx", "--work-dir work");
     assert_eq!((said.matches("is damaged").count(), bytes == wanted), (3, true), "{said}");
+    assert_eq!(said.matches("belongs to another problem").count(), 1, "{said}");
     assert!(!dir.join("work/.qdrop-half").exists(), "what is half-written goes");
 
     // Another seed is another problem.
     let (said, _) = finish(dir, "d.onnx", "--work-dir work --seed 7");
     assert!(!said.contains("kept from an earlier run"), "{said}");
+}
+
+#[test]
+fn units_are_kept_until_the_report_is_there() {
+    let dir = world();
+    let (dir, reports) = (dir.path(), dir.path().join("reports"));
+    let work = dir.join("out.onnx.work");
+    std::fs::create_dir(&reports).unwrap();
+    let mut child = start(dir, "-o out.onnx --report reports/r");
+    while solutions(&work).is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before its folder of reports was gone");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::fs::remove_dir(&reports).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), solutions(&work).len()), (Some(2), 6), "{said}");
+    let wanted = std::fs::read(dir.join("out.onnx")).unwrap();
+
+    std::fs::create_dir(&reports).unwrap();
+    let (said, bytes) = finish(dir, "out.onnx", "--report reports/r");
+    assert_eq!((said.matches("kept from an earlier run").count(), bytes == wanted), (6, true), "{said}");
+    assert!(reports.join("r.json").exists() && !work.exists());
 }
 
 #[test]

@@ -100,3 +100,26 @@ fn a_run_that_fails_leaves_the_others() {
     let (done, _, error) = run(dir, "sweep grid.toml -o elsewhere");
     assert!(!done && error.contains("nowhere") && !dir.join("elsewhere").exists(), "{error}");
 }
+
+#[cfg(unix)]
+#[test]
+fn results_never_take_the_place_of_what_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    common::world(dir);
+    std::fs::create_dir_all(dir.join("out/runs")).unwrap();
+    let refused = |text: &str, output: &str| {
+        std::fs::write(dir.join("grid.toml"), text).unwrap();
+        let (done, _, error) = run(dir, "sweep grid.toml -o out");
+        assert!(!done && error.contains(output) && error.contains("are the same file"), "{error}");
+        assert!(error.contains("--output-dir"), "{error}");
+    };
+    // A model where a run would put its own, reached by a link.
+    std::fs::copy(dir.join("model.onnx"), dir.join("out/runs/W2A2_rtn_0.onnx")).unwrap();
+    std::os::unix::fs::symlink("out/runs/W2A2_rtn_0.onnx", dir.join("link.onnx")).unwrap();
+    refused(&SWEEP.replace("model.onnx", "link.onnx"), "W2A2_rtn_0.onnx");
+    // A list of samples under the name of the table.
+    std::fs::copy(dir.join("list.csv"), dir.join("out/sweep.csv")).unwrap();
+    refused(&SWEEP.replace("list.csv", "out/sweep.csv"), "sweep.csv");
+    assert!(std::fs::read(dir.join("out/sweep.csv")).unwrap() == std::fs::read(dir.join("list.csv")).unwrap());
+}

@@ -67,8 +67,8 @@ fn every_mode_equals_pillow() {
     let gray = Prepare { color: qdrop::plan::Color::Gray, ..raw.clone() };
     let net = Prepare { resize: Some(38), crop: Some(32), ..Prepare::preset("imagenet").unwrap() };
     for (name, prepare) in [("raw", &raw), ("gray", &gray), ("net", &net)] {
-        let ours = data::open(&dir.path().join("images"), prepare).unwrap();
-        let theirs = data::open(&dir.path().join(format!("{name}.npy")), &raw).unwrap();
+        let ours = data::open(&dir.path().join("images"), prepare, &data::Limits::default()).unwrap();
+        let theirs = data::open(&dir.path().join(format!("{name}.npy")), &raw, &data::Limits::default()).unwrap();
         assert_eq!(ours.len(), theirs.len());
         for i in 0..ours.len() {
             let (a, b) = (values(&ours, i), values(&theirs, i));
@@ -101,8 +101,8 @@ fn photographs_are_close_to_pillow() {
     let dir = tempfile::tempdir().unwrap();
     run(&python, PHOTOS, &[dir.path(), &folder]);
     let net = Prepare { resize: Some(128), crop: Some(112), ..Prepare::default() };
-    let ours = Subset::first(data::open(&folder, &net).unwrap(), 64);
-    let theirs = data::open(&dir.path().join("net.npy"), &Prepare::default()).unwrap();
+    let ours = Subset::first(data::open(&folder, &net, &data::Limits::default()).unwrap(), 64);
+    let theirs = data::open(&dir.path().join("net.npy"), &Prepare::default(), &data::Limits::default()).unwrap();
     let (mut sum, mut max, mut n) = (0.0, 0.0f64, 0usize);
     for i in 0..theirs.len() {
         let (a, b) = (values(&ours, i), values(&theirs, i));
@@ -119,13 +119,13 @@ fn photographs_are_close_to_pillow() {
 #[test]
 fn shared_sets_load() {
     let Some(folder) = shared("data/cifar10/test") else { return };
-    let cifar = data::open(&folder, &Prepare::preset("imagenet-norm").unwrap()).unwrap();
+    let cifar = data::open(&folder, &Prepare::preset("imagenet-norm").unwrap(), &data::Limits::default()).unwrap();
     assert_eq!((cifar.len(), cifar.label(0), cifar.label(1016)), (1017, Some(0), Some(9)));
     assert_eq!(cifar.get(1016).unwrap()[0].shape(), [3, 32, 32]);
     for list in ["calib", "eval"] {
         let Some(path) = shared(&format!("data/imagenet/{list}.csv")) else { return };
         let start = std::time::Instant::now();
-        let images = data::open(&path, &Prepare::preset("imagenet").unwrap()).unwrap();
+        let images = data::open(&path, &Prepare::preset("imagenet").unwrap(), &data::Limits::default()).unwrap();
         let headers = start.elapsed();
         assert_eq!(images.len(), 1000);
         assert!((0..1000).all(|i| images.label(i).is_some_and(|l| l < 1000)));

@@ -38,7 +38,7 @@ fn judge(python: Option<PathBuf>, script: &str, arguments: &[&str]) -> Option<se
 type Images = Box<dyn Samples + Send + Sync>;
 
 fn images(path: &Path, preset: &str) -> Images {
-    data::open(path, &Prepare::resolve(&named(preset)).unwrap()).unwrap()
+    data::open(path, &Prepare::resolve(&named(preset)).unwrap(), &data::Limits::default()).unwrap()
 }
 
 fn named(preset: &str) -> qdrop::plan::Input {
@@ -121,7 +121,8 @@ fn judged(
     let out = dir.path().join("out");
     let words = [path, &out, &input].map(|p| p.to_str().unwrap());
     let said = judge(python, script, &[&words[..], more].concat())?;
-    let found = data::open(&out.join("0.npy"), &Prepare::resolve(&named("none")).unwrap()).unwrap();
+    let found =
+        data::open(&out.join("0.npy"), &Prepare::resolve(&named("none")).unwrap(), &data::Limits::default()).unwrap();
     Some(((0..count).flat_map(|i| found.get(i).unwrap()[0].as_f32().unwrap().to_vec()).collect(), said))
 }
 

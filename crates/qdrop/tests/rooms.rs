@@ -331,6 +331,18 @@ fn the_library_does_not_print() {
     none("printing belongs to the command line", broken);
 }
 
+/// Only `onnx::put_in_place` waits until the disk has what it names.
+#[test]
+fn files_get_their_names_in_one_place() {
+    let mut paths = Vec::new();
+    [library(), Path::new(env!("CARGO_MANIFEST_DIR")).join("../qdrop-cli/src")]
+        .iter()
+        .for_each(|f| rust_files(f, &mut paths));
+    let names = |p: &PathBuf| blanked(&std::fs::read_to_string(p).unwrap()).matches(".persist(").count();
+    let found: Vec<String> = paths.iter().filter(|p| names(p) > 0).map(|p| p.display().to_string()).collect();
+    assert!(found.len() == 1 && found[0].ends_with("onnx/writer.rs"), "temporary files are named in {found:?}");
+}
+
 #[test]
 fn files_are_short() {
     let mut paths = Vec::new();

@@ -47,7 +47,7 @@ struct Found {
 /// Reads the arrays of `path` as samples, in the order of `names` where they are given.
 fn samples(path: &Path, specs: Option<&[InputSpec]>) -> Images {
     let none = Input { preset: Some("none".into()), ..Default::default() };
-    let found = data::open(path, &Prepare::resolve(&none).unwrap()).unwrap();
+    let found = data::open(path, &Prepare::resolve(&none).unwrap(), &data::Limits::default()).unwrap();
     match specs {
         Some(specs) => Box::new(data::fit(found, specs).unwrap()),
         None => found,

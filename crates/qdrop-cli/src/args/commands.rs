@@ -82,7 +82,7 @@ pub struct Quantize {
     #[arg(long, value_name = "PATH")]
     pub eval: Option<PathBuf>,
     /// Where finished units are kept, so that a stopped run goes on after the last of them, by the same command
-    /// [default: OUTPUT.work, removed when the file is written; a directory named here stays]
+    /// [default: OUTPUT.work, removed when all is done; a directory named here stays]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
     /// Where the report goes: FILE.json and FILE.html, a page with losses, ranges and what hurts most [default: beside

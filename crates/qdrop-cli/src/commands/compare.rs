@@ -46,8 +46,9 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     let (limit, threads) = (args.run.samples, args.run.threads);
     let a = args.run.fix.load(&args.a)?;
     let npz = path_b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+    let mut sink = progress::sink(quiet);
     let recorded = npz.then(|| samples::recorded(path_b)).transpose()?;
-    let data = samples::open(&args.data, &recipe, &args.a, &a, if npz { None } else { limit })?;
+    let data = samples::open(&args.data, &recipe, &args.a, &a, if npz { None } else { limit }, sink.as_ref())?;
     // Of a longer set, the recorded values are those of the first samples.
     let known = recorded.as_ref().map_or(data.len(), Samples::len);
     if known > data.len() {
@@ -58,7 +59,6 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     let data = pipeline::spread(Subset::first(data, known), if npz { limit } else { None })?;
     let shapes = samples::shapes(&data)?;
     let a = pipeline::prepare(&a, Some(&shapes))?;
-    let mut sink = progress::sink(quiet);
     if args.encodings.is_some() && (npz || library.is_some()) {
         let error = Error::data("expected a network beside encodings that qdrop's engine runs");
         return Err(error.at(path_b.display()).hint("leave --encodings out"));

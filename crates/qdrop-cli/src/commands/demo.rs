@@ -76,8 +76,8 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
     (recipe.method.seed, recipe.method.threads) = (args.seed, args.threads);
     recipe.validate()?;
     let read = pipeline::load(&model)?;
-    let calib = samples::open(&calib, &recipe, &model, &read, None)?;
-    let test = samples::open(&test, &recipe, &model, &read, None)?;
+    let calib = samples::open(&calib, &recipe, &model, &read, None, sink)?;
+    let test = samples::open(&test, &recipe, &model, &read, None, sink)?;
     let shapes = samples::shapes(&calib)?;
     let graph = pipeline::prepare(&read, Some(&shapes))?;
     sink.event(&Event::Note { message: "measuring the float network".into() });

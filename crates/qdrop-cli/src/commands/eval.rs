@@ -41,7 +41,7 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
         Some(library) => {
             let file = args.run.fix.open(library, &args.model, args.run.threads)?;
             let face = file.face();
-            let data = samples::open(&args.data, &recipe, &args.model, &face, args.run.samples)?;
+            let data = samples::open(&args.data, &recipe, &args.model, &face, args.run.samples, sink.as_ref())?;
             let shapes = samples::shapes(&data)?;
             let checked = Checked::new(&face, &shapes, &data)?;
             file.check(&checked, recipe.input.task).map_err(|e| e.at(args.data.display()))?;
@@ -82,7 +82,7 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
 fn in_engine(args: &Eval, recipe: &Recipe, sink: &mut dyn Sink) -> Result<(Score, usize, f64)> {
     let mut read = pipeline::load_with(&args.model, args.encodings.as_deref())?;
     args.run.fix.apply_known(&mut read)?;
-    let data = samples::open(&args.data, recipe, &args.model, &read, args.run.samples)?;
+    let data = samples::open(&args.data, recipe, &args.model, &read, args.run.samples, sink)?;
     let shapes = samples::shapes(&data)?;
     let graph = pipeline::prepare(&read, Some(&shapes))?;
     samples::check(&graph, &shapes, &data, recipe).map_err(|e| e.at(args.data.display()))?;

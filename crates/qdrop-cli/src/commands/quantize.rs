@@ -8,7 +8,7 @@ use qdrop::data::Samples;
 use qdrop::graph::Graph;
 use qdrop::pipeline::{self, Checked, Deployed, WorkDir};
 use qdrop::plan::{Recipe, Target, Task};
-use qdrop::report::{Accuracy, Event, Latency, MixedReport, Report, Sink, Stage, timed};
+use qdrop::report::{Accuracy, Event, Latency, MixedReport, Report, Sink, Stage, Timing, timed};
 use qdrop::runtime::Library;
 use qdrop::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -23,9 +23,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     checks::readable_file(&args.model)?;
     checks::exists(&args.calib)?;
     args.eval.as_deref().map_or(Ok(()), checks::exists)?;
-    let mut files = checks::model_files(&args.model);
-    files.extend([Some(&args.calib), args.eval.as_ref()].into_iter().flatten().flat_map(|p| checks::sample_files(p)));
-    files.extend(recipe.input.tokenizer.iter().map(PathBuf::from));
+    let files = checks::run_files(&args.model, [&args.calib].into_iter().chain(&args.eval), &recipe);
     let mut reads: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     reads.extend(args.wish.recipe.as_deref());
     checks::writable(&output, &reads, "-o")?;
@@ -66,7 +64,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
         timings.push(t);
     }
     let (calibration, t) =
-        timed(sink, Stage::Load, None, |_| samples::calibration(&args.calib, &recipe, &args.model, &read))?;
+        timed(sink, Stage::Load, None, |sink| samples::calibration(&args.calib, &recipe, &args.model, &read, sink))?;
     timings.push(t);
     let calib = calibration.used()?;
     checks::enough(calib.len(), &recipe, &args.calib)?;
@@ -82,7 +80,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     };
     let eval = match &args.eval {
         Some(path) => {
-            let labelled = samples::open(path, &recipe, &args.model, &read, None)?;
+            let labelled = samples::open(path, &recipe, &args.model, &read, None, sink)?;
             match (pipeline::unknown_answer(&graph, &shapes, recipe.input.task)?, &library) {
                 (None, _) => {
                     samples::check(&graph, &shapes, &labelled, &recipe).map_err(|e| e.at(path.display()))?;
@@ -113,77 +111,84 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     let sets = Sets::new(&recipe, &calibration, &checked, others)?;
     let dir = args.work_dir.clone().unwrap_or_else(|| checks::default_work(&output));
     let work = if recipe.resolved().learns { Some(WorkDir::open(&dir)?) } else { None };
-    let done = match pipeline::quantize(&graph, &recipe, &checked, work.as_ref(), sink) {
-        Ok(done) => done,
-        Err(error) => return Err(kept(error, work, args.work_dir.is_some())),
+    let finish = || -> Result<()> {
+        let done = pipeline::quantize(&graph, &recipe, &checked, work.as_ref(), sink)?;
+        let mut report = done.report.clone();
+        if let Some(measured_now) = &report.mixed {
+            recipe = recipe.with(&measured_now.chosen);
+        }
+        report.mixed = report.mixed.or(mixed);
+        bits::save(&args.bits, &recipe)?;
+        let ((), t) = timed(sink, Stage::Write, None, |_| done.save(&output))?;
+        for timing in std::mem::take(&mut report.timings) {
+            // Samples were opened before, and read then.
+            match timings.iter_mut().find(|t: &&mut Timing| t.stage == timing.stage) {
+                Some(before) => before.seconds += timing.seconds,
+                None => timings.push(timing),
+            }
+        }
+        timings.push(t);
+        // What is measured is what was written.
+        let written = pipeline::prepare(&pipeline::load_with(&output, encodings.as_deref())?, Some(&shapes))?;
+        let ((), t) = timed(sink, Stage::Compare, None, |sink| -> Result<()> {
+            if let Some(mixed) = &mut report.mixed {
+                mixed.reached_error = Some(pipeline::output_error(&graph, &written, &recipe, &checked, sink)?);
+            }
+            sets.measure(&graph, &written, &recipe, &mut report, sink)
+        })?;
+        timings.push(t);
+        if let Some(eval) = &eval {
+            let (task, threads) = (recipe.input.task, recipe.method.threads);
+            let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
+                if let Some(library) = &library {
+                    return measured_in(
+                        library,
+                        &args.fix,
+                        [&args.model, &output],
+                        &done.nearest,
+                        (eval, task),
+                        threads,
+                        sink,
+                    )
+                    .map_err(after_writing);
+                }
+                let networks = [&graph, &done.nearest, &written];
+                let [float, nearest, result] = pipeline::measure_all(networks, eval, task, threads, sink)?;
+                Ok(Accuracy { float, nearest: Some(nearest), result })
+            })?;
+            report.near_chance = pipeline::near_chance(&graph, eval, &recipe, &accuracy.0.float)?;
+            report.accuracy = Some(accuracy.0);
+            timings.push(accuracy.1);
+        }
+        if let Some(library) = &library {
+            let (latency, t) = timed(sink, Stage::Bench, None, |sink| {
+                latency_in(library, &args.fix, [&args.model, &output], &checked, sink)
+            })
+            .map_err(after_writing)?;
+            report.latency = Some(latency);
+            timings.push(t);
+        }
+        report.model = args.model.display().to_string();
+        if let Some(mixed) = &mut report.mixed {
+            mixed.sensitivity.model.clone_from(&report.model);
+        }
+        report.output = Some(output.display().to_string());
+        report.encodings = encodings.as_deref().map(crate::reports::encodings).transpose()?;
+        report.bytes_before = Some(pipeline::model_bytes(&args.model)?);
+        report.bytes_after = Some(pipeline::model_bytes(&output)?);
+        report.timings = timings;
+        report.skipped = calib.skipped() + eval.as_ref().map_or(0, Samples::skipped);
+        report.command = crate::reports::command_line();
+        place.iter().try_for_each(|p| p.write(&report))?;
+        print(&report, place.as_ref(), args.format, sink)
     };
-    let mut report = done.report.clone();
-    if let Some(measured_now) = &report.mixed {
-        recipe = recipe.with(&measured_now.chosen);
+    if let Err(error) = finish() {
+        return Err(kept(error, work, args.work_dir.is_some()));
     }
-    report.mixed = report.mixed.or(mixed);
-    bits::save(&args.bits, &recipe)?;
-    let ((), t) = timed(sink, Stage::Write, None, |_| done.save(&output))?;
+    // Nothing is left to be done that would need them.
     if let (Some(work), None) = (work, &args.work_dir) {
         work.remove()?;
     }
-    timings.append(&mut report.timings);
-    timings.push(t);
-    // What is measured is what was written.
-    let written = pipeline::prepare(&pipeline::load_with(&output, encodings.as_deref())?, Some(&shapes))?;
-    let ((), t) = timed(sink, Stage::Compare, None, |sink| -> Result<()> {
-        if let Some(mixed) = &mut report.mixed {
-            mixed.reached_error = Some(pipeline::output_error(&graph, &written, &recipe, &checked, sink)?);
-        }
-        sets.measure(&graph, &written, &recipe, &mut report, sink)
-    })?;
-    timings.push(t);
-    if let Some(eval) = &eval {
-        let (task, threads) = (recipe.input.task, recipe.method.threads);
-        let accuracy = timed(sink, Stage::Evaluate, None, |sink| -> Result<Accuracy> {
-            if let Some(library) = &library {
-                return measured_in(
-                    library,
-                    &args.fix,
-                    [&args.model, &output],
-                    &done.nearest,
-                    (eval, task),
-                    threads,
-                    sink,
-                )
-                .map_err(after_writing);
-            }
-            Ok(Accuracy {
-                float: pipeline::measure(&graph, eval, task, threads, sink)?,
-                nearest: Some(pipeline::measure(&done.nearest, eval, task, threads, sink)?),
-                result: pipeline::measure(&written, eval, task, threads, sink)?,
-            })
-        })?;
-        report.near_chance = pipeline::near_chance(&graph, eval, &recipe, &accuracy.0.float)?;
-        report.accuracy = Some(accuracy.0);
-        timings.push(accuracy.1);
-    }
-    if let Some(library) = &library {
-        let (latency, t) = timed(sink, Stage::Bench, None, |sink| {
-            latency_in(library, &args.fix, [&args.model, &output], &checked, sink)
-        })
-        .map_err(after_writing)?;
-        report.latency = Some(latency);
-        timings.push(t);
-    }
-    report.model = args.model.display().to_string();
-    if let Some(mixed) = &mut report.mixed {
-        mixed.sensitivity.model.clone_from(&report.model);
-    }
-    report.output = Some(output.display().to_string());
-    report.encodings = encodings.as_deref().map(crate::reports::encodings).transpose()?;
-    report.bytes_before = Some(pipeline::model_bytes(&args.model)?);
-    report.bytes_after = Some(pipeline::model_bytes(&output)?);
-    report.timings = timings;
-    report.skipped = calib.skipped() + eval.as_ref().map_or(0, Samples::skipped);
-    report.command = crate::reports::command_line();
-    place.iter().try_for_each(|p| p.write(&report))?;
-    print(&report, place.as_ref(), args.format, sink)?;
     Ok(Outcome::Done)
 }
 

@@ -27,18 +27,18 @@ pub fn run(args: &args::Sensitivity, quiet: bool) -> Result<Outcome> {
     checks::exists(&args.calib)?;
     let form = args.output.as_deref().map(form).transpose()?;
     if let Some(path) = &args.output {
-        let files = [checks::model_files(&args.model), checks::sample_files(&args.calib)].concat();
+        let files = checks::run_files(&args.model, [&args.calib], &recipe);
         let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.wish.recipe.as_deref()).collect();
         checks::writable(path, &reads, "-o")?;
     }
+    let mut sink = progress::sink(quiet);
     let read = args.fix.load(&args.model)?;
     let limit = recipe.input.samples;
-    let calib = samples::open(&args.calib, &recipe, &args.model, &read, limit)?;
+    let calib = samples::open(&args.calib, &recipe, &args.model, &read, limit, sink.as_ref())?;
     let calib = pipeline::spread(calib, limit)?;
     let shapes = samples::shapes(&calib)?;
     let graph = pipeline::prepare(&read, Some(&shapes)).map_err(|e| e.at(args.model.display()))?;
     let checked = Checked::new(&graph, &shapes, &calib)?;
-    let mut sink = progress::sink(quiet);
     let mut found = pipeline::sensitivity(&graph, &recipe, &checked, sink.as_mut())?;
     found.model = args.model.display().to_string();
     if let (Some(path), Some(form)) = (&args.output, form) {

@@ -9,7 +9,7 @@ use qdrop::pipeline::{self, Checked, WorkDir};
 use qdrop::plan::{Sweep, SweepRun};
 use qdrop::report::{Event, Score, Sink, Table, Trial, duration};
 use qdrop::{Error, Kind, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -42,6 +42,7 @@ pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
             .try_for_each(|path| checks::exists(path))
             .map_err(|e| e.at(format!("run `{}`", run.name)))?;
     }
+    place.check(chosen.iter().map(|&i| &runs[i]))?;
     std::fs::create_dir_all(place.runs()).map_err(|e| Error::io(&place.runs(), e))?;
 
     let mut sink = progress::sink(quiet);
@@ -61,8 +62,9 @@ pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
         };
         sink.event(&Event::Note { message: format!("run {} of {}: {}{left}", n + 1, open.len(), run.name) });
         match perform(run, &keys[i], &place, args.keep_models, &mut found, sink) {
-            Ok(trial) => {
+            Ok((trial, work)) => {
                 place.keep(&trial)?;
+                work.map_or(Ok(()), WorkDir::remove)?;
                 done[i] = Some(trial);
             }
             Err(error) if error.kind() == Kind::Interrupted => {
@@ -135,6 +137,23 @@ impl Place {
         self.runs().join(format!("{run}.{extension}"))
     }
 
+    /// That nothing which `runs` write is a file that they read.
+    fn check<'a>(&self, runs: impl Iterator<Item = &'a SweepRun>) -> Result<()> {
+        let mut written = ["sweep.csv", "sweep.html"].map(|name| self.folder.join(name)).to_vec();
+        // Runs share most of what they read.
+        let (mut reads, mut seen) = (vec![self.file.clone()], HashSet::new());
+        for run in runs {
+            let model = self.of(&run.name, "onnx");
+            written.push(self.of(&run.name, "json"));
+            written.extend(pipeline::encodings_beside(&model, &run.recipe));
+            written.push(model);
+            if seen.insert((&run.model, &run.calib, &run.eval, &run.recipe.input.tokenizer)) {
+                reads.extend(checks::run_files(&run.model, [&run.calib, &run.eval], &run.recipe));
+            }
+        }
+        checks::apart(&written, &reads, "--output-dir")
+    }
+
     /// The result of `run`, if it is there and follows from what the run says today.
     fn find(&self, run: &SweepRun, key: &str) -> Option<Trial> {
         let text = std::fs::read_to_string(self.of(&run.name, "json")).ok()?;
@@ -167,7 +186,8 @@ impl Place {
     }
 }
 
-/// One run, from the model's file to what is measured on the written one. `found` remembers what float networks reach.
+/// One run, from the model's file to what is measured on the written one, and the finished units, which are needed until
+/// that is kept. `found` remembers what float networks reach.
 fn perform(
     run: &SweepRun,
     key: &str,
@@ -175,15 +195,15 @@ fn perform(
     keep_model: bool,
     found: &mut HashMap<String, Score>,
     sink: &mut dyn Sink,
-) -> Result<Trial> {
+) -> Result<(Trial, Option<WorkDir>)> {
     let recipe = &run.recipe;
     let read = pipeline::load(&run.model)?;
-    let calibration = samples::calibration(&run.calib, recipe, &run.model, &read)?;
+    let calibration = samples::calibration(&run.calib, recipe, &run.model, &read, sink)?;
     let calib = calibration.used()?;
     checks::enough(calib.len(), recipe, &run.calib)?;
     let shapes = samples::shapes(&calib)?;
     let graph = pipeline::prepare(&read, Some(&shapes))?;
-    let eval = samples::open(&run.eval, recipe, &run.model, &read, None)?;
+    let eval = samples::open(&run.eval, recipe, &run.model, &read, None, sink)?;
     samples::check(&graph, &shapes, &eval, recipe).map_err(|e| e.at(run.eval.display()))?;
     let (task, threads) = (recipe.input.task, recipe.method.threads);
     let measured = format!("{:?} {:?} {:?}", run.model, run.eval, recipe.input);
@@ -205,7 +225,6 @@ fn perform(
     let output = place.of(&run.name, "onnx");
     done.save(&output)?;
     let encodings = pipeline::encodings_beside(&output, recipe);
-    work.map_or(Ok(()), WorkDir::remove)?;
     let seconds = start.elapsed().as_secs_f64();
     // What is measured is what was written.
     let mut report = done.report;
@@ -228,7 +247,7 @@ fn perform(
             both.iter().flatten().try_for_each(|f| std::fs::remove_file(f).map_err(|e| Error::io(f, e)))?;
         }
     }
-    Ok(Trial {
+    let trial = Trial {
         schema: Trial::SCHEMA,
         key: key.to_string(),
         name: run.name.clone(),
@@ -238,7 +257,8 @@ fn perform(
         weight_bytes: done.cost.weight_bytes,
         seconds,
         report,
-    })
+    };
+    Ok((trial, work))
 }
 
 fn written(path: &Path, encodings: Option<&Path>, shapes: &[Vec<usize>]) -> Result<Graph> {

@@ -72,7 +72,7 @@ impl Arrays {
             return Arrays::new(arrays, labels);
         }
         let numbers: Vec<(usize, (String, Tensor))> =
-            arrays.iter().cloned().enumerate().filter(|(_, (_, t))| t.rank() == 0).collect();
+            arrays.iter().enumerate().filter(|(_, (_, t))| t.rank() == 0).map(|(i, a)| (i, a.clone())).collect();
         arrays.retain(|(_, t)| t.rank() > 0);
         let mut samples = Arrays::new(arrays, labels)?;
         for (at, number) in numbers {
@@ -82,11 +82,18 @@ impl Arrays {
         Ok(samples)
     }
 
-    /// The same samples, where `uint8` images go through `prepare` if it does anything.
-    pub(super) fn prepared(mut self, prepare: &Prepare) -> Result<Self> {
+    /// The same samples, where `uint8` images go through `prepare` if it does anything; those prepared at a time may take
+    /// `memory` bytes.
+    pub(super) fn prepared(mut self, prepare: &Prepare, memory: u64) -> Result<Self> {
         let images = self.arrays.iter().filter(|(_, t)| matches!(t.data(), Data::U8(_)) && t.rank() == 4);
-        if prepare.is_identity() || images.count() == 0 {
+        let shapes: Vec<&[usize]> = images.map(|(_, t)| &t.shape()[1..]).collect();
+        if prepare.is_identity() || shapes.is_empty() {
             return Ok(self);
+        }
+        for shape in shapes {
+            if let &[height, width, 1 | 3] | &[1 | 3, height, width] = shape {
+                prepare.fits(height, width, memory)?;
+            }
         }
         self.prepare = Some(prepare.clone());
         // All rows of an array have one shape: the first speaks for all.

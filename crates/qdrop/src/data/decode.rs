@@ -1,7 +1,8 @@
 //! One image file to 8-bit pixels, converted as Pillow's `convert("RGB")` and `convert("L")` do.
 
+use super::fits;
 use crate::error::{Error, Kind, Result};
-use image::{DynamicImage, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -19,6 +20,8 @@ const MAX_SIDE: u32 = 32_768;
 pub(super) const MAX_PIXELS: u64 = 1 << 28;
 /// Largest image file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
+/// Bytes that a pixel of a JPEG takes while it is decoded: 3 channels, and as many coefficients of 16 bits before.
+const JPEG_BYTES: usize = 9;
 /// Bytes in which the size of an image is looked for first.
 const HEADER_BYTES: u64 = 32 << 10;
 
@@ -62,7 +65,7 @@ fn corrupt(why: impl std::fmt::Display) -> Error {
 }
 
 /// The first bytes of the file at `path`, at most `limit`; and whether that is all of it.
-fn read_file(path: &Path, limit: u64) -> Result<(Vec<u8>, bool)> {
+fn read_file(path: &Path, limit: u64, memory: u64) -> Result<(Vec<u8>, bool)> {
     let os = |e| Error::io(path, e);
     let file = File::open(path).map_err(os)?;
     let size = file.metadata().map_err(os)?.len();
@@ -70,20 +73,29 @@ fn read_file(path: &Path, limit: u64) -> Result<(Vec<u8>, bool)> {
         let message = format!("the file has {size} bytes, images up to {MAX_BYTES} are read");
         return Err(Error::data(message).at(path.display()));
     }
+    check_memory("the file takes", size, memory).map_err(|e| e.at(path.display()))?;
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes).map_err(os)?;
     let whole = (bytes.len() as u64) < limit;
     Ok((bytes, whole))
 }
 
-fn check_size(width: u64, height: u64) -> Result<()> {
+/// That an image of this size, which takes `bytes` when it is decoded, may be decoded on all threads at a time.
+fn check_size(width: u64, height: u64, bytes: u64, memory: u64) -> Result<()> {
     let side = MAX_SIDE as u64;
     if width == 0 || height == 0 || width > side || height > side || width * height > MAX_PIXELS {
         return Err(Error::data(format!(
             "the image is {width} x {height} pixels, expected 1 to {MAX_SIDE} a side and at most {MAX_PIXELS} in all"
         )));
     }
-    Ok(())
+    check_memory(&format!("the image of {width} x {height} pixels takes"), bytes, memory)
+}
+
+/// Refuses `what`, which takes `bytes` on every thread, where all threads together may take `memory`.
+pub(super) fn check_memory(what: &str, bytes: u64, memory: u64) -> Result<()> {
+    let threads = rayon::current_num_threads() as u64;
+    let what = if threads > 1 { format!("{what} on {threads} threads") } else { what.to_string() };
+    fits(&what, bytes.saturating_mul(threads), memory, "allow more (--memory), or give a smaller image")
 }
 
 /// Runs a decoder; one that panics on hostile bytes has found a corrupt image.
@@ -105,15 +117,19 @@ fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
     }
 }
 
-fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
+/// A decoder of `bytes` whose image may be decoded within `memory`.
+fn decoder(bytes: &[u8], format: ImageFormat, memory: u64) -> Result<impl ImageDecoder> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     // 16-bit RGBA is the widest pixel; decoders may need a copy.
-    limits.max_alloc = Some(MAX_PIXELS * 8 * 2);
+    limits.max_alloc = Some((MAX_PIXELS * 8).min(memory) * 2);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
-    reader
+    let decoder = reader.into_decoder().map_err(corrupt)?;
+    let (w, h) = decoder.dimensions();
+    check_size(w as u64, h as u64, decoder.total_bytes(), memory)?;
+    Ok(decoder)
 }
 
 fn jpeg(bytes: &[u8]) -> Result<JpegDecoder<ZCursor<&[u8]>>> {
@@ -126,47 +142,42 @@ fn jpeg(bytes: &[u8]) -> Result<JpegDecoder<ZCursor<&[u8]>>> {
     Ok(decoder)
 }
 
-fn jpeg_size(decoder: &JpegDecoder<ZCursor<&[u8]>>) -> Result<(u32, u32)> {
+fn jpeg_size(decoder: &JpegDecoder<ZCursor<&[u8]>>, memory: u64) -> Result<(u32, u32)> {
     let (w, h) = decoder.dimensions().ok_or_else(|| corrupt("it has no size"))?;
-    check_size(w as u64, h as u64)?;
+    check_size(w as u64, h as u64, (w * h * JPEG_BYTES) as u64, memory)?;
     Ok((w as u32, h as u32))
 }
 
 /// Width and height from the header of the image at `path`, checked against the limits.
-pub(super) fn size(path: &Path) -> Result<(usize, usize)> {
+pub(super) fn size(path: &Path, memory: u64) -> Result<(usize, usize)> {
     let header = |bytes: &[u8]| {
         let (w, h) = match format_of(bytes)? {
-            ImageFormat::Jpeg => jpeg_size(&jpeg(bytes)?)?,
-            format => reader(bytes, format).into_dimensions().map_err(corrupt)?,
+            ImageFormat::Jpeg => jpeg_size(&jpeg(bytes)?, memory)?,
+            format => decoder(bytes, format, memory)?.dimensions(),
         };
-        check_size(w as u64, h as u64)?;
         Ok((w as usize, h as usize))
     };
     // Colour profiles and previews can make a header longer than this: then the whole file is read.
-    let (bytes, whole) = read_file(path, HEADER_BYTES)?;
+    let (bytes, whole) = read_file(path, HEADER_BYTES, memory)?;
     let found = match guarded(&bytes, header) {
-        Err(_) if !whole => guarded(&read_file(path, MAX_BYTES + 1)?.0, header),
+        Err(_) if !whole => guarded(&read_file(path, MAX_BYTES + 1, memory)?.0, header),
         found => found,
     };
     found.map_err(|e| e.at(path.display()))
 }
 
 /// The pixels of the image at `path`, gray or RGB as the file has them; transparency is dropped, palettes are looked up.
-pub(super) fn pixels(path: &Path) -> Result<Pixels> {
+pub(super) fn pixels(path: &Path, memory: u64) -> Result<Pixels> {
     let decode = |bytes: &[u8]| match format_of(bytes)? {
-        ImageFormat::Jpeg => decode_jpeg(bytes),
-        format => {
-            let (w, h) = reader(bytes, format).into_dimensions().map_err(corrupt)?;
-            check_size(w as u64, h as u64)?;
-            from_dynamic(reader(bytes, format).decode().map_err(corrupt)?)
-        }
+        ImageFormat::Jpeg => decode_jpeg(bytes, memory),
+        format => from_dynamic(DynamicImage::from_decoder(decoder(bytes, format, memory)?).map_err(corrupt)?),
     };
-    guarded(&read_file(path, MAX_BYTES + 1)?.0, decode).map_err(|e| e.at(path.display()))
+    guarded(&read_file(path, MAX_BYTES + 1, memory)?.0, decode).map_err(|e| e.at(path.display()))
 }
 
-fn decode_jpeg(bytes: &[u8]) -> Result<Pixels> {
+fn decode_jpeg(bytes: &[u8], memory: u64) -> Result<Pixels> {
     let mut decoder = jpeg(bytes)?;
-    let (width, height) = jpeg_size(&decoder)?;
+    let (width, height) = jpeg_size(&decoder, memory)?;
     let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
     let options = decoder.options().jpeg_set_out_colorspace(if gray { ColorSpace::Luma } else { ColorSpace::RGB });
     decoder.set_options(options);

@@ -1,7 +1,7 @@
 //! Image files as samples: folders and CSV lists.
 
-use super::{EXTENSIONS, Prepare, Samples, decode};
-use crate::error::{Error, Result};
+use super::{EXTENSIONS, Limits, Prepare, Samples, decode};
+use crate::error::{Error, Kind, Result};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ pub(super) struct ImageFiles {
     entries: Vec<Entry>,
     prepare: Prepare,
     skipped: usize,
+    /// Bytes that images decoded at a time may take.
+    memory: u64,
 }
 
 /// Sorted content of a folder without hidden entries: sub-folders and image files.
@@ -59,7 +61,7 @@ fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// A flat folder of images, or one sub-folder per class in sorted order.
-pub(super) fn folder(path: &Path, prepare: &Prepare) -> Result<ImageFiles> {
+pub(super) fn folder(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<ImageFiles> {
     let reads = || format!("images are files ending in .{}", EXTENSIONS.join(", ."));
     let (folders, images) = list(path)?;
     let mut entries: Vec<Entry> =
@@ -90,11 +92,11 @@ pub(super) fn folder(path: &Path, prepare: &Prepare) -> Result<ImageFiles> {
             .at(folder.display())
             .hint(format!("remove it, since every sub-folder is a class; {}", reads())));
     }
-    ImageFiles::new(entries, prepare)
+    ImageFiles::new(entries, prepare, limits)
 }
 
 /// The images listed in a CSV file with the columns `file` (relative to the list's folder) and, optionally, `label`.
-pub(super) fn csv(path: &Path, prepare: &Prepare) -> Result<ImageFiles> {
+pub(super) fn csv(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<ImageFiles> {
     let bad = |e: csv::Error| Error::data(format!("cannot read the list: {e}")).at(path.display());
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(bad)?;
     let header: Vec<String> =
@@ -125,7 +127,7 @@ pub(super) fn csv(path: &Path, prepare: &Prepare) -> Result<ImageFiles> {
     if entries.is_empty() {
         return Err(Error::data("the list has no rows").at(path.display()));
     }
-    ImageFiles::new(entries, prepare)
+    ImageFiles::new(entries, prepare, limits)
 }
 
 fn parse_label(text: &str) -> Result<usize> {
@@ -137,10 +139,18 @@ fn parse_label(text: &str) -> Result<usize> {
 }
 
 impl ImageFiles {
-    fn new(entries: Vec<Entry>, prepare: &Prepare) -> Result<Self> {
-        let check = |e: &Entry| match prepare.skip_bad {
-            false => decode::size(&e.path).map(|(w, h)| (h, w)),
-            true => decode::pixels(&e.path).map(|p| (p.height, p.width)),
+    fn new(entries: Vec<Entry>, prepare: &Prepare, limits: &Limits) -> Result<Self> {
+        let memory = limits.memory;
+        let check = |e: &Entry| {
+            if (limits.stopped)() {
+                return Err(Error::new(Kind::Interrupted, "stopped on request"));
+            }
+            let (height, width) = match prepare.skip_bad {
+                false => decode::size(&e.path, memory).map(|(w, h)| (h, w))?,
+                true => decode::pixels(&e.path, memory).map(|p| (p.height, p.width))?,
+            };
+            let room = prepare.fits(height, width, memory);
+            room.map(|()| (height, width)).map_err(|error| error.at(e.path.display()))
         };
         let sizes: Vec<Result<(usize, usize)>> = entries.par_iter().map(check).collect();
         let all = entries.len();
@@ -150,7 +160,7 @@ impl ImageFiles {
             let at = |e: Error| if entry.place.is_empty() { e } else { e.at(&entry.place) };
             let (height, width) = match size {
                 Ok(size) => size,
-                Err(e) if prepare.skip_bad => {
+                Err(e) if prepare.skip_bad && e.kind() != Kind::Interrupted => {
                     last_error = Some(at(e));
                     continue;
                 }
@@ -176,7 +186,7 @@ impl ImageFiles {
             Some(e) if kept.is_empty() => {
                 Err(Error::data(format!("none of {all} images can be read, the last one: {e}")))
             }
-            _ => Ok(ImageFiles { skipped: all - kept.len(), entries: kept, prepare: prepare.clone() }),
+            _ => Ok(ImageFiles { skipped: all - kept.len(), entries: kept, prepare: prepare.clone(), memory }),
         }
     }
 }
@@ -188,7 +198,7 @@ impl Samples for ImageFiles {
 
     fn get(&self, index: usize) -> Result<Vec<Tensor>> {
         let path = &self.entries[index].path;
-        let image = decode::pixels(path)?;
+        let image = decode::pixels(path, self.memory)?;
         Ok(vec![self.prepare.apply(image).map_err(|e| e.at(path.display()))?])
     }
 

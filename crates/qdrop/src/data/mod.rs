@@ -26,7 +26,7 @@
 //! }
 //!
 //! let prepare = Prepare { resize: Some(24), crop: Some(20), divisor: 255.0, ..Prepare::default() };
-//! let samples = data::open(folder.path(), &prepare)?;
+//! let samples = data::open(folder.path(), &prepare, &data::Limits::default())?;
 //! assert_eq!(samples.len(), 2);
 //! assert_eq!((samples.label(0), samples.label(1)), (Some(0), Some(1)));
 //!
@@ -163,24 +163,53 @@ macro_rules! forward_samples {
 forward_samples!(impl<S: Samples + ?Sized> Samples for &S);
 forward_samples!(impl<S: Samples + ?Sized> Samples for Box<S>);
 
+/// What holds while samples are opened, and read later.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    /// Bytes of memory that unpacked samples may take: all arrays of a file together, or the images that are decoded at a
+    /// time. What would take more is refused before it is unpacked.
+    pub memory: u64,
+    /// Whether to stop, with [`Kind::Interrupted`]; asked before each file, on any thread.
+    pub stopped: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Default for Limits<'_> {
+    /// 8 GiB, and never to stop.
+    fn default() -> Self {
+        Limits { memory: 8 << 30, stopped: &|| false }
+    }
+}
+
+/// Refuses `what`, which takes `bytes`, where only `memory` are allowed.
+fn fits(what: &str, bytes: u64, memory: u64, hint: &str) -> Result<()> {
+    if bytes <= memory {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let message = format!("{what} {} MiB of memory, at most {} MiB are allowed", mib(bytes), mib(memory));
+    Err(Error::data(message).hint(hint))
+}
+
 /// Opens the samples at `path`: a folder of images, a `.csv` list, or a `.npy`, `.npz` or `.safetensors` file.
 ///
 /// Images and `uint8` image arrays (`[N, H, W, C]` or `[N, C, H, W]` with 1 or 3 channels) go through `prepare`.
 /// Other arrays are network input already and stay as they are, as do `uint8` arrays when `prepare` does nothing.
 /// Headers of all images are read here; with [`Prepare::skip_bad`] every image is decoded once, and those that fail are
 /// left out and counted by [`Samples::skipped`].
-pub fn open(path: &Path, prepare: &Prepare) -> Result<Box<dyn Samples + Send + Sync>> {
+pub fn open(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<Box<dyn Samples + Send + Sync>> {
     prepare.check()?;
     let kind = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::new(Kind::Io, "no such file or folder").at(path.display()),
         _ => Error::io(path, e),
     })?;
     if kind.is_dir() {
-        return Ok(Box::new(files::folder(path, prepare)?));
+        return Ok(Box::new(files::folder(path, prepare, limits)?));
     }
     match files::extension(path).as_str() {
-        "csv" => Ok(Box::new(files::csv(path, prepare)?)),
-        "npy" | "npz" | "safetensors" => Ok(Box::new(npy::open(path)?.prepared(prepare)?)),
+        "csv" => Ok(Box::new(files::csv(path, prepare, limits)?)),
+        "npy" | "npz" | "safetensors" => {
+            Ok(Box::new(npy::open(path, limits.memory)?.prepared(prepare, limits.memory)?))
+        }
         other => Err(Error::data(format!("cannot read samples from a file of type `{other}`"))
             .at(path.display())
             .hint(match other {

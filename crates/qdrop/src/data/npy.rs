@@ -3,7 +3,7 @@
 //! A `.npy` file: magic and version, the length of a header, the header (a Python dictionary of element type, axis order
 //! and shape), then the elements. A `.npz` file is a zip archive of them.
 
-use super::{Arrays, files};
+use super::{Arrays, files, fits};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Tensor, checked_numel};
 use half::{bf16, f16};
@@ -13,18 +13,16 @@ use std::path::Path;
 
 /// Longest header that is read, in bytes.
 const MAX_HEADER: usize = 1 << 16;
-/// Largest array that is unpacked from a compressed archive, in bytes.
-const MAX_UNPACKED: u64 = 8 << 30;
 /// Highest rank of an array.
 const MAX_RANK: usize = 16;
 
-/// Opens the arrays of the file at `path`, by its extension.
-pub(super) fn open(path: &Path) -> Result<Arrays> {
+/// Opens the arrays of the file at `path`, by its extension; together they may take `memory` bytes.
+pub(super) fn open(path: &Path, memory: u64) -> Result<Arrays> {
     let kind = files::extension(path);
     let arrays = match kind.as_str() {
-        "npy" => single(path),
-        "npz" => archive(path),
-        _ => safetensors(path),
+        "npy" => single(path, memory),
+        "npz" => archive(path, memory),
+        _ => safetensors(path, memory),
     };
     arrays.and_then(Arrays::from_file).map_err(|e| e.at(path.display()))
 }
@@ -36,29 +34,37 @@ fn open_file(path: &Path) -> Result<(File, u64)> {
     Ok((file, size))
 }
 
-fn single(path: &Path) -> Result<Vec<(String, Tensor)>> {
+/// Refuses arrays of `bytes` in all where only `memory` are allowed.
+fn check(bytes: u64, memory: u64) -> Result<()> {
+    fits("the arrays take", bytes, memory, "allow more (--memory), or save fewer samples")
+}
+
+fn single(path: &Path, memory: u64) -> Result<Vec<(String, Tensor)>> {
     let (file, size) = open_file(path)?;
+    check(size, memory)?;
     let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(vec![(name, read_npy(&mut BufReader::new(file), size)?)])
 }
 
-fn archive(path: &Path) -> Result<Vec<(String, Tensor)>> {
+fn archive(path: &Path, memory: u64) -> Result<Vec<(String, Tensor)>> {
     let bad = |e: zip::result::ZipError| Error::data(format!("damaged npz archive: {e}"));
-    let (file, size) = open_file(path)?;
+    let (file, _) = open_file(path)?;
     let mut zip = zip::ZipArchive::new(BufReader::new(file)).map_err(bad)?;
+    let mut all = 0u64;
+    for i in 0..zip.len() {
+        let entry = zip.by_index_raw(i).map_err(bad)?;
+        if entry.name().map_err(bad)?.ends_with(".npy") {
+            all = all.saturating_add(entry.size());
+        }
+    }
+    check(all, memory)?;
     let mut arrays = Vec::new();
     for i in 0..zip.len() {
         let mut entry = zip.by_index(i).map_err(bad)?;
         let Some(name) = entry.name().map_err(bad)?.strip_suffix(".npy").map(String::from) else { continue };
-        // Stored entries cannot be larger than the archive; packed ones are bounded by the limit.
-        let limit = if entry.compression() == zip::CompressionMethod::Stored { size } else { MAX_UNPACKED };
+        // No more is unpacked than the archive says.
         let size = entry.size();
-        let at = |e: Error| e.at(format!("array `{name}`"));
-        if size > limit {
-            return Err(at(Error::data(format!("the array unpacks to {size} bytes, at most {limit} are read")))
-                .hint("save it without compression"));
-        }
-        arrays.push((name.clone(), read_npy(&mut entry, size).map_err(at)?));
+        arrays.push((name.clone(), read_npy(&mut entry, size).map_err(|e| e.at(format!("array `{name}`")))?));
     }
     Ok(arrays)
 }
@@ -237,8 +243,9 @@ fn from_le_bytes(dtype: DType, shape: Vec<usize>, bytes: &[u8]) -> Result<Tensor
     Tensor::new(shape, data).map_err(|e| Error::data(e.message()))
 }
 
-fn safetensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
+fn safetensors(path: &Path, memory: u64) -> Result<Vec<(String, Tensor)>> {
     use ::safetensors::{Dtype, SafeTensors};
+    check(open_file(path)?.1, memory)?;
     let bytes = std::fs::read(path).map_err(|e| Error::data(format!("cannot read the file: {e}")))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::data(format!("not a safetensors file, or a damaged one: {e}")))?;

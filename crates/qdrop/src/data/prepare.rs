@@ -1,6 +1,6 @@
 //! How an image becomes network input.
 
-use super::{Pixels, resample};
+use super::{Pixels, decode, resample};
 use crate::error::{Error, Result};
 use crate::plan::{Color, Input, Layout};
 use crate::tensor::Tensor;
@@ -149,13 +149,21 @@ impl Prepare {
     fn resized(&self, height: usize, width: usize) -> Result<(usize, usize)> {
         let Some(side) = self.resize else { return Ok((height, width)) };
         let long = side.saturating_mul(height.max(width)) / height.min(width).max(1);
-        if side.saturating_mul(long) as u64 > super::decode::MAX_PIXELS {
+        if side.saturating_mul(long) as u64 > decode::MAX_PIXELS {
             return Err(Error::data(format!(
                 "resizing the shorter side of an image of {height} x {width} pixels to {side} makes the longer one {long}"
             ))
             .hint("remove the image, or resize to less"));
         }
         Ok(if width <= height { (long, side) } else { (side, long) })
+    }
+
+    /// That an image of `height` x `width` may be prepared on all threads at a time within `memory`.
+    pub(super) fn fits(&self, height: usize, width: usize, memory: u64) -> Result<()> {
+        let ((h, w), (rows, columns)) = (self.resized(height, width)?, self.output_size(height, width)?);
+        // Pixels, and numbers in the end.
+        let bytes = (h * w + rows * columns * size_of::<f32>()) as u64 * self.channels() as u64;
+        decode::check_memory(&format!("the image of {height} x {width} pixels, prepared, takes"), bytes, memory)
     }
 
     /// `image` as network input: float32 `[C, H, W]`, or `[H, W, C]` for the layout `nhwc`.

@@ -20,6 +20,10 @@ fn raw() -> Prepare {
     Prepare::default()
 }
 
+fn open(path: &Path, prepare: &Prepare) -> Result<Box<dyn Samples + Send + Sync>> {
+    super::open(path, prepare, &Limits::default())
+}
+
 fn refusal(path: &Path, prepare: &Prepare) -> String {
     let error = open(path, prepare).err().expect("an error");
     error.to_string().replace(&format!("{}/", path.parent().unwrap().display()), "")
@@ -353,6 +357,54 @@ fn npz_labels_and_bombs() {
     bomb.resize(64 << 20, 0);
     npz(&path, &[("x", bomb)], zip::CompressionMethod::Deflated);
     assert_eq!(open(&path, &raw()).unwrap().len(), 2);
+    // Arrays that each would fit are refused together, before one is unpacked: what they hold is no array.
+    npz(&path, &[("x", vec![0; 600 << 10]), ("y", vec![0; 600 << 10])], zip::CompressionMethod::Deflated);
+    assert!(std::fs::metadata(&path).unwrap().len() < 10 << 10);
+    let limits = Limits { memory: 1 << 20, ..Limits::default() };
+    let e = super::open(&path, &raw(), &limits).err().unwrap().to_string();
+    assert!(
+        e.starts_with(&format!("{}: the arrays take 2 MiB of memory, at most 1 MiB are allowed", path.display())),
+        "{e}"
+    );
+    assert!(e.ends_with("allow more (--memory), or save fewer samples"), "{e}");
+    let e = open(&path, &raw()).err().unwrap().to_string();
+    assert!(e.contains("the magic is missing"), "{e}");
+}
+
+#[test]
+fn images_are_refused_before_they_take_too_much() {
+    let dir = temp();
+    // A thousand by a thousand black pixels are a small file in every format but BMP.
+    for name in ["a.png", "a.jpg", "a.bmp", "a.webp"] {
+        let path = dir.path().join(name);
+        RgbImage::new(1000, 1000).save(&path).unwrap();
+        for skip_bad in [false, true] {
+            let prepare = Prepare { skip_bad, crop: Some(8), ..raw() };
+            let folder = dir.path().join(format!("{name} {skip_bad}"));
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::copy(&path, folder.join(name)).unwrap();
+            assert_eq!(open(&folder, &prepare).unwrap().len(), 1);
+            let limits = Limits { memory: 2 << 20, ..Limits::default() };
+            let e = super::open(&folder, &prepare, &limits).err().unwrap().to_string();
+            assert!(e.contains(name) && e.contains("MiB of memory, at most 2 MiB are allowed"), "{e}");
+            assert!(e.contains("allow more (--memory), or give a smaller image"), "{e}");
+        }
+    }
+    // What a long, thin image becomes.
+    picture(dir.path().join("thin/a.png"), 4000, 2);
+    let wide = Prepare { resize: Some(256), crop: Some(8), ..raw() };
+    let limits = Limits { memory: 64 << 20, ..Limits::default() };
+    let e = super::open(&dir.path().join("thin"), &wide, &limits).err().unwrap().to_string();
+    assert!(e.contains("a.png: the image of 2 x 4000 pixels, prepared, takes"), "{e}");
+}
+
+#[test]
+fn opening_many_images_can_be_stopped() {
+    let dir = temp();
+    (0..40).for_each(|i| picture(dir.path().join(format!("{i}.png")), 4, 4));
+    let limits = Limits { stopped: &|| true, ..Limits::default() };
+    let stopped = super::open(dir.path(), &Prepare { skip_bad: true, ..raw() }, &limits);
+    assert_eq!(stopped.err().map(|e| e.kind()), Some(Kind::Interrupted));
 }
 
 #[test]

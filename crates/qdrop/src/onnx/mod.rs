@@ -36,7 +36,7 @@ mod tests;
 mod writer;
 
 pub use inline::{Known, inline, inline_with, unfold};
-pub use writer::temporary_file;
+pub use writer::{put_in_place, temporary_file};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};
@@ -96,8 +96,8 @@ pub fn read_bytes(bytes: &[u8], dir: Option<&Path>) -> Result<Graph> {
     reader::read(bytes, &dir.map(Path::to_path_buf).into_iter().collect::<Vec<_>>())
 }
 
-/// Writes `graph` to `path`: to a temporary file beside it that is then renamed, so that no partial file is ever seen.
-/// A model too large for one message (2 GiB) gets its data in `<name>.data` beside it.
+/// Writes `graph` to `path`: to a temporary file beside it that is then renamed, so that no partial file is ever seen,
+/// and the disk has all of it afterwards. A model too large for one message (2 GiB) gets its data in `<name>.data` beside it.
 pub fn write(graph: &Graph, path: &Path) -> Result<()> {
     write_with_threshold(graph, path, writer::THRESHOLD)
 }

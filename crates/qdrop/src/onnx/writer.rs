@@ -56,10 +56,8 @@ pub fn write(graph: &Graph, path: &Path, threshold: u64) -> Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if bytes <= threshold {
         let mut file = temporary(dir)?;
-        return file
-            .write_all(&to_bytes(graph)?)
-            .map_err(|e| Error::io(path, e))
-            .and_then(|()| file.persist(path).map(drop).map_err(|e| Error::io(path, e.error)));
+        file.write_all(&to_bytes(graph)?).map_err(|e| Error::io(path, e))?;
+        return put_in_place(file, path).map_err(|e| Error::io(path, e));
     }
     let data_name = format!("{name}.data");
     let data_path = dir.join(&data_name);
@@ -87,8 +85,8 @@ pub fn write(graph: &Graph, path: &Path, threshold: u64) -> Result<()> {
     let mut file = temporary(dir)?;
     file.write_all(&encode(&model)?).map_err(|e| Error::io(path, e))?;
     let data = data.into_inner().map_err(|e| Error::io(&data_path, e.into_error()))?;
-    data.persist(&data_path).map_err(|e| Error::io(&data_path, e.error))?;
-    file.persist(path).map(drop).map_err(|e| Error::io(path, e.error))
+    put_in_place(data, &data_path).map_err(|e| Error::io(&data_path, e))?;
+    put_in_place(file, path).map_err(|e| Error::io(path, e))
 }
 
 fn temporary(dir: &Path) -> Result<NamedTempFile> {
@@ -123,6 +121,24 @@ pub fn temporary_file(dir: &Path) -> std::io::Result<NamedTempFile> {
     // Where the file system knows no locks, nobody can take the file for left behind either.
     let _ = file.as_file().try_lock();
     Ok(file)
+}
+
+/// Gives `file`, a [`temporary_file`] in the folder of `path`, its name. What is there then lasts: content and name are on
+/// the disk, where the system can tell.
+pub fn put_in_place(file: NamedTempFile, path: &Path) -> std::io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    #[cfg(unix)]
+    {
+        use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+        let folder = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match File::open(folder).and_then(|folder| folder.sync_all()) {
+            // A folder that may be written, not read, or a file system that knows no such thing.
+            Err(e) if !matches!(e.kind(), InvalidInput | PermissionDenied | Unsupported) => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether a file has a name that only this program gives, and nobody writes it.

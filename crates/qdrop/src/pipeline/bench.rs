@@ -98,7 +98,7 @@ pub fn bench(
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
     let found = Found { weights, biases: Biases::new(), grids };
 
-    let mut float = run::load(graph, &samples, &pool, &shelf)?;
+    let mut float = run::load(graph, &samples, &pool, &shelf, sink)?;
     let mut quantized: Cache = float.clone();
     let (mut units, mut advancing) = (Vec::new(), 0.0);
     let total = plan.units.len();
@@ -107,8 +107,8 @@ pub fn bench(
         let learn_biases = recipe.resolved().learn_biases;
         let compiled = Compiled::new(graph, &facts, &plan, unit, learn_biases, &Weights::new(), Some(&found))?;
         let start = Instant::now();
-        let targets = pool.install(|| compiled.float_outputs(&float, &shelf))?;
-        let (_, next) = pool.install(|| compiled.quantized(&quantized, &found, &targets, Some(&shelf)))?;
+        let targets = pool.install(|| compiled.float_outputs(&float, &shelf, sink))?;
+        let (_, next) = pool.install(|| compiled.quantized(&quantized, &found, &targets, Some(&shelf), sink))?;
         advancing += start.elapsed().as_secs_f64();
         if !unit.layers.is_empty() {
             let problem = compiled.problem(&weight_grids, &found.grids, &float, &quantized, targets.clone())?;

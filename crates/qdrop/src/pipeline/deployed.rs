@@ -1,6 +1,6 @@
 //! A file in a runtime: what it declares, what it answers for samples, and what a task measures about it.
 
-use super::measure::{answering, check_answers, score};
+use super::measure::{answering, check_answers, scores};
 use super::run::{Answering, shapes_of};
 use super::samples::check_classes;
 use crate::data::Samples;
@@ -11,6 +11,7 @@ use crate::plan::Task;
 use crate::report::{Event, Score, Sink};
 use crate::runtime::{Library, Options, Session};
 use crate::tensor::{Rows, Tensor};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -110,7 +111,8 @@ impl Deployed {
     pub fn measure(&self, samples: &dyn Samples, task: Option<Task>, sink: &mut dyn Sink) -> Result<Score> {
         let names = self.outputs();
         let wanted = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
-        score(&self.asked(wanted, samples, sink)?, samples, task, self.threads, sink)
+        let asked = self.asked(wanted, samples, sink)?;
+        scores([&asked], samples, task, self.threads, sink).map(|[score]| score)
     }
 
     /// This, asked for the outputs `wanted`.
@@ -230,10 +232,11 @@ struct Asked<'a> {
 }
 
 impl Answering for Asked<'_> {
-    fn chunk(&self) -> usize {
+    fn chunk(&self) -> RangeInclusive<usize> {
         // Samples are prepared on as many threads.
         let threads = if self.deployed.threads == 0 { rayon::current_num_threads() } else { self.deployed.threads };
-        threads.next_multiple_of(self.batch)
+        let chunk = threads.next_multiple_of(self.batch);
+        chunk..=chunk
     }
 
     fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {

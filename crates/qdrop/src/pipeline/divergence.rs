@@ -79,7 +79,7 @@ pub fn divergence(
     };
     each(
         samples,
-        network.chunk,
+        network.chunk..=network.chunk,
         threads,
         Stage::Compare,
         sink,

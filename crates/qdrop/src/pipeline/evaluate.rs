@@ -1,6 +1,6 @@
 //! Accuracy of a network, and the distance between two of them.
 
-use super::run::{Answering, Network, each, is_real, shapes_of};
+use super::run::{Answering, Network, answer, each, is_real, shapes_of};
 use crate::data::Samples;
 use crate::engine::facts;
 use crate::error::{Error, Result};
@@ -17,25 +17,20 @@ pub fn evaluate(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut
     let Some(&scores) = graph.outputs.first() else {
         return Err(Error::model("the network has no output"));
     };
-    classify(&Network::new(graph, &shapes, vec![scores], threads)?, samples, threads, sink)
+    let network = Network::new(graph, &shapes, vec![scores], threads)?;
+    classify([&network], samples, threads, sink).map(|[metrics]| metrics)
 }
 
-/// Accuracy of what `network` answers first.
-pub(super) fn classify(
-    network: &dyn Answering,
+/// Accuracies of what `networks` answer first.
+pub(super) fn classify<const N: usize>(
+    networks: [&dyn Answering; N],
     samples: &dyn Samples,
     threads: usize,
     sink: &mut dyn Sink,
-) -> Result<Metrics> {
-    let mut counts = Classification::default();
-    each(
-        samples,
-        network.chunk(),
-        threads,
-        Stage::Evaluate,
-        sink,
-        |inputs| network.run(inputs),
-        |first, values| {
+) -> Result<[Metrics; N]> {
+    let mut counts: [Classification; N] = std::array::from_fn(|_| Classification::default());
+    answer(networks, samples, threads, sink, |first, values| {
+        for (counts, values) in counts.iter_mut().zip(&values) {
             for (i, scores) in values.iter().flat_map(Rows::iter).enumerate() {
                 let name = samples.name(first + i);
                 let Some(label) = samples.label(first + i) else {
@@ -43,10 +38,11 @@ pub(super) fn classify(
                 };
                 counts.add(&name, &scores?, label)?;
             }
-            Ok(())
-        },
-    )?;
-    counts.metrics().ok_or_else(|| Error::data("expected samples, got none"))
+        }
+        Ok(())
+    })?;
+    let found: Option<Vec<Metrics>> = counts.iter().map(Classification::metrics).collect();
+    found.and_then(|f| f.try_into().ok()).ok_or_else(|| Error::data("expected samples, got none"))
 }
 
 /// Distance of every float value that `a` (the reference) and `b` both compute under one name, in the order in which
@@ -66,7 +62,7 @@ pub fn compare(
     let (a, b) = (Network::new(a, &shapes, in_a, threads)?, Network::new(b, &shapes, in_b, threads)?);
     each(
         samples,
-        a.chunk.min(b.chunk),
+        1..=a.chunk.min(b.chunk),
         threads,
         Stage::Compare,
         sink,
@@ -102,7 +98,7 @@ pub fn compare_recorded(
     let network = Network::new(a, &shapes, values.clone(), threads)?;
     each(
         samples,
-        network.chunk,
+        1..=network.chunk,
         threads,
         Stage::Compare,
         sink,
@@ -169,8 +165,10 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::graph::{Dim, Fact, Node, Op, Unary};
+    use crate::pipeline::{measure, measure_all};
     use crate::report::{Event, Silent};
     use crate::tensor::{DType, Tensor};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Samples are pairs of scores; the label is in the last column.
     struct Pairs(Vec<[f32; 3]>);
@@ -217,6 +215,35 @@ mod tests {
         let error = evaluate(&g, &Pairs(vec![[0.0, 0.0, 9.0]]), 1, &mut Silent).unwrap_err();
         assert_eq!(error.kind(), Kind::Data);
         assert!(evaluate(&g, &Pairs(vec![]), 1, &mut Silent).is_err());
+    }
+
+    #[test]
+    fn several_networks_are_measured_on_samples_that_are_decoded_once() {
+        /// Counts how often a sample is asked for.
+        struct Counted(Pairs, AtomicUsize);
+        impl Samples for Counted {
+            fn len(&self) -> usize {
+                self.0.len()
+            }
+            fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+                self.1.fetch_add(1, Ordering::Relaxed);
+                self.0.get(index)
+            }
+            fn label(&self, index: usize) -> Option<usize> {
+                self.0.label(index)
+            }
+            fn name(&self, index: usize) -> String {
+                self.0.name(index)
+            }
+        }
+        let (a, b) = (graph([1.0, 0.0, 0.0, 1.0]), graph([0.0, 1.0, 1.0, 0.0]));
+        let samples = Counted(pairs(), AtomicUsize::new(0));
+        let both = measure_all([&a, &b], &samples, None, 2, &mut Silent).unwrap();
+        // The first sample also tells the shapes.
+        assert_eq!(samples.1.load(Ordering::Relaxed), 41);
+        let alone = [&a, &b].map(|g| measure(g, &pairs(), None, 1, &mut Silent).unwrap());
+        assert_eq!(both, alone);
+        assert_ne!(both[0], both[1]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Scene<'_> {
     fn divided(&self, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Graph>> {
         let few = samples::spread(self.samples, Some(few))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
-        let inputs = run::load(self.graph, &few, self.pool, self.shelf)?;
+        let inputs = run::load(self.graph, &few, self.pool, self.shelf, sink)?;
         let shelf = Shelf::memory();
         let mut walk = Walk::new(self.graph, self.facts, inputs, self.pool, &shelf);
         let order = walk.order(sites.iter().map(|s| (s.value, s)));

@@ -28,8 +28,7 @@ pub(super) fn check(scene: &Scene, samples: &dyn Samples, strange: &[Strange], s
     let shapes = run::shapes_of(samples)?;
     let network = Network::new(scene.graph, &shapes, outputs.clone(), scene.recipe.method.threads)?;
     for some in indices.iter().copied().collect::<Vec<_>>().chunks(network.chunk) {
-        run::go_on(sink)?;
-        let inputs = some.iter().map(|&i| samples.get(i)).collect::<Result<Vec<_>>>()?;
+        let inputs = run::decode(samples, some, scene.pool, sink)?;
         let found = scene.pool.install(|| network.run(&inputs))?;
         for (&output, rows) in outputs.iter().zip(&found) {
             for (row, &index) in rows.iter().zip(some) {

@@ -1,7 +1,7 @@
 //! What a task measures about a network.
 
 use super::evaluate::classify;
-use super::run::{Answering, Network, each, shapes_of};
+use super::run::{Answering, Network, answer, shapes_of};
 use super::shapes::input_shapes;
 use crate::data::{Samples, Target, Window};
 use crate::engine::facts;
@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::{language, squad};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Task};
-use crate::report::{Score, Sink, Stage};
+use crate::report::{Score, Sink};
 use crate::tensor::Rows;
 use std::sync::Arc;
 
@@ -22,41 +22,49 @@ pub fn measure(
     threads: usize,
     sink: &mut dyn Sink,
 ) -> Result<Score> {
-    let shapes = shapes_of(samples)?;
-    score(&Network::new(graph, &shapes, outputs(graph, task)?, threads)?, samples, task, threads, sink)
+    measure_all([graph], samples, task, threads, sink).map(|[score]| score)
 }
 
-/// The metrics of `task` for what `network` answers, whose values are those that [`answering`] tells.
-pub(super) fn score(
-    network: &dyn Answering,
+/// As [`measure`], for several networks at once: every sample is decoded once.
+pub fn measure_all<const N: usize>(
+    graphs: [&Graph; N],
     samples: &dyn Samples,
     task: Option<Task>,
     threads: usize,
     sink: &mut dyn Sink,
-) -> Result<Score> {
+) -> Result<[Score; N]> {
+    let shapes = shapes_of(samples)?;
+    let network = |graph: &&Graph| Network::new(graph, &shapes, outputs(graph, task)?, threads);
+    let networks = graphs.iter().map(network).collect::<Result<Vec<_>>>()?;
+    scores(std::array::from_fn(|i| &networks[i] as &dyn Answering), samples, task, threads, sink)
+}
+
+/// The metrics of `task` for what `networks` answer, whose values are those that [`answering`] tells.
+pub(super) fn scores<const N: usize>(
+    networks: [&dyn Answering; N],
+    samples: &dyn Samples,
+    task: Option<Task>,
+    threads: usize,
+    sink: &mut dyn Sink,
+) -> Result<[Score; N]> {
     let Some(task) = task else {
-        let metrics = classify(network, samples, threads, sink)?;
-        return Ok(Score::new(metrics.samples, [("top1", metrics.top1), ("top5", metrics.top5)]));
+        let found = classify(networks, samples, threads, sink)?;
+        return Ok(found.map(|metrics| Score::new(metrics.samples, [("top1", metrics.top1), ("top5", metrics.top5)])));
     };
-    let mut answers = Answers::default();
-    each(
-        samples,
-        network.chunk(),
-        threads,
-        Stage::Evaluate,
-        sink,
-        |inputs| network.run(inputs),
-        |first, values| {
-            for i in 0..values.first().map_or(0, Rows::len) {
+    let mut answers: [Answers; N] = std::array::from_fn(|_| Answers::default());
+    answer(networks, samples, threads, sink, |first, values| {
+        for i in 0..values.first().and_then(|v| v.first()).map_or(0, Rows::len) {
+            let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
+            let target = samples.target(first + i)?.ok_or_else(|| at(Error::data("expected a label, got none")))?;
+            for (answers, values) in answers.iter_mut().zip(&values) {
                 let rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
-                let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
-                let target = samples.target(first + i)?.ok_or_else(|| at(Error::data("expected a label, got none")))?;
-                answers.add(&rows.iter().map(|r| &**r).collect::<Vec<_>>(), target).map_err(at)?;
+                answers.add(&rows.iter().map(|r| &**r).collect::<Vec<_>>(), target.clone()).map_err(at)?;
             }
-            Ok(())
-        },
-    )?;
-    answers.score(task)
+        }
+        Ok(())
+    })?;
+    let found = answers.into_iter().map(|a| a.score(task)).collect::<Result<Vec<_>>>()?;
+    found.try_into().map_err(|_| Error::internal("a network was not measured"))
 }
 
 /// That `graph` (simplified) answers what `task` asks and that every sample has what its answer is held against; `shapes`

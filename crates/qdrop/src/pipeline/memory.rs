@@ -1,6 +1,7 @@
 //! How much memory a run will take, from the plan alone.
 
 use super::run;
+use super::samples::read_again;
 use super::screen::screened;
 use super::shapes::input_shapes;
 use super::unit::Compiled;
@@ -133,15 +134,18 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     let whole = needs(&whole)?;
     let inputs = sum(&mut graph.inputs.iter().copied());
     let ends = sum(&mut outputs.iter().copied());
-    // Observing: a chunk of inputs, decoded and as rows, and what is seen of each site.
+    // Observing: samples that are read again, as they are until learning begins; a chunk of inputs, decoded and as rows; and
+    // what is seen of each site.
     let entering: u64 = graph.inputs.iter().map(|&v| values(v)).sum::<u64>() / samples.max(1) as u64;
+    let decoded = 4 * entering * read_again(recipe, samples).len() as u64;
     let chunk = 12 * entering * run::SAMPLES.min(samples) as u64;
     let watched = (plan.sites.len() + plan.kernel_sites.len()) as u64 * Observation::MOST_BYTES;
-    stages.add(0, whole.inference + chunk + watched);
+    stages.add(decoded, whole.inference + chunk + watched);
     if effective.refine_samples > 0 && screened(&plan.sites) {
         // Screening: all activations of the samples at work, beside what gradients need.
         let seen: u64 = plan.sites.iter().map(|s| facts.get(s.value).map_or(0, |f| f.numel() as u64)).sum();
-        stages.add(inputs + ends, whole.learning + 4 * seen * threads as u64 + watched);
+        let few = inputs / samples.max(1) as u64 * effective.refine_samples.min(samples) as u64;
+        stages.add(decoded + few + ends, whole.learning + 4 * seen * threads as u64 + watched);
     }
     if !effective.learns {
         return Ok(stages.stages);
@@ -152,13 +156,12 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     for (number, unit) in plan.units.iter().enumerate() {
         let compiled = Compiled::new(graph, facts, plan, unit, effective.learn_biases, &Weights::new(), None)?;
         let Footprint { inference, learning } = compiled.footprint(samples, method.batch, threads)?;
-        let (entered, left) = (graph_inputs(graph, &unit.inputs), sum(&mut unit.outputs.iter().copied()));
-        let read = sum(&mut unit.inputs.iter().copied());
-        let both = read + sum(&mut unit.inputs.iter().copied().filter(|v| !entered.contains(v)));
-        let later = waiting(graph, plan, number);
-        let waiting =
-            sum(&mut later.iter().copied()) + sum(&mut later.iter().copied().filter(|v| !graph.inputs.contains(v)));
-        stages.add(both + left + waiting, learning);
+        // Both streams share the network's inputs.
+        let computed = |v: &ValueId| !graph.inputs.contains(v);
+        let (read, left) =
+            (sum(&mut unit.inputs.iter().copied().filter(computed)), sum(&mut unit.outputs.iter().copied()));
+        let waiting = inputs + 2 * sum(&mut waiting(plan, number).into_iter());
+        stages.add(2 * read + left + waiting, learning);
         stages.add(read + 2 * left + waiting, inference);
     }
     if effective.tune_iterations > 0 {
@@ -167,16 +170,10 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     Ok(stages.stages)
 }
 
-/// Those of `values` that both streams share: inputs of the network.
-fn graph_inputs(graph: &Graph, values: &[ValueId]) -> BTreeSet<ValueId> {
-    values.iter().copied().filter(|v| graph.inputs.contains(v)).collect()
-}
-
-/// Values that units after `number` read, that are known before it, and that it does not read itself.
-fn waiting(graph: &Graph, plan: &Plan, number: usize) -> BTreeSet<ValueId> {
+/// Values computed before unit `number` that units after it read, and it does not read itself.
+fn waiting(plan: &Plan, number: usize) -> BTreeSet<ValueId> {
     let made = |u: &Unit| u.outputs.clone();
-    let known: BTreeSet<ValueId> =
-        plan.units[..number].iter().flat_map(made).chain(graph.inputs.iter().copied()).collect();
+    let known: BTreeSet<ValueId> = plan.units[..number].iter().flat_map(made).collect();
     let read = plan.units[number + 1..].iter().flat_map(|u| u.inputs.iter().copied());
     read.filter(|v| known.contains(v) && !plan.units[number].inputs.contains(v)).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::evaluate::compare;
 use super::run::{self, Network, each, is_real};
-use super::samples::{Checked, spread};
+use super::samples::{Checked, spread, spreads};
 use super::shapes::input_shapes;
 use crate::data::{self, Prepare, Samples, Subset, Target};
 use crate::engine::facts::{self, Facts};
@@ -30,8 +30,8 @@ pub fn left_out(recipe: &Recipe, samples: usize) -> Vec<usize> {
         return Vec::new();
     }
     let mixed = if recipe.mixed.wanted() { recipe.mixed.samples } else { 0 };
-    let parts = [recipe.activations.samples, effective.factor_samples, effective.refine_samples, mixed];
-    let used: BTreeSet<usize> = parts.into_iter().flat_map(|n| data::spread(samples, Some(n))).collect();
+    let used =
+        spreads(samples, &[recipe.activations.samples, effective.factor_samples, effective.refine_samples, mixed]);
     (0..samples).filter(|i| !used.contains(i)).collect()
 }
 
@@ -69,7 +69,7 @@ pub fn quality(
     each(
         &samples,
         // A few at a time, so that progress is seen.
-        SAMPLES.1.max(rayon::current_num_threads()).min(networks.0.chunk).min(networks.1.chunk),
+        1..=SAMPLES.1.max(rayon::current_num_threads()).min(networks.0.chunk).min(networks.1.chunk),
         threads,
         Stage::Compare,
         sink,

@@ -1,10 +1,12 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
+use super::loaded::Loaded;
 use super::memory;
 use super::padding::Padding;
 use super::reconstruct::{Found, Job};
 use super::record;
 use super::run;
+use super::samples::read_again;
 use super::scene::{Observed, Scene};
 use super::shapes::input_shapes;
 use super::speed::Costs;
@@ -23,7 +25,7 @@ use crate::onnx;
 use crate::plan::{Chosen, Cost, Plan, Recipe, Target};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
-use crate::tensor::{Precision, Shelf, Tensor};
+use crate::tensor::{Shelf, Tensor};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -74,7 +76,11 @@ pub fn quantize(
     let temporary = std::env::temp_dir();
     let directory = work.map_or(temporary.as_path(), WorkDir::path);
     let shelf = Shelf::new(room, directory, recipe.method.cache.precision());
-    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples, pool: &pool, shelf: &shelf };
+    let kept = read_again(recipe, samples.len());
+    let (loaded, timing) =
+        timed(sink, Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, &kept, &pool, &shelf, sink))?;
+    report.timings.push(timing);
+    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, pool: &pool, shelf: &shelf };
     let factored = scene.factored(&mut report.timings, sink)?;
     let (facts, plan) = match &factored {
         Some(graph) => {
@@ -86,7 +92,7 @@ pub fn quantize(
     };
     let graph = factored.as_ref().unwrap_or(graph);
     (report.plan, report.float) = record::plan(graph, &plan);
-    let padding = Padding::read(graph, &facts, recipe, samples)?;
+    let padding = Padding::read(graph, &facts, recipe, &loaded)?;
     let wanted = match recipe.mixed.wanted() {
         true => Some(crate::plan::measure(graph, &facts, recipe)?),
         false => None,
@@ -104,7 +110,7 @@ pub fn quantize(
         }
         false => None,
     };
-    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples, pool: &pool, shelf: &shelf };
+    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, pool: &pool, shelf: &shelf };
     let count = recipe.activations.samples.min(samples.len());
     let (observed, timing) = timed(sink, Stage::Calibrate, Some(count), |sink| scene.observe(sink))?;
     report.timings.push(timing);
@@ -113,7 +119,7 @@ pub fn quantize(
     drop(kernel_sites);
     let mut mixed = None;
     if let Some(wanted) = &wanted {
-        let precise = Shelf::new(room, directory, Precision::Single);
+        let precise = shelf.single();
         let start = Instant::now();
         let measured = Scene { shelf: &precise, ..scene }.sensitivity(&watch, wanted, work, sink)?;
         report.timings.push(Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() });
@@ -144,10 +150,11 @@ pub fn quantize(
     if let Some(costs) = &costs {
         report.iterations = effective.iterations;
         let weight_grids = &weight_grids;
+        let inputs = loaded.inputs(graph, &shelf)?;
+        drop(loaded);
         let mut loss_weights = Weights::new();
         if effective.weigh_outputs {
             let (found, timing) = timed(sink, Stage::Weigh, Some(samples.len()), |sink| {
-                let inputs = run::load(graph, samples, &pool, &shelf)?;
                 weigh::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, &pool, sink)
             })?;
             report.timings.push(timing);
@@ -157,7 +164,8 @@ pub fn quantize(
             padding.exclude(&facts, &plan, &mut loss_weights)?;
         }
         let (facts, plan, pool, shelf) = (&facts, &plan, &pool, &shelf);
-        let job = Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, samples, shelf, costs, work };
+        let job =
+            Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, inputs: &inputs, shelf, costs, work };
         let (learned, timing) =
             timed(sink, Stage::Reconstruct, None, |sink| job.reconstruct(found, &mut report.units, sink))?;
         report.timings.push(timing);

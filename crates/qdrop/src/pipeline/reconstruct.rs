@@ -1,12 +1,10 @@
 //! Solving the units one after the other, then tuning the whole network.
 
 use super::record;
-use super::run;
 use super::speed::Costs;
 use super::unit::{Biases, Cache, Compiled, Pooled};
 use super::weigh::Weights;
 use super::work::{self, WorkDir};
-use crate::data::Samples;
 use crate::engine::cpu::CpuTrainer;
 use crate::engine::facts::Facts;
 use crate::error::Result;
@@ -28,7 +26,8 @@ pub(super) struct Job<'a> {
     pub pool: &'a ThreadPool,
     pub weight_grids: &'a [Grid],
     pub loss_weights: Weights,
-    pub samples: &'a dyn Samples,
+    /// The samples.
+    pub inputs: &'a Cache,
     /// Where values of the samples are put.
     pub shelf: &'a Shelf,
     /// What iterations cost.
@@ -51,7 +50,7 @@ impl Job<'_> {
     pub fn reconstruct(&self, start: Found, reports: &mut Vec<UnitReport>, sink: &mut dyn Sink) -> Result<Found> {
         let units = &self.plan.units;
         let mut found = start;
-        let mut float = run::load(self.graph, self.samples, self.pool, self.shelf)?;
+        let mut float = self.inputs.clone();
         let mut quantized = float.clone();
         let mut pace = Pace::new(self);
         let learn_biases = self.recipe.resolved().learn_biases;
@@ -59,19 +58,19 @@ impl Job<'_> {
         for (number, unit) in units.iter().enumerate() {
             let (graph, facts, weights) = (self.graph, self.facts, &self.loss_weights);
             let compiled = Compiled::new(graph, facts, self.plan, unit, learn_biases, weights, Some(&found))?;
-            let targets = self.pool.install(|| compiled.float_outputs(&float, self.shelf))?;
-            let quantize = |cache: &Cache, found: &Found, keep| {
-                self.pool.install(|| compiled.quantized(cache, found, &targets, keep))
+            let targets = self.pool.install(|| compiled.float_outputs(&float, self.shelf, sink))?;
+            let quantize = |cache: &Cache, found: &Found, keep, sink: &dyn Sink| {
+                self.pool.install(|| compiled.quantized(cache, found, &targets, keep, sink))
             };
             let read_later = |v: &ValueId| units[number + 1..].iter().any(|u| u.inputs.contains(v));
             let next = if unit.layers.is_empty() {
-                quantize(&quantized, &found, Some(self.shelf))?.1
+                quantize(&quantized, &found, Some(self.shelf), sink)?.1
             } else {
                 let start = Instant::now();
                 let name = |l: &LayerId| self.plan.layers[l.0 as usize].name.clone();
                 let layers: Vec<String> = unit.layers.iter().map(name).collect();
                 sink.event(&pace.started(&unit.name, layers.len()));
-                let first = quantize(&quantized, &found, None)?.0;
+                let first = quantize(&quantized, &found, None, sink)?.0;
                 let problem = compiled.problem(self.weight_grids, &found.grids, &float, &quantized, targets.clone())?;
                 let settings = self.settings();
                 let (mut solution, resumed) = self
@@ -89,7 +88,7 @@ impl Job<'_> {
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
                     found.grids[site.0 as usize] = grid;
                 }
-                let (mut last, mut next) = quantize(&quantized, &found, Some(self.shelf))?;
+                let (mut last, mut next) = quantize(&quantized, &found, Some(self.shelf), sink)?;
                 // Other methods learn without quantized activations, and so for another loss.
                 let reverted = last.loss > first.loss && learned_quantized;
                 if reverted {
@@ -97,7 +96,7 @@ impl Job<'_> {
                     sink.event(&Event::Note { message });
                     drop(next);
                     found = before;
-                    (last, next) = quantize(&quantized, &found, Some(self.shelf))?;
+                    (last, next) = quantize(&quantized, &found, Some(self.shelf), sink)?;
                 }
                 let report = UnitReport {
                     name: unit.name.clone(),

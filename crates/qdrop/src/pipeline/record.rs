@@ -8,13 +8,15 @@ use crate::graph::{Graph, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId};
 use crate::quant::{Distribution, Grid, QuantizedWeight, quantize_one};
 use crate::recon::Settings;
-use crate::report::{Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, SiteGrid, SiteReport};
+use crate::report::{Curve, Effect, FloatNode, Histogram, LayerReport, Oddity, PlannedUnit, SiteGrid, SiteReport};
 use rayon::prelude::*;
 
 /// Points of a curve at most.
 const POINTS: usize = 100;
 /// Bins of a histogram at most.
 const BINS: usize = 128;
+/// Values other than 0 among which one can be an outlier.
+const FEW: u64 = 100;
 
 /// What was seen of the sites before anything was learned, one a site.
 pub(super) struct Seen {
@@ -102,6 +104,8 @@ fn layer_report(layer: &Layer, weight: &QuantizedWeight, float: &[f32]) -> Resul
     let channels = grid.channels(&layer.shape)?;
     let place = |w: f32, c: usize| f64::from(w / grid.scale[c]) + f64::from(grid.zero_point[c]);
     let mut range = (least, most);
+    // Per channel: whether a weight is not 0 before, and after.
+    let mut alive = vec![[false; 2]; grid.scale.len()];
     for ((&w, &q), c) in float.iter().zip(&weight.integers).zip(channels) {
         let (s, z) = (grid.scale[c], grid.zero_point[c]);
         let nearest = quantize_one(w, s, z, grid.qmin, grid.qmax);
@@ -109,6 +113,7 @@ fn layer_report(layer: &Layer, weight: &QuantizedWeight, float: &[f32]) -> Resul
         let place = place(w, c);
         clipped += u64::from(place < least - 0.5 || place > most + 0.5);
         range = (range.0.min(place), range.1.max(place));
+        alive[c] = [alive[c][0] || w != 0.0, alive[c][1] || i32::from(q) != z];
         let error = |q: i32| f64::from((q - z) as f32 * s - w).powi(2);
         signal += f64::from(w).powi(2);
         noise += error(i32::from(q));
@@ -139,6 +144,7 @@ fn layer_report(layer: &Layer, weight: &QuantizedWeight, float: &[f32]) -> Resul
         steps: [step(0), step(1), step(2)],
         histogram: histogram((low, high), counts, below, above, all),
         clipped: short(clipped as f64 / all),
+        vanished: alive.iter().filter(|&&a| a == [true, false]).count(),
         moved: short(moved as f64 / all),
         snr_nearest: decibels(signal, noise_nearest),
         snr: decibels(signal, noise),
@@ -156,6 +162,21 @@ fn histogram((low, high): (f64, f64), counts: Vec<f64>, below: f64, above: f64, 
     let share = |n: f64| short(n / all.max(1.0));
     let shares = counts.into_iter().map(share).collect();
     Histogram { low: short(low), high: short(high), shares, below: share(below), above: share(above) }
+}
+
+/// What is odd about the values of an activation.
+fn oddity(of: &Distribution) -> Option<Oddity> {
+    let (min, max) = of.range();
+    let far = f64::from(min.abs().max(max.abs())) / Oddity::FAR;
+    let (below, above) = of.outside(-far, far);
+    let nonzero = of.count() - of.zeros();
+    match nonzero {
+        0 => (of.count() > 0).then_some(Oddity::Zero),
+        _ if min == max => Some(Oddity::Constant),
+        // Of a few values, each may be what counts.
+        FEW.. if below + above <= (nonzero as f64 / 1000.0).max(1.5) => Some(Oddity::Outlier),
+        _ => None,
+    }
 }
 
 /// Every site of `plan`, with what was `seen` there and the `grids` that are written.
@@ -188,6 +209,7 @@ pub(super) fn sites(graph: &Graph, plan: &Plan, seen: &Seen, grids: &[Grid]) -> 
             readers: site.readers.as_ref().map(readers),
             bits: site.grid.bits,
             symmetric: site.grid.symmetric,
+            oddity: oddity(of),
             values: of.count(),
             min: short(min),
             max: short(max),
@@ -257,6 +279,40 @@ mod tests {
         assert_eq!(site.effect, Some(Effect { first: 0.5, refined: 0.25 }));
         let h = &site.histogram;
         assert!((h.low, h.high) == (0.0, 9.99) && (h.shares.iter().sum::<f64>() - 0.5).abs() < 1e-3, "{h:?}");
+    }
+
+    #[test]
+    fn odd_activations_are_told() {
+        let odd = |values: &[f32]| {
+            let mut seen = Observation::new();
+            seen.observe(values);
+            oddity(&Distribution::new(&seen))
+        };
+        let ramp: Vec<f32> = (0..5000).map(|i| i as f32 / 1000.0).collect();
+        assert_eq!(odd(&ramp), None);
+        assert_eq!((odd(&[]), odd(&[0.0; 9]), odd(&[-0.5; 9])), (None, Some(Oddity::Zero), Some(Oddity::Constant)));
+        assert_eq!(odd(&[&ramp[..], &[1e5]].concat()), Some(Oddity::Outlier));
+        assert_eq!(odd(&[&ramp[..], &[-1e5]].concat()), Some(Oddity::Outlier));
+        assert_eq!(odd(&[&ramp[..], &[4e4]].concat()), None, "not far enough");
+        assert_eq!(odd(&[&ramp[..], &[1e5; 20]].concat()), None, "they are many");
+        assert_eq!(odd(&[&ramp[..50], &[1e5]].concat()), None, "others are few");
+    }
+
+    #[test]
+    fn channels_whose_weights_vanish_are_counted() {
+        let layer = Layer {
+            name: "fc".into(),
+            weight: ValueId(0),
+            nodes: vec![],
+            grid: SPEC,
+            axis: Some(0),
+            shape: vec![3, 2],
+        };
+        let grid = Grid::per_channel(2, vec![1.0; 3], vec![1, 1, 1], 0).unwrap();
+        // The first vanishes, the second was 0 before, the third stays.
+        let weight = QuantizedWeight { layer: 0, grid, integers: vec![1, 1, 1, 1, 1, 2] };
+        let report = layer_report(&layer, &weight, &[0.1, -0.2, 0.0, 0.0, 0.1, 1.0]).unwrap();
+        assert_eq!((report.vanished, report.channels), (1, 3));
     }
 
     #[test]

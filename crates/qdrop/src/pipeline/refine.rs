@@ -42,7 +42,10 @@ pub(super) fn refine(
         let site = &plan.sites[i];
         walk.until(site.value)?;
         let tail = walk.tail(Change::site(site.value, site.readers.clone()))?;
-        let distance = |grid: &Grid| Ok(walk.deviation(&tail, &[], Some(grid), &wanted)?.error());
+        let distance = |grid: &Grid| {
+            run::go_on(sink)?;
+            Ok(walk.deviation(&tail, &[], Some(grid), &wanted)?.error())
+        };
         let refined = calibrate::refine_step(&grids[i], distance);
         let refined = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;
         effects[i] = Some((refined.before, refined.after));

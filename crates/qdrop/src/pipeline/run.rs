@@ -10,18 +10,23 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::{DType, Rows, RowsWriter, Shelf, Tensor};
+use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
 
 /// Elements handed out between two looks at the sink, about.
 const CHUNK: usize = 1 << 22;
 /// Samples between two looks at the sink at most.
 pub(super) const SAMPLES: usize = 64;
+/// What takes less time between two looks at the sink may take more.
+const BRIEF: Duration = Duration::from_millis(200);
 
 /// What answers for samples: a network in the engine, or a file in another runtime.
 pub(super) trait Answering: Sync {
     /// Samples to run at a time.
-    fn chunk(&self) -> usize;
+    fn chunk(&self) -> RangeInclusive<usize>;
 
     /// The wanted values of `samples`.
     fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>>;
@@ -30,13 +35,13 @@ pub(super) trait Answering: Sync {
 /// A network ready to be run.
 pub(super) struct Network {
     runner: Runner,
-    /// Samples to run at a time.
+    /// Samples to run at a time, at most.
     pub chunk: usize,
 }
 
 impl Answering for Network {
-    fn chunk(&self) -> usize {
-        self.chunk
+    fn chunk(&self) -> RangeInclusive<usize> {
+        1..=self.chunk
     }
 
     fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
@@ -109,27 +114,60 @@ pub(super) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
 }
 
 /// All samples, per input of the graph, on `shelf`.
-pub(super) fn load(graph: &Graph, samples: &dyn Samples, pool: &rayon::ThreadPool, shelf: &Shelf) -> Result<Cache> {
-    let n = samples.len();
-    let mut all: Vec<RowsWriter> = Vec::new();
-    let indices: Vec<usize> = (0..n).collect();
-    for some in indices.chunks(SAMPLES) {
-        let loaded = pool.install(|| some.par_iter().map(|&i| samples.get(i)).collect::<Result<Vec<_>>>())?;
-        for sample in &loaded {
-            if all.is_empty() {
-                all = sample.iter().map(|t| shelf.rows(n, t.len())).collect::<Result<_>>()?;
-            }
-            all.iter_mut().zip(sample).try_for_each(|(to, tensor)| to.push(&tensor.to_f32()?))?;
-        }
-    }
-    Ok(graph.inputs.iter().copied().zip(all.into_iter().map(RowsWriter::finish)).collect())
+pub(super) fn load(
+    graph: &Graph,
+    samples: &dyn Samples,
+    pool: &ThreadPool,
+    shelf: &Shelf,
+    sink: &mut dyn Sink,
+) -> Result<Cache> {
+    let indices: Vec<usize> = (0..samples.len()).collect();
+    let (_, rows) = load_rows(samples, &indices, pool, shelf, None, sink)?;
+    Ok(graph.inputs.iter().copied().zip(rows).collect())
 }
 
-/// Calls `job` for `chunk` samples after the other on `threads` threads (0: all cores), each chunk with its first
-/// index, and `take` with the result on the calling thread. Tells `sink` how far it is and stops when it asks to.
+/// Shapes of the tensors of a sample, and the samples at `indices`, per tensor, on `shelf`. Progress is that of `stage`.
+pub(super) fn load_rows(
+    samples: &dyn Samples,
+    indices: &[usize],
+    pool: &ThreadPool,
+    shelf: &Shelf,
+    stage: Option<Stage>,
+    sink: &mut dyn Sink,
+) -> Result<(Vec<Vec<usize>>, Vec<Rows>)> {
+    let (mut shapes, mut all): (Vec<Vec<usize>>, Vec<RowsWriter>) = Default::default();
+    let mut done = 0;
+    for some in indices.chunks(SAMPLES) {
+        for sample in decode(samples, some, pool, sink)? {
+            if all.is_empty() {
+                shapes = sample.iter().map(|t| t.shape().to_vec()).collect();
+                all = sample.iter().map(|t| shelf.rows(indices.len(), t.len())).collect::<Result<_>>()?;
+            }
+            all.iter_mut().zip(&sample).try_for_each(|(to, tensor)| to.push(&tensor.to_f32()?))?;
+        }
+        done += some.len();
+        stage.iter().for_each(|&stage| sink.event(&Event::StageProgress { stage, done, total: indices.len() }));
+    }
+    Ok((shapes, all.into_iter().map(RowsWriter::finish).collect()))
+}
+
+/// The samples at `indices`; `sink` is asked before each of them.
+pub(super) fn decode(
+    samples: &dyn Samples,
+    indices: &[usize],
+    pool: &ThreadPool,
+    sink: &dyn Sink,
+) -> Result<Vec<Vec<Tensor>>> {
+    let one = |&i: &usize| go_on(sink).and_then(|()| samples.get(i));
+    pool.install(|| indices.par_iter().map(one).collect())
+}
+
+/// Calls `job` for one chunk of samples after the other on `threads` threads (0: all cores), each with its first index, and
+/// `take` with the result on the calling thread. Chunks have as many samples as `chunk` allows and a short time suffices
+/// for. Tells `sink` how far it is and stops when it asks to.
 pub(super) fn each<T: Send>(
     samples: &dyn Samples,
-    chunk: usize,
+    chunk: RangeInclusive<usize>,
     threads: usize,
     stage: Stage,
     sink: &mut dyn Sink,
@@ -137,20 +175,35 @@ pub(super) fn each<T: Send>(
     mut take: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
     let pool = pool(threads)?;
-    let total = samples.len();
-    let mut done = 0;
+    let (total, most) = (samples.len(), *chunk.end());
+    let least = pool.current_num_threads().clamp(*chunk.start(), most);
+    let (mut done, mut size) = (0, least);
     while done < total {
+        let start = Instant::now();
+        let indices: Vec<usize> = (done..(done + size).min(total)).collect();
+        let loaded = decode(samples, &indices, &pool, sink)?;
         go_on(sink)?;
-        let next = (done + chunk).min(total);
-        let result = pool.install(|| {
-            let loaded = (done..next).into_par_iter().map(|i| samples.get(i)).collect::<Result<Vec<_>>>()?;
-            job(&loaded)
-        })?;
-        take(done, result)?;
-        done = next;
+        take(done, pool.install(|| job(&loaded))?)?;
+        done += indices.len();
+        size = if start.elapsed() < BRIEF { (2 * size).min(most) } else { (size / 2).max(least) };
         sink.event(&Event::StageProgress { stage, done, total });
     }
     Ok(())
+}
+
+/// Calls `take` with the first index of a chunk of samples and what each of `networks` answers for it, chunk after chunk, as
+/// [`each`] does.
+pub(super) fn answer<const N: usize>(
+    networks: [&dyn Answering; N],
+    samples: &dyn Samples,
+    threads: usize,
+    sink: &mut dyn Sink,
+    take: impl FnMut(usize, Vec<Vec<Rows>>) -> Result<()>,
+) -> Result<()> {
+    let least = networks.iter().map(|n| *n.chunk().start()).max().unwrap_or(1);
+    let most = networks.iter().map(|n| *n.chunk().end()).min().unwrap_or(least).max(least);
+    let job = |inputs: &[Vec<Tensor>]| networks.iter().map(|n| n.run(inputs)).collect();
+    each(samples, least..=most, threads, Stage::Evaluate, sink, job, take)
 }
 
 /// An error when `sink` asks to stop.
@@ -159,7 +212,7 @@ pub(super) fn go_on(sink: &dyn Sink) -> Result<()> {
 }
 
 /// A pool of `threads` threads (0: one for each core).
-pub(super) fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+pub(super) fn pool(threads: usize) -> Result<ThreadPool> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     pool.map_err(|e| Error::new(Kind::Io, format!("cannot start threads: {e}")))
 }

@@ -5,12 +5,29 @@ use crate::data::{self, Samples, Subset, Target};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::plan::Recipe;
 use crate::tensor::{DType, Tensor};
+use std::collections::BTreeSet;
 
 /// At most `limit` samples of `samples`, spread over it as [`data::spread`] tells; all of them without a limit.
 pub fn spread<S: Samples>(samples: S, limit: Option<usize>) -> Result<Subset<S>> {
     let indices = data::spread(samples.len(), limit).collect();
     Subset::new(samples, indices)
+}
+
+/// Indices of the parts of `samples` samples that [`spread`] yields for each of `counts`.
+pub(super) fn spreads(samples: usize, counts: &[usize]) -> BTreeSet<usize> {
+    counts.iter().flat_map(|&n| data::spread(samples, Some(n))).collect()
+}
+
+/// Indices of those of `samples` calibration samples that more than one stage of a run by `recipe` reads.
+pub(super) fn read_again(recipe: &Recipe, samples: usize) -> BTreeSet<usize> {
+    let effective = recipe.resolved();
+    if effective.learns {
+        return (0..samples).collect();
+    }
+    let mixed = if recipe.mixed.wanted() { recipe.mixed.samples } else { 0 };
+    spreads(samples, &[effective.factor_samples, effective.refine_samples, mixed])
 }
 
 /// The samples of `samples` with these numbers.

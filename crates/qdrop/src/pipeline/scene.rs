@@ -111,10 +111,10 @@ impl Scene<'_> {
         let chunk = (TOGETHER * runner.group() * self.pool.current_num_threads()).min(run::SAMPLES);
         let indices: Vec<usize> = (0..samples.len()).collect();
         for some in indices.chunks(chunk) {
-            run::go_on(sink)?;
             let before = some[0];
-            let inputs =
-                run::load(self.graph, &samples::subset(&samples, some.to_vec())?, self.pool, &Shelf::memory())?;
+            let part = samples::subset(&samples, some.to_vec())?;
+            let inputs = run::load(self.graph, &part, self.pool, &Shelf::memory(), sink)?;
+            run::go_on(sink)?;
             let inputs: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
             let see = |value: usize, first: usize, group: Values| {
                 let mut seen = seen[value].lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +189,7 @@ impl Scene<'_> {
                     return self.screen(few, watch, &mut seen.refined, sink);
                 }
                 let few = samples::spread(self.samples, Some(few))?;
-                let inputs = run::load(self.graph, &few, self.pool, self.shelf)?;
+                let inputs = run::load(self.graph, &few, self.pool, self.shelf, sink)?;
                 refine::refine(self.graph, self.facts, self.plan, inputs, self.pool, &mut seen.refined, sink)
             })?;
             seen.effects = effects;

@@ -58,7 +58,7 @@ impl Scene<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Vec<Effect>> {
         let chosen = samples::spread(self.samples, Some(few))?;
-        let inputs = run::load(self.graph, &chosen, self.pool, self.shelf)?;
+        let inputs = run::load(self.graph, &chosen, self.pool, self.shelf, sink)?;
         let guesses = self.guess(&inputs, grids, sink)?;
         let total: f64 = guesses.iter().flatten().map(|g| g.error).sum();
         let mut effects: Vec<Effect> = guesses.iter().map(|g| g.map(|g| (g.error, g.error))).collect();
@@ -77,9 +77,9 @@ impl Scene<'_> {
             run::go_on(sink)?;
             let site = &self.plan.sites[i];
             let place = |e: crate::Error| e.at(format!("activation `{}`", site.name));
-            let refined = choose.refined(site, &grids[i]).map_err(place)?;
+            let refined = choose.refined(site, &grids[i], sink).map_err(place)?;
             effects[i] = Some((refined.before, refined.before));
-            if refined.grid != grids[i] && self.confirmed(i, [&grids[i], &refined.grid], &mut confirm, watch)? {
+            if refined.grid != grids[i] && self.confirmed(i, [&grids[i], &refined.grid], &mut confirm, watch, sink)? {
                 effects[i] = Some((refined.before, refined.after));
                 grids[i] = refined.grid;
             }
@@ -89,7 +89,14 @@ impl Scene<'_> {
     }
 
     /// Whether samples that did not choose the second of two grids of site `i` agree that it is better.
-    fn confirmed(&self, i: usize, grids: [&Grid; 2], others: &mut Measuring, watch: &Watch) -> Result<bool> {
+    fn confirmed(
+        &self,
+        i: usize,
+        grids: [&Grid; 2],
+        others: &mut Measuring,
+        watch: &Watch,
+        sink: &mut dyn Sink,
+    ) -> Result<bool> {
         let site = &self.plan.sites[i];
         let [before, after] = others.distances(site, grids)?;
         if !calibrate::worthwhile(before, after) {
@@ -105,7 +112,7 @@ impl Scene<'_> {
             return Ok(false);
         }
         let held = samples::subset(observed, extremes.into_iter().collect())?;
-        let inputs = run::load(self.graph, &held, self.pool, self.shelf)?;
+        let inputs = run::load(self.graph, &held, self.pool, self.shelf, sink)?;
         let [before, after] = self.measuring(inputs)?.distances(site, grids)?;
         Ok(after <= before)
     }
@@ -124,7 +131,7 @@ impl Scene<'_> {
         let outputs = run::ends(self.graph, self.facts);
         let nodes = run::behind(self.graph, &outputs);
         let region = Region { nodes, inputs: self.graph.inputs.clone(), outputs, ..Region::default() };
-        let energies = energies(&Runner::new(&compile(self.graph, self.facts, &region)?)?, &rows, self.pool)?;
+        let energies = energies(&Runner::new(&compile(self.graph, self.facts, &region)?)?, &rows, self.pool, sink)?;
         let sizes: Vec<f32> = energies.iter().map(|e| e.sqrt() as f32).collect();
         // A program has one quantizer a value.
         let made: BTreeSet<ValueId> =
@@ -192,23 +199,26 @@ impl Measuring<'_> {
     }
 
     /// `grid` of `site`, refined.
-    fn refined(&mut self, site: &Site, grid: &Grid) -> Result<Refined> {
+    fn refined(&mut self, site: &Site, grid: &Grid, sink: &dyn Sink) -> Result<Refined> {
         let Measuring(walk, wanted) = self;
         walk.until(site.value)?;
         let tail = walk.tail(Change::site(site.value, site.readers.clone()))?;
-        calibrate::refine_step(grid, |grid| Ok(walk.deviation(&tail, &[], Some(grid), wanted)?.error()))
+        calibrate::refine_step(grid, |grid| {
+            run::go_on(sink)?;
+            Ok(walk.deviation(&tail, &[], Some(grid), wanted)?.error())
+        })
     }
 }
 
 /// Σ y² of every output of `float` for `rows`.
-fn energies(float: &Runner, rows: &[Rows], pool: &rayon::ThreadPool) -> Result<Vec<f64>> {
+fn energies(float: &Runner, rows: &[Rows], pool: &rayon::ThreadPool, sink: &mut dyn Sink) -> Result<Vec<f64>> {
     let mut energies = Vec::new();
     let mut add = |_, outputs: &[Vec<f32>]| {
         energies.resize(outputs.len(), f64::from(f32::MIN_POSITIVE));
         for (energy, values) in energies.iter_mut().zip(outputs) {
             *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
         }
-        Ok(())
+        run::go_on(sink)
     };
     pool.install(|| float.run_each(&[], &[], rows, &mut add))?;
     Ok(energies)

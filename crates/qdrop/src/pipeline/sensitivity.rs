@@ -7,6 +7,7 @@
 //! and the bits.
 
 use super::deviation::Deviation;
+use super::loaded::Loaded;
 use super::padding::Padding;
 use super::record::Seen;
 use super::refine::Effect;
@@ -45,6 +46,10 @@ pub fn sensitivity(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: 
     let plan = &crate::plan::plan(graph, &facts, recipe)?;
     let room = memory::room(graph, &facts, plan, recipe, samples.len(), samples.held_bytes())?;
     let shelf = &Shelf::new(room, &std::env::temp_dir(), Precision::Single);
+    let effective = recipe.resolved();
+    let few =
+        samples::spreads(samples.len(), &[effective.factor_samples, effective.refine_samples, recipe.mixed.samples]);
+    let samples = &Loaded::new(samples, &few, pool, shelf, sink)?;
     let scene = Scene { graph, facts: &facts, plan, recipe, samples, pool, shelf };
     let mut timings = Vec::new();
     let factored = scene.factored(&mut timings, sink)?;
@@ -83,7 +88,7 @@ pub fn output_error(
     let mut deviation = Deviation::new(count);
     let both = |inputs: &[Vec<Tensor>]| Ok((networks.0.run(inputs)?, networks.1.run(inputs)?));
     let chunk = networks.0.chunk.min(networks.1.chunk);
-    run::each(&few, chunk, threads, Stage::Compare, sink, both, |_, (wanted, got)| {
+    run::each(&few, 1..=chunk, threads, Stage::Compare, sink, both, |_, (wanted, got)| {
         let rows = |rows: &Rows| rows.iter().map(|r| Ok(r?.into_owned())).collect::<Result<Vec<_>>>();
         let got = got.iter().map(|r| Ok(rows(r)?.concat())).collect::<Result<Vec<_>>>()?;
         deviation.add(0, &got, &wanted)
@@ -136,9 +141,9 @@ impl Scene<'_> {
             return Err(Error::unsupported("the network has no output of real numbers, so nothing can be measured"));
         }
         let few = samples::spread(self.samples, Some(self.recipe.mixed.samples))?;
-        let inputs = run::load(self.graph, &few, self.pool, self.shelf)?;
+        let inputs = run::load(self.graph, &few, self.pool, self.shelf, sink)?;
         let refining = samples::spread(self.samples, Some(self.recipe.resolved().refine_samples))?;
-        let refining = run::load(self.graph, &refining, self.pool, &Shelf::memory())?;
+        let refining = run::load(self.graph, &refining, self.pool, &Shelf::memory(), sink)?;
         let (weights, grids) =
             self.pool.install(|| Ok::<_, Error>((self.tried_weights(wanted)?, self.tried_grids(watch, wanted)?)))?;
 

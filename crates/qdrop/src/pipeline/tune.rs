@@ -67,7 +67,7 @@ impl Job<'_> {
     pub fn tune(&self, found: &mut Found, pace: &mut Pace, sink: &mut dyn Sink) -> Result<Option<UnitReport>> {
         let start = Instant::now();
         let scale_lr = if self.recipe.resolved().scale_lr > 0.0 { SCALE_LR } else { 0.0 };
-        let network = self.network(found)?;
+        let network = self.network(found, sink)?;
         let problem = &network.problem;
         if problem.targets.is_empty() || problem.biases.is_empty() && (problem.grids.is_empty() || scale_lr == 0.0) {
             return Ok(None);
@@ -95,19 +95,19 @@ impl Job<'_> {
             activation_keep: 1.0,
         };
         let runner = Runner::new(&problem.program)?;
-        let measure = |biases: &[&[f32]], grids: &[Grid]| {
+        let measure = |biases: &[&[f32]], grids: &[Grid], sink: &dyn Sink| {
             let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
             let mut loss = Loss::new(&problem.program, &problem.targets, &problem.loss_weights);
-            let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs);
+            let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs).and_then(|()| run::go_on(sink));
             self.pool.install(|| runner.run_each(biases, &grids, &problem.quantized_inputs, &mut add))?;
             Ok::<_, Error>(loss.distance())
         };
         let before: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
-        let first = measure(&before, &problem.grids)?;
+        let first = measure(&before, &problem.grids, sink)?;
         let solved = self.solve(problem, &settings, &draws, pace, sink);
         let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
         let after: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
-        let mut last = measure(&after, &solution.grids)?;
+        let mut last = measure(&after, &solution.grids, sink)?;
         let (iterations, curve) = (solution.losses.len(), record::curve(&solution.losses, &settings));
         let closer = last.loss < first.loss;
         if closer {
@@ -138,14 +138,13 @@ impl Job<'_> {
     }
 
     /// What the outputs depend on, with the integers of `found`, to be solved for its biases and steps.
-    fn network(&self, found: &Found) -> Result<Network> {
-        let cache = run::load(self.graph, self.samples, self.pool, self.shelf)?;
+    fn network(&self, found: &Found, sink: &dyn Sink) -> Result<Network> {
         let outputs = run::ends(self.graph, self.facts);
         let (nodes, inputs) = (run::behind(self.graph, &outputs), self.graph.inputs.clone());
-        let rows: Vec<Rows> = inputs.iter().map(|v| cache[v].clone()).collect();
+        let rows: Vec<Rows> = inputs.iter().map(|v| self.inputs[v].clone()).collect();
         let region = Region { nodes, inputs, outputs, ..Region::default() };
         let float = Runner::new(&compile(self.graph, self.facts, &region)?)?;
-        let targets = self.pool.install(|| float.run(&[], &[], &rows, self.shelf))?;
+        let targets = self.pool.install(|| float.run_while(&[], &[], &rows, self.shelf, &|| run::go_on(sink)))?;
 
         let mut biases = Vec::new();
         if self.recipe.resolved().learn_biases {

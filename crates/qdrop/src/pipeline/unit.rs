@@ -13,6 +13,7 @@ use crate::graph::{Binary, Graph, NodeId, Op, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{Bias, Problem, Solution, Weight};
+use crate::report::Sink;
 use crate::tensor::{Rows, RowsWriter, Shelf, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,14 +106,15 @@ impl<'a> Compiled<'a> {
     }
 
     /// Outputs of the float unit for the inputs in `cache`, on `shelf`.
-    pub fn float_outputs(&self, cache: &Cache, shelf: &Shelf) -> Result<Vec<Rows>> {
+    pub fn float_outputs(&self, cache: &Cache, shelf: &Shelf, sink: &dyn Sink) -> Result<Vec<Rows>> {
         let biases = self.biases.iter().map(|b| b.2.as_slice());
         let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(biases).collect();
-        self.float_runner.as_ref().unwrap_or(&self.runner).run(
+        self.float_runner.as_ref().unwrap_or(&self.runner).run_while(
             &weights,
             &vec![None; self.sites.len()],
             &self.inputs(cache)?,
             shelf,
+            &|| run::go_on(sink),
         )
     }
 
@@ -124,6 +126,7 @@ impl<'a> Compiled<'a> {
         found: &Found,
         targets: &[Rows],
         keep: Option<&Shelf>,
+        sink: &dyn Sink,
     ) -> Result<(Distance, Vec<Rows>)> {
         let one = |l: &LayerId| {
             let w = &found.weights[l.0 as usize];
@@ -138,7 +141,8 @@ impl<'a> Compiled<'a> {
         let mut loss = Loss::new(&self.program, targets, &self.loss_weights);
         self.runner.run_each(&weights, &grids, &self.inputs(cache)?, &mut |first, outputs| {
             kept.iter_mut().zip(outputs).try_for_each(|(to, part)| to.push(part))?;
-            loss.add(first, outputs)
+            loss.add(first, outputs)?;
+            run::go_on(sink)
         })?;
         Ok((loss.distance(), kept.into_iter().map(RowsWriter::finish).collect()))
     }

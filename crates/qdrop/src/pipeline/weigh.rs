@@ -50,7 +50,7 @@ pub(super) fn weigh(
             *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
             *count += values.len();
         }
-        Ok(())
+        run::go_on(sink)
     };
     pool.install(|| float.run_each(&[], &[], &rows, &mut add))?;
     let size = |&(energy, count): &(f64, usize)| (energy / count.max(1) as f64).sqrt().max(SMALLEST) as f32;

@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Changes with the layout of the files, and with every change of the engine that moves a bit of a solution.
-const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 6").as_bytes();
+const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 7").as_bytes();
 /// Ends the names of solutions.
 const EXTENSION: &str = "unit";
 /// Ends the names of what was measured before bits were chosen.
@@ -56,7 +56,7 @@ fn hash_of_model(path: &Path) -> Result<blake3::Hash> {
 }
 
 /// A directory of solutions, each under the hash of everything it follows from: the unit's problem with all samples, the
-/// settings, the seed. So it serves any number of runs, and a solution is never taken for another's.
+/// settings, the seed. So it serves any number of runs. The hash stands in the file too: no name makes a solution another's.
 #[derive(Debug)]
 pub struct WorkDir {
     path: PathBuf,
@@ -123,30 +123,31 @@ impl WorkDir {
         }
     }
 
-    /// What is kept under `key`, if anything; one whose file is damaged is as good as none, and `sink` hears of it.
+    /// What is kept under `key`, if anything; one whose file is damaged or holds what belongs to another key is as good as
+    /// none, and `sink` hears of it.
     pub(super) fn found<T: Kept>(&self, key: &blake3::Hash, sink: &mut dyn Sink) -> Option<T> {
         let path = self.file::<T>(key);
         let bytes = std::fs::read(&path).ok()?;
         let content = bytes.split_at_checked(CHECKSUM).filter(|(sum, content)| blake3::hash(content).as_bytes() == sum);
-        let kept = content.and_then(|(_, content)| postcard::from_bytes(content).ok());
-        if kept.is_none() {
-            let message = format!("`{}` is damaged; what it held is done again", path.display());
-            sink.event(&Event::Note { message });
-        }
-        kept
+        let why =
+            match content.and_then(|(_, content)| postcard::from_bytes::<([u8; blake3::OUT_LEN], T)>(content).ok()) {
+                Some((own, kept)) if own == *key.as_bytes() => return Some(kept),
+                Some(_) => "belongs to another problem; what its name stands for is done again",
+                None => "is damaged; what it held is done again",
+            };
+        sink.event(&Event::Note { message: format!("`{}` {why}", path.display()) });
+        None
     }
 
     /// Keeps `what` under `key`. The file is complete or not there.
     pub(super) fn keep<T: Kept>(&self, key: &blake3::Hash, what: &T) -> Result<()> {
         let path = self.file::<T>(key);
-        let content = encode(what)?;
+        let content = encode(&(key.as_bytes(), what))?;
         let write = || {
-            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.path)?;
+            let mut file = onnx::temporary_file(&self.path)?;
             file.write_all(blake3::hash(&content).as_bytes())?;
             file.write_all(&content)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
+            onnx::put_in_place(file, &path)
         };
         write().map_err(|e: std::io::Error| {
             Error::io(&path, e).hint("make room and run the same again: it goes on after the last unit that was kept")

@@ -31,13 +31,13 @@ impl Quantized {
         let at = |e: std::io::Error| Error::io(&path, e);
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = onnx::temporary_file(folder).map_err(at)?;
-        file.write_all(encodings.to_json()?.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(at)?;
+        file.write_all(encodings.to_json()?.as_bytes()).map_err(at)?;
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at(e)),
             _ => {}
         }
         onnx::write(&self.graph, output)?;
-        file.persist(&path).map(drop).map_err(|e| at(e.error))
+        onnx::put_in_place(file, &path).map_err(at)
     }
 }
 

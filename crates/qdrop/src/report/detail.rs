@@ -1,5 +1,6 @@
 //! What a report holds about single units, layers and activation sites.
 
+use super::Oddity;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A number; JSON writes those that are not finite as null.
@@ -61,6 +62,10 @@ pub struct Histogram {
     pub above: f64,
 }
 
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
 /// A layer's weight and its rounding.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerReport {
@@ -85,6 +90,9 @@ pub struct LayerReport {
     pub histogram: Histogram,
     /// Share of the elements that lie more than half a step outside the grid.
     pub clipped: f64,
+    /// Channels, as many as there are steps, all of whose weights became 0 though some were not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vanished: usize,
     /// Share of the elements whose integer is not the nearest.
     pub moved: f64,
     /// Signal to noise of the rounded weight, in dB, with nearest rounding; `None` without noise.
@@ -135,6 +143,9 @@ pub struct SiteReport {
     pub bits: u32,
     /// Whether the grid's zero point is in its middle.
     pub symmetric: bool,
+    /// What is odd about the values seen, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oddity: Option<Oddity>,
     /// Number of values seen.
     pub values: u64,
     /// The smallest of them.

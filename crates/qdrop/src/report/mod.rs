@@ -7,12 +7,14 @@ pub mod chart;
 mod detail;
 mod drawings;
 mod html;
+mod oddity;
 pub mod page;
 mod quality;
 mod table;
 mod trials;
 
 pub use detail::{Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, SiteGrid, SiteReport};
+pub use oddity::Oddity;
 pub(crate) use quality::added;
 pub use quality::{Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality, Remark, Source};
 pub use table::{Table, bytes, chosen_bits, count, duration, figure, metric, visible};
@@ -170,11 +172,12 @@ pub enum Event {
 }
 
 /// Receives the events of a run and may ask it to stop.
-pub trait Sink {
+pub trait Sink: Sync {
     /// Called for every event, on the thread that drives the run.
     fn event(&mut self, event: &Event);
 
-    /// Whether the run should stop as soon as it can, with [`crate::Kind::Interrupted`]. Asked between batches.
+    /// Whether the run should stop as soon as it can, with [`crate::Kind::Interrupted`]. Asked between batches, and on
+    /// any thread.
     fn cancelled(&self) -> bool {
         false
     }

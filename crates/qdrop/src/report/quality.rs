@@ -340,7 +340,7 @@ impl Report {
              instead"
                 .to_string()
         });
-        let notes = self.near_chance.iter().map(NearChance::note).chain(unknown).chain(partial);
+        let notes = self.near_chance.iter().map(NearChance::note).chain(unknown).chain(partial).chain(self.odd());
         warnings.chain(notes.map(|text| Remark { warning: false, text })).collect()
     }
 

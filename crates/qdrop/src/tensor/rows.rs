@@ -79,6 +79,14 @@ impl Rows {
         self.width
     }
 
+    fn precision(&self) -> Precision {
+        match &*self.content {
+            Content::Memory { .. } => Precision::Single,
+            Content::Half { .. } => Precision::Half,
+            Content::File { precision, .. } => *precision,
+        }
+    }
+
     /// Whether the rows lie in a file.
     pub fn in_file(&self) -> bool {
         matches!(*self.content, Content::File { .. })
@@ -150,6 +158,21 @@ impl Shelf {
     /// At most `limit` bytes into memory, the rest into files in `dir`.
     pub fn new(limit: u64, dir: &Path, precision: Precision) -> Self {
         Shelf { dir: dir.to_path_buf(), limit, precision, used: Arc::default() }
+    }
+
+    /// The same room, for values as they are.
+    pub fn single(&self) -> Shelf {
+        Shelf { precision: Precision::Single, ..self.clone() }
+    }
+
+    /// `rows` as this shelf keeps values: themselves where they are kept so already, else a copy.
+    pub fn keep(&self, rows: &Rows) -> Result<Rows> {
+        if rows.precision() == self.precision {
+            return Ok(rows.clone());
+        }
+        let mut writer = self.rows(rows.len(), rows.width())?;
+        rows.iter().try_for_each(|row| writer.push(&row?))?;
+        Ok(writer.finish())
     }
 
     /// Room for `len` rows of `width` elements, to be put in one after the other.

@@ -79,12 +79,25 @@ impl Runner {
         inputs: &[Rows],
         shelf: &Shelf,
     ) -> Result<Vec<Rows>> {
+        self.run_while(weights, grids, inputs, shelf, &|| Ok(()))
+    }
+
+    /// Like [`Runner::run`], but ends with the error of `go_on`, which is asked after each group.
+    pub fn run_while(
+        &self,
+        weights: &[&[f32]],
+        grids: &[Option<&Grid>],
+        inputs: &[Rows],
+        shelf: &Shelf,
+        go_on: &(dyn Fn() -> Result<()> + Sync),
+    ) -> Result<Vec<Rows>> {
         let n = inputs.first().map_or(0, Rows::len);
         let outputs = self.code.program.outputs.iter();
         let mut all =
             outputs.map(|&slot| shelf.rows(n, self.code.layouts[slot].numel())).collect::<Result<Vec<_>>>()?;
         self.run_each(weights, grids, inputs, &mut |_, group| {
-            all.iter_mut().zip(group).try_for_each(|(to, part)| to.push(part))
+            all.iter_mut().zip(group).try_for_each(|(to, part)| to.push(part))?;
+            go_on()
         })?;
         Ok(all.into_iter().map(RowsWriter::finish).collect())
     }

@@ -1,0 +1,157 @@
+//! Samples that are decoded once, for all stages of a run.
+
+use super::run;
+use super::unit::Cache;
+use crate::data::{Samples, Target};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::report::{Sink, Stage};
+use crate::tensor::{Rows, Shelf, Tensor};
+use rayon::ThreadPool;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A sample set some or all of which were decoded and lie on a shelf. Of these it yields what the engine computes with:
+/// real numbers in single precision, whatever the type. The others are decoded whenever they are asked for.
+pub(super) struct Loaded<'a> {
+    samples: &'a dyn Samples,
+    /// Where samples lie in the rows.
+    places: BTreeMap<usize, usize>,
+    /// Shapes of the tensors of a sample.
+    shapes: Vec<Vec<usize>>,
+    /// One for each tensor of a sample.
+    rows: Vec<Rows>,
+}
+
+impl<'a> Loaded<'a> {
+    /// Decodes those of `samples` with the indices `wanted`, which are put on `shelf` as they are.
+    pub fn new(
+        samples: &'a dyn Samples,
+        wanted: &BTreeSet<usize>,
+        pool: &ThreadPool,
+        shelf: &Shelf,
+        sink: &mut dyn Sink,
+    ) -> Result<Self> {
+        let indices: Vec<usize> = wanted.iter().copied().collect();
+        let (shapes, rows) = run::load_rows(samples, &indices, pool, &shelf.single(), Some(Stage::Load), sink)?;
+        let places = indices.into_iter().zip(0..).collect();
+        Ok(Loaded { samples, places, shapes, rows })
+    }
+
+    /// What was decoded, per input of `graph`, as `shelf` keeps it: nothing is copied where that changes nothing.
+    pub fn inputs(&self, graph: &Graph, shelf: &Shelf) -> Result<Cache> {
+        graph.inputs.iter().zip(&self.rows).map(|(&v, rows)| Ok((v, shelf.keep(rows)?))).collect()
+    }
+}
+
+impl Samples for Loaded<'_> {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        let Some(&place) = self.places.get(&index) else { return self.samples.get(index) };
+        let one = |(shape, rows): (&Vec<usize>, &Rows)| Ok(Tensor::f32(shape, rows.row(place)?.into_owned()));
+        self.shapes.iter().zip(&self.rows).map(one).collect()
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.samples.label(index)
+    }
+
+    fn target(&self, index: usize) -> Result<Option<Target>> {
+        self.samples.target(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.samples.name(index)
+    }
+
+    fn skipped(&self) -> usize {
+        self.samples.skipped()
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.samples.held_bytes()
+    }
+
+    fn input_names(&self) -> Option<Vec<String>> {
+        self.samples.input_names()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Event, Silent};
+    use crate::tensor::{Data, Precision};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Two tensors a sample, one of them integers; counts how often one is asked for.
+    struct Counted(AtomicUsize);
+
+    impl Samples for Counted {
+        fn len(&self) -> usize {
+            50
+        }
+
+        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let ids = Tensor::new(vec![1], Data::I64(vec![index as i64]))?;
+            Ok(vec![Tensor::f32(&[2, 1], vec![index as f32 + 0.1, 0.5]), ids])
+        }
+
+        fn label(&self, _: usize) -> Option<usize> {
+            None
+        }
+
+        fn name(&self, index: usize) -> String {
+            format!("row {index}")
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_is_decoded_once() {
+        let (samples, pool) = (Counted(AtomicUsize::new(0)), run::pool(2).unwrap());
+        let asked = || samples.0.load(Ordering::Relaxed);
+        let wanted = (10..50).collect();
+        let loaded = Loaded::new(&samples, &wanted, &pool, &Shelf::memory(), &mut Silent).unwrap();
+        for _ in 0..3 {
+            let sample = loaded.get(49).unwrap();
+            assert_eq!(sample[0], Tensor::f32(&[2, 1], vec![49.1, 0.5]));
+            assert_eq!(sample[1].to_f32().unwrap(), [49.0]);
+        }
+        assert_eq!((loaded.len(), asked()), (50, 40));
+        assert_eq!(loaded.get(3).unwrap()[0].as_f32().unwrap()[0], 3.1);
+        assert_eq!(asked(), 41, "what nobody wanted is decoded when it is asked for");
+    }
+
+    #[test]
+    fn only_another_precision_copies() {
+        let (samples, pool) = (Counted(AtomicUsize::new(0)), run::pool(1).unwrap());
+        let mut graph = Graph::default();
+        graph.inputs = ["x", "ids"].map(|n| graph.add_value(n, Default::default())).to_vec();
+        let half = Shelf::new(u64::MAX, std::path::Path::new(""), Precision::Half);
+        let loaded = Loaded::new(&samples, &(0..50).collect(), &pool, &half, &mut Silent).unwrap();
+        let first = |inputs: &Cache| inputs[&graph.inputs[0]].row(1).unwrap()[0];
+        assert_eq!(first(&loaded.inputs(&graph, &Shelf::memory()).unwrap()), 1.1);
+        assert_eq!(first(&loaded.inputs(&graph, &half).unwrap()), half::f16::from_f32(1.1).to_f32());
+        assert_eq!(samples.0.load(Ordering::Relaxed), 50);
+    }
+
+    #[test]
+    fn a_sink_is_asked_while_samples_are_decoded() {
+        /// Stops when it is asked for the third time.
+        struct Third(AtomicUsize);
+        impl Sink for Third {
+            fn event(&mut self, _: &Event) {}
+            fn cancelled(&self) -> bool {
+                self.0.fetch_add(1, Ordering::Relaxed) >= 2
+            }
+        }
+        let (samples, pool) = (Counted(AtomicUsize::new(0)), run::pool(2).unwrap());
+        let mut sink = Third(AtomicUsize::new(0));
+        let stopped = Loaded::new(&samples, &(0..50).collect(), &pool, &Shelf::memory(), &mut sink);
+        assert_eq!(stopped.err().map(|e| e.kind()), Some(crate::Kind::Interrupted));
+        assert_eq!(samples.0.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,108 @@
+//! Activations and weights that look as if something were wrong with the samples or the network.
+
+use super::Report;
+use serde::{Deserialize, Serialize};
+
+/// Names that a note lists at most.
+const NAMED: usize = 3;
+
+/// What is odd about the values of an activation in all calibration samples together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Oddity {
+    /// All are 0.
+    Zero,
+    /// All are one number other than 0.
+    Constant,
+    /// The largest is more than [`Oddity::FAR`] times as large as 99.9 % of those that are not 0.
+    Outlier,
+}
+
+impl Oddity {
+    /// How many times as large as all others an outlier is.
+    pub const FAR: f64 = 1e4;
+}
+
+/// `` `a`, `b` and 3 more``.
+fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
+    let all: Vec<String> = all.map(|name| format!("`{name}`")).collect();
+    let more = if all.len() > NAMED { format!(" and {} more", all.len() - NAMED) } else { String::new() };
+    format!("{}{more}", all[..all.len().min(NAMED)].join(", "))
+}
+
+impl Report {
+    /// What should be said about odd activations and vanished weights, a line each kind.
+    pub(super) fn odd(&self) -> Vec<String> {
+        let sites = |oddity: Oddity| {
+            let found: Vec<&str> =
+                self.sites.iter().filter(|s| s.oddity == Some(oddity)).map(|s| s.name.as_str()).collect();
+            (found.len(), names(found.into_iter()))
+        };
+        let (zero, constant, outlier) = (sites(Oddity::Zero), sites(Oddity::Constant), sites(Oddity::Outlier));
+        let vanished: Vec<_> = self.layers.iter().filter(|l| l.vanished > 0).collect();
+        let channels: usize = vanished.iter().map(|l| l.vanished).sum();
+        let of: usize = vanished.iter().map(|l| l.channels).sum();
+        let (layers, named) = (vanished.len(), names(vanished.iter().map(|l| l.name.as_str())));
+        let all = self.samples;
+        [
+            (zero.0 > 0).then(|| {
+                let (n, named) = zero;
+                format!(
+                    "activations that are 0 in all {all} samples: {n} ({named}); their steps were chosen from nothing: \
+                     calibrate on samples of every kind"
+                )
+            }),
+            (constant.0 > 0).then(|| {
+                let (n, named) = constant;
+                format!(
+                    "activations that have one value in all {all} samples: {n} ({named}); calibrate on samples that differ"
+                )
+            }),
+            (outlier.0 > 0).then(|| {
+                let (n, named) = outlier;
+                let far = Oddity::FAR;
+                format!(
+                    "activations with single values more than {far} times as large as nearly all others: {n} ({named}); \
+                     look for a broken sample, or give them more bits"
+                )
+            }),
+            (layers > 0).then(|| {
+                format!(
+                    "layers with weights that all became 0: {layers} ({named}), in {channels} of their {of} channels; give \
+                     them more bits, or a step for each channel"
+                )
+            }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::MethodName;
+    use crate::report::{LayerReport, SiteReport};
+
+    #[test]
+    fn each_kind_is_one_line_however_many_there_are() {
+        let mut report = Report::new(MethodName::Rtn);
+        report.samples = 32;
+        assert!(report.remarks().is_empty());
+        let site = |i: usize| SiteReport { name: format!("s{i}"), oddity: Some(Oddity::Zero), ..SiteReport::default() };
+        report.sites.extend((0..100).map(site));
+        report.sites[7].oddity = Some(Oddity::Outlier);
+        report.sites[8].oddity = Some(Oddity::Constant);
+        let layer =
+            |name: &str, vanished| LayerReport { name: name.into(), channels: 8, vanished, ..Default::default() };
+        report.layers = vec![layer("a", 3), layer("b", 0), layer("c", 8)];
+        let said: Vec<String> = report.remarks().into_iter().map(|r| r.text).collect();
+        assert_eq!(said.len(), 4, "{said:?}");
+        assert!(said[0].starts_with("activations that are 0 in all 32 samples: 98 (`s0`, `s1`, `s2` and 95 more); "));
+        assert!(said[1].starts_with("activations that have one value in all 32 samples: 1 (`s8`); "), "{}", said[1]);
+        assert!(said[2].contains("more than 10000 times as large as nearly all others: 1 (`s7`)"), "{}", said[2]);
+        assert!(said[3].starts_with("layers with weights that all became 0: 2 (`a`, `c`), in 11 of their 16 channels"));
+        assert!(report.remarks().iter().all(|r| !r.warning));
+    }
+}
