@@ -458,3 +458,21 @@ fn quant_of_qonnx_is_read_under_all_its_names_and_keeps_its_domain() {
         assert!(matches!(graph.nodes[0].op, Op::Opaque { .. }), "{kind} of {domain}, {rounding}");
     }
 }
+
+#[test]
+fn the_default_operator_set_may_be_imported_under_both_names() {
+    let mut model = model(11, vec![node("Relu", &["x"], &["y"])], vec![]);
+    model.opset_import.push(OperatorSetIdProto { domain: Some("ai.onnx".into()), version: Some(11) });
+    let graph = read_bytes(&model.encode_to_vec(), None).unwrap();
+    let written = to_bytes(&graph).unwrap();
+    assert_eq!(to_bytes(&read_bytes(&written, None).unwrap()).unwrap(), written);
+}
+
+#[test]
+fn of_two_declarations_of_one_name_the_first_holds_after_writing_too() {
+    let mut model = model(13, vec![node("Relu", &["w"], &["h"]), node("Abs", &["h"], &["y"])], vec![weight("w")]);
+    let second = |name: &str| ValueInfoProto { doc_string: Some("second".into()), ..info(name) };
+    model.graph.as_mut().unwrap().value_info = vec![info("w"), second("w"), info("h"), second("h")];
+    let written = to_bytes(&read_bytes(&model.encode_to_vec(), None).unwrap()).unwrap();
+    assert_eq!(to_bytes(&read_bytes(&written, None).unwrap()).unwrap(), written);
+}
