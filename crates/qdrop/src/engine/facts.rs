@@ -8,7 +8,7 @@ use crate::tensor::{DType, Tensor};
 use std::sync::Arc;
 
 /// Elements of results that are evaluated in any graph, and steps that it may take.
-const FREE: Budget = Budget { elements: 1 << 28, steps: 1 << 31 };
+const FREE: Budget = Budget { elements: 1 << 26, steps: 1 << 29 };
 /// How many more per element of the graph's constants: weights that are unpacked pass through a dozen nodes.
 const PER_CONSTANT: usize = 32;
 

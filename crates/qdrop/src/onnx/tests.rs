@@ -469,10 +469,14 @@ fn the_default_operator_set_may_be_imported_under_both_names() {
 }
 
 #[test]
-fn of_two_declarations_of_one_name_the_first_holds_after_writing_too() {
+fn of_several_declarations_of_one_name_the_first_holds() {
     let mut model = model(13, vec![node("Relu", &["w"], &["h"]), node("Abs", &["h"], &["y"])], vec![weight("w")]);
-    let second = |name: &str| ValueInfoProto { doc_string: Some("second".into()), ..info(name) };
-    model.graph.as_mut().unwrap().value_info = vec![info("w"), second("w"), info("h"), second("h")];
+    let told = |name: &str, text: &str| ValueInfoProto { doc_string: Some(text.into()), ..info(name) };
+    let names = ["w", "h", "y", "", "gone"];
+    let declared = names.iter().flat_map(|n| ["first", "second", "third"].map(|text| told(n, text)));
+    model.graph.as_mut().unwrap().value_info = declared.collect();
     let written = to_bytes(&read_bytes(&model.encode_to_vec(), None).unwrap()).unwrap();
+    let infos = ModelProto::decode(&*written).unwrap().graph.unwrap().value_info;
+    assert!(!infos.is_empty() && infos.iter().all(|i| i.doc_string.as_deref() == Some("first")), "{infos:?}");
     assert_eq!(to_bytes(&read_bytes(&written, None).unwrap()).unwrap(), written);
 }

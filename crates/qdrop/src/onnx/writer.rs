@@ -189,8 +189,6 @@ fn model(graph: &Graph, store: Store) -> Result<ModelProto> {
     let edge: HashSet<ValueId> = graph.inputs.iter().chain(&graph.outputs).copied().collect();
     let computed: HashSet<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten()).copied().collect();
     let mut listed: HashMap<&str, ValueInfoProto> = HashMap::new();
-    // Of two declarations of one name the first holds.
-    let loose = std::mem::take(&mut proto.value_info);
     for (id, origin) in graph.value_ids().zip(origins) {
         let (value, name) = (graph.value(id), names[id.0 as usize].as_str());
         let Some(constant) = &value.constant else {
@@ -226,7 +224,6 @@ fn model(graph: &Graph, store: Store) -> Result<ModelProto> {
             }
         }
     }
-    proto.value_info.extend(loose);
     let declared = |v: &ValueId| -> Result<ValueInfoProto> {
         let value = graph.value(*v);
         Ok(declare(&names[v.0 as usize], &value.fact, kept::<ValueOrigin>(&value.origin)?.info))

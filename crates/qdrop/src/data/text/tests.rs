@@ -279,5 +279,5 @@ fn a_template_that_takes_a_text_twice_is_no_internal_error() {
     std::fs::write(&path, text.replace(once, &format!("{once},{once}"))).unwrap();
     let error = Encoder::open(&path, 8).unwrap().encode("a b c d", Some("e f g h")).unwrap_err();
     assert_eq!(error.kind(), Kind::Data, "{error}");
-    assert!(error.message().ends_with("tokens, got 10 behind the tokenizer's post-processor"), "{error}");
+    assert!(error.message().ends_with("tokens, got 11 behind the tokenizer's post-processor"), "{error}");
 }

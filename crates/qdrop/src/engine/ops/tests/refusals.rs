@@ -243,7 +243,7 @@ fn windows_far_larger_than_their_input_take_no_time() {
         (average(false), 2.75),
     ] {
         // Every window covers the whole input.
-        assert_eq!(run(&op, &[x.clone()], 1)[0].data, [want; 4], "{op:?}");
+        assert_eq!(run(&op, std::slice::from_ref(&x), 1)[0].data, [want; 4], "{op:?}");
     }
     assert!(run(&average(true), &[x], 1)[0].data.iter().all(|y| (0.0..1e-6).contains(y)));
 }
