@@ -98,11 +98,8 @@ pub fn browser() -> Option<PathBuf> {
     found
 }
 
-/// Writes a version 1 `.npy` file of `dtype` (`<f4`) and `shape`.
-///
-/// # Panics
-/// Where it cannot be written.
-pub fn npy(path: &Path, dtype: &str, shape: &[usize], bytes: &[u8]) {
+/// A version 1 `.npy` file of `dtype` (`<f4`) and `shape`.
+pub fn npy_bytes(dtype: &str, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
     let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();
     let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({dims}), }}");
     while (header.len() + 11) % 64 != 0 {
@@ -113,5 +110,13 @@ pub fn npy(path: &Path, dtype: &str, shape: &[usize], bytes: &[u8]) {
     file.extend((header.len() as u16).to_le_bytes());
     file.extend(header.as_bytes());
     file.extend(bytes);
-    std::fs::write(path, file).unwrap();
+    file
+}
+
+/// Writes a version 1 `.npy` file of `dtype` and `shape`.
+///
+/// # Panics
+/// Where it cannot be written.
+pub fn npy(path: &Path, dtype: &str, shape: &[usize], bytes: &[u8]) {
+    std::fs::write(path, npy_bytes(dtype, shape, bytes)).unwrap();
 }

@@ -7,8 +7,47 @@ use crate::graph::{Dim, Graph, Node, Op, ValueId};
 use crate::tensor::{DType, Tensor};
 use std::sync::Arc;
 
-/// Most elements a result may have to be evaluated when all its operands are known.
-const FOLD_LIMIT: usize = 1 << 28;
+/// Elements of results that are evaluated in any graph, and steps that it may take.
+const FREE: Budget = Budget { elements: 1 << 26, steps: 1 << 29 };
+/// How many more per element of the graph's constants: weights that are unpacked pass through a dozen nodes.
+const PER_CONSTANT: usize = 32;
+
+/// What evaluating may still cost; without a limit a small file could ask for any amount of memory and time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Budget {
+    elements: usize,
+    steps: usize,
+}
+
+impl Budget {
+    fn of(graph: &Graph) -> Self {
+        let given = graph.values.iter().filter_map(|v| v.constant.as_ref()).map(|t| t.len());
+        let more = given.fold(0usize, usize::saturating_add).saturating_mul(PER_CONSTANT);
+        Budget { elements: FREE.elements.saturating_add(more), steps: FREE.steps.saturating_add(more) }
+    }
+
+    /// Pays for the results of `op`, if there is enough.
+    fn pay(&mut self, op: &Op, operands: &[Option<&ValueFact>], shapes: &[(DType, Vec<usize>)]) -> bool {
+        let size = |(_, shape): &(DType, Vec<usize>)| shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+        let elements = shapes.iter().map(size).fold(0usize, usize::saturating_add);
+        let operand = |i: usize| operands.get(i).copied().flatten().map_or(&[][..], |f| &f.shape);
+        // Steps of each element.
+        let depth = match op {
+            Op::MatMul | Op::Gemm { .. } => operand(0).iter().rev().take(2).max().copied().unwrap_or(1),
+            Op::Conv { .. } | Op::ConvTranspose { .. } => operand(1).iter().skip(1).product(),
+            Op::Einsum { .. } => operands.iter().flatten().map(|f| f.numel()).max().unwrap_or(1),
+            _ => 1,
+        };
+        let steps = elements.saturating_mul(depth);
+        match (self.elements.checked_sub(elements), self.steps.checked_sub(steps)) {
+            (Some(elements), Some(steps)) => {
+                *self = Budget { elements, steps };
+                true
+            }
+            _ => false,
+        }
+    }
+}
 
 /// What is known about one value once the input shapes are fixed.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +129,10 @@ fn fixed_batch(graph: &Graph, shapes: &[Vec<usize>]) -> Option<usize> {
 /// Derives facts of every value from the shapes of the graph's inputs (in `graph.inputs` order, batch axis included).
 /// Constants and shape arithmetic are evaluated. Values behind opaque operators have no fact.
 pub fn infer(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
+    infer_within(Budget::of(graph), graph, input_shapes)
+}
+
+fn infer_within(mut budget: Budget, graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
     if input_shapes.len() != graph.inputs.len() {
         return Err(Error::internal(format!(
             "the graph has {} inputs, {} shapes are given",
@@ -119,7 +162,7 @@ pub fn infer(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
             )),
             None => e.at(graph.describe(id)),
         };
-        if let Some(results) = node_facts(&facts, node).map_err(at)? {
+        if let Some(results) = node_facts(&facts, node, &mut budget).map_err(at)? {
             for (k, fact) in results.into_iter().enumerate() {
                 if let Some(v) = node.output(k) {
                     facts.set(v, fact);
@@ -137,7 +180,7 @@ pub fn infer(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
 }
 
 /// Facts of a node's results; `None` where it cannot be run or an operand has no fact.
-fn node_facts(facts: &Facts, node: &Node) -> Result<Option<Vec<ValueFact>>> {
+fn node_facts(facts: &Facts, node: &Node, budget: &mut Budget) -> Result<Option<Vec<ValueFact>>> {
     if matches!(node.op, Op::Opaque { .. }) {
         return Ok(None);
     }
@@ -161,7 +204,7 @@ fn node_facts(facts: &Facts, node: &Node) -> Result<Option<Vec<ValueFact>>> {
         _ => node.outputs.iter().rposition(|o| o.is_some()).map_or(0, |k| k + 1),
     };
     let shapes = ops::infer(&node.op, &known, results)?;
-    let constants = evaluate(&node.op, &operands, &shapes)?;
+    let constants = evaluate(&node.op, &operands, &shapes, budget)?;
     let mut list: Vec<ValueFact> =
         shapes.into_iter().map(|(dtype, shape)| ValueFact::new(dtype, shape, None)).collect();
     for (fact, constant) in list.iter_mut().zip(constants.into_iter().flatten()) {
@@ -170,11 +213,12 @@ fn node_facts(facts: &Facts, node: &Node) -> Result<Option<Vec<ValueFact>>> {
     Ok(Some(list))
 }
 
-/// Contents of all results, if they follow from what is known.
+/// Contents of all results, if they follow from what is known and the budget suffices.
 fn evaluate(
     op: &Op,
     operands: &[Option<&ValueFact>],
     shapes: &[(DType, Vec<usize>)],
+    budget: &mut Budget,
 ) -> Result<Option<Vec<Arc<Tensor>>>> {
     let sizes = |dims: &[usize]| Tensor::i64s(dims.iter().map(|&d| d as i64).collect());
     match (op, operands.first().copied().flatten()) {
@@ -187,20 +231,15 @@ fn evaluate(
         (Op::Identity, Some(x)) => return Ok(x.constant.clone().map(|c| vec![c])),
         _ => {}
     }
-    let fits =
-        |(dtype, shape): &(DType, Vec<usize>)| computable(*dtype) && shape.iter().product::<usize>() <= FOLD_LIMIT;
-    if !shapes.iter().all(fits) {
+    let known = |fact: &&ValueFact| fact.constant.is_some() && computable(fact.dtype);
+    let all = shapes.iter().all(|s| computable(s.0)) && operands.iter().flatten().all(known);
+    if !all || !budget.pay(op, operands, shapes) {
         return Ok(None);
     }
     let mut data = Vec::with_capacity(operands.len());
     for operand in operands {
-        data.push(match operand {
-            None => None,
-            Some(fact) => match &fact.constant {
-                Some(t) if computable(fact.dtype) => Some((*fact, t.to_f64()?)),
-                _ => return Ok(None),
-            },
-        });
+        let content = operand.and_then(|fact| Some((fact, fact.constant.as_ref()?)));
+        data.push(content.map(|(fact, t)| Ok::<_, Error>((fact, t.to_f64()?))).transpose()?);
     }
     let views: Vec<Option<View<f64>>> = data
         .iter()
@@ -221,7 +260,7 @@ fn computable(dtype: DType) -> bool {
 mod tests {
     use super::*;
     use crate::graph::testing::Builder;
-    use crate::graph::{Binary, Fact};
+    use crate::graph::{Binary, Fact, Unary};
 
     fn declared(dtype: DType, dims: &[usize]) -> Fact {
         Fact { dtype: Some(dtype), shape: Some(dims.iter().map(|&d| Dim::Known(d)).collect()) }
@@ -275,6 +314,33 @@ mod tests {
         let facts = infer(&g, &[]).unwrap();
         let folded = facts.get(y).unwrap().constant.clone().unwrap();
         assert_eq!(folded.as_f32(), Some(&[-0.1f32, 0.0, 0.5][..]));
+    }
+
+    #[test]
+    fn large_constants_out_of_nothing_stay_unknown() {
+        let mut b = Builder::new();
+        let sides = b.graph.add_constant("sides", Tensor::i64s(vec![16, 16]));
+        let fill = Op::ConstantOfShape { value: Arc::new(Tensor::f32(&[1], vec![0.5])) };
+        let mut all = vec![b.node(fill, &[sides])];
+        let product = b.node(Op::MatMul, &[all[0], all[0]]);
+        for _ in 0..8 {
+            all.push(b.node(Op::Unary(Unary::Neg), &all[all.len() - 1..]));
+        }
+        let graph = b.finish(&[all[8], product]);
+        let known = |budget| {
+            let facts = infer_within(budget, &graph, &[]).unwrap();
+            assert_eq!(facts.get(product).unwrap().shape, [16, 16]);
+            let known = |v: ValueId| facts.get(v).unwrap().constant.is_some();
+            (all.iter().filter(|v| known(**v)).count(), known(product))
+        };
+        assert_eq!(known(Budget { elements: 1024, steps: 2048 }), (4, false));
+        assert_eq!(known(Budget { elements: 1024, steps: 8192 }), (3, true));
+        assert_eq!(known(Budget::of(&graph)), (9, true));
+        assert!(!Budget { elements: usize::MAX, steps: 1 << 40 }.pay(
+            &Op::MatMul,
+            &[Some(&ValueFact::new(DType::F32, vec![1 << 14, 1 << 14], None)); 2],
+            &[(DType::F32, vec![1 << 14, 1 << 14])],
+        ));
     }
 
     #[test]

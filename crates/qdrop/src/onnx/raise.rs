@@ -395,10 +395,10 @@ pub fn import(imports: &[OperatorSetIdProto]) -> Option<u64> {
     imports.iter().find(|i| is_default(i.domain())).map(|i| i.version().max(0) as u64)
 }
 
-/// Sets the version of the default operator set.
+/// Sets the version of the default operator set, under both of its names where the model imports it twice.
 pub fn set_import(imports: &mut Vec<OperatorSetIdProto>, version: u64) {
-    match imports.iter_mut().find(|i| is_default(i.domain())) {
-        Some(i) => i.version = Some(version as i64),
-        None => imports.push(OperatorSetIdProto { domain: Some(String::new()), version: Some(version as i64) }),
+    imports.iter_mut().filter(|i| is_default(i.domain())).for_each(|i| i.version = Some(version as i64));
+    if import(imports).is_none() {
+        imports.push(OperatorSetIdProto { domain: Some(String::new()), version: Some(version as i64) });
     }
 }

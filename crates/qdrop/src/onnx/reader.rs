@@ -130,13 +130,9 @@ impl Builder {
         self.graph.opset = opset;
         self.functions = model.functions.iter().map(|f| (f.domain().into(), f.name().into())).collect();
         let mut infos: HashMap<String, ValueInfoProto> = HashMap::new();
-        let mut loose = Vec::new();
+        // Of several declarations of one name the first holds.
         for info in std::mem::take(&mut proto.value_info) {
-            if infos.contains_key(info.name()) {
-                loose.push(info)
-            } else {
-                drop(infos.insert(info.name().into(), info))
-            }
+            infos.entry(info.name().to_string()).or_insert(info);
         }
         let outputs = std::mem::take(&mut proto.output);
         for info in outputs.iter().chain(&proto.input) {
@@ -160,7 +156,7 @@ impl Builder {
         }
         self.declare(&mut infos)?;
         // Declarations of names that are not there are kept in the order of the names.
-        loose.extend(infos.into_values());
+        let mut loose: Vec<ValueInfoProto> = infos.into_values().collect();
         loose.sort_by(|a, b| a.name().cmp(b.name()));
         proto.value_info = loose;
         model.graph = Some(proto);

@@ -458,3 +458,25 @@ fn quant_of_qonnx_is_read_under_all_its_names_and_keeps_its_domain() {
         assert!(matches!(graph.nodes[0].op, Op::Opaque { .. }), "{kind} of {domain}, {rounding}");
     }
 }
+
+#[test]
+fn the_default_operator_set_may_be_imported_under_both_names() {
+    let mut model = model(11, vec![node("Relu", &["x"], &["y"])], vec![]);
+    model.opset_import.push(OperatorSetIdProto { domain: Some("ai.onnx".into()), version: Some(11) });
+    let graph = read_bytes(&model.encode_to_vec(), None).unwrap();
+    let written = to_bytes(&graph).unwrap();
+    assert_eq!(to_bytes(&read_bytes(&written, None).unwrap()).unwrap(), written);
+}
+
+#[test]
+fn of_several_declarations_of_one_name_the_first_holds() {
+    let mut model = model(13, vec![node("Relu", &["w"], &["h"]), node("Abs", &["h"], &["y"])], vec![weight("w")]);
+    let told = |name: &str, text: &str| ValueInfoProto { doc_string: Some(text.into()), ..info(name) };
+    let names = ["w", "h", "y", "", "gone"];
+    let declared = names.iter().flat_map(|n| ["first", "second", "third"].map(|text| told(n, text)));
+    model.graph.as_mut().unwrap().value_info = declared.collect();
+    let written = to_bytes(&read_bytes(&model.encode_to_vec(), None).unwrap()).unwrap();
+    let infos = ModelProto::decode(&*written).unwrap().graph.unwrap().value_info;
+    assert!(!infos.is_empty() && infos.iter().all(|i| i.doc_string.as_deref() == Some("first")), "{infos:?}");
+    assert_eq!(to_bytes(&read_bytes(&written, None).unwrap()).unwrap(), written);
+}

@@ -269,3 +269,15 @@ fn a_part_of_the_records_is_spread_evenly() {
     assert_eq!(part(letters(), Some(99)), letters());
     assert_eq!(part(letters(), None), letters());
 }
+
+#[test]
+fn a_template_that_takes_a_text_twice_is_no_internal_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = tokenizer(dir.path());
+    let once = r#"{"Sequence":{"id":"B","type_id":1}}"#;
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(once, &format!("{once},{once}"))).unwrap();
+    let error = Encoder::open(&path, 8).unwrap().encode("a b c d", Some("e f g h")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Data, "{error}");
+    assert!(error.message().ends_with("tokens, got 11 behind the tokenizer's post-processor"), "{error}");
+}

@@ -127,7 +127,13 @@ impl Encoder {
             values
         };
         if encoding.len() > self.length {
-            return Err(Error::internal(format!("expected at most {} tokens, got {}", self.length, encoding.len())));
+            // Templates may take a text twice, and texts are cut before.
+            let message = format!(
+                "expected at most {} tokens, got {} behind the tokenizer's post-processor",
+                self.length,
+                encoding.len()
+            );
+            return Err(Error::data(message).hint("use a tokenizer whose post-processor takes every text once"));
         }
         Ok(Tokens {
             ids: fill(encoding.get_ids(), self.padding),

@@ -57,8 +57,7 @@ fn plan<R: Real>(op: &Op, x: &View<R>) -> Result<Plan> {
         for a in &axes {
             inner /= a.output.max(1);
             for (i, c) in counts.iter_mut().enumerate() {
-                let start = (i / inner) % a.output * a.stride;
-                *c *= (0..a.kernel).take_while(|k| start + k * a.dilation < a.padded()).count();
+                *c = usize::saturating_mul(*c, a.covered((i / inner) % a.output));
             }
         }
     } else if matches!(op, Op::AveragePool { .. } | Op::GlobalAveragePool) {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::{Padding, Window};
+use std::ops::Range;
 
 /// Largest kernel size, stride, dilation or pad that is accepted; keeps all arithmetic far from overflow.
 const LIMIT: i64 = 1 << 24;
@@ -36,6 +37,19 @@ impl Axis {
             None => 0,
         };
         (low, high.max(low))
+    }
+
+    /// The kernel elements that meet the input for some output; beside wide padding few of many.
+    fn taps(&self) -> Range<usize> {
+        let last = self.output.saturating_sub(1) * self.stride;
+        let low = self.begin.saturating_sub(last).div_ceil(self.dilation).min(self.kernel);
+        let high = (self.input + self.begin).div_ceil(self.dilation).min(self.kernel);
+        low..high.max(low)
+    }
+
+    /// How many kernel elements meet the padded input for output `o`.
+    pub(super) fn covered(&self, o: usize) -> usize {
+        self.padded().saturating_sub(o * self.stride).div_ceil(self.dilation).min(self.kernel)
     }
 }
 
@@ -212,11 +226,12 @@ pub(super) fn runs(axes: &[Axis]) -> Vec<Run> {
         let last = k + 1 == axes.len();
         let mut next = Vec::new();
         for r in &runs {
-            for tap in 0..a.kernel {
+            for tap in a.taps() {
                 let (low, high) = a.valid(tap);
                 let input = |o: usize| r.input * a.input + o * a.stride + tap * a.dilation - a.begin;
                 let make = |o: usize, len: usize| Run {
-                    tap: r.tap * a.kernel + tap,
+                    // Of kernels without a weight nobody asks for it.
+                    tap: r.tap.saturating_mul(a.kernel).saturating_add(tap),
                     output: r.output * a.output + o,
                     input: input(o),
                     len,
@@ -249,6 +264,6 @@ pub(super) fn planes(axes: &[Axis]) -> (usize, usize, usize) {
     (
         axes.iter().map(|a| a.input).product(),
         axes.iter().map(|a| a.output).product(),
-        axes.iter().map(|a| a.kernel).product(),
+        axes.iter().fold(1, |n, a| n.saturating_mul(a.kernel)),
     )
 }

@@ -231,3 +231,19 @@ fn any_operands_give_shapes_or_errors() {
     }
     assert!(ran > 5000, "only {ran} combinations ran");
 }
+
+#[test]
+fn windows_far_larger_than_their_input_take_no_time() {
+    let huge = || window(&[1 << 24; 3], &[], &[], Padding::SameUpper);
+    let x = In::Floats(&[1, 1, 2, 1, 2], &[1.0, 2.0, 3.0, 5.0]);
+    let average = |count_include_pad| Op::AveragePool { window: huge(), ceil_mode: false, count_include_pad };
+    for (op, want) in [
+        (Op::MaxPool { window: huge(), ceil_mode: false }, 5.0),
+        (Op::LpPool { window: huge(), ceil_mode: false, p: 1 }, 11.0),
+        (average(false), 2.75),
+    ] {
+        // Every window covers the whole input.
+        assert_eq!(run(&op, std::slice::from_ref(&x), 1)[0].data, [want; 4], "{op:?}");
+    }
+    assert!(run(&average(true), &[x], 1)[0].data.iter().all(|y| (0.0..1e-6).contains(y)));
+}

@@ -1,0 +1,7 @@
+//! ONNX models: read, simplified, planned, written.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use qdrop_fuzz::Target;
+
+fuzz_target!(|bytes: &[u8]| drop(Target::Plan.run(bytes)));
