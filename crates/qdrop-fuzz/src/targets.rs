@@ -1,6 +1,6 @@
 //! What is fuzzed.
 
-use qdrop::data::{self, InputSpec, Prepare, Samples, Text};
+use qdrop::data::{self, InputSpec, Limits, Prepare, Samples, Text};
 use qdrop::graph::{Dim, Graph};
 use qdrop::plan::{Recipe, Sweep, Task};
 use qdrop::tensor::DType;
@@ -149,9 +149,10 @@ fn arrays(bytes: &[u8]) -> Result<()> {
         _ => "x.safetensors",
     };
     let images = Prepare { resize: Some(6), crop: Some(4), ..Prepare::default() };
+    let limits = Limits { memory: 256 << 20, ..Limits::default() };
     file(kind, bytes, |path| {
-        ends(&data::open(path, &Prepare::default())?)?;
-        ends(&data::open(path, &images)?)
+        ends(&data::open(path, &Prepare::default(), &limits)?)?;
+        ends(&data::open(path, &images, &limits)?)
     })
 }
 
