@@ -7,7 +7,7 @@ use crate::calibrate::{self, Channels};
 use crate::engine::program::around;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{self, FactorSite, Floor};
+use crate::plan::{self, FactorSite, Floor, Plan};
 use crate::report::{Event, Sink, Stage, Timing, timed};
 use crate::tensor::Shelf;
 use std::borrow::Cow;
@@ -31,20 +31,22 @@ impl Scene<'_> {
         if few == 0 {
             return Ok(None);
         }
-        let target = self.recipe.output.target;
-        let sites = plan::factor_sites(self.graph, self.facts, self.plan, target).into_iter().flatten();
-        let sites: Vec<FactorSite> = sites.collect();
+        // By the bits for all: a recipe whose exceptions hold the bits that were chosen comes to the same factors.
+        let plan = plan::plan_without_exceptions(self.graph, self.facts, self.recipe)?;
+        let quantized = |s: &FactorSite| self.plan.sites.iter().any(|mine| mine.value == s.value);
+        let sites = plan::factor_sites(self.graph, self.facts, &plan, self.recipe.output.target);
+        let sites: Vec<FactorSite> = sites.into_iter().flatten().filter(quantized).collect();
         if sites.is_empty() {
             return Ok(None);
         }
         let (factored, timing) =
-            timed(sink, Stage::Factors, Some(sites.len()), |sink| self.divided(&sites, few, sink))?;
+            timed(sink, Stage::Factors, Some(sites.len()), |sink| self.divided(&plan, &sites, few, sink))?;
         timings.push(timing);
         Ok(factored)
     }
 
     /// The network with the factors of those of `sites` that gain by them.
-    fn divided(&self, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Graph>> {
+    fn divided(&self, plan: &Plan, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Graph>> {
         let few = samples::spread(self.samples, Some(few))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
         let inputs = run::load(self.graph, &few, self.pool, self.shelf, sink)?;
@@ -73,7 +75,7 @@ impl Scene<'_> {
             };
             let before = site.before.as_ref().map(|b| observe(b.value)).transpose()?.flatten();
             if let Some(seen) = observe(site.value)? {
-                let factors = || calibrate::factors(&graph, self.plan, site, &seen, before.as_ref());
+                let factors = || calibrate::factors(&graph, plan, site, &seen, before.as_ref());
                 if let Some(factors) = self.pool.install(factors)? {
                     calibrate::fold(&mut graph, site, &factors)?;
                     chosen.push((*site, factors));

@@ -190,6 +190,12 @@ pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     decide(graph, facts, recipe)
 }
 
+/// [`plan`] by `recipe` without its exceptions and targets of size and bit operations.
+pub fn plan_without_exceptions(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
+    let mixed = Mixed { size: None, bitops: None, ..recipe.mixed.clone() };
+    decide(graph, facts, &Recipe { overrides: Vec::new(), mixed, ..recipe.clone() })
+}
+
 /// [`plan`] with bits that the target need not take.
 fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     let (view, carried) = View::new(graph, facts);
