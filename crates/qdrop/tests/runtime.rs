@@ -221,6 +221,67 @@ fn values_of_a_layer_with_a_folded_batch_norm_are_the_same() {
     }
 }
 
+/// ONNX Runtime from 1.21 on rounds float weights between quantizers to 8 bits, with one step for all channels.
+#[test]
+fn weights_of_transposed_convolutions_are_those_that_were_written() {
+    struct Images;
+    impl Samples for Images {
+        fn len(&self) -> usize {
+            8
+        }
+        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+            let value = |k: usize| ((index * 31 + k * 17 + k * k) % 23) as f32 / 11.0 - 1.0;
+            Ok(vec![Tensor::f32(&[2, 5, 5], (0..50).map(value).collect())])
+        }
+        fn label(&self, _: usize) -> Option<usize> {
+            None
+        }
+        fn name(&self, index: usize) -> String {
+            format!("image {index}")
+        }
+    }
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut g = Graph { opset: 17, ..Graph::default() };
+    let shape = vec![Dim::Symbol("n".into()), Dim::Known(2), Dim::Known(5), Dim::Known(5)];
+    let x = g.add_value("x", Fact { dtype: Some(DType::F32), shape: Some(shape) });
+    // Output channels of very different size.
+    let weight = |g: &mut Graph, name: &str, shape: [usize; 4], axis: usize| {
+        let inner: usize = shape[axis + 1..].iter().product();
+        let size = |i: usize| [1.0, 0.01, 30.0, 0.2][i / inner % shape[axis] % 4];
+        let values = (0..shape.iter().product()).map(|i| (((i * 7 + 3) % 13) as f32 / 6.0 - 1.0) * size(i)).collect();
+        g.add_constant(name, Tensor::f32(&shape, values))
+    };
+    let window = |kernel: i64, stride: i64| Window {
+        kernel: vec![kernel; 2],
+        strides: vec![stride; 2],
+        dilations: vec![],
+        padding: Padding::Explicit(vec![0; 4]),
+    };
+    let first = weight(&mut g, "first", [4, 2, 1, 1], 0);
+    let second = weight(&mut g, "second", [4, 4, 2, 2], 1);
+    let third = weight(&mut g, "third", [3, 4, 1, 1], 0);
+    let y = node(&mut g, "a", Op::Conv { window: window(1, 1), group: 1 }, &[x, first]);
+    let y = node(&mut g, "b", Op::Unary(Unary::Relu), &[y]);
+    let up = Op::ConvTranspose { window: window(2, 2), group: 1, output_padding: vec![], output_shape: vec![] };
+    let y = node(&mut g, "c", up, &[y, second]);
+    let y = node(&mut g, "d", Op::Unary(Unary::Relu), &[y]);
+    let y = node(&mut g, "e", Op::Conv { window: window(1, 1), group: 1 }, &[y, third]);
+    (g.inputs, g.outputs) = (vec![x], vec![y]);
+    let float = pipeline::prepare(&g, Some(&[vec![2, 5, 5]])).unwrap();
+    let mut recipe = qdrop::plan::Recipe::default();
+    recipe.method.name = qdrop::plan::MethodName::Rtn;
+    recipe.activations.factor_samples = Some(0);
+    for bits in [4, 8] {
+        (recipe.weights.bits, recipe.activations.bits) = (bits, bits);
+        let done = pipeline::quantize(&float, &recipe, &Images, None, &mut Silent).unwrap();
+        let file = open(&library, dir.path(), &done.graph);
+        let found = pipeline::divergence(&done.graph, &file, &Images, 1, &mut Silent).unwrap();
+        let decibels = found.outputs[0].snr_db.unwrap_or(f64::INFINITY);
+        assert!(decibels >= 60.0, "{bits} bits: {decibels} dB");
+    }
+}
+
 #[test]
 fn runs_are_timed_in_turn() {
     let Some(library) = library() else { return };

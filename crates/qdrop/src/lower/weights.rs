@@ -80,10 +80,38 @@ impl Form<'_> {
             integer.into_iter().try_for_each(|id| replace_weight(&mut self.graph, layer, id, real))?;
         }
         if let Some(&first) = float.first() {
-            let Made { nodes, value, .. } = self.float(&name, value, centered, grid, layer)?;
+            let mut grid = grid.clone();
+            if float.iter().any(|&id| self.rounds_again(id, origins)) {
+                grid.scale.iter_mut().for_each(|s| *s /= 2.0);
+                float.iter().try_for_each(|&id| self.double_operand(id))?;
+            }
+            let Made { nodes, value, .. } = self.float(&name, value, centered, &grid, layer)?;
             self.insertions.before(first, nodes);
             float.into_iter().try_for_each(|id| replace_weight(&mut self.graph, layer, id, value))?;
         }
+        Ok(())
+    }
+
+    /// Whether ONNX Runtime from 1.21 on would round the float weight of node `id` to 8 bits, with one step for all of it: it
+    /// does so between a DequantizeLinear and a QuantizeLinear, wherever a weight is a constant by then.
+    fn rounds_again(&self, id: NodeId, origins: &[Option<Held>]) -> bool {
+        let node = self.graph.node(id);
+        let kind = matches!(node.op, Op::Conv { .. } | Op::ConvTranspose { .. } | Op::Gemm { .. });
+        let held = |v: ValueId| origins.get(v.0 as usize).copied().flatten().is_some();
+        kind && node.input(0).is_some_and(held) && node.output(0).is_some_and(|y| self.read_by.contains_key(&y))
+    }
+
+    /// Puts a product by 2 in front of node `id`, whose weight is halved: no bit of the result changes, and no
+    /// DequantizeLinear stands in front of the node any more.
+    fn double_operand(&mut self, id: NodeId) -> Result<()> {
+        let Some(operand) = self.graph.node(id).input(0) else { return Ok(()) };
+        let two = self.scalar(DType::F32, 2)?;
+        let name = format!("{}_doubled", self.graph.value(operand).name);
+        let fact = self.graph.value(operand).fact.clone();
+        let doubled = self.graph.add_value(&name, fact);
+        let product = node(&self.graph, Op::Binary(Binary::Mul), &[operand, two], doubled);
+        self.insertions.before(id, vec![product]);
+        self.graph.nodes[id.0 as usize].inputs[0] = Some(doubled);
         Ok(())
     }
 
