@@ -90,21 +90,32 @@ fn tail(view: &View, value: ValueId) -> ValueId {
 
 /// Whether nodes for which `wanted` holds alone read `value`, perhaps moved or through functions.
 fn only(view: &View, value: ValueId, wanted: fn(&View, NodeId) -> bool) -> bool {
-    let readers = &view.consumers[value.0 as usize];
-    let reads = |&(id, _): &(NodeId, usize)| {
-        let node = view.graph.node(id);
-        let passes = match view.role(id) {
-            Role::Movement => true,
-            Role::Other => is_function(&node.op) && !normalizes(&node.op),
-            _ => false,
-        };
-        let onwards = || {
-            let mut results = node.outputs.iter().flatten().filter(|&&v| view.is_live(v)).peekable();
-            results.peek().is_some() && results.all(|&v| only(view, v, wanted))
-        };
-        wanted(view, id) || passes && onwards()
-    };
-    !view.leaves[value.0 as usize] && !readers.is_empty() && readers.iter().all(reads)
+    let mut open = vec![value];
+    let mut seen = BTreeSet::new();
+    while let Some(value) = open.pop() {
+        if !seen.insert(value) {
+            continue;
+        }
+        let readers = &view.consumers[value.0 as usize];
+        if view.leaves[value.0 as usize] || readers.is_empty() {
+            return false;
+        }
+        for &(id, _) in readers.iter().filter(|r| !wanted(view, r.0)) {
+            let node = view.graph.node(id);
+            let passes = match view.role(id) {
+                Role::Movement => true,
+                Role::Other => is_function(&node.op) && !normalizes(&node.op),
+                _ => false,
+            };
+            let results = node.outputs.iter().flatten().copied().filter(|&v| view.is_live(v));
+            let before = open.len();
+            open.extend(results);
+            if !passes || open.len() == before {
+                return false;
+            }
+        }
+    }
+    true
 }
 
 /// Whether `value`, which a node of `role` makes, is left to what reads it.
@@ -136,10 +147,9 @@ fn by_producer(view: &View, layers: &Layers) -> BTreeMap<ValueId, Draft> {
         }
     }
     for (id, value) in layer_operands(view) {
-        cover(view, value, &mut drafts, &mut BTreeSet::new());
+        cover(view, value, &mut drafts);
         if layers.last.contains(&id) {
-            let mut seen = BTreeSet::new();
-            mark_last(view, value, &mut drafts, &mut seen);
+            mark_last(view, value, &mut drafts);
         }
     }
     drafts
@@ -159,18 +169,22 @@ fn layer_operands<'v>(view: &'v View) -> impl Iterator<Item = (NodeId, ValueId)>
 }
 
 /// Adds sites until `value` is made of quantized elements only.
-fn cover(view: &View, value: ValueId, drafts: &mut BTreeMap<ValueId, Draft>, seen: &mut BTreeSet<ValueId>) {
-    if drafts.contains_key(&value) || !view.after_layer[value.0 as usize] || !seen.insert(value) {
-        return;
-    }
-    let Some(id) = view.producers[value.0 as usize] else { return };
-    let operands: Vec<ValueId> = view.operands(id).collect();
-    if view.role(id) == Role::Movement || view.scales(id) {
-        for v in operands {
-            cover(view, v, drafts, seen);
+fn cover(view: &View, value: ValueId, drafts: &mut BTreeMap<ValueId, Draft>) {
+    let mut open = vec![value];
+    let mut seen = BTreeSet::new();
+    while let Some(value) = open.pop() {
+        if drafts.contains_key(&value) || !view.after_layer[value.0 as usize] || !seen.insert(value) {
+            continue;
         }
-    } else if view.is_float(value) && !(rectifies(&view.graph.node(id).op) && covered(view, operands[0], drafts)) {
-        drafts.entry(value).or_default().owners.push(id);
+        let Some(id) = view.producers[value.0 as usize] else { continue };
+        let mut operands: Vec<ValueId> = view.operands(id).collect();
+        if view.role(id) == Role::Movement || view.scales(id) {
+            // The first is covered first.
+            operands.reverse();
+            open.append(&mut operands);
+        } else if view.is_float(value) && !(rectifies(&view.graph.node(id).op) && covered(view, operands[0], drafts)) {
+            drafts.entry(value).or_default().owners.push(id);
+        }
     }
 }
 
@@ -198,19 +212,19 @@ fn covered(view: &View, value: ValueId, drafts: &BTreeMap<ValueId, Draft>) -> bo
 }
 
 /// Marks the sites that `value` is made of as those of the tensor that reaches the last layer.
-fn mark_last(view: &View, value: ValueId, drafts: &mut BTreeMap<ValueId, Draft>, seen: &mut BTreeSet<ValueId>) {
-    if !seen.insert(value) {
-        return;
-    }
-    if let Some(draft) = drafts.get_mut(&value) {
-        draft.last = true;
-        return;
-    }
-    let Some(id) = view.producers[value.0 as usize] else { return };
-    if hands_on(view, id) {
-        let operands: Vec<ValueId> = view.operands(id).collect();
-        for v in operands {
-            mark_last(view, v, drafts, seen);
+fn mark_last(view: &View, value: ValueId, drafts: &mut BTreeMap<ValueId, Draft>) {
+    let mut open = vec![value];
+    let mut seen = BTreeSet::new();
+    while let Some(value) = open.pop() {
+        if !seen.insert(value) {
+            continue;
+        }
+        if let Some(draft) = drafts.get_mut(&value) {
+            draft.last = true;
+            continue;
+        }
+        if let Some(id) = view.producers[value.0 as usize].filter(|&id| hands_on(view, id)) {
+            open.extend(view.operands(id));
         }
     }
 }
