@@ -163,6 +163,32 @@ macro_rules! forward_samples {
 forward_samples!(impl<S: Samples + ?Sized> Samples for &S);
 forward_samples!(impl<S: Samples + ?Sized> Samples for Box<S>);
 
+/// What a wrapper of samples hands on from the ones in `$samples`: all but the tensors and their number and names.
+macro_rules! forward_labels {
+    ($samples:ident) => {
+        fn label(&self, index: usize) -> Option<usize> {
+            self.$samples.label(index)
+        }
+
+        fn target(&self, index: usize) -> $crate::Result<Option<$crate::data::Target>> {
+            self.$samples.target(index)
+        }
+
+        fn name(&self, index: usize) -> String {
+            self.$samples.name(index)
+        }
+
+        fn skipped(&self) -> usize {
+            self.$samples.skipped()
+        }
+
+        fn held_bytes(&self) -> u64 {
+            self.$samples.held_bytes()
+        }
+    };
+}
+pub(crate) use forward_labels;
+
 /// What holds while samples are opened, and read later.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {

@@ -1,6 +1,6 @@
 //! Samples seen through a selection, or as the inputs of a network.
 
-use super::{Samples, Target};
+use super::{Samples, Target, forward_labels};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -257,25 +257,7 @@ impl Samples for Fitted {
         self.inputs.iter().zip(&self.order).map(take).collect()
     }
 
-    fn label(&self, index: usize) -> Option<usize> {
-        self.samples.label(index)
-    }
-
-    fn target(&self, index: usize) -> Result<Option<Target>> {
-        self.samples.target(index)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.samples.name(index)
-    }
-
-    fn skipped(&self) -> usize {
-        self.samples.skipped()
-    }
-
-    fn held_bytes(&self) -> u64 {
-        self.samples.held_bytes()
-    }
+    forward_labels!(samples);
 
     fn input_names(&self) -> Option<Vec<String>> {
         Some(self.inputs.iter().map(|i| i.name.clone()).collect())

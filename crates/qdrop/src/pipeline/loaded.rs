@@ -2,7 +2,7 @@
 
 use super::run;
 use super::unit::Cache;
-use crate::data::{Samples, Target};
+use crate::data::{Samples, forward_labels};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::report::{Sink, Stage};
@@ -54,25 +54,7 @@ impl Samples for Loaded<'_> {
         self.shapes.iter().zip(&self.rows).map(one).collect()
     }
 
-    fn label(&self, index: usize) -> Option<usize> {
-        self.samples.label(index)
-    }
-
-    fn target(&self, index: usize) -> Result<Option<Target>> {
-        self.samples.target(index)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.samples.name(index)
-    }
-
-    fn skipped(&self) -> usize {
-        self.samples.skipped()
-    }
-
-    fn held_bytes(&self) -> u64 {
-        self.samples.held_bytes()
-    }
+    forward_labels!(samples);
 
     fn input_names(&self) -> Option<Vec<String>> {
         self.samples.input_names()

@@ -1,7 +1,7 @@
 //! Views of a sample set: a part spread over it, and one that distrusts it.
 
 use super::shapes::input_shapes;
-use crate::data::{self, Samples, Subset, Target};
+use crate::data::{self, Samples, Subset, forward_labels};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -122,25 +122,7 @@ impl Samples for Checked<'_> {
         Ok(tensors)
     }
 
-    fn label(&self, index: usize) -> Option<usize> {
-        self.inner.label(index)
-    }
-
-    fn target(&self, index: usize) -> Result<Option<Target>> {
-        self.inner.target(index)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.inner.name(index)
-    }
-
-    fn skipped(&self) -> usize {
-        self.inner.skipped()
-    }
-
-    fn held_bytes(&self) -> u64 {
-        self.inner.held_bytes()
-    }
+    forward_labels!(inner);
 
     fn input_names(&self) -> Option<Vec<String>> {
         self.inner.input_names()
