@@ -51,20 +51,20 @@ impl Channels {
         }
     }
 
-    /// Takes in one of `of` samples: `values` with `inner` elements behind the axis of the channels.
-    pub fn observe(&mut self, values: &[f32], inner: usize, of: usize) {
+    /// Takes in one sample of `total`: `values` with `inner` elements behind the axis of the channels.
+    pub fn observe(&mut self, values: &[f32], inner: usize, total: usize) {
         let (channels, inner) = (self.seen.len(), inner.max(1));
         let half = self.samples % 2;
         self.samples += 1;
         let outer = values.len() / (channels * inner).max(1);
         // The same share of every sample.
-        let stride = (outer * inner * of.div_ceil(2)).div_ceil(KEPT).max(1);
+        let stride = (outer * inner * total.div_ceil(2)).div_ceil(KEPT).max(1);
         let all = self.seen.par_iter_mut().zip(&mut self.kept).zip(&mut self.most).enumerate();
         all.for_each(|(c, ((seen, kept), most))| {
             let mut skip = 0;
             for o in 0..outer {
                 let part = &values[(o * channels + c) * inner..][..inner];
-                if half == 0 || of == 1 {
+                if half == 0 || total == 1 {
                     seen.observe(part);
                 }
                 for &v in part.iter().filter(|v| v.is_finite()) {
@@ -160,6 +160,9 @@ pub fn factors(
     let spec = range_spec(&quantizer.grid);
     let place = |e: Error| e.at(format!("activation `{}`", quantizer.name));
     let Some(widths) = seen.widths(&spec).map_err(place)? else { return Ok(None) };
+    if !room(graph, site)? {
+        return Ok(None);
+    }
     let squares = seen.squares();
     let ones = vec![1.0; site.channels];
     // What is lost in front of the function comes through it about as large as it is.
@@ -197,6 +200,22 @@ pub fn factors(
     let costs = if site.carrier == Carrier::Quantizer { WORTH_TIME } else { 0.0 };
     let best = best.filter(|(_, error)| worthwhile(first, *error) && first - error >= costs);
     Ok(best.map(|(own, _)| Factors { own, before: own_before }))
+}
+
+/// Whether constants of layers stay finite, whatever the factors that they are multiplied or divided by.
+fn room(graph: &Graph, site: &FactorSite) -> Result<bool> {
+    let own = match &site.carrier {
+        Carrier::Layer { constants, .. } => &constants[..],
+        Carrier::Quantizer => &[],
+    };
+    let divided = own.iter().chain(site.before.iter().flat_map(|b| &b.constants)).map(|c| c.0);
+    for id in divided.chain(site.readers.iter().map(|r| r.weight)) {
+        let tensor = graph.constant(id).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
+        if tensor.to_f32()?.iter().any(|v| v.abs() > f32::MAX / MOST) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// `factors` with which a rectifier's cap, which all channels share, cuts off nothing of what was seen (`most` a channel)

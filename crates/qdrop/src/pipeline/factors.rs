@@ -11,6 +11,7 @@ use crate::plan::{self, FactorSite, Floor, Plan};
 use crate::report::{Event, Sink, Stage, Timing, timed};
 use crate::tensor::Shelf;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// `values` of `shape` with none below `floor`.
 pub(super) fn above<'a>(values: Cow<'a, [f32]>, shape: &[usize], floor: Option<&Floor>) -> Cow<'a, [f32]> {
@@ -33,9 +34,9 @@ impl Scene<'_> {
         }
         // By the bits for all: a recipe whose exceptions hold the bits that were chosen comes to the same factors.
         let plan = plan::plan_without_exceptions(self.graph, self.facts, self.recipe)?;
-        let quantized = |s: &FactorSite| self.plan.sites.iter().any(|mine| mine.value == s.value);
+        let mine: BTreeSet<ValueId> = self.plan.sites.iter().map(|s| s.value).collect();
         let sites = plan::factor_sites(self.graph, self.facts, &plan, self.recipe.output.target);
-        let sites: Vec<FactorSite> = sites.into_iter().flatten().filter(quantized).collect();
+        let sites: Vec<FactorSite> = sites.into_iter().flatten().filter(|s| mine.contains(&s.value)).collect();
         if sites.is_empty() {
             return Ok(None);
         }
@@ -54,7 +55,7 @@ impl Scene<'_> {
         let mut walk = Walk::new(self.graph, self.facts, inputs, self.pool, &shelf);
         let order = walk.order(sites.iter().map(|s| (s.value, s)));
         let mut graph = self.graph.clone();
-        let floors = plan::floors(self.graph);
+        let floors = plan::floors(self.graph, self.facts);
         let mut chosen = Vec::new();
         for (done, site) in order.iter().enumerate() {
             run::go_on(sink)?;

@@ -18,6 +18,7 @@ use crate::quant::{Grid, Observation};
 use crate::report::{Event, Sink, Stage, Timing, timed};
 use crate::tensor::{Rows, Shelf};
 use rayon::ThreadPool;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
@@ -105,7 +106,7 @@ impl Scene<'_> {
             ..Region::default()
         };
         let runner = Runner::new(&compile(self.graph, self.facts, &region)?)?;
-        let floors = plan::floors(self.graph);
+        let floors = plan::floors(self.graph, self.facts);
         let shapes: Vec<_> = values.iter().map(|&v| self.facts.require(self.graph, v)).collect::<Result<_>>()?;
         let seen: Vec<Mutex<Seeing>> = values.iter().map(|_| Mutex::default()).collect();
         let chunk = (TOGETHER * runner.group() * self.pool.current_num_threads()).min(run::SAMPLES);
@@ -119,23 +120,12 @@ impl Scene<'_> {
             let see = |value: usize, first: usize, group: Values| {
                 let mut seen = seen[value].lock().unwrap_or_else(PoisonError::into_inner);
                 let first = before + first;
-                let Some(padding) = &padding else {
+                let floor = floors[values[value].0 as usize].as_ref();
+                let mut row = std::mem::take(&mut seen.row);
+                if padding.is_none() && floor.is_none() {
                     let strange = seen.values.not_finite();
-                    let floor = floors[values[value].0 as usize].as_ref();
-                    match floor {
-                        None => seen.see(group.all(), |v| group.holder(v).map(|sample| first + sample)),
-                        Some(_) => {
-                            let mut row = Vec::new();
-                            for sample in 0..group.samples() {
-                                group.sample(sample, &mut row);
-                                seen.see(&above((&row[..]).into(), &shapes[value].shape, floor), |_| {
-                                    Some(first + sample)
-                                });
-                            }
-                        }
-                    }
+                    seen.see(group.all(), |v| group.holder(v).map(|sample| first + sample));
                     if seen.values.not_finite() > strange {
-                        let mut row = Vec::new();
                         for sample in 0..group.samples() {
                             group.sample(sample, &mut row);
                             if row.iter().any(|v| !v.is_finite()) {
@@ -143,17 +133,19 @@ impl Scene<'_> {
                             }
                         }
                     }
-                    return Ok(());
-                };
-                let mut row = std::mem::take(&mut seen.row);
-                for sample in 0..group.samples() {
-                    group.sample(sample, &mut row);
-                    let real = padding.real(values[value], &shapes[value].shape, first + sample, &row)?;
-                    if real.iter().any(|v| !v.is_finite()) {
-                        seen.strange.insert(first + sample);
+                } else {
+                    let shape = &shapes[value].shape;
+                    for sample in 0..group.samples() {
+                        group.sample(sample, &mut row);
+                        let real = match &padding {
+                            Some(padding) => padding.real(values[value], shape, first + sample, &row)?,
+                            None => Cow::Borrowed(&row[..]),
+                        };
+                        if real.iter().any(|v| !v.is_finite()) {
+                            seen.strange.insert(first + sample);
+                        }
+                        seen.see(&above(real, shape, floor), |_| Some(first + sample));
                     }
-                    let floor = floors[values[value].0 as usize].as_ref();
-                    seen.see(&above(real, &shapes[value].shape, floor), |_| Some(first + sample));
                 }
                 seen.row = row;
                 Ok(())

@@ -20,7 +20,7 @@ use crate::engine::facts::Facts;
 use crate::engine::program::around;
 use crate::graph::{Binary, Coordinates, Graph, NodeId, Op, PadMode, Reduction, Unary, ValueId};
 use crate::tensor::{DType, Tensor};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An activation that may have a factor per channel.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,9 +103,14 @@ pub fn factor_sites(
     facts: &Facts,
     plan: &Plan,
     target: Target,
-) -> Vec<std::result::Result<FactorSite, &'static str>> {
+) -> Vec<Result<FactorSite, &'static str>> {
     let (view, _) = View::new(graph, facts);
-    let search = Search { view: &view, plan, target };
+    let layers = plan.layers.iter().enumerate().map(|(i, l)| (l.weight, i)).collect();
+    let whole = plan.kernel_sites.iter().enumerate().filter(|(_, k)| k.readers.is_none());
+    let ends = whole.map(|(i, k)| (view.function(k.value).1, i));
+    // The first, should several functions end in one value.
+    let kernel_sites = ends.filter(|&(end, i)| end != plan.kernel_sites[i].value).rev().collect();
+    let search = Search { view: &view, plan, target, layers, kernel_sites };
     (0..plan.sites.len() as u32).map(|i| search.site(SiteId(i))).collect()
 }
 
@@ -120,18 +125,18 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Moves those of `values`, one sample of `shape`, that lie below it up to it.
+    /// Moves those of `values`, one sample of `shape`, that lie below it up to it, but for infinity.
     pub fn raise(&self, shape: &[usize], values: &mut [f32]) {
         let [_, _, inner] = around(shape, self.axis);
         for (i, v) in values.iter_mut().enumerate() {
             let floor = self.by[i / inner.max(1) % self.by.len()];
-            *v = if *v < floor { floor } else { *v };
+            *v = if *v < floor && v.is_finite() { floor } else { *v };
         }
     }
 }
 
-/// The floor of every value of `graph` that has one.
-pub fn floors(graph: &Graph) -> Vec<Option<Floor>> {
+/// The floor of every value of `graph`, with `facts` of one sample, that has one.
+pub fn floors(graph: &Graph, facts: &Facts) -> Vec<Option<Floor>> {
     let consumers = graph.consumers();
     let hidden = |v: ValueId| !graph.outputs.contains(&v);
     let function = |v: ValueId| match consumers[v.0 as usize][..] {
@@ -164,16 +169,35 @@ pub fn floors(graph: &Graph) -> Vec<Option<Floor>> {
         let (result, factors) = (node.output(0)?, graph.constant(node.input(1)?)?);
         let floor = function(result).filter(|_| hidden(v) && hidden(result) && node.op == Op::Binary(Binary::Mul))?;
         let axis = factors.shape().iter().position(|&d| d == factors.len())?;
+        let shape = &facts.get(v)?.shape;
+        if factors.is_empty() || shape.len() != factors.rank() || shape[axis] != factors.len() {
+            return None;
+        }
         let by: Vec<f32> = factors.as_f32()?.iter().map(|f| floor / f).collect();
         by.iter().all(|f| f.is_finite() && *f < 0.0).then_some(Floor { by, axis })
     };
     graph.value_ids().map(floor).collect()
 }
 
+/// Most nodes that are followed from an activation to the layers that read it.
+const MOST_NODES: usize = 1000;
+
 struct Search<'a> {
     view: &'a View<'a>,
     plan: &'a Plan,
     target: Target,
+    /// The layer of a weight.
+    layers: BTreeMap<ValueId, usize>,
+    /// The kernel site in front of the function that makes a value.
+    kernel_sites: BTreeMap<ValueId, usize>,
+}
+
+/// An activation's channels in a value that holds them moved.
+struct Moved {
+    value: ValueId,
+    axis: usize,
+    /// Per index along the axis the channel that it holds, if any.
+    channels: Vec<Option<usize>>,
 }
 
 /// What becomes of an activation's channels along one way.
@@ -187,7 +211,7 @@ enum End {
 }
 
 impl Search<'_> {
-    fn site(&self, id: SiteId) -> std::result::Result<FactorSite, &'static str> {
+    fn site(&self, id: SiteId) -> Result<FactorSite, &'static str> {
         let view = self.view;
         let site = &self.plan.sites[id.0 as usize];
         let value = site.value;
@@ -235,9 +259,11 @@ impl Search<'_> {
     fn before(&self, value: ValueId, axis: usize) -> Option<Before> {
         let view = self.view;
         let shape = |v: ValueId| view.facts.get(v).map(|f| &f.shape);
-        let leads = |v: ValueId| view.function(v).1 == value && v != value && shape(v) == shape(value);
-        let kernel_site = self.plan.kernel_sites.iter().position(|k| k.readers.is_none() && leads(k.value))?;
+        let &kernel_site = self.kernel_sites.get(&value)?;
         let before = self.plan.kernel_sites[kernel_site].value;
+        if shape(before) != shape(value) {
+            return None;
+        }
         let operands = view.consumers[before.0 as usize].clone();
         match self.carrier(before, axis).ok()? {
             Carrier::Layer { constants, cap: None } => Some(Before { kernel_site, value: before, constants, operands }),
@@ -248,58 +274,57 @@ impl Search<'_> {
     /// What operand `index` of node `id` comes to, whose elements along `axis` are the `channels` of the activation.
     fn follow(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> End {
         let view = self.view;
-        let node = view.graph.node(id);
-        if index == usize::MAX || !view.active[id.0 as usize] {
-            return End::Stop("a part of the network that cannot be run here reads it");
-        }
-        let role = view.role(id);
-        match role {
-            Role::Layer => {
-                return match self.reader(id, index, axis, channels) {
-                    Some(reader) => End::Layers(vec![reader]),
-                    None => End::Stop("a layer that reads it does not meet its channels one by one"),
-                };
-            }
-            Role::Product => return End::Stop("a product of activations reads it"),
-            Role::Junction => return End::Other,
-            _ if normalizes(&node.op) => return End::Other,
-            _ => {}
-        }
-        let Some(moved) = self.moved(id, index, axis, channels) else {
-            return End::Stop("an operator that mixes its channels or bends them reads it");
-        };
         let mut found = Vec::new();
-        for (value, axis, channels) in moved {
-            if view.leaves[value.0 as usize] {
-                return End::Stop("it reaches an output of the network");
+        let mut open = vec![(id, index, axis, channels.to_vec())];
+        for step in 0.. {
+            let Some((id, index, axis, channels)) = open.pop() else { break };
+            let node = view.graph.node(id);
+            if index == usize::MAX || !view.active[id.0 as usize] {
+                return End::Stop("a part of the network that cannot be run here reads it");
             }
-            for &(node, index) in &view.consumers[value.0 as usize] {
-                match self.follow(node, index, axis, &channels) {
-                    End::Layers(readers) => found.extend(readers),
-                    End::Other => return End::Stop("a sum or normalisation reads it moved"),
-                    stop => return stop,
+            if step == MOST_NODES {
+                return End::Stop("too many nodes lie between it and layers");
+            }
+            match view.role(id) {
+                Role::Layer => match self.reader(id, index, axis, &channels) {
+                    Some(reader) => found.push(reader),
+                    None => return End::Stop("a layer that reads it does not meet its channels one by one"),
+                },
+                Role::Product => return End::Stop("a product of activations reads it"),
+                role if role == Role::Junction || normalizes(&node.op) => {
+                    return if step == 0 { End::Other } else { End::Stop("a sum or normalisation reads it moved") };
+                }
+                _ => {
+                    let Some(moved) = self.moved(id, index, axis, &channels) else {
+                        return End::Stop("an operator that mixes its channels or bends them reads it");
+                    };
+                    // The first is followed first.
+                    for Moved { value, axis, channels } in moved.into_iter().rev() {
+                        if view.leaves[value.0 as usize] {
+                            return End::Stop("it reaches an output of the network");
+                        }
+                        let readers = view.consumers[value.0 as usize].iter().rev();
+                        open.extend(readers.map(|&(id, index)| (id, index, axis, channels.clone())));
+                    }
                 }
             }
         }
         End::Layers(found)
     }
 
-    /// The results of a node that only moves or scales the channels of its operand `index`: value, axis, channels along it.
-    #[expect(clippy::type_complexity, reason = "said once")]
-    fn moved(
-        &self,
-        id: NodeId,
-        index: usize,
-        axis: usize,
-        channels: &[Option<usize>],
-    ) -> Option<Vec<(ValueId, usize, Vec<Option<usize>>)>> {
+    /// The results of a node that only moves or scales the channels of its operand `index`.
+    fn moved(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> Option<Vec<Moved>> {
         let view = self.view;
         let node = view.graph.node(id);
         let shape = |v: ValueId| view.facts.get(v).map(|f| f.shape.as_slice());
         let from = shape(node.input(index)?)?;
         let kept = |v: ValueId| {
             let to = shape(v)?;
-            (to.len() == from.len() && to[axis] == from[axis]).then(|| (v, axis, channels.to_vec()))
+            (to.len() == from.len() && to[axis] == from[axis]).then(|| Moved {
+                value: v,
+                axis,
+                channels: channels.to_vec(),
+            })
         };
         if let Op::Concat { .. } = &node.op {
             let out = view.single_output(node)?;
@@ -311,7 +336,7 @@ impl Search<'_> {
                 node.inputs[..index].iter().flatten().map(|&v| shape(v).map(|s| s[axis])).sum::<Option<usize>>()?;
             let mut joined = vec![None; to[axis]];
             joined.get_mut(before..before + channels.len())?.copy_from_slice(channels);
-            return Some(vec![(out, axis, joined)]);
+            return Some(vec![Moved { value: out, axis, channels: joined }]);
         }
         if index != 0 && !view.scales(id) {
             return None;
@@ -328,7 +353,7 @@ impl Search<'_> {
                         false => channels.get(start..start + to[axis])?.to_vec(),
                     };
                     start += to[axis];
-                    parts.push((v, axis, part));
+                    parts.push(Moved { value: v, axis, channels: part });
                 }
                 return Some(parts);
             }
@@ -338,7 +363,7 @@ impl Search<'_> {
                     true => from.len() - 1 - axis,
                     false => perm.iter().position(|&p| usize::try_from(p) == Ok(axis))?,
                 };
-                return Some(vec![(out, to, channels.to_vec())]);
+                return Some(vec![Moved { value: out, axis: to, channels: channels.to_vec() }]);
             }
             Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => {
                 let out = view.single_output(node)?;
@@ -352,12 +377,13 @@ impl Search<'_> {
                 let at = (0..to.len()).find(fits)?;
                 let repeats = to[at] / along;
                 let spread = channels.iter().flat_map(|&c| std::iter::repeat_n(c, repeats)).collect();
-                return Some(vec![(out, at, spread)]);
+                return Some(vec![Moved { value: out, axis: at, channels: spread }]);
             }
             Op::Reduce { kind: Reduction::Mean | Reduction::Max | Reduction::Min, keepdims: false, .. } => {
                 let behind =
                     constant(1)?.iter().all(|&a| if a < 0.0 { a + from.len() as f64 } else { a } > axis as f64);
-                return behind.then(|| view.single_output(node).map(|v| vec![(v, axis, channels.to_vec())])).flatten();
+                let value = view.single_output(node).filter(|_| behind)?;
+                return Some(vec![Moved { value, axis, channels: channels.to_vec() }]);
             }
             _ => {}
         }
@@ -392,13 +418,13 @@ impl Search<'_> {
             Op::MatMul if axis + 1 == rank && tensor.rank() == 2 => (0, 1),
             _ => return None,
         };
-        let layer = self.plan.layers.iter().position(|l| l.weight == weight).map(|i| LayerId(i as u32));
+        let layer = self.layers.get(&weight).map(|&i| LayerId(i as u32));
         let meets = tensor.shape().get(at)? * groups == channels.len();
         meets.then(|| Reader { weight, layer, axis: at, groups, channels: channels.to_vec() })
     }
 
     /// What can divide the channels of `value`, along `axis`.
-    fn carrier(&self, value: ValueId, axis: usize) -> std::result::Result<Carrier, &'static str> {
+    fn carrier(&self, value: ValueId, axis: usize) -> Result<Carrier, &'static str> {
         const PRODUCER: &str = "what makes it cannot carry factors";
         let view = self.view;
         let graph = view.graph;
@@ -456,8 +482,8 @@ impl Search<'_> {
             let single = |t: &Tensor| t.dtype() == DType::F32 && t.shape().get(axis) == Some(&outputs);
             view.graph.constant(v).is_some_and(|t| single(t)) && view.consumers[v.0 as usize].len() == 1
         };
-        let layer = self.plan.layers.iter().find(|l| l.weight == weight);
-        let free = layer.is_none_or(|l| l.axis == Some(at));
+        let layer = self.layers.get(&weight);
+        let free = layer.is_none_or(|&i| self.plan.layers[i].axis == Some(at));
         (free && output == axis && constants.iter().all(mine)).then_some(Carrier::Layer { constants, cap })
     }
 }

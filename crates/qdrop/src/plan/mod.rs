@@ -335,6 +335,8 @@ fn multiply_adds(view: &View, id: NodeId) -> u64 {
 }
 
 #[cfg(test)]
+mod factors_tests;
+#[cfg(test)]
 mod mixed_tests;
 #[cfg(test)]
 mod order_tests;
