@@ -343,6 +343,26 @@ fn files_get_their_names_in_one_place() {
     assert!(found.len() == 1 && found[0].ends_with("onnx/writer.rs"), "temporary files are named in {found:?}");
 }
 
+/// The README's first command names no program: `cargo run` must find one alone.
+#[test]
+fn cargo_run_means_the_command_line() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let told = std::process::Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let list = |v: &serde_json::Value| v.as_array().cloned().unwrap_or_default();
+    let default = list(&told["workspace_default_members"]);
+    let packages = list(&told["packages"]).into_iter().filter(|p| default.contains(&p["id"]));
+    let targets = packages.flat_map(|p| list(&p["targets"]));
+    let programs = targets.filter(|t| list(&t["kind"]).iter().any(|k| k == "bin"));
+    let names: Vec<String> = programs.map(|t| t["name"].as_str().unwrap_or_default().to_string()).collect();
+    assert_eq!(names, ["qdrop"]);
+}
+
 #[test]
 fn files_are_short() {
     let mut paths = Vec::new();
