@@ -1,39 +1,36 @@
 //! Edits of JSON that stays JSON.
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use serde_json::{Value, json};
 
 /// Changes one value of `root`, perhaps to one of `other`.
-pub(crate) fn mutate(root: &mut Value, other: &Value, dice: &mut Dice) {
-    let mut at = dice.below(count(other));
+pub(crate) fn mutate(root: &mut Value, other: &Value, rng: &mut Rng) {
+    let mut at = rng.below(count(other));
     let graft = find(&mut other.clone(), &mut at).cloned();
-    let mut at = dice.below(count(root));
+    let mut at = rng.below(count(root));
     let Some(value) = find(root, &mut at) else { return };
-    match (dice.below(4), &mut *value) {
+    match (rng.below(4), &mut *value) {
         (0, _) => *value = graft.unwrap_or_default(),
         (1, Value::Object(map)) if !map.is_empty() => {
-            let key = map.keys().nth(dice.below(map.len())).cloned().unwrap_or_default();
+            let key = map.keys().nth(rng.below(map.len())).cloned().unwrap_or_default();
             let taken = map.remove(&key);
-            if dice.once_in(2) {
-                map.insert(
-                    dice.one(&["", "type", "id", "[PAD]", "\u{0}", "ab"]).to_string(),
-                    taken.unwrap_or_default(),
-                );
+            if rng.once_in(2) {
+                map.insert(rng.one(&["", "type", "id", "[PAD]", "\u{0}", "ab"]).to_string(), taken.unwrap_or_default());
             }
         }
         (1, Value::Array(list)) if !list.is_empty() => {
-            let i = dice.below(list.len());
-            match dice.once_in(2) {
+            let i = rng.below(list.len());
+            match rng.once_in(2) {
                 true => drop(list.remove(i)),
                 false => list.push(list[i].clone()),
             }
         }
-        (2, Value::Number(n)) => *value = dice.integer(n.as_i64().unwrap_or(0)).into(),
+        (2, Value::Number(n)) => *value = rng.integer(n.as_i64().unwrap_or(0)).into(),
         (2, Value::String(s)) => {
-            *s = match dice.below(4) {
+            *s = match rng.below(4) {
                 0 => String::new(),
                 1 => s.repeat(2),
-                2 => dice.one(&["[PAD]", "é", "\u{0}", "(a|a)*$", "\\", "▁", "[^\\s]+", "##", "A"]).to_string(),
+                2 => rng.one(&["[PAD]", "é", "\u{0}", "(a|a)*$", "\\", "▁", "[^\\s]+", "##", "A"]).to_string(),
                 _ => s.chars().skip(1).collect(),
             }
         }
@@ -52,7 +49,7 @@ pub(crate) fn mutate(root: &mut Value, other: &Value, dice: &mut Dice) {
                 json!({"Regex": "(a?)*"}),
                 json!({"String": ""}),
             ];
-            *value = dice.one(&all).clone();
+            *value = rng.one(&all).clone();
         }
     }
 }

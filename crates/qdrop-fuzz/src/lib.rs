@@ -4,9 +4,9 @@
 //! was read can be written and read again. `fuzz` in the repository's root hands them to libFuzzer; the test of this
 //! crate runs them on stable Rust, on inputs that each follow from a [`number`](mutated) and the [`seeds`].
 
-mod dice;
 mod json;
 mod mutate;
+mod rng;
 mod seeds;
 mod targets;
 mod text;

@@ -25,11 +25,11 @@ const EDGES: [i64; 20] = [
 ];
 
 /// A stream of random numbers (SplitMix64).
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new(seed: u64) -> Self {
-        Dice(seed)
+        Rng(seed)
     }
 
     pub fn word(&mut self) -> u64 {

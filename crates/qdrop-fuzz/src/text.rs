@@ -1,6 +1,6 @@
 //! Edits of text whose words mean something: TOML, and the header of a `.npy` file.
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// What may stand where a word stood.
 const WORDS: [&str; 24] = [
@@ -50,37 +50,37 @@ fn words(text: &str) -> Vec<(usize, usize)> {
 }
 
 /// Changes a word or a line of `text`, perhaps to one of `other`.
-pub(crate) fn mutate(text: &str, other: &str, dice: &mut Dice) -> String {
-    if dice.once_in(2) {
-        return lines(text, other, dice);
+pub(crate) fn mutate(text: &str, other: &str, rng: &mut Rng) -> String {
+    if rng.once_in(2) {
+        return lines(text, other, rng);
     }
     let (own, others) = (words(text), words(other));
     if own.is_empty() {
         return other.to_string();
     }
-    let (start, end) = *dice.one(&own);
-    let from = if dice.once_in(2) { (other, &others) } else { (text, &own) };
-    let word = match dice.below(3) {
+    let (start, end) = *rng.one(&own);
+    let from = if rng.once_in(2) { (other, &others) } else { (text, &own) };
+    let word = match rng.below(3) {
         0 if !from.1.is_empty() => {
-            let (a, b) = *dice.one(from.1);
+            let (a, b) = *rng.one(from.1);
             from.0[a..b].to_string()
         }
-        1 => dice.integer(text[start..end].parse().unwrap_or(0)).to_string(),
-        _ => dice.one(&WORDS).to_string(),
+        1 => rng.integer(text[start..end].parse().unwrap_or(0)).to_string(),
+        _ => rng.one(&WORDS).to_string(),
     };
     [&text[..start], &word, &text[end..]].concat()
 }
 
-fn lines(text: &str, other: &str, dice: &mut Dice) -> String {
+fn lines(text: &str, other: &str, rng: &mut Rng) -> String {
     let mut own: Vec<&str> = text.split_inclusive('\n').collect();
     let others: Vec<&str> = other.split_inclusive('\n').collect();
-    let at = dice.below(own.len());
-    match dice.below(4) {
+    let at = rng.below(own.len());
+    match rng.below(4) {
         0 if !own.is_empty() => drop(own.remove(at)),
-        1 if !own.is_empty() => own.insert(dice.below(own.len()), own[at]),
-        2 if !others.is_empty() => own.insert(at, others[dice.below(others.len())]),
+        1 if !own.is_empty() => own.insert(rng.below(own.len()), own[at]),
+        2 if !others.is_empty() => own.insert(at, others[rng.below(others.len())]),
         _ if !own.is_empty() => {
-            let to = dice.below(own.len());
+            let to = rng.below(own.len());
             own.swap(at, to);
         }
         _ => {}

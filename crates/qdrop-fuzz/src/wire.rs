@@ -1,6 +1,6 @@
 //! Protobuf messages as trees, without their schema, so that lengths stay right when something inside changes.
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// Deepest nesting that is looked into.
 const DEPTH: usize = 24;
@@ -145,45 +145,45 @@ fn collect<'a>(message: &'a Message, number: u64, out: &mut Vec<&'a Value>) {
 }
 
 /// Changes one field of `message`, perhaps to one of `other`.
-pub(crate) fn mutate(message: &mut Message, other: &Message, dice: &mut Dice) {
-    let from = if dice.once_in(2) { other.clone() } else { message.clone() };
-    let mut at = dice.below(count(message));
+pub(crate) fn mutate(message: &mut Message, other: &Message, rng: &mut Rng) {
+    let from = if rng.once_in(2) { other.clone() } else { message.clone() };
+    let mut at = rng.below(count(message));
     let Some((list, i)) = find(message, &mut at) else { return };
     let number = list[i].0;
-    match dice.below(12) {
+    match rng.below(12) {
         0 => drop(list.remove(i)),
         1 => list.insert(i, list[i].clone()),
         2 => {
-            let j = dice.below(list.len());
+            let j = rng.below(list.len());
             list.swap(i, j);
         }
-        3 => list[i].0 = 1 + dice.below(20) as u64,
+        3 => list[i].0 = 1 + rng.below(20) as u64,
         4..=6 => {
             let mut found = Vec::new();
             collect(&from, number, &mut found);
             if !found.is_empty() {
-                let value = (*dice.one(&found)).clone();
-                match dice.once_in(3) {
+                let value = (*rng.one(&found)).clone();
+                match rng.once_in(3) {
                     true => list.insert(i, (number, value)),
                     false => list[i].1 = value,
                 }
             }
         }
-        _ => change(&mut list[i].1, dice),
+        _ => change(&mut list[i].1, rng),
     }
 }
 
-fn change(value: &mut Value, dice: &mut Dice) {
+fn change(value: &mut Value, rng: &mut Rng) {
     match value {
-        Value::Varint(v) => *v = dice.integer(*v as i64) as u64,
-        Value::Double(b) => *b = f64::from(*dice.one(&FLOATS)).to_le_bytes(),
-        Value::Float(b) => *b = dice.one(&FLOATS).to_le_bytes(),
-        Value::Bytes(b) => bytes(b, dice),
+        Value::Varint(v) => *v = rng.integer(*v as i64) as u64,
+        Value::Double(b) => *b = f64::from(*rng.one(&FLOATS)).to_le_bytes(),
+        Value::Float(b) => *b = rng.one(&FLOATS).to_le_bytes(),
+        Value::Bytes(b) => bytes(b, rng),
         Value::Message(m) => {
-            if dice.once_in(2) {
+            if rng.once_in(2) {
                 m.clear();
             } else {
-                let kept = dice.below(m.len());
+                let kept = rng.below(m.len());
                 m.truncate(kept);
             }
         }
@@ -191,30 +191,30 @@ fn change(value: &mut Value, dice: &mut Dice) {
 }
 
 /// Changes content that is text, numbers or a packed list.
-fn bytes(b: &mut Vec<u8>, dice: &mut Dice) {
+fn bytes(b: &mut Vec<u8>, rng: &mut Rng) {
     if b.is_empty() {
         return b.extend_from_slice(b"x");
     }
-    let at = dice.below(b.len() / 8) * 8;
-    match dice.below(5) {
+    let at = rng.below(b.len() / 8) * 8;
+    match rng.below(5) {
         0 if b.len().is_multiple_of(8) => {
             if let Some(chunk) = b[at..].first_chunk_mut::<8>() {
-                *chunk = dice.integer(i64::from_le_bytes(*chunk)).to_le_bytes();
+                *chunk = rng.integer(i64::from_le_bytes(*chunk)).to_le_bytes();
             }
         }
         1 if b.len().is_multiple_of(4) => {
             if let Some(chunk) = b[at..].first_chunk_mut::<4>() {
-                *chunk = dice.one(&FLOATS).to_le_bytes();
+                *chunk = rng.one(&FLOATS).to_le_bytes();
             }
         }
-        2 => b.truncate(dice.below(b.len())),
+        2 => b.truncate(rng.below(b.len())),
         3 => {
-            let range = dice.range(b.len(), 16);
+            let range = rng.range(b.len(), 16);
             b.extend_from_within(range);
         }
         _ => {
-            let i = dice.below(b.len());
-            b[i] = dice.word() as u8;
+            let i = rng.below(b.len());
+            b[i] = rng.word() as u8;
         }
     }
 }
