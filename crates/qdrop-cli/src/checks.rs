@@ -1,5 +1,6 @@
 //! What must hold about files before any work begins.
 
+use qdrop::disk;
 use qdrop::error::Kind;
 use qdrop::plan::{MethodName, Recipe, Target};
 use qdrop::{Error, Result};
@@ -30,15 +31,12 @@ pub fn writable(output: &Path, taken: &[&Path], option: &str) -> Result<()> {
         return Err(error.at(output.display()).hint(format!("give a file name with {option}")));
     }
     apart(&[output], taken, option)?;
-    let directory = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = disk::folder(output);
     if !directory.is_dir() {
         let error = Error::new(Kind::Io, format!("the directory `{}` does not exist", directory.display()));
         return Err(error.at(output.display()).hint(format!("create it, or give another name with {option}")));
     }
-    let probe = tempfile::Builder::new().prefix(".qdrop-").tempfile_in(directory).map(drop);
+    let probe = tempfile::Builder::new().prefix(disk::UNFINISHED).tempfile_in(directory).map(drop);
     probe.map_err(|e| {
         Error::new(Kind::Io, format!("the directory `{}` cannot be written: {e}", directory.display()))
             .at(output.display())

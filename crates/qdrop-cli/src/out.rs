@@ -1,6 +1,7 @@
 //! Results on stdout: tables or JSON. A reader that went away is no error.
 
 use comfy_table::{CellAlignment, ContentArrangement, presets};
+use qdrop::disk;
 use qdrop::report::{Table, visible};
 use qdrop::{Error, Result};
 use std::io::Write;
@@ -29,11 +30,10 @@ pub fn json(value: &impl serde::Serialize) -> Result<()> {
 
 /// Writes `text` into the file at `path`, which is whole or not there.
 pub fn file(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut file = qdrop::onnx::temporary_file(folder)?;
+        let mut file = disk::temporary_file(disk::folder(path))?;
         file.write_all(text.as_bytes())?;
-        qdrop::onnx::put_in_place(file, path)
+        disk::put_in_place(file, path)
     };
     write().map_err(|e| Error::io(path, e))
 }

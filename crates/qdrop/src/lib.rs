@@ -4,6 +4,7 @@
 
 pub mod calibrate;
 pub mod data;
+pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod eval;

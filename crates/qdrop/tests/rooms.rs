@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 /// `ARCHITECTURE.md` shows the same table.
 const TABLE: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("disk", &[]),
     ("tensor", &[]),
     ("graph", &["tensor"]),
-    ("onnx", &["graph", "tensor"]),
+    ("onnx", &["disk", "graph", "tensor"]),
     ("quant", &["tensor"]),
     ("engine", &["graph", "quant", "tensor"]),
     ("passes", &["engine", "graph", "tensor"]),
@@ -27,6 +28,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "calibrate",
             "data",
+            "disk",
             "engine",
             "eval",
             "graph",
@@ -331,7 +333,7 @@ fn the_library_does_not_print() {
     none("printing belongs to the command line", broken);
 }
 
-/// Only `onnx::put_in_place` waits until the disk has what it names.
+/// Only `disk::put_in_place` waits until the disk has what it names.
 #[test]
 fn files_get_their_names_in_one_place() {
     let mut paths = Vec::new();
@@ -340,7 +342,7 @@ fn files_get_their_names_in_one_place() {
         .for_each(|f| rust_files(f, &mut paths));
     let names = |p: &PathBuf| blanked(&std::fs::read_to_string(p).unwrap()).matches(".persist(").count();
     let found: Vec<String> = paths.iter().filter(|p| names(p) > 0).map(|p| p.display().to_string()).collect();
-    assert!(found.len() == 1 && found[0].ends_with("onnx/writer.rs"), "temporary files are named in {found:?}");
+    assert!(found.len() == 1 && found[0].ends_with("src/disk.rs"), "temporary files are named in {found:?}");
 }
 
 /// The README's first command names no program: `cargo run` must find one alone.

@@ -36,7 +36,6 @@ mod tests;
 mod writer;
 
 pub use inline::{Known, inline, inline_with, unfold};
-pub use writer::{put_in_place, temporary_file};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};

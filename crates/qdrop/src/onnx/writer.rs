@@ -5,16 +5,15 @@ use super::facts::{ValueOrigin, declare, fact, kept};
 use super::proto::*;
 use super::raise::set_import;
 use super::{emit, external, order, tensor};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::graph::*;
 use crate::tensor::Tensor;
 use prost::Message;
 use std::collections::{HashMap, HashSet};
-use std::fs::{DirEntry, File};
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
-use tempfile::{Builder, NamedTempFile};
+use tempfile::NamedTempFile;
 
 /// Most bytes one protobuf message can have.
 const LIMIT: usize = i32::MAX as usize;
@@ -53,11 +52,11 @@ pub fn write(graph: &Graph, path: &Path, threshold: u64) -> Result<()> {
     let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| {
         Error::new(crate::Kind::Io, "the output path names no file").at(path.display()).hint("give a file name")
     })?;
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = disk::folder(path);
     if bytes <= threshold {
         let mut file = temporary(dir)?;
         file.write_all(&to_bytes(graph)?).map_err(|e| Error::io(path, e))?;
-        return put_in_place(file, path).map_err(|e| Error::io(path, e));
+        return disk::put_in_place(file, path).map_err(|e| Error::io(path, e));
     }
     let data_name = format!("{name}.data");
     let data_path = dir.join(&data_name);
@@ -85,73 +84,12 @@ pub fn write(graph: &Graph, path: &Path, threshold: u64) -> Result<()> {
     let mut file = temporary(dir)?;
     file.write_all(&encode(&model)?).map_err(|e| Error::io(path, e))?;
     let data = data.into_inner().map_err(|e| Error::io(&data_path, e.into_error()))?;
-    put_in_place(data, &data_path).map_err(|e| Error::io(&data_path, e))?;
-    put_in_place(file, path).map_err(|e| Error::io(path, e))
+    disk::put_in_place(data, &data_path).map_err(|e| Error::io(&data_path, e))?;
+    disk::put_in_place(file, path).map_err(|e| Error::io(path, e))
 }
 
 fn temporary(dir: &Path) -> Result<NamedTempFile> {
-    temporary_file(dir).map_err(|e| Error::io(dir, e).hint("give an output path that can be written"))
-}
-
-/// Begins the names of files that are being written.
-const UNFINISHED: &str = ".qdrop-";
-/// Random characters behind it.
-const RANDOM: usize = 6;
-/// A file that nobody has locked after this time was left behind.
-const STALE: Duration = Duration::from_secs(1);
-
-/// A file in `dir` that vanishes unless it is given its name; it is locked while it is written. What killed runs left there
-/// is removed.
-pub fn temporary_file(dir: &Path) -> std::io::Result<NamedTempFile> {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if is_left_behind(&entry) {
-            // Another run may have removed it meanwhile.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-    let mut builder = Builder::new();
-    builder.prefix(UNFINISHED).rand_bytes(RANDOM);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The process's umask still applies.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let file = builder.tempfile_in(dir)?;
-    // Where the file system knows no locks, nobody can take the file for left behind either.
-    let _ = file.as_file().try_lock();
-    Ok(file)
-}
-
-/// Gives `file`, a [`temporary_file`] in the folder of `path`, its name. What is there then lasts: content and name are on
-/// the disk, where the system can tell.
-pub fn put_in_place(file: NamedTempFile, path: &Path) -> std::io::Result<()> {
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    #[cfg(unix)]
-    {
-        use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
-        let folder = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        match File::open(folder).and_then(|folder| folder.sync_all()) {
-            // A folder that may be written, not read, or a file system that knows no such thing.
-            Err(e) if !matches!(e.kind(), InvalidInput | PermissionDenied | Unsupported) => return Err(e),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Whether a file has a name that only this program gives, and nobody writes it.
-fn is_left_behind(entry: &DirEntry) -> bool {
-    let name = entry.file_name();
-    let random = name.to_str().and_then(|n| n.strip_prefix(UNFINISHED));
-    let ours = random.is_some_and(|r| r.len() == RANDOM && r.bytes().all(|b| b.is_ascii_alphanumeric()));
-    let plain = || entry.file_type().is_ok_and(|t| t.is_file());
-    let age = || entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-    if !(ours && plain() && age().is_some_and(|age| age >= STALE)) {
-        return false;
-    }
-    File::options().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+    disk::temporary_file(dir).map_err(|e| Error::io(dir, e).hint("give an output path that can be written"))
 }
 
 /// The least IR version whose release has `opset`.
@@ -309,31 +247,5 @@ fn left_out(graph: &Graph, op: &Op, operand: ValueId) -> bool {
 fn import_domain(imports: &mut Vec<OperatorSetIdProto>, domain: &str) {
     if !super::attrs::is_default(domain) && !imports.iter().any(|i| i.domain() == domain) {
         imports.push(OperatorSetIdProto { domain: Some(domain.to_string()), version: Some(1) });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::SystemTime;
-
-    #[test]
-    fn what_killed_runs_left_is_removed_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let old = SystemTime::now() - Duration::from_secs(60);
-        for name in [".qdrop-aB3xyz", ".qdrop-young1", ".qdrop-notes.txt", ".qdrop-aB3xyz2", "model.onnx"] {
-            let file = File::create(dir.path().join(name)).unwrap();
-            if name != ".qdrop-young1" {
-                file.set_modified(old).unwrap();
-            }
-        }
-        let busy = temporary_file(dir.path()).unwrap();
-        busy.as_file().set_modified(old).unwrap();
-        let other = temporary_file(dir.path()).unwrap();
-        assert!(busy.path().exists() && other.path().exists(), "a file that is being written stays");
-        drop((busy, other));
-        let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, [".qdrop-aB3xyz2", ".qdrop-notes.txt", ".qdrop-young1", "model.onnx"]);
     }
 }

@@ -87,7 +87,8 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Measures every unit of `plan` on noise, for a run with `tuning` iterations on the whole network; where a run is too short for that, counts multiply-adds.
+    /// Measures every unit of `plan` on noise, for a run with `tuning` iterations on the whole network; where a run is too
+    /// short for that, counts multiply-adds.
     pub fn new(
         graph: &Graph,
         facts: &Facts,

@@ -1,6 +1,7 @@
 //! What a run that was stopped goes on from: solutions of finished units, kept in a directory.
 
 use super::sensitivity::Measured;
+use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::onnx;
 use crate::plan::SweepRun;
@@ -20,8 +21,6 @@ const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 7").as_by
 const EXTENSION: &str = "unit";
 /// Ends the names of what was measured before bits were chosen.
 const MEASURED: &str = "sensitivity";
-/// Starts the names of files that are being written.
-const UNFINISHED: &str = ".qdrop-";
 /// The file that tells other runs to keep off.
 const LOCK: &str = "lock";
 /// Bytes of the checksum that a file begins with.
@@ -82,7 +81,7 @@ impl WorkDir {
             Err(TryLockError::Error(e)) => return Err(io(e)),
         }
         for entry in std::fs::read_dir(path).map_err(io)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            if entry.file_name().to_string_lossy().starts_with(disk::UNFINISHED) {
                 std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
             }
         }
@@ -144,10 +143,10 @@ impl WorkDir {
         let path = self.file::<T>(key);
         let content = encode(&(key.as_bytes(), what))?;
         let write = || {
-            let mut file = onnx::temporary_file(&self.path)?;
+            let mut file = disk::temporary_file(&self.path)?;
             file.write_all(blake3::hash(&content).as_bytes())?;
             file.write_all(&content)?;
-            onnx::put_in_place(file, &path)
+            disk::put_in_place(file, &path)
         };
         write().map_err(|e: std::io::Error| {
             Error::io(&path, e).hint("make room and run the same again: it goes on after the last unit that was kept")

@@ -2,6 +2,7 @@
 //! mean.
 
 use super::quantize::Quantized;
+use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lower::{self, Encodings};
@@ -29,15 +30,14 @@ impl Quantized {
         let Some(encodings) = &self.encodings else { return onnx::write(&self.graph, output) };
         let path = encodings_path(output);
         let at = |e: std::io::Error| Error::io(&path, e);
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = onnx::temporary_file(folder).map_err(at)?;
+        let mut file = disk::temporary_file(disk::folder(&path)).map_err(at)?;
         file.write_all(encodings.to_json()?.as_bytes()).map_err(at)?;
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at(e)),
             _ => {}
         }
         onnx::write(&self.graph, output)?;
-        onnx::put_in_place(file, &path).map_err(at)
+        disk::put_in_place(file, &path).map_err(at)
     }
 }
 
