@@ -236,6 +236,13 @@ fn evaluate(
     if !all || !budget.pay(op, operands, shapes) {
         return Ok(None);
     }
+    // Weights stored in half precision are widened at once: tables of embeddings are large.
+    if let (Op::Cast { to: DType::F32 }, [Some(x)]) = (op, operands)
+        && matches!(x.dtype, DType::F16 | DType::BF16)
+        && let Some(content) = &x.constant
+    {
+        return Ok(Some(vec![Arc::new(Tensor::f32(&x.shape, content.to_f32()?))]));
+    }
     let mut data = Vec::with_capacity(operands.len());
     for operand in operands {
         let content = operand.and_then(|fact| Some((fact, fact.constant.as_ref()?)));

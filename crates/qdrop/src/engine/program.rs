@@ -3,9 +3,11 @@
 use super::facts::Facts;
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, Op, ValueId};
-use crate::tensor::DType;
-use serde::Serialize;
+use crate::tensor::{DType, Tensor};
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// A value of the program.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -15,11 +17,39 @@ pub struct Slot {
     /// Dimensions, leading batch dimension 1.
     pub shape: Vec<usize>,
     /// Content when constant.
-    pub constant: Option<Vec<f32>>,
+    pub constant: Option<Constant>,
     /// Whether a gradient must reach it: a learned weight or site lies before it.
     pub learned: bool,
     /// The axis that holds channels, or features: what losses sum over.
     pub channel_axis: usize,
+}
+
+/// The numbers of a constant slot. Programs and the graph share them where the graph has float32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Constant(Arc<Tensor>);
+
+impl Constant {
+    /// The content of `tensor`; an error where its type cannot be computed with.
+    pub fn new(tensor: &Arc<Tensor>) -> Result<Self> {
+        Ok(Constant(match tensor.as_f32() {
+            Some(_) => tensor.clone(),
+            None => Arc::new(Tensor::f32(tensor.shape(), tensor.to_f32()?)),
+        }))
+    }
+}
+
+impl Deref for Constant {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.0.as_f32().unwrap_or_default()
+    }
+}
+
+impl Serialize for Constant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
 }
 
 impl Slot {
@@ -158,7 +188,7 @@ impl Builder<'_> {
             return Ok(slot);
         }
         let fact = self.facts.require(self.graph, v)?;
-        let constant = fact.constant.as_ref().map(|t| t.to_f32()).transpose()?;
+        let constant = fact.constant.as_ref().map(Constant::new).transpose()?;
         self.program.slots.push(Slot {
             dtype: fact.dtype,
             shape: fact.shape.clone(),

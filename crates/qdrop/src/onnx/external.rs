@@ -105,7 +105,7 @@ fn read_external(proto: &mut TensorProto, dirs: &[PathBuf]) -> Result<()> {
     }
     let mut bytes = vec![0u8; want];
     file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(|e| Error::io(&path, e))?;
-    proto.raw_data = Some(bytes);
+    proto.raw_data = Some(bytes.into());
     proto.data_location = None;
     proto.external_data.clear();
     Ok(())

@@ -40,6 +40,7 @@ pub use inline::{Known, inline, inline_with, unfold};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};
 use prost::Message as _;
+use prost::bytes::Bytes;
 use std::path::{Path, PathBuf};
 
 /// The newest version of the default operator set that can be read and written.
@@ -50,14 +51,14 @@ pub const NEWEST_OPSET: u64 = schema::NEWEST;
 /// Errors name the file and the node, tensor or value at fault.
 pub fn read(path: &Path) -> Result<Graph> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e).hint("give the path of an ONNX model"))?;
-    reader::read(&bytes, &directories(path)).map_err(|e| e.at(format!("file {}", path.display())))
+    reader::read(bytes.into(), &directories(path)).map_err(|e| e.at(format!("file {}", path.display())))
 }
 
 /// The files that the model at `path` takes: its own, and those with external data that it names.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e).hint("give the path of an ONNX model"))?;
     let place = |e: Error| e.at(format!("file {}", path.display()));
-    let mut model = reader::decode(&bytes).map_err(place)?;
+    let mut model = reader::decode(bytes.into()).map_err(place)?;
     let external = external::files(&mut model, &directories(path)).map_err(place)?;
     Ok([path.to_path_buf()].into_iter().chain(external).collect())
 }
@@ -92,7 +93,7 @@ fn directories(path: &Path) -> Vec<PathBuf> {
 
 /// Reads an encoded model; external data is looked for in `dir` and refused without one.
 pub fn read_bytes(bytes: &[u8], dir: Option<&Path>) -> Result<Graph> {
-    reader::read(bytes, &dir.map(Path::to_path_buf).into_iter().collect::<Vec<_>>())
+    reader::read(Bytes::copy_from_slice(bytes), &dir.map(Path::to_path_buf).into_iter().collect::<Vec<_>>())
 }
 
 /// Writes `graph` to `path`: to a temporary file beside it that is then renamed, so that no partial file is ever seen,

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::*;
 use crate::tensor::{Data, Tensor};
 use prost::Message;
+use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,12 +21,12 @@ const NEWEST_IR: i64 = 14;
 const LEVEL: u64 = 13;
 
 /// The message of an encoded model, of an IR version whose fields are known.
-pub fn decode(bytes: &[u8]) -> Result<ModelProto> {
+pub fn decode(bytes: Bytes) -> Result<ModelProto> {
     let what = "give an ONNX model (a file that ends in .onnx as a rule)";
     if bytes.is_empty() {
         return Err(Error::model("the file is empty").hint(what));
     }
-    if let Some((found, advice)) = foreign(bytes) {
+    if let Some((found, advice)) = foreign(&bytes) {
         return Err(Error::model(format!("expected an ONNX model, got {found}")).hint(advice));
     }
     let model = ModelProto::decode(bytes).map_err(|e| {
@@ -68,7 +69,7 @@ fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
 }
 
 /// The graph of an encoded model whose external data lies in `dirs`.
-pub fn read(bytes: &[u8], dirs: &[PathBuf]) -> Result<Graph> {
+pub fn read(bytes: Bytes, dirs: &[PathBuf]) -> Result<Graph> {
     let mut model = decode(bytes)?;
     external::load(&mut model, dirs)?;
     let opset = opset(&model)?;

@@ -4,6 +4,7 @@ use super::proto::{SparseTensorProto, TensorProto};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Tensor, checked_numel};
 use half::{bf16, f16};
+use prost::bytes::Bytes;
 
 /// Largest dense form of a sparse initializer, in bytes.
 const SPARSE_LIMIT: usize = 1 << 30;
@@ -98,7 +99,7 @@ pub fn decode(mut proto: TensorProto) -> Result<Tensor> {
         Some(raw) => {
             let want = packed_bytes(dtype, &shape)?;
             if raw.len() == want {
-                from_bytes(dtype, raw)
+                from_bytes(dtype, &raw)
             } else {
                 Err(Error::model(format!(
                     "shape {shape:?} of {dtype:?} takes {want} bytes, the file holds {}",
@@ -113,7 +114,7 @@ pub fn decode(mut proto: TensorProto) -> Result<Tensor> {
 }
 
 /// Little-endian packed bytes as numbers.
-pub fn from_bytes(dtype: DType, bytes: Vec<u8>) -> Result<Data> {
+pub fn from_bytes(dtype: DType, bytes: &[u8]) -> Result<Data> {
     macro_rules! read {
         ($variant:ident, $t:ty) => {{
             const N: usize = size_of::<$t>();
@@ -135,16 +136,16 @@ pub fn from_bytes(dtype: DType, bytes: Vec<u8>) -> Result<Data> {
         DType::F16 => read!(F16, f16),
         DType::BF16 => read!(BF16, bf16),
         DType::I8 => read!(I8, i8),
-        DType::U8 => Data::U8(bytes),
+        DType::U8 => Data::U8(bytes.to_vec()),
         DType::I16 => read!(I16, i16),
         DType::U16 => read!(U16, u16),
         DType::I32 => read!(I32, i32),
         DType::U32 => read!(U32, u32),
         DType::I64 => read!(I64, i64),
         DType::U64 => read!(U64, u64),
-        DType::Bool => Data::Bool(bytes.into_iter().map(|b| b != 0).collect()),
+        DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
         DType::String => return Err(Error::model("strings cannot be raw data")),
-        _ => Data::Packed(dtype, bytes),
+        _ => Data::Packed(dtype, bytes.to_vec()),
     })
 }
 
@@ -222,7 +223,7 @@ pub fn encode(name: &str, tensor: &Tensor) -> TensorProto {
     let mut proto = header(name, tensor);
     match tensor.data() {
         Data::String(strings) => proto.string_data = strings.clone(),
-        _ => proto.raw_data = to_bytes(tensor),
+        _ => proto.raw_data = to_bytes(tensor).map(Bytes::from),
     }
     proto
 }
@@ -270,7 +271,7 @@ pub fn densify(sparse: &SparseTensorProto) -> Result<Tensor> {
             }
             dense[at * width..(at + 1) * width].copy_from_slice(&bytes[i * width..(i + 1) * width]);
         }
-        Tensor::new(shape.clone(), from_bytes(dtype, dense)?)
+        Tensor::new(shape.clone(), from_bytes(dtype, &dense)?)
     };
     run().map_err(|e| e.at(place))
 }
@@ -284,7 +285,8 @@ mod tests {
         for &(dtype, code) in CODES.iter().filter(|c| c.0 != DType::String) {
             assert_eq!(dtype_from(code), Some(dtype));
             let n = packed_bytes(dtype, &[3]).unwrap();
-            let data = from_bytes(dtype, (0..n as u8).map(|b| b & 1).collect()).unwrap();
+            let bytes: Vec<u8> = (0..n as u8).map(|b| b & 1).collect();
+            let data = from_bytes(dtype, &bytes).unwrap();
             let tensor = Tensor::new(vec![3], data).unwrap();
             assert_eq!(decode(encode("t", &tensor)).unwrap(), tensor);
         }
@@ -306,7 +308,7 @@ mod tests {
 
     #[test]
     fn wrong_sizes_are_named() {
-        let short = TensorProto { name: Some("w".into()), raw_data: Some(vec![0; 3]), ..base(vec![2]) };
+        let short = TensorProto { name: Some("w".into()), raw_data: Some(vec![0; 3].into()), ..base(vec![2]) };
         let text = decode(short).unwrap_err().to_string();
         assert!(text.contains("tensor `w`") && text.contains("8 bytes") && text.contains("holds 3"), "{text}");
         assert!(decode(base(vec![-1])).unwrap_err().to_string().contains("negative"));

@@ -5,7 +5,7 @@ use super::Context;
 use super::edit::{bypass, is_captured};
 use crate::error::Result;
 use crate::graph::{Binary, Graph, Node, NodeId, Op, ValueId};
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 use std::sync::Arc;
 
 /// y = scale·x + shift per channel; one entry stands for all channels.
@@ -135,7 +135,7 @@ fn target(graph: &Graph, producers: &[Option<NodeId>], value: ValueId) -> Option
     let id = producers[value.0 as usize]?;
     let node = graph.node(id);
     let constant = |i: usize| node.input(i).and_then(|v| graph.constant(v));
-    let usable = |t: &&Arc<Tensor>| t.dtype().is_float() && t.to_f64().is_ok();
+    let usable = |t: &&Arc<Tensor>| t.dtype().is_float() && !matches!(t.data(), Data::Packed(..));
     match &node.op {
         Op::Conv { .. } | Op::ConvTranspose { .. } | Op::Gemm { .. } => {
             let weight = constant(1).filter(usable)?;

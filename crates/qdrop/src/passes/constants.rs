@@ -30,21 +30,24 @@ pub(super) fn facts(graph: &Graph, context: &Context) -> Result<Option<(Facts, F
 
 /// Replaces nodes whose results are the same for every batch and open size by constants. Quantized weights stay nodes.
 pub(super) fn fold(graph: &mut Graph, context: &Context) -> Result<bool> {
-    let quantized = behind_quantizer(graph);
+    // What needs no input first, so that weights on which nodes work are made once.
     let inner = infer(&input_free(graph), &[])?;
-    let whole = facts(graph, context)?;
-    let constant = |v: ValueId| -> Option<Arc<Tensor>> {
-        if let Some(t) = inner.get(v).and_then(|f| f.constant.clone()) {
-            return Some(t);
-        }
-        let (one, two) = whole.as_ref()?;
-        let one = one.get(v)?.constant.as_ref()?;
-        let two = two.get(v)?.constant.as_ref()?;
-        (one == two).then(|| one.clone())
-    };
+    let first = replace(graph, |v| inner.get(v)?.constant.clone());
+    drop(inner);
+    let Some((one, two)) = facts(graph, context)? else { return Ok(first) };
+    let second = replace(graph, |v| {
+        let (one, two) = (one.get(v)?.constant.as_ref()?, two.get(v)?.constant.as_ref()?);
+        (Arc::ptr_eq(one, two) || one == two).then(|| one.clone())
+    });
+    Ok(first || second)
+}
+
+/// Replaces nodes all of whose results have a `content` by constants.
+fn replace(graph: &mut Graph, content: impl Fn(ValueId) -> Option<Arc<Tensor>>) -> bool {
+    let quantized = behind_quantizer(graph);
     let bytes = |t: &Tensor| t.len().saturating_mul(t.dtype().bits()) / 8;
     let mut folded: Vec<Option<Arc<Tensor>>> = vec![None; graph.values.len()];
-    let mut drop = vec![false; graph.nodes.len()];
+    let mut gone = vec![false; graph.nodes.len()];
     for id in graph.node_ids() {
         let node = graph.node(id);
         if matches!(node.op, Op::Opaque { .. }) || !node.captures.is_empty() {
@@ -58,14 +61,14 @@ pub(super) fn fold(graph: &mut Graph, context: &Context) -> Result<bool> {
             .filter_map(|&v| graph.constant(v).or(folded[v.0 as usize].as_ref()))
             .map(|t| bytes(t))
             .sum();
-        let found: Option<Vec<Arc<Tensor>>> = results.iter().map(|&v| constant(v)).collect();
+        let found: Option<Vec<Arc<Tensor>>> = results.iter().map(|&v| content(v)).collect();
         let Some(found) = found else { continue };
         let made: usize = found.iter().map(|t| bytes(t)).sum();
         let barred = |v: &ValueId| quantized[v.0 as usize] || graph.outputs.contains(v);
         if made > given.saturating_add(MAX_GROWTH) || results.iter().any(barred) {
             continue;
         }
-        drop[id.0 as usize] = true;
+        gone[id.0 as usize] = true;
         for (v, t) in results.into_iter().zip(found) {
             folded[v.0 as usize] = Some(t);
         }
@@ -78,8 +81,8 @@ pub(super) fn fold(graph: &mut Graph, context: &Context) -> Result<bool> {
             value.origin = None;
         }
     }
-    graph.retain_nodes(|id, _| !drop[id.0 as usize]);
-    Ok(drop.contains(&true))
+    graph.retain_nodes(|id, _| !gone[id.0 as usize]);
+    gone.contains(&true)
 }
 
 /// The part of `graph` that depends on no input.

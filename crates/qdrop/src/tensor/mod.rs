@@ -300,6 +300,8 @@ impl Tensor {
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         match &self.data {
             Data::F32(v) => Ok(v.clone()),
+            Data::F16(v) => Ok(v.iter().map(|x| x.to_f32()).collect()),
+            Data::BF16(v) => Ok(v.iter().map(|x| x.to_f32()).collect()),
             _ => Ok(self.to_f64()?.into_iter().map(|x| x as f32).collect()),
         }
     }
