@@ -88,6 +88,11 @@ impl Graph {
         ValueId(self.values.len() as u32 - 1)
     }
 
+    /// Gives the value `id` a name built from `wish`.
+    pub fn rename_value(&mut self, id: ValueId, wish: &str) {
+        self.value_mut(id).name = self.names.fresh(&self.values, wish);
+    }
+
     /// Adds a constant under a name built from `wish`.
     pub fn add_constant(&mut self, wish: &str, tensor: Tensor) -> ValueId {
         let fact = Fact {
