@@ -15,7 +15,7 @@ use crate::plan::{Plan, Recipe, Unit};
 use crate::quant::{Distribution, Observation};
 use crate::report::bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of the program itself, its threads, and what the allocator keeps.
 const BASE: u64 = 24 << 20;
@@ -141,6 +141,14 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     let chunk = 12 * entering * run::SAMPLES.min(samples) as u64;
     let watched = (plan.sites.len() + plan.kernel_sites.len()) as u64 * Observation::MOST_BYTES;
     stages.add(decoded, whole.inference + chunk + watched);
+    // Walking through the network, for factors of channels and to refine steps: values of the samples at work.
+    let walked = |few: usize| 4 * most_alive(graph, facts, &outputs) * few.min(samples) as u64;
+    if effective.factor_samples > 0 {
+        stages.add(decoded + walked(effective.factor_samples), whole.inference);
+    }
+    if effective.refine_samples > 0 && !screened(&plan.sites) {
+        stages.add(decoded + walked(effective.refine_samples), whole.inference + watched);
+    }
     if effective.refine_samples > 0 && screened(&plan.sites) {
         // Screening: all activations of the samples at work, beside what gradients need.
         let seen: u64 = plan.sites.iter().map(|s| facts.get(s.value).map_or(0, |f| f.numel() as u64)).sum();
@@ -168,6 +176,29 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
         stages.add(inputs + ends, whole.learning.max(whole.inference) + float);
     }
     Ok(stages.stages)
+}
+
+/// The most elements of one sample that are alive at a time while the nodes in front of `outputs` run one by one.
+fn most_alive(graph: &Graph, facts: &Facts, outputs: &[ValueId]) -> u64 {
+    let nodes = run::behind(graph, outputs);
+    let numel = |v: ValueId| facts.get(v).filter(|f| f.constant.is_none()).map_or(0, |f| f.numel() as u64);
+    let mut last: BTreeMap<ValueId, usize> = BTreeMap::new();
+    for (at, &id) in nodes.iter().enumerate() {
+        last.extend(graph.node(id).inputs.iter().flatten().map(|&v| (v, at)));
+    }
+    last.extend(outputs.iter().map(|&v| (v, usize::MAX)));
+    let mut alive: u64 = graph.inputs.iter().filter(|v| last.contains_key(v)).map(|&v| numel(v)).sum();
+    let mut most = alive;
+    for (at, &id) in nodes.iter().enumerate() {
+        let node = graph.node(id);
+        alive += node.outputs.iter().flatten().map(|&v| numel(v)).sum::<u64>();
+        most = most.max(alive);
+        // A value that nobody reads goes at once.
+        let unread = node.outputs.iter().flatten().filter(|v| !last.contains_key(v));
+        let read: BTreeSet<ValueId> = node.inputs.iter().flatten().copied().filter(|v| last[v] == at).collect();
+        alive -= unread.chain(&read).map(|&v| numel(v)).sum::<u64>();
+    }
+    most
 }
 
 /// Values computed before unit `number` that units after it read, and it does not read itself.
