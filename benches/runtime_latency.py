@@ -11,8 +11,9 @@ networks and samples of --data (default: $QDROP_SHARED/data, else ../shared/data
     .venv/bin/python benches/runtime_latency.py target/release/qdrop --seconds
 
 Files are written into --cache (default: target/latency) once for every build of QDROP: by qdrop with nearest rounding at
-W8A8, W4A8 and W4A4, and by quantize_static (QDQ, per channel, int8 weights, uint8 activations, MinMax) after its
-preprocessing, all on the same CALIBRATION samples. Opsets below 13 are converted for quantize_static.
+W8A8, W4A8 and W4A4, without refining steps, which takes long below 8 bits and changes no operator; and by quantize_static
+(QDQ, per channel, int8 weights, uint8 activations, MinMax) after its preprocessing. All are calibrated on the same
+CALIBRATION samples. Opsets below 13 are converted for quantize_static.
 
 All files of a network then run in turn in this process, with one thread, at the default optimisation level, as often as
 --rounds says; the least processor time counts, so that other programs disturb little. The table gives the file's size, the
@@ -171,9 +172,9 @@ def children():
     return used.ru_utime + used.ru_stime
 
 
-def by_qdrop(qdrop, model, samples, written, weights, activations):
+def by_qdrop(qdrop, model, samples, written, weights, activations, *more):
     """qdrop's nearest rounding; processor seconds that it took."""
-    bits = ["-w", str(weights), "-a", str(activations), "--method", "rtn"]
+    bits = ["-w", str(weights), "-a", str(activations), "--method", "rtn", *more]
     command = [qdrop, "quantize", model, "--calib", samples, "-o", written, *bits, "--no-report", "-q"]
     start = children()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -215,7 +216,7 @@ def latency(qdrop, build, cache, network, rounds):
     for w, a in BITS:
         file = files[f"qdrop W{w}A{a}"] = cache / f"{name}.w{w}a{a}.{build}.onnx"
         if not file.exists():
-            by_qdrop(qdrop, model, samples, file, w, a)
+            by_qdrop(qdrop, model, samples, file, w, a, "--refine-samples", "0")
     timed = load(CALIBRATION, batch)
     optimised = cache / "optimised.onnx"
     counts, runs, least, outputs = {}, {}, {}, {}
