@@ -25,9 +25,16 @@ pub(super) fn above<'a>(values: Cow<'a, [f32]>, shape: &[usize], floor: Option<&
     }
 }
 
+/// A network with factors of channels. Its node ids are new.
+pub(super) struct Factored {
+    pub graph: Graph,
+    /// Values whose channels are divided by factors.
+    pub divided: BTreeSet<ValueId>,
+}
+
 impl Scene<'_> {
-    /// The network with factors of channels, where some lower the error. Its node ids are new.
-    pub fn factored(&self, timings: &mut Vec<Timing>, sink: &mut dyn Sink) -> Result<Option<Graph>> {
+    /// The network with factors of channels, where some lower the error.
+    pub fn factored(&self, timings: &mut Vec<Timing>, sink: &mut dyn Sink) -> Result<Option<Factored>> {
         let few = self.recipe.resolved().factor_samples;
         if few == 0 {
             return Ok(None);
@@ -47,7 +54,7 @@ impl Scene<'_> {
     }
 
     /// The network with the factors of those of `sites` that gain by them.
-    fn divided(&self, plan: &Plan, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Graph>> {
+    fn divided(&self, plan: &Plan, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Factored>> {
         let few = samples::spread(self.samples, Some(few))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
         let inputs = run::load(self.graph, &few, self.pool, self.shelf, sink)?;
@@ -56,7 +63,7 @@ impl Scene<'_> {
         let order = walk.order(sites.iter().map(|s| (s.value, s)));
         let mut graph = self.graph.clone();
         let floors = plan::floors(self.graph, self.facts);
-        let mut chosen = Vec::new();
+        let (mut chosen, mut divided) = (Vec::new(), BTreeSet::new());
         for (done, site) in order.iter().enumerate() {
             run::go_on(sink)?;
             let mut observe = |value: ValueId| -> Result<Option<Channels>> {
@@ -79,6 +86,9 @@ impl Scene<'_> {
                 let factors = || calibrate::factors(&graph, plan, site, &seen, before.as_ref());
                 if let Some(factors) = self.pool.install(factors)? {
                     calibrate::fold(&mut graph, site, &factors)?;
+                    divided.extend(&site.divided);
+                    let before = site.before.as_ref().filter(|_| factors.before.is_some());
+                    divided.extend(before.iter().flat_map(|b| &b.divided));
                     chosen.push((*site, factors));
                 }
             }
@@ -88,6 +98,6 @@ impl Scene<'_> {
             return Ok(None);
         }
         calibrate::insert(&mut graph, self.facts, &chosen)?;
-        Ok(Some(graph))
+        Ok(Some(Factored { graph, divided }))
     }
 }

@@ -1,5 +1,6 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
+use super::factors::Factored;
 use super::loaded::Loaded;
 use super::memory;
 use super::padding::Padding;
@@ -19,13 +20,14 @@ use crate::calibrate;
 use crate::data::Samples;
 use crate::engine::facts::{self, Facts};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, ValueId};
 use crate::lower::{self, Encodings};
 use crate::onnx;
 use crate::plan::{Chosen, Cost, Plan, Recipe, Target};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
 use crate::tensor::{Shelf, Tensor};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -83,14 +85,15 @@ pub fn quantize(
     let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, pool: &pool, shelf: &shelf };
     let factored = scene.factored(&mut report.timings, sink)?;
     let (facts, plan) = match &factored {
-        Some(graph) => {
+        Some(Factored { graph, .. }) => {
             let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
             let plan = crate::plan::plan(graph, &facts, recipe)?;
             (facts, plan)
         }
         None => (facts, plan),
     };
-    let graph = factored.as_ref().unwrap_or(graph);
+    let no_values = BTreeSet::new();
+    let (graph, divided) = factored.as_ref().map_or((graph, &no_values), |f| (&f.graph, &f.divided));
     (report.plan, report.float) = record::plan(graph, &plan);
     let padding = Padding::read(graph, &facts, recipe, &loaded)?;
     let wanted = match recipe.mixed.wanted() {
@@ -115,7 +118,7 @@ pub fn quantize(
     let (observed, timing) = timed(sink, Stage::Calibrate, Some(count), |sink| scene.observe(sink))?;
     report.timings.push(timing);
     let kernel_grids = pool.install(|| observed.kernel_grids(&plan))?;
-    let Observed { sites: watch, kernel_sites } = observed;
+    let Observed { sites: watch, kernel_sites, widths } = observed;
     drop(kernel_sites);
     let mut mixed = None;
     if let Some(wanted) = &wanted {
@@ -142,7 +145,8 @@ pub fn quantize(
     };
     drop(watch);
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
-    let nearest = match write(graph, &plan, &weights, &Biases::new(), [&seen.refined, &kernel_grids], recipe)? {
+    let grids = [&seen.refined[..], &kernel_grids];
+    let nearest = match write(graph, divided, &plan, &weights, &Biases::new(), grids, recipe)? {
         (graph, Some(encodings)) => written::simulate(&graph, &encodings.to_json()?)?,
         (graph, None) => graph,
     };
@@ -173,9 +177,9 @@ pub fn quantize(
     }
     let Found { weights, biases, grids } = found;
     report.layers = pool.install(|| record::layers(graph, &plan, &weights, effective.learns))?;
-    report.sites = pool.install(|| record::sites(graph, &plan, &seen, &grids));
+    report.sites = pool.install(|| record::sites(graph, &plan, &seen, &widths, &grids));
     let cost = crate::plan::cost(graph, &facts, &plan);
-    let (graph, encodings) = write(graph, &plan, &weights, &biases, [&grids, &kernel_grids], recipe)?;
+    let (graph, encodings) = write(graph, divided, &plan, &weights, &biases, [&grids, &kernel_grids], recipe)?;
     report.mixed = mixed.map(|(_, chosen, measured)| MixedReport {
         chosen,
         sensitivity: measured.sensitivity,
@@ -197,9 +201,11 @@ fn chosen_plan(graph: &Graph, facts: &Facts, recipe: &Recipe, chosen: &Chosen, b
     Ok(plan)
 }
 
-/// The network as it is written, with the encodings that belong to it.
+/// The network as it is written, with the encodings that belong to it. Those of its values that are `divided` by channel
+/// get names of their own there, so that nobody takes them for those of the float network.
 fn write(
     graph: &Graph,
+    divided: &BTreeSet<ValueId>,
     plan: &Plan,
     weights: &[QuantizedWeight],
     biases: &Biases,
@@ -207,6 +213,9 @@ fn write(
     recipe: &Recipe,
 ) -> Result<(Graph, Option<Encodings>)> {
     let mut raised = graph.clone();
+    for &id in divided {
+        raised.rename_value(id, &format!("{}_divided", graph.value(id).name));
+    }
     for (&id, content) in biases {
         let bias = raised.value_mut(id);
         if let Some(old) = &bias.constant {

@@ -1,6 +1,7 @@
 //! What a report holds about units, layers and sites, from what a run has at hand anyway.
 
 use super::refine;
+use super::scene::Widths;
 use crate::calibrate;
 use crate::engine::train::Losses;
 use crate::error::Result;
@@ -180,7 +181,7 @@ fn oddity(of: &Distribution) -> Option<Oddity> {
 }
 
 /// Every site of `plan`, with what was `seen` there and the `grids` that are written.
-pub(super) fn sites(graph: &Graph, plan: &Plan, seen: &Seen, grids: &[Grid]) -> Vec<SiteReport> {
+pub(super) fn sites(graph: &Graph, plan: &Plan, seen: &Seen, widths: &[Widths], grids: &[Grid]) -> Vec<SiteReport> {
     let one = |i: usize| {
         let (site, of) = (&plan.sites[i], &seen.distributions[i]);
         let grid = |grid: &Grid| {
@@ -202,6 +203,7 @@ pub(super) fn sites(graph: &Graph, plan: &Plan, seen: &Seen, grids: &[Grid]) -> 
         let (low, high) = (low.max(min.min(learned.low)), high.min(max.max(learned.high)));
         let counts = of.histogram(low, high, bins(of.count() as usize));
         let (below, above) = of.outside(low, high);
+        let [channels, narrow] = widths.get(i).map_or([0, 0], Widths::narrow);
         let readers = |r: &Vec<_>| r.iter().map(|&(n, _)| graph.node_name(n).to_string()).collect();
         SiteReport {
             name: site.name.clone(),
@@ -210,6 +212,8 @@ pub(super) fn sites(graph: &Graph, plan: &Plan, seen: &Seen, grids: &[Grid]) -> 
             bits: site.grid.bits,
             symmetric: site.grid.symmetric,
             oddity: oddity(of),
+            channels,
+            narrow,
             values: of.count(),
             min: short(min),
             max: short(max),
@@ -272,7 +276,7 @@ mod tests {
             effects: vec![Some((0.5, 0.25))],
             refined: vec![grid(2.5)],
         };
-        let site = sites(&graph, &plan, &seen, &[grid(3.0)]).remove(0);
+        let site = sites(&graph, &plan, &seen, &[], &[grid(3.0)]).remove(0);
         assert_eq!((site.values, site.zeros, site.max), (1000, 0.5, 9.99));
         assert!((site.first.above - 0.3).abs() < 2e-3 && (site.refined.above - 0.125).abs() < 2e-3, "{site:?}");
         assert_eq!((site.learned.above, site.learned.high, site.first.below), (0.0, 9.0, 0.0));

@@ -10,7 +10,7 @@ use crate::calibrate::Watch;
 use crate::data::Samples;
 use crate::engine::cpu::{Runner, Values};
 use crate::engine::facts::Facts;
-use crate::engine::program::{Region, compile};
+use crate::engine::program::{Region, around, compile};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{self, Plan, Recipe, Site};
@@ -25,10 +25,14 @@ use std::sync::{Mutex, PoisonError};
 /// Groups of samples a thread that are observed between two looks at the sink.
 const TOGETHER: usize = 4;
 
+/// Samples on which channels are told apart.
+const CHANNEL_SAMPLES: usize = 32;
+
 /// What was seen of a value so far.
 #[derive(Default)]
 struct Seeing {
     values: Observation,
+    channels: Widths,
     /// Samples in which some elements are NaN or infinite.
     strange: BTreeSet<usize>,
     /// The samples with the smallest and the largest value.
@@ -52,6 +56,33 @@ impl Seeing {
     }
 }
 
+/// The smallest and the largest value of each channel of an activation, on a few samples.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Widths(Vec<[f32; 2]>);
+
+impl Widths {
+    /// How many times as wide as a narrow channel the widest is at least. On 8 bits a narrow one becomes a number or two.
+    const NARROW: f32 = 256.0;
+
+    /// Takes in one sample of `shape`, whose channels lie along `axis`.
+    fn observe(&mut self, sample: &[f32], shape: &[usize], axis: usize) {
+        let [_, along, inner] = around(shape, axis);
+        self.0.resize(along, [f32::INFINITY, f32::NEG_INFINITY]);
+        for (i, &v) in sample.iter().enumerate().filter(|(_, v)| v.is_finite()) {
+            let [low, high] = &mut self.0[i / inner.max(1) % along];
+            (*low, *high) = (low.min(v), high.max(v));
+        }
+    }
+
+    /// How many channels hold more than one number, and how many of those are narrow beside the widest.
+    pub fn narrow(&self) -> [u64; 2] {
+        let widths: Vec<f32> = self.0.iter().map(|[low, high]| high - low).filter(|w| *w > 0.0).collect();
+        let widest = widths.iter().copied().fold(0.0, f32::max);
+        let narrow = widths.iter().filter(|&&w| w < widest / Self::NARROW).count();
+        [widths.len() as u64, narrow as u64]
+    }
+}
+
 /// A network to be quantized and how.
 #[derive(Clone, Copy)]
 pub(super) struct Scene<'a> {
@@ -71,6 +102,8 @@ pub(super) struct Observed {
     pub sites: Watch,
     /// Of [`Plan::kernel_sites`].
     pub kernel_sites: Watch,
+    /// Of [`Plan::sites`].
+    pub widths: Vec<Widths>,
 }
 
 impl Observed {
@@ -90,7 +123,8 @@ impl Scene<'_> {
     pub fn observe(&self, sink: &mut dyn Sink) -> Result<Observed> {
         let quantizers: Vec<&Site> = self.plan.sites.iter().chain(&self.plan.kernel_sites).collect();
         if quantizers.is_empty() {
-            return Ok(Observed { sites: Watch::new(self.plan), kernel_sites: Watch::new(self.plan) });
+            let [sites, kernel_sites] = [Watch::new(self.plan), Watch::new(self.plan)];
+            return Ok(Observed { sites, kernel_sites, widths: Vec::new() });
         }
         let samples = samples::spread(self.samples, Some(self.recipe.activations.samples))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &samples)?;
@@ -122,6 +156,10 @@ impl Scene<'_> {
                 let first = before + first;
                 let floor = floors[values[value].0 as usize].as_ref();
                 let mut row = std::mem::take(&mut seen.row);
+                for sample in (0..group.samples()).take_while(|sample| first + sample < CHANNEL_SAMPLES) {
+                    group.sample(sample, &mut row);
+                    seen.channels.observe(&row, &shapes[value].shape, shapes[value].channel_axis);
+                }
                 if padding.is_none() && floor.is_none() {
                     let strange = seen.values.not_finite();
                     seen.see(group.all(), |v| group.holder(v).map(|sample| first + sample));
@@ -161,12 +199,17 @@ impl Scene<'_> {
             strange.map(|(&value, s)| Strange { value, elements: s.values.not_finite(), samples: &s.strange });
         finite::check(self, &samples, &strange.collect::<Vec<_>>(), sink)?;
         let mut all = vec![Default::default(); quantizers.len()];
+        let mut widths = vec![Widths::default(); quantizers.len()];
         for (sites, seen) in sites.values().zip(seen) {
-            let Seeing { values, extremes, .. } = seen;
-            sites.iter().for_each(|&site| all[site] = (values.clone(), extremes));
+            let Seeing { values, extremes, channels, .. } = seen;
+            for &site in sites {
+                all[site] = (values.clone(), extremes);
+                widths[site] = channels.clone();
+            }
         }
+        widths.truncate(self.plan.sites.len());
         let of_kernels = all.split_off(self.plan.sites.len());
-        Ok(Observed { sites: Watch::of(all), kernel_sites: Watch::of(of_kernels) })
+        Ok(Observed { sites: Watch::of(all), kernel_sites: Watch::of(of_kernels), widths })
     }
 
     /// What `watch` has seen of the sites, and their first grids, refined.
@@ -188,5 +231,20 @@ impl Scene<'_> {
             timings.push(timing);
         }
         Ok(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_narrow_beside_the_widest() {
+        let mut widths = Widths::default();
+        // Channels: 0 to 512, -1 to 0.9, one number, 1 to 4, no number.
+        widths.observe(&[0.0, 512.0, -1.0, 0.5, 7.0, 7.0, 1.0, 4.0, f32::NAN, f32::INFINITY], &[1, 5, 2], 1);
+        widths.observe(&[9.0, 9.0, 0.9, 0.9, 7.0, 7.0, 2.0, 2.0, f32::NAN, f32::NAN], &[1, 5, 2], 1);
+        assert_eq!(widths.narrow(), [3, 1]);
+        assert_eq!(Widths::default().narrow(), [0, 0]);
     }
 }

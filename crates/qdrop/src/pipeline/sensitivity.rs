@@ -53,7 +53,7 @@ pub fn sensitivity(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: 
     let scene = Scene { graph, facts: &facts, plan, recipe, samples, pool, shelf };
     let mut timings = Vec::new();
     let factored = scene.factored(&mut timings, sink)?;
-    let graph = factored.as_ref().unwrap_or(graph);
+    let graph = factored.as_ref().map_or(graph, |f| &f.graph);
     let facts = &facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let plan = &crate::plan::plan(graph, facts, recipe)?;
     let scene = Scene { graph, facts, plan, ..scene };

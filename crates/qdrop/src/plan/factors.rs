@@ -41,6 +41,8 @@ pub struct FactorSite {
     pub readers: Vec<Reader>,
     /// What is quantized in front of the function that makes it.
     pub before: Option<Before>,
+    /// Values of the graph that hold its channels divided then, the activation among them where a layer divides.
+    pub divided: BTreeSet<ValueId>,
 }
 
 /// A quantized result of a layer whose channels may have factors until a function reads it.
@@ -54,6 +56,8 @@ pub struct Before {
     pub constants: Vec<(ValueId, usize)>,
     /// All that read it.
     pub operands: Vec<(NodeId, usize)>,
+    /// Values that hold its channels divided then.
+    pub divided: BTreeSet<ValueId>,
 }
 
 /// What divides the channels of an activation by their factors.
@@ -202,8 +206,8 @@ struct Moved {
 
 /// What becomes of an activation's channels along one way.
 enum End {
-    /// Linear layers.
-    Layers(Vec<Reader>),
+    /// Linear layers, and the values that hold the channels on the way to them.
+    Layers(Vec<Reader>, Vec<ValueId>),
     /// Something that may as well read the activation as it is: a sum, a normalisation.
     Other,
     /// Something that does not take factors, but reads what is quantized.
@@ -226,12 +230,14 @@ impl Search<'_> {
         }
         let own: Vec<Option<usize>> = (0..channels).map(Some).collect();
         let (mut operands, mut readers, mut others) = (Vec::new(), Vec::new(), false);
+        let mut divided = BTreeSet::new();
         for &(node, index) in &view.consumers[value.0 as usize] {
             let seen = site.readers.as_ref().is_none_or(|r| r.contains(&(node, index)));
             match self.follow(node, index, axis, &own) {
-                End::Layers(found) => {
+                End::Layers(found, on_the_way) => {
                     operands.push((node, index));
                     readers.extend(found);
+                    divided.extend(on_the_way);
                 }
                 End::Other => others = true,
                 End::Stop(reason) if seen => return Err(reason),
@@ -245,14 +251,15 @@ impl Search<'_> {
         if !readers.iter().all(|r| weights.insert(r.weight)) {
             return Err("a layer reads it twice");
         }
-        let carrier = self.carrier(value, axis)?;
+        let (carrier, by_layer) = self.carrier(value, axis)?;
+        divided.extend(by_layer);
         match &carrier {
             Carrier::Layer { .. } if others => return Err("not only layers read it"),
             Carrier::Quantizer if self.target != Target::Ort => return Err("what makes it cannot carry factors"),
             _ => {}
         }
         let before = self.before(value, axis).filter(|_| carrier == Carrier::Quantizer);
-        Ok(FactorSite { site: id, value, axis, channels, carrier, operands, readers, before })
+        Ok(FactorSite { site: id, value, axis, channels, carrier, operands, readers, before, divided })
     }
 
     /// What is quantized in front of the function that makes `value`.
@@ -266,7 +273,9 @@ impl Search<'_> {
         }
         let operands = view.consumers[before.0 as usize].clone();
         match self.carrier(before, axis).ok()? {
-            Carrier::Layer { constants, cap: None } => Some(Before { kernel_site, value: before, constants, operands }),
+            (Carrier::Layer { constants, cap: None }, divided) => {
+                Some(Before { kernel_site, value: before, constants, operands, divided })
+            }
             _ => None,
         }
     }
@@ -274,7 +283,7 @@ impl Search<'_> {
     /// What operand `index` of node `id` comes to, whose elements along `axis` are the `channels` of the activation.
     fn follow(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> End {
         let view = self.view;
-        let mut found = Vec::new();
+        let (mut found, mut on_the_way) = (Vec::new(), Vec::new());
         let mut open = vec![(id, index, axis, channels.to_vec())];
         for step in 0.. {
             let Some((id, index, axis, channels)) = open.pop() else { break };
@@ -303,13 +312,14 @@ impl Search<'_> {
                         if view.leaves[value.0 as usize] {
                             return End::Stop("it reaches an output of the network");
                         }
+                        on_the_way.push(value);
                         let readers = view.consumers[value.0 as usize].iter().rev();
                         open.extend(readers.map(|&(id, index)| (id, index, axis, channels.clone())));
                     }
                 }
             }
         }
-        End::Layers(found)
+        End::Layers(found, on_the_way)
     }
 
     /// The results of a node that only moves or scales the channels of its operand `index`.
@@ -423,19 +433,22 @@ impl Search<'_> {
         meets.then(|| Reader { weight, layer, axis: at, groups, channels: channels.to_vec() })
     }
 
-    /// What can divide the channels of `value`, along `axis`.
-    fn carrier(&self, value: ValueId, axis: usize) -> Result<Carrier, &'static str> {
+    /// What can divide the channels of `value`, along `axis`, and the values that a layer divides.
+    fn carrier(&self, value: ValueId, axis: usize) -> Result<(Carrier, BTreeSet<ValueId>), &'static str> {
         const PRODUCER: &str = "what makes it cannot carry factors";
         let view = self.view;
         let graph = view.graph;
         let (mut at, mut cap, mut constants) = (value, None, Vec::new());
+        let mut divided = BTreeSet::new();
         loop {
+            divided.insert(at);
             let id = view.producers[at.0 as usize].ok_or(PRODUCER)?;
             let node = graph.node(id);
             let constant = |i: usize| node.input(i).filter(|&v| graph.constant(v).is_some());
             let number = |i: usize| -> Option<f32> { graph.constant(constant(i)?)?.to_f32().ok()?.first().copied() };
             if view.role(id) == Role::Layer {
-                return self.dividing(id, axis, constants, cap).ok_or("its layer has one step for the whole weight");
+                let carrier = self.dividing(id, axis, constants, cap);
+                return Ok((carrier.ok_or("its layer has one step for the whole weight")?, divided));
             }
             let before = match &node.op {
                 Op::Unary(Unary::Relu | Unary::LeakyRelu { .. }) | Op::Identity => node.input(0),
@@ -449,8 +462,10 @@ impl Search<'_> {
                     constants.extend(bias.zip(last));
                     bias.and(node.inputs.iter().flatten().copied().find(|&v| view.is_live(v)))
                 }
-                Op::Unary(_) | Op::Binary(Binary::Mul | Binary::Div) if at == value => return Ok(Carrier::Quantizer),
-                op if normalizes(op) && at == value => return Ok(Carrier::Quantizer),
+                Op::Unary(_) | Op::Binary(Binary::Mul | Binary::Div) if at == value => {
+                    return Ok((Carrier::Quantizer, BTreeSet::new()));
+                }
+                op if normalizes(op) && at == value => return Ok((Carrier::Quantizer, BTreeSet::new())),
                 _ => None,
             };
             at = before.filter(|&v| view.only_reader(v).is_some()).ok_or(PRODUCER)?;

@@ -146,6 +146,12 @@ pub struct SiteReport {
     /// What is odd about the values seen, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oddity: Option<Oddity>,
+    /// Channels, or features, with more than one value in the first samples.
+    #[serde(default)]
+    pub channels: u64,
+    /// Those of them that are less than 1/256 as wide as the widest, which shares its step with them.
+    #[serde(default)]
+    pub narrow: u64,
     /// Number of values seen.
     pub values: u64,
     /// The smallest of them.

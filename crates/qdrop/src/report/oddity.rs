@@ -1,10 +1,12 @@
 //! Activations and weights that look as if something were wrong with the samples or the network.
 
-use super::Report;
+use super::{Quality, Report, SiteReport};
 use serde::{Deserialize, Serialize};
 
 /// Names that a note lists at most.
 const NAMED: usize = 3;
+/// An activation is uneven where one channel in so many is narrow.
+const UNEVEN: u64 = 8;
 
 /// What is odd about the values of an activation in all calibration samples together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,10 @@ impl Report {
                 self.sites.iter().filter(|s| s.oddity == Some(oddity)).map(|s| s.name.as_str()).collect();
             (found.len(), names(found.into_iter()))
         };
+        // Narrow channels matter where the network's outputs suffer; many networks have some that nothing depends on.
+        let suffers = self.quality.as_ref().is_some_and(Quality::is_low);
+        let uneven = self.sites.iter().filter(|s| suffers && s.narrow > 0 && s.narrow * UNEVEN >= s.channels);
+        let uneven: Vec<&SiteReport> = uneven.collect();
         let (zero, constant, outlier) = (sites(Oddity::Zero), sites(Oddity::Constant), sites(Oddity::Outlier));
         let vanished: Vec<_> = self.layers.iter().filter(|l| l.vanished > 0).collect();
         let channels: usize = vanished.iter().map(|l| l.vanished).sum();
@@ -66,6 +72,15 @@ impl Report {
                      look for a broken sample, or give them more bits"
                 )
             }),
+            (!uneven.is_empty()).then(|| {
+                let (n, named) = (uneven.len(), names(uneven.iter().map(|s| s.name.as_str())));
+                let [narrow, of]: [u64; 2] =
+                    [uneven.iter().map(|s| s.narrow).sum(), uneven.iter().map(|s| s.channels).sum()];
+                format!(
+                    "activations with channels less than 1/256 as wide as the widest, whose step they share: {n} ({named}), \
+                     {narrow} of their {of} channels; these hardly tell values apart: give them more bits"
+                )
+            }),
             (layers > 0).then(|| {
                 format!(
                     "layers with weights that all became 0: {layers} ({named}), in {channels} of their {of} channels; give \
@@ -83,7 +98,7 @@ impl Report {
 mod tests {
     use super::*;
     use crate::plan::MethodName;
-    use crate::report::{LayerReport, SiteReport};
+    use crate::report::{LayerReport, Source};
 
     #[test]
     fn each_kind_is_one_line_however_many_there_are() {
@@ -104,5 +119,27 @@ mod tests {
         assert!(said[2].contains("more than 10000 times as large as nearly all others: 1 (`s7`)"), "{}", said[2]);
         assert!(said[3].starts_with("layers with weights that all became 0: 2 (`a`, `c`), in 11 of their 16 channels"));
         assert!(report.remarks().iter().all(|r| !r.warning));
+    }
+
+    #[test]
+    fn uneven_channels_are_told_where_the_outputs_suffer() {
+        let mut report = Report::new(MethodName::Rtn);
+        let site = |name: &str, narrow| SiteReport { name: name.into(), channels: 16, narrow, ..SiteReport::default() };
+        report.sites = vec![site("a", 7), site("b", 1), site("c", 2)];
+        let said = |report: &Report| report.odd().concat();
+        assert_eq!(said(&report), "");
+        let quality = |db| Quality {
+            samples: 32,
+            source: Source::LeftOut,
+            snr_db: Some(db),
+            same_top1: None,
+            outputs: Vec::new(),
+            partial: false,
+            losses: Vec::new(),
+        };
+        report.quality = Some(quality(30.0));
+        assert_eq!(said(&report), "");
+        report.quality = Some(quality(12.0));
+        assert!(said(&report).contains("share: 2 (`a`, `c`), 9 of their 32 channels;"), "{}", said(&report));
     }
 }
