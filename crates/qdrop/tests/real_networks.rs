@@ -65,12 +65,13 @@ fn top1(graph: &Graph, samples: &dyn Samples) -> f64 {
 /// since its bias is written in units of it.
 fn file_holds_the_decisions(path: &Path, done: &Quantized, names: &Graph, samples: &dyn Samples) {
     let written = pipeline::load(path).unwrap();
-    let content = |name: String| {
-        let found = written.values.iter().find(|v| v.name == name).and_then(|v| v.constant.clone());
-        found.unwrap_or_else(|| panic!("no initializer {name}"))
-    };
+    let find = |name: &str| written.values.iter().find(|v| v.name == name).and_then(|v| v.constant.clone());
+    let content = |name: String| find(&name).unwrap_or_else(|| panic!("no initializer {name}"));
     for (site, grid) in done.plan.sites.iter().zip(&done.grids) {
-        let name = &names.value(site.value).name;
+        // What is divided by channel has a name of its own in the file.
+        let float = &names.value(site.value).name;
+        let divided = format!("{float}_divided");
+        let name = if find(&format!("{divided}_scale")).is_some() { &divided } else { float };
         assert_eq!(content(format!("{name}_scale")).as_f32().unwrap(), grid.scale, "{name}");
         let zero_point = content(format!("{name}_zero_point")).to_i64().unwrap();
         assert_eq!(zero_point, grid.zero_point.iter().map(|&z| i64::from(z)).collect::<Vec<_>>(), "{name}");
