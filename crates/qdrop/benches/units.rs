@@ -5,7 +5,8 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use qdrop::calibrate::{self, Channels};
-use qdrop::engine::cpu::{CpuTrainer, Runner, Values, influence};
+use qdrop::engine::cpu::{Cpu, CpuInference, CpuTrainer};
+use qdrop::engine::device::{Device, Inference, Values};
 use qdrop::engine::facts;
 use qdrop::engine::program::{Program, Region, compile};
 use qdrop::engine::train::{RandomDraws, Step, Trainer};
@@ -190,7 +191,7 @@ fn inverted_residual(bencher: Bencher, (channels, side): (usize, usize)) {
 #[divan::bench(args = [(64, 56), (512, 7)])]
 fn inference(bencher: Bencher, (channels, side): (usize, usize)) {
     let (program, problem) = basic(channels, side);
-    let runner = Runner::new(&program).unwrap();
+    let runner = CpuInference::new(&program).unwrap();
     let weights: Vec<&[f32]> = problem.weights.iter().map(|w| w.float.as_slice()).collect();
     let grids: Vec<Option<&Grid>> = problem.grids.iter().map(Some).collect();
     bencher
@@ -203,7 +204,7 @@ fn inference(bencher: Bencher, (channels, side): (usize, usize)) {
 fn observing(bencher: Bencher, (channels, side): (usize, usize)) {
     let (u, y) = expanded(channels, side);
     let Float { program, images, .. } = u.float(y);
-    let runner = Runner::new(&program).unwrap();
+    let runner = CpuInference::new(&program).unwrap();
     bencher.counter(ItemsCount::new(BATCH)).bench(|| {
         let seen: Vec<Mutex<Observation>> = program.sites.iter().map(|_| Mutex::default()).collect();
         let see = |site: usize, _: usize, group: Values| {
@@ -222,11 +223,11 @@ fn refining(bencher: Bencher, (channels, side): (usize, usize)) {
     let Float { program, images, .. } = u.float(y);
     let grids: Vec<Grid> = (1..8).map(|i| Grid::per_tensor(8, 0.002 * i as f32, 0).unwrap()).collect();
     let grids = vec![grids; program.sites.len()];
-    let pool = rayon::ThreadPoolBuilder::new().build().unwrap();
+    let cpu = Cpu::new(0).unwrap();
     let rows = [images];
     bencher
         .counter(ItemsCount::new(BATCH))
-        .bench(|| influence(&program, &rows, &[1.0], &grids, 1, &pool, &mut |_| Ok(())).unwrap());
+        .bench(|| cpu.influence(&program, &rows, &[1.0], &grids, 1, &mut |_| Ok(())).unwrap());
 }
 
 /// Factors of the channels before a depthwise layer.

@@ -5,6 +5,7 @@
 //! Runs when the environment variable `QDROP_NODE_TESTS` names the directory of the files, and checks that the table
 //! `docs/operators.md` is fresh; `QDROP_UPDATE_OPERATORS=1` writes it anew.
 
+use qdrop::engine::device::Inference;
 use qdrop::engine::{cpu, facts, ops, program};
 use qdrop::graph::{Graph, Op, ValueId};
 use qdrop::onnx;
@@ -147,7 +148,7 @@ fn run_cpu(mut graph: Graph, data: &Graph, feed: impl Fn(usize) -> bool) -> qdro
     if rows.is_empty() || program.steps.is_empty() {
         return Ok(Outcome::Fixed);
     }
-    let found = cpu::Runner::new(&program)?.run(&[], &[], &rows, &Shelf::memory())?;
+    let found = cpu::CpuInference::new(&program)?.run(&[], &[], &rows, &Shelf::memory())?;
     for ((&v, got), want) in outputs.iter().zip(found).zip(tensors(data, "output")) {
         let fact = facts.require(&graph, v)?;
         if fact.dtype != want.dtype() || fact.shape != want.shape() {

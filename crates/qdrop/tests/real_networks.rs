@@ -161,7 +161,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 
 /// The first output of `graph` for the first `count` samples.
 fn outputs(graph: &Graph, samples: &dyn Samples, count: usize) -> Vec<f32> {
-    use qdrop::engine::cpu::Runner;
+    use qdrop::engine::device::{Device, processors};
     use qdrop::engine::program::{Region, compile};
     let shapes = vec![samples.get(0).unwrap()[0].shape().to_vec()];
     let facts = qdrop::engine::facts::infer(graph, &pipeline::input_shapes(graph, Some(&shapes)).unwrap()).unwrap();
@@ -171,7 +171,7 @@ fn outputs(graph: &Graph, samples: &dyn Samples, count: usize) -> Vec<f32> {
         outputs: graph.outputs.clone(),
         ..Region::default()
     };
-    let runner = Runner::new(&compile(graph, &facts, &region).unwrap()).unwrap();
+    let runner = processors(1).unwrap().inference(&compile(graph, &facts, &region).unwrap()).unwrap();
     let data = (0..count).flat_map(|i| samples.get(i).unwrap()[0].as_f32().unwrap().to_vec()).collect();
     let rows = runner.run(&[], &[], &[Rows::new(count, data)], &Shelf::memory()).unwrap();
     rows[0].iter().flat_map(|row| row.unwrap().into_owned()).collect()

@@ -321,6 +321,17 @@ fn unsafe_and_matrix_libraries_stay_in_their_rooms() {
 }
 
 #[test]
+fn no_room_but_the_engine_knows_a_device() {
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|s| s.room != "engine") {
+        for word in ["cpu", "naive", "ThreadPool", "ThreadPoolBuilder"].iter().filter(|w| has_word(&source.code, w)) {
+            broken.push(format!("{} names `{word}`", source.path.display()));
+        }
+    }
+    none("devices are known by their interface", broken);
+}
+
+#[test]
 fn the_library_does_not_print() {
     let mut broken = Vec::new();
     for source in sources() {

@@ -8,7 +8,7 @@
 //! weight of 4 bits, `Relu|4` makes a tensor that is quantized to 4 bits.
 
 use qdrop::data::{self, InputSpec, Prepare, Samples};
-use qdrop::engine::cpu::Runner;
+use qdrop::engine::device::{Device, processors};
 use qdrop::engine::facts::infer;
 use qdrop::engine::program::{Region, compile};
 use qdrop::graph::Graph;
@@ -80,7 +80,7 @@ fn outputs(graph: &Graph, samples: &dyn Samples) -> qdrop::Result<Option<Vec<Vec
         outputs: graph.outputs.clone(),
         ..Region::default()
     };
-    let runner = Runner::new(&compile(graph, &facts, &region)?)?;
+    let runner = processors(0)?.inference(&compile(graph, &facts, &region)?)?;
     let rows = runner.run(&[], &[], &all(samples, graph.inputs.len()), &Shelf::memory())?;
     Ok(Some(rows.iter().map(|r| r.iter().flat_map(|row| row.unwrap().into_owned()).collect()).collect()))
 }

@@ -1,5 +1,5 @@
 use super::factors::*;
-use crate::engine::cpu::Runner;
+use crate::engine::device::{Device, processors};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
 use crate::graph::testing::{Builder, window};
@@ -27,7 +27,7 @@ fn outputs(graph: &Graph, shape: &[usize]) -> Vec<f32> {
     let facts = facts::infer(graph, &[shape.to_vec()]).unwrap();
     let (nodes, inputs, outputs) = (graph.node_ids().collect(), graph.inputs.clone(), graph.outputs.clone());
     let region = Region { nodes, inputs, outputs, ..Region::default() };
-    let runner = Runner::new(&compile(graph, &facts, &region).unwrap()).unwrap();
+    let runner = processors(1).unwrap().inference(&compile(graph, &facts, &region).unwrap()).unwrap();
     let x: Vec<f32> = (0..shape.iter().product()).map(|i: usize| ((i * 7) % 11) as f32 / 20.0 - 0.2).collect();
     runner.run(&[], &[], &[Rows::new(1, x)], &Shelf::memory()).unwrap()[0].row(0).unwrap().into_owned()
 }

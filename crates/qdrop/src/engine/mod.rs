@@ -5,6 +5,7 @@
 
 pub mod channels;
 pub mod cpu;
+pub mod device;
 pub mod facts;
 pub mod heap;
 pub mod naive;

@@ -1,9 +1,11 @@
 //! Learning on a device: what a unit learns from, one iteration as plain data, and the interface of devices.
 
+use super::device::Times;
 use super::philox::Stream;
 use super::program::Program;
 use crate::error::Result;
 use crate::quant::Grid;
+use crate::quant::lsq::{gradient_factor, step_floor};
 use crate::tensor::Rows;
 use serde::{Deserialize, Serialize};
 
@@ -193,6 +195,11 @@ pub trait Trainer {
 
     /// Grids of the sites with their steps so far.
     fn grids(&self) -> Vec<Grid>;
+
+    /// Where the time went, where that is measured.
+    fn times(&self) -> Times {
+        Times::default()
+    }
 }
 
 /// Adam (Kingma and Ba, ICLR 2015) on some variables.
@@ -217,6 +224,47 @@ impl Adam {
             *v = *v * 0.999 + g * g * 0.001;
             size * *m / (v.sqrt() / root + 1e-8)
         })
+    }
+}
+
+/// The steps of a problem's sites while they are learned (learned step size quantization: Esser et al., ICLR 2020).
+#[derive(Debug, Clone)]
+pub(super) struct LearnedScales {
+    pub grids: Vec<Grid>,
+    /// What the learning rate of each is multiplied by.
+    rates: Vec<f64>,
+    /// None becomes smaller.
+    floors: Vec<f32>,
+    /// Of Adam.
+    moments: Vec<[f64; 2]>,
+    /// Elements of one sample at each site.
+    numel: Vec<usize>,
+}
+
+impl LearnedScales {
+    pub fn new(problem: &Problem) -> Self {
+        let slots = &problem.program.slots;
+        LearnedScales {
+            grids: problem.grids.clone(),
+            rates: problem.scale_rates.clone(),
+            floors: problem.grids.iter().map(|g| step_floor(g.scale[0])).collect(),
+            moments: vec![[0.0; 2]; problem.grids.len()],
+            numel: problem.program.sites.iter().map(|&s| slots[s].shape.iter().product()).collect(),
+        }
+    }
+
+    /// One update for the gradients of the steps, each summed over a batch of `batch` samples.
+    pub fn update(&mut self, gradients: &[f64], batch: usize, step: &Step) {
+        let t = step.iteration as i32;
+        let (c1, c2) = (1.0 - 0.9f64.powi(t), 1.0 - 0.999f64.powi(t));
+        for (i, grid) in self.grids.iter_mut().enumerate() {
+            let g = gradients[i] * gradient_factor(batch * self.numel[i], grid.qmax);
+            let [m, v] = &mut self.moments[i];
+            *m += (g - *m) * 0.1;
+            *v = *v * 0.999 + g * g * 0.001;
+            let change = step.scale_lr * self.rates[i] / c1 * *m / ((*v / c2).sqrt() + 1e-8);
+            grid.scale[0] = ((f64::from(grid.scale[0]) - change) as f32).abs().max(self.floors[i]);
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::device::{Device, processors};
 use crate::graph::{Dim, Fact, Unary};
 use crate::passes::{InputShapes, simplify};
 use crate::plan::{EncodingsVersion, GridSpec, Observer};
@@ -213,7 +214,7 @@ fn tables_are_looked_up_in_integers() {
         let (inputs, outputs) = (out.inputs.clone(), out.outputs.clone());
         let region = crate::engine::program::Region { nodes, inputs, outputs, ..Default::default() };
         let runner =
-            crate::engine::cpu::Runner::new(&crate::engine::program::compile(&out, &facts, &region).unwrap()).unwrap();
+            processors(1).unwrap().inference(&crate::engine::program::compile(&out, &facts, &region).unwrap()).unwrap();
         let rows = crate::tensor::Rows::new(1, vec![2.0, 0.0, 1.0]);
         let found = runner.run(&[], &[], &[rows], &crate::tensor::Shelf::memory()).unwrap();
         let real = |row: usize, column: usize| {

@@ -5,11 +5,11 @@ use super::run;
 use super::scene::Scene;
 use super::shapes::input_shapes;
 use super::speed;
-use super::unit::{Biases, Cache, Compiled};
+use super::unit::{Biases, Cache, Units};
 use super::weigh::Weights;
 use crate::calibrate;
 use crate::data::Samples;
-use crate::engine::cpu::ceiling;
+use crate::engine::device::{Device, beside, processors};
 use crate::engine::facts;
 use crate::engine::philox::Stream;
 use crate::error::{Error, Result};
@@ -76,7 +76,7 @@ pub fn bench(
     if !recipe.resolved().learns {
         return Err(Error::recipe("expected a method that learns, got rtn").hint("choose another with --method"));
     }
-    let pool = run::pool(recipe.method.threads)?;
+    let device = &processors(recipe.method.threads)?;
     let shelf = Shelf::memory();
     let shapes = input_shapes(graph, sample_shapes)?;
     let facts = facts::infer(graph, &shapes)?;
@@ -91,28 +91,29 @@ pub fn bench(
             .collect(),
     };
     let start = Instant::now();
-    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &samples, pool: &pool, shelf: &shelf };
+    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &samples, device, shelf: &shelf };
     let grids = scene.observe(sink)?.sites.fit(&plan)?;
     let calibrate = samples.len as f64 / start.elapsed().as_secs_f64();
-    let weight_grids = pool.install(|| calibrate::fit_weights(graph, &plan))?;
+    let weight_grids = beside(device, || calibrate::fit_weights(graph, &plan))?;
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
     let found = Found { weights, biases: Biases::new(), grids };
 
-    let mut float = run::load(graph, &samples, &pool, &shelf, sink)?;
+    let mut float = run::load(graph, &samples, device, &shelf, sink)?;
     let mut quantized: Cache = float.clone();
     let (mut units, mut advancing) = (Vec::new(), 0.0);
     let total = plan.units.len();
     for (number, unit) in plan.units.iter().enumerate() {
         run::go_on(sink)?;
         let learn_biases = recipe.resolved().learn_biases;
-        let compiled = Compiled::new(graph, &facts, &plan, unit, learn_biases, &Weights::new(), Some(&found))?;
+        let context = Units { graph, facts: &facts, plan: &plan, learn_biases, device };
+        let compiled = context.compile(unit, &Weights::new(), Some(&found))?;
         let start = Instant::now();
-        let targets = pool.install(|| compiled.float_outputs(&float, &shelf, sink))?;
-        let (_, next) = pool.install(|| compiled.quantized(&quantized, &found, &targets, Some(&shelf), sink))?;
+        let targets = compiled.float_outputs(&float, &shelf, sink)?;
+        let (_, next) = compiled.quantized(&quantized, &found, &targets, Some(&shelf), sink)?;
         advancing += start.elapsed().as_secs_f64();
         if !unit.layers.is_empty() {
             let problem = compiled.problem(&weight_grids, &found.grids, &float, &quantized, targets.clone())?;
-            let speed = pool.install(|| speed::measure(&problem, recipe, LEAST))?;
+            let speed = speed::measure(&problem, recipe, LEAST, device)?;
             let [forward, backward, update] = speed.shares;
             let (name, layers) = (unit.name.clone(), unit.layers.len());
             let (seconds, gflops) = (speed.seconds, speed.flops / speed.seconds / 1e9);
@@ -127,8 +128,8 @@ pub fn bench(
     }
     Ok(Bench {
         batch: samples.len,
-        threads: pool.current_num_threads(),
-        ceiling_gflops: pool.install(ceiling),
+        threads: device.parallel(),
+        ceiling_gflops: device.ceiling(),
         seconds: units.iter().map(|u| u.seconds).sum(),
         units,
         calibrate,

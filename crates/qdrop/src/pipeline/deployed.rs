@@ -4,6 +4,7 @@ use super::measure::{answering, check_answers, scores};
 use super::run::{Answering, shapes_of};
 use super::samples::check_classes;
 use crate::data::Samples;
+use crate::engine::device::processors;
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Dim, Fact, Graph, ValueId};
 use crate::onnx;
@@ -112,7 +113,7 @@ impl Deployed {
         let names = self.outputs();
         let wanted = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
         let asked = self.asked(wanted, samples, sink)?;
-        scores([&asked], samples, task, self.threads, sink).map(|[score]| score)
+        scores([&asked], samples, task, &processors(self.threads)?, sink).map(|[score]| score)
     }
 
     /// This, asked for the outputs `wanted`.

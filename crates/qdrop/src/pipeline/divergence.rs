@@ -5,6 +5,7 @@ use super::evaluate::{add, computed, finish};
 use super::run::{Network, each, is_real, shapes_of};
 use super::shapes::input_shapes;
 use crate::data::Samples;
+use crate::engine::device::processors;
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Difference};
@@ -73,14 +74,15 @@ pub fn divergence(
     };
     let wanted: Vec<ValueId> = values.iter().chain(&outputs).copied().collect();
     let mut distances: Vec<Comparison> = wanted.iter().map(|&v| Comparison::new(&reference.value(v).name)).collect();
-    let network = Network::new(reference, &shapes, wanted, threads)?;
+    let device = &processors(threads)?;
+    let network = Network::new(reference, &shapes, wanted, device)?;
     let run = |d: &Deployed, values: &[ValueId], samples: &[Vec<crate::tensor::Tensor>]| -> Result<Vec<Rows>> {
         d.rows(samples, &names_of(reference, values), d.batch().unwrap_or(1))
     };
     each(
         samples,
         network.chunk..=network.chunk,
-        threads,
+        device,
         Stage::Compare,
         sink,
         |inputs| {

@@ -2,6 +2,7 @@
 
 use super::run::{Answering, Network, answer, each, is_real, shapes_of};
 use crate::data::Samples;
+use crate::engine::device::{Device, processors};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::{Classification, Comparison, Difference, Metrics};
@@ -17,19 +18,20 @@ pub fn evaluate(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut
     let Some(&scores) = graph.outputs.first() else {
         return Err(Error::model("the network has no output"));
     };
-    let network = Network::new(graph, &shapes, vec![scores], threads)?;
-    classify([&network], samples, threads, sink).map(|[metrics]| metrics)
+    let device = &processors(threads)?;
+    let network = Network::new(graph, &shapes, vec![scores], device)?;
+    classify([&network], samples, device, sink).map(|[metrics]| metrics)
 }
 
 /// Accuracies of what `networks` answer first.
 pub(super) fn classify<const N: usize>(
     networks: [&dyn Answering; N],
     samples: &dyn Samples,
-    threads: usize,
+    device: &dyn Device,
     sink: &mut dyn Sink,
 ) -> Result<[Metrics; N]> {
     let mut counts: [Classification; N] = std::array::from_fn(|_| Classification::default());
-    answer(networks, samples, threads, sink, |first, values| {
+    answer(networks, samples, device, sink, |first, values| {
         for (counts, values) in counts.iter_mut().zip(&values) {
             for (i, scores) in values.iter().flat_map(Rows::iter).enumerate() {
                 let name = samples.name(first + i);
@@ -59,11 +61,12 @@ pub fn compare(
     let names: Vec<&str> = in_a.iter().map(|&v| a.value(v).name.as_str()).collect();
     let mut distances: Vec<Comparison> = names.iter().map(|&n| Comparison::new(n)).collect();
     let (reference, values) = (a, in_a.clone());
-    let (a, b) = (Network::new(a, &shapes, in_a, threads)?, Network::new(b, &shapes, in_b, threads)?);
+    let device = &processors(threads)?;
+    let (a, b) = (Network::new(a, &shapes, in_a, device)?, Network::new(b, &shapes, in_b, device)?);
     each(
         samples,
         1..=a.chunk.min(b.chunk),
-        threads,
+        device,
         Stage::Compare,
         sink,
         |inputs| Ok((a.run(inputs)?, b.run(inputs)?)),
@@ -95,11 +98,12 @@ pub fn compare_recorded(
     let values: Vec<ValueId> = computed(a).filter(|v| known(v) && place(v).is_some()).collect();
     let places: Vec<usize> = values.iter().filter_map(place).collect();
     let mut distances: Vec<Comparison> = values.iter().map(|&v| Comparison::new(&a.value(v).name)).collect();
-    let network = Network::new(a, &shapes, values.clone(), threads)?;
+    let device = &processors(threads)?;
+    let network = Network::new(a, &shapes, values.clone(), device)?;
     each(
         samples,
         1..=network.chunk,
-        threads,
+        device,
         Stage::Compare,
         sink,
         |inputs| network.run(inputs),

@@ -4,6 +4,7 @@ use super::padding::Padding;
 use super::walk::Walk;
 use super::{run, samples, scene::Scene};
 use crate::calibrate::{self, Channels};
+use crate::engine::device::beside;
 use crate::engine::program::around;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -57,9 +58,9 @@ impl Scene<'_> {
     fn divided(&self, plan: &Plan, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Factored>> {
         let few = samples::spread(self.samples, Some(few))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
-        let inputs = run::load(self.graph, &few, self.pool, self.shelf, sink)?;
+        let inputs = run::load(self.graph, &few, self.device, self.shelf, sink)?;
         let shelf = Shelf::memory();
-        let mut walk = Walk::new(self.graph, self.facts, inputs, self.pool, &shelf);
+        let mut walk = Walk::new(self.graph, self.facts, inputs, self.device, &shelf);
         let order = walk.order(sites.iter().map(|s| (s.value, s)));
         let mut graph = self.graph.clone();
         let floors = plan::floors(self.graph, self.facts);
@@ -77,14 +78,14 @@ impl Scene<'_> {
                         None => row,
                     };
                     let real = above(real, shape, floors[value.0 as usize].as_ref());
-                    self.pool.install(|| channels.observe(&real, around(shape, site.axis)[2], rows.len()));
+                    beside(self.device, || channels.observe(&real, around(shape, site.axis)[2], rows.len()));
                 }
                 Ok(Some(channels))
             };
             let before = site.before.as_ref().map(|b| observe(b.value)).transpose()?.flatten();
             if let Some(seen) = observe(site.value)? {
                 let factors = || calibrate::factors(&graph, plan, site, &seen, before.as_ref());
-                if let Some(factors) = self.pool.install(factors)? {
+                if let Some(factors) = beside(self.device, factors)? {
                     calibrate::fold(&mut graph, site, &factors)?;
                     divided.extend(&site.divided);
                     let before = site.before.as_ref().filter(|_| factors.before.is_some());

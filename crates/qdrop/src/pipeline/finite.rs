@@ -26,10 +26,10 @@ pub(super) fn check(scene: &Scene, samples: &dyn Samples, strange: &[Strange], s
     };
     let outputs = run::ends(scene.graph, scene.facts);
     let shapes = run::shapes_of(samples)?;
-    let network = Network::new(scene.graph, &shapes, outputs.clone(), scene.recipe.method.threads)?;
+    let network = Network::new(scene.graph, &shapes, outputs.clone(), scene.device)?;
     for some in indices.iter().copied().collect::<Vec<_>>().chunks(network.chunk) {
-        let inputs = run::decode(samples, some, scene.pool, sink)?;
-        let found = scene.pool.install(|| network.run(&inputs))?;
+        let inputs = run::decode(samples, some, scene.device, sink)?;
+        let found = network.run(&inputs)?;
         for (&output, rows) in outputs.iter().zip(&found) {
             for (row, &index) in rows.iter().zip(some) {
                 if row?.iter().all(|v| v.is_finite()) {

@@ -3,11 +3,11 @@
 use super::run;
 use super::unit::Cache;
 use crate::data::{Samples, forward_labels};
+use crate::engine::device::Device;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::report::{Sink, Stage};
 use crate::tensor::{Rows, Shelf, Tensor};
-use rayon::ThreadPool;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A sample set some or all of which were decoded and lie on a shelf. Of these it yields what the engine computes with:
@@ -27,12 +27,12 @@ impl<'a> Loaded<'a> {
     pub fn new(
         samples: &'a dyn Samples,
         wanted: &BTreeSet<usize>,
-        pool: &ThreadPool,
+        device: &dyn Device,
         shelf: &Shelf,
         sink: &mut dyn Sink,
     ) -> Result<Self> {
         let indices: Vec<usize> = wanted.iter().copied().collect();
-        let (shapes, rows) = run::load_rows(samples, &indices, pool, &shelf.single(), Some(Stage::Load), sink)?;
+        let (shapes, rows) = run::load_rows(samples, &indices, device, &shelf.single(), Some(Stage::Load), sink)?;
         let places = indices.into_iter().zip(0..).collect();
         Ok(Loaded { samples, places, shapes, rows })
     }
@@ -64,6 +64,7 @@ impl Samples for Loaded<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::device::processors;
     use crate::report::{Event, Silent};
     use crate::tensor::{Data, Precision};
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,10 +94,10 @@ mod tests {
 
     #[test]
     fn what_is_wanted_is_decoded_once() {
-        let (samples, pool) = (Counted(AtomicUsize::new(0)), run::pool(2).unwrap());
+        let (samples, device) = (Counted(AtomicUsize::new(0)), processors(2).unwrap());
         let asked = || samples.0.load(Ordering::Relaxed);
         let wanted = (10..50).collect();
-        let loaded = Loaded::new(&samples, &wanted, &pool, &Shelf::memory(), &mut Silent).unwrap();
+        let loaded = Loaded::new(&samples, &wanted, &device, &Shelf::memory(), &mut Silent).unwrap();
         for _ in 0..3 {
             let sample = loaded.get(49).unwrap();
             assert_eq!(sample[0], Tensor::f32(&[2, 1], vec![49.1, 0.5]));
@@ -109,11 +110,11 @@ mod tests {
 
     #[test]
     fn only_another_precision_copies() {
-        let (samples, pool) = (Counted(AtomicUsize::new(0)), run::pool(1).unwrap());
+        let (samples, device) = (Counted(AtomicUsize::new(0)), processors(1).unwrap());
         let mut graph = Graph::default();
         graph.inputs = ["x", "ids"].map(|n| graph.add_value(n, Default::default())).to_vec();
         let half = Shelf::new(u64::MAX, std::path::Path::new(""), Precision::Half);
-        let loaded = Loaded::new(&samples, &(0..50).collect(), &pool, &half, &mut Silent).unwrap();
+        let loaded = Loaded::new(&samples, &(0..50).collect(), &device, &half, &mut Silent).unwrap();
         let first = |inputs: &Cache| inputs[&graph.inputs[0]].row(1).unwrap()[0];
         assert_eq!(first(&loaded.inputs(&graph, &Shelf::memory()).unwrap()), 1.1);
         assert_eq!(first(&loaded.inputs(&graph, &half).unwrap()), half::f16::from_f32(1.1).to_f32());
@@ -130,9 +131,9 @@ mod tests {
                 self.0.fetch_add(1, Ordering::Relaxed) >= 2
             }
         }
-        let (samples, pool) = (Counted(AtomicUsize::new(0)), run::pool(2).unwrap());
+        let (samples, device) = (Counted(AtomicUsize::new(0)), processors(2).unwrap());
         let mut sink = Third(AtomicUsize::new(0));
-        let stopped = Loaded::new(&samples, &(0..50).collect(), &pool, &Shelf::memory(), &mut sink);
+        let stopped = Loaded::new(&samples, &(0..50).collect(), &device, &Shelf::memory(), &mut sink);
         assert_eq!(stopped.err().map(|e| e.kind()), Some(crate::Kind::Interrupted));
         assert_eq!(samples.0.load(Ordering::Relaxed), 2);
     }

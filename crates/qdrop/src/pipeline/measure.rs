@@ -4,6 +4,7 @@ use super::evaluate::classify;
 use super::run::{Answering, Network, answer, shapes_of};
 use super::shapes::input_shapes;
 use crate::data::{Samples, Target, Window};
+use crate::engine::device::{Device, processors};
 use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
 use crate::eval::{language, squad};
@@ -34,9 +35,10 @@ pub fn measure_all<const N: usize>(
     sink: &mut dyn Sink,
 ) -> Result<[Score; N]> {
     let shapes = shapes_of(samples)?;
-    let network = |graph: &&Graph| Network::new(graph, &shapes, outputs(graph, task)?, threads);
+    let device = &processors(threads)?;
+    let network = |graph: &&Graph| Network::new(graph, &shapes, outputs(graph, task)?, device);
     let networks = graphs.iter().map(network).collect::<Result<Vec<_>>>()?;
-    scores(std::array::from_fn(|i| &networks[i] as &dyn Answering), samples, task, threads, sink)
+    scores(std::array::from_fn(|i| &networks[i] as &dyn Answering), samples, task, device, sink)
 }
 
 /// The metrics of `task` for what `networks` answer, whose values are those that [`answering`] tells.
@@ -44,15 +46,15 @@ pub(super) fn scores<const N: usize>(
     networks: [&dyn Answering; N],
     samples: &dyn Samples,
     task: Option<Task>,
-    threads: usize,
+    device: &dyn Device,
     sink: &mut dyn Sink,
 ) -> Result<[Score; N]> {
     let Some(task) = task else {
-        let found = classify(networks, samples, threads, sink)?;
+        let found = classify(networks, samples, device, sink)?;
         return Ok(found.map(|metrics| Score::new(metrics.samples, [("top1", metrics.top1), ("top5", metrics.top5)])));
     };
     let mut answers: [Answers; N] = std::array::from_fn(|_| Answers::default());
-    answer(networks, samples, threads, sink, |first, values| {
+    answer(networks, samples, device, sink, |first, values| {
         for i in 0..values.first().and_then(|v| v.first()).map_or(0, Rows::len) {
             let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
             let target = samples.target(first + i)?.ok_or_else(|| at(Error::data("expected a label, got none")))?;

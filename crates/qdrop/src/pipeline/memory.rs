@@ -4,9 +4,9 @@ use super::run;
 use super::samples::read_again;
 use super::screen::screened;
 use super::shapes::input_shapes;
-use super::unit::Compiled;
+use super::unit::Units;
 use super::weigh::Weights;
-use crate::engine::cpu::{Footprint, footprint};
+use crate::engine::device::{Device, Footprint, processors};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, around, compile};
 use crate::error::{Error, Result};
@@ -55,8 +55,9 @@ pub fn memory(
     samples: usize,
 ) -> Result<Memory> {
     let facts = facts::infer(graph, &input_shapes(graph, sample_shapes)?)?;
-    let stages = predict(graph, &facts, plan, recipe, samples)?;
-    let room = room(graph, &facts, plan, recipe, samples, 0)?;
+    let device = &processors(recipe.method.threads)?;
+    let stages = predict(graph, &facts, plan, recipe, samples, device)?;
+    let room = room(graph, &facts, plan, recipe, (samples, 0), device)?;
     let beyond = |stage: &Memory| stage.caches.saturating_sub(room);
     let files = stages.iter().map(beyond).max().unwrap_or(0);
     let kept = |stage: &Memory| {
@@ -66,18 +67,19 @@ pub fn memory(
     stages.iter().map(kept).max_by_key(|m| m.total).ok_or_else(|| Error::internal("a run has no stages"))
 }
 
-/// Bytes that values of samples may take in memory, for all to stay within the recipe's limit; all where it has none.
-/// `held` bytes are the samples' own.
+/// Bytes that values of samples may take in memory, for all to stay within the recipe's limit; all where it has none. There
+/// are so many samples, which hold so many bytes of their own.
 pub(super) fn room(
     graph: &Graph,
     facts: &Facts,
     plan: &Plan,
     recipe: &Recipe,
-    samples: usize,
-    held: u64,
+    (samples, held): (usize, u64),
+    device: &dyn Device,
 ) -> Result<u64> {
     let Some(limit) = recipe.method.memory else { return Ok(u64::MAX) };
-    let least = predict(graph, facts, plan, recipe, samples)?.iter().map(Memory::least).max().unwrap_or(0) + held;
+    let least =
+        predict(graph, facts, plan, recipe, samples, device)?.iter().map(Memory::least).max().unwrap_or(0) + held;
     limit.0.checked_sub(least).ok_or_else(|| {
         let message = format!("a memory of {limit} is too small, {} are needed", bytes(least));
         Error::recipe(message).hint("allow more, or use fewer threads or smaller batches")
@@ -99,14 +101,20 @@ impl Stages {
     }
 }
 
-fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: usize) -> Result<Vec<Memory>> {
+fn predict(
+    graph: &Graph,
+    facts: &Facts,
+    plan: &Plan,
+    recipe: &Recipe,
+    samples: usize,
+    device: &dyn Device,
+) -> Result<Vec<Memory>> {
     let method = &recipe.method;
     let effective = recipe.resolved();
-    let threads = run::pool(method.threads)?.current_num_threads();
     let values = |v: ValueId| facts.get(v).map_or(0, |f| (f.numel() * samples) as u64);
     let of = |v: ValueId| values(v) * method.cache.precision().bytes();
     let sum = |values: &mut dyn Iterator<Item = ValueId>| values.map(of).sum::<u64>();
-    let needs = |program: &Program| footprint(program, samples, method.batch, threads);
+    let needs = |program: &Program| device.footprint(program, samples, method.batch);
 
     let constants = graph.values.iter().filter_map(|v| v.constant.as_ref());
     let float: u64 = constants.map(|t| (t.len() as u64).saturating_mul(t.dtype().bits() as u64) / 8).sum();
@@ -153,7 +161,7 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
         // Screening: all activations of the samples at work, beside what gradients need.
         let seen: u64 = plan.sites.iter().map(|s| facts.get(s.value).map_or(0, |f| f.numel() as u64)).sum();
         let few = inputs / samples.max(1) as u64 * effective.refine_samples.min(samples) as u64;
-        stages.add(decoded + few + ends, whole.learning + 4 * seen * threads as u64 + watched);
+        stages.add(decoded + few + ends, whole.learning + 4 * seen * device.parallel() as u64 + watched);
     }
     if !effective.learns {
         return Ok(stages.stages);
@@ -161,9 +169,10 @@ fn predict(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, samples: 
     if weighs {
         stages.add(inputs + ends, whole.learning + positions);
     }
+    let units = Units { graph, facts, plan, learn_biases: effective.learn_biases, device };
     for (number, unit) in plan.units.iter().enumerate() {
-        let compiled = Compiled::new(graph, facts, plan, unit, effective.learn_biases, &Weights::new(), None)?;
-        let Footprint { inference, learning } = compiled.footprint(samples, method.batch, threads)?;
+        let compiled = units.compile(unit, &Weights::new(), None)?;
+        let Footprint { inference, learning } = compiled.footprint(samples, method.batch, device)?;
         // Both streams share the network's inputs.
         let computed = |v: &ValueId| !graph.inputs.contains(v);
         let (read, left) =

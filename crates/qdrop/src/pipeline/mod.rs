@@ -45,7 +45,7 @@ pub use measure::{check_task, measure, measure_all, unknown_answer};
 pub use memory::{Memory, memory};
 pub use model::{choose, cost, load, model_bytes, plan, prepare, save};
 pub use quality::{left_out, near_chance, quality};
-pub use quantize::{Quantized, quantize};
+pub use quantize::{Quantized, quantize, quantize_on};
 pub use samples::{Checked, check_labels, spread};
 pub use sensitivity::{output_error, sensitivity};
 pub use shapes::{declared_shapes, input_shapes, sample_shapes, several_at_once};

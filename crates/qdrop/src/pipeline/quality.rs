@@ -5,6 +5,7 @@ use super::run::{self, Network, each, is_real};
 use super::samples::{Checked, spread, spreads};
 use super::shapes::input_shapes;
 use crate::data::{self, Prepare, Samples, Subset, Target};
+use crate::engine::device::{Device, processors};
 use crate::engine::facts::{self, Facts};
 use crate::error::{Error, Kind, Result};
 use crate::eval::{Chance, Comparison, Difference};
@@ -62,15 +63,16 @@ pub fn quality(
     }
     let threads = recipe.method.threads;
     let (wanted, got): (Vec<ValueId>, Vec<ValueId>) = outputs.iter().copied().unzip();
-    let networks = (Network::new(graph, &shapes, wanted, threads)?, Network::new(written, &shapes, got, threads)?);
+    let device = &processors(threads)?;
+    let networks = (Network::new(graph, &shapes, wanted, device)?, Network::new(written, &shapes, got, device)?);
     let real = |v: ValueId| facts.get(v).is_some_and(|f| is_real(f.dtype));
     let mut counts: Vec<Output> = outputs.iter().map(|&(v, _)| Output::new(&graph.value(v).name, real(v))).collect();
     let mut same = 0;
     each(
         &samples,
         // A few at a time, so that progress is seen.
-        1..=SAMPLES.1.max(rayon::current_num_threads()).min(networks.0.chunk).min(networks.1.chunk),
-        threads,
+        1..=SAMPLES.1.max(device.parallel()).min(networks.0.chunk).min(networks.1.chunk),
+        device,
         Stage::Compare,
         sink,
         |inputs| Ok((networks.0.run(inputs)?, networks.1.run(inputs)?)),

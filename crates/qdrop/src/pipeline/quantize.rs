@@ -18,6 +18,7 @@ use super::work::WorkDir;
 use super::written;
 use crate::calibrate;
 use crate::data::Samples;
+use crate::engine::device::{Device, beside, processors};
 use crate::engine::facts::{self, Facts};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
@@ -52,8 +53,8 @@ pub struct Quantized {
     pub report: Report,
 }
 
-/// Quantizes `graph` (simplified by [`super::prepare`]) as `recipe` asks, calibrating on `samples`. Every unit solved is
-/// kept in `work`, from where another run takes it that would come to the same problem.
+/// Quantizes `graph` (simplified by [`super::prepare`]) as `recipe` asks, calibrating on `samples`, with this machine's
+/// processors. Every unit solved is kept in `work`, from where another run takes it that would come to the same problem.
 pub fn quantize(
     graph: &Graph,
     recipe: &Recipe,
@@ -61,8 +62,19 @@ pub fn quantize(
     work: Option<&WorkDir>,
     sink: &mut dyn Sink,
 ) -> Result<Quantized> {
+    quantize_on(&processors(recipe.method.threads)?, graph, recipe, samples, work, sink)
+}
+
+/// As [`quantize`], on another device.
+pub fn quantize_on(
+    device: &dyn Device,
+    graph: &Graph,
+    recipe: &Recipe,
+    samples: &dyn Samples,
+    work: Option<&WorkDir>,
+    sink: &mut dyn Sink,
+) -> Result<Quantized> {
     let effective = recipe.resolved();
-    let pool = run::pool(recipe.method.threads)?;
     let shapes = run::shapes_of(samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let plan = crate::plan::plan(graph, &facts, recipe)?;
@@ -74,15 +86,15 @@ pub fn quantize(
     (report.seed, report.samples) = (recipe.method.seed, samples.len());
     (report.preset, report.recipe) = (recipe.method.preset, recipe.explicit().to_toml()?);
 
-    let room = memory::room(graph, &facts, &plan, recipe, samples.len(), samples.held_bytes())?;
+    let room = memory::room(graph, &facts, &plan, recipe, (samples.len(), samples.held_bytes()), device)?;
     let temporary = std::env::temp_dir();
     let directory = work.map_or(temporary.as_path(), WorkDir::path);
     let shelf = Shelf::new(room, directory, recipe.method.cache.precision());
     let kept = read_again(recipe, samples.len());
     let (loaded, timing) =
-        timed(sink, Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, &kept, &pool, &shelf, sink))?;
+        timed(sink, Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, &kept, device, &shelf, sink))?;
     report.timings.push(timing);
-    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, pool: &pool, shelf: &shelf };
+    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, device, shelf: &shelf };
     let factored = scene.factored(&mut report.timings, sink)?;
     let (facts, plan) = match &factored {
         Some(Factored { graph, .. }) => {
@@ -105,7 +117,7 @@ pub fn quantize(
         true => {
             let tuning = tune::iterations(graph, &facts, recipe, sink);
             let (costs, timing) =
-                timed(sink, Stage::Bench, None, |sink| Costs::new(graph, &facts, &plan, recipe, tuning, &pool, sink))?;
+                timed(sink, Stage::Bench, None, |sink| Costs::new(graph, &facts, &plan, recipe, tuning, device, sink))?;
             report.timings.push(timing);
             report.estimate = costs.estimate(recipe, samples.len(), solved, wanted.as_ref());
             report.estimate.iter().for_each(|&seconds| sink.event(&Event::Estimate { seconds }));
@@ -113,11 +125,11 @@ pub fn quantize(
         }
         false => None,
     };
-    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, pool: &pool, shelf: &shelf };
+    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, device, shelf: &shelf };
     let count = recipe.activations.samples.min(samples.len());
     let (observed, timing) = timed(sink, Stage::Calibrate, Some(count), |sink| scene.observe(sink))?;
     report.timings.push(timing);
-    let kernel_grids = pool.install(|| observed.kernel_grids(&plan))?;
+    let kernel_grids = beside(device, || observed.kernel_grids(&plan))?;
     let Observed { sites: watch, kernel_sites, widths } = observed;
     drop(kernel_sites);
     let mut mixed = None;
@@ -136,7 +148,7 @@ pub fn quantize(
         None => (recipe, plan.clone()),
     };
     let (weight_grids, timing) =
-        timed(sink, Stage::Calibrate, None, |_| pool.install(|| calibrate::fit_weights(graph, &plan)))?;
+        timed(sink, Stage::Calibrate, None, |_| beside(device, || calibrate::fit_weights(graph, &plan)))?;
     report.timings.iter_mut().filter(|t| t.stage == timing.stage).for_each(|t| t.seconds += timing.seconds);
     let seen = match &mixed {
         // Grids were refined when bits were measured.
@@ -159,7 +171,7 @@ pub fn quantize(
         let mut loss_weights = Weights::new();
         if effective.weigh_outputs {
             let (found, timing) = timed(sink, Stage::Weigh, Some(samples.len()), |sink| {
-                weigh::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, &pool, sink)
+                weigh::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, device, sink)
             })?;
             report.timings.push(timing);
             loss_weights = found;
@@ -167,17 +179,17 @@ pub fn quantize(
         if let Some(padding) = &padding {
             padding.exclude(&facts, &plan, &mut loss_weights)?;
         }
-        let (facts, plan, pool, shelf) = (&facts, &plan, &pool, &shelf);
+        let (facts, plan, shelf) = (&facts, &plan, &shelf);
         let job =
-            Job { graph, facts, plan, recipe, pool, weight_grids, loss_weights, inputs: &inputs, shelf, costs, work };
+            Job { graph, facts, plan, recipe, device, weight_grids, loss_weights, inputs: &inputs, shelf, costs, work };
         let (learned, timing) =
             timed(sink, Stage::Reconstruct, None, |sink| job.reconstruct(found, &mut report.units, sink))?;
         report.timings.push(timing);
         found = learned;
     }
     let Found { weights, biases, grids } = found;
-    report.layers = pool.install(|| record::layers(graph, &plan, &weights, effective.learns))?;
-    report.sites = pool.install(|| record::sites(graph, &plan, &seen, &widths, &grids));
+    report.layers = beside(device, || record::layers(graph, &plan, &weights, effective.learns))?;
+    report.sites = beside(device, || record::sites(graph, &plan, &seen, &widths, &grids));
     let cost = crate::plan::cost(graph, &facts, &plan);
     let (graph, encodings) = write(graph, divided, &plan, &weights, &biases, [&grids, &kernel_grids], recipe)?;
     report.mixed = mixed.map(|(_, chosen, measured)| MixedReport {

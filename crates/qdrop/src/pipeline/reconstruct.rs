@@ -2,10 +2,10 @@
 
 use super::record;
 use super::speed::Costs;
-use super::unit::{Biases, Cache, Compiled, Pooled};
+use super::unit::{Biases, Cache, Units};
 use super::weigh::Weights;
 use super::work::{self, WorkDir};
-use crate::engine::cpu::CpuTrainer;
+use crate::engine::device::Device;
 use crate::engine::facts::Facts;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -14,7 +14,6 @@ use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{self, Problem, RandomDraws, Settings, Solution};
 use crate::report::{Event, Sink, UnitReport};
 use crate::tensor::Shelf;
-use rayon::ThreadPool;
 use std::time::Instant;
 
 /// Everything that the reconstruction of all units reads.
@@ -23,7 +22,7 @@ pub(super) struct Job<'a> {
     pub facts: &'a Facts,
     pub plan: &'a Plan,
     pub recipe: &'a Recipe,
-    pub pool: &'a ThreadPool,
+    pub device: &'a dyn Device,
     pub weight_grids: &'a [Grid],
     pub loss_weights: Weights,
     /// The samples.
@@ -55,12 +54,13 @@ impl Job<'_> {
         let mut pace = Pace::new(self);
         let learn_biases = self.recipe.resolved().learn_biases;
         let learned_quantized = self.recipe.resolved().activation_keep > 0.0;
+        let &Job { graph, facts, plan, device, .. } = self;
+        let context = Units { graph, facts, plan, learn_biases, device };
         for (number, unit) in units.iter().enumerate() {
-            let (graph, facts, weights) = (self.graph, self.facts, &self.loss_weights);
-            let compiled = Compiled::new(graph, facts, self.plan, unit, learn_biases, weights, Some(&found))?;
-            let targets = self.pool.install(|| compiled.float_outputs(&float, self.shelf, sink))?;
+            let compiled = context.compile(unit, &self.loss_weights, Some(&found))?;
+            let targets = compiled.float_outputs(&float, self.shelf, sink)?;
             let quantize = |cache: &Cache, found: &Found, keep, sink: &dyn Sink| {
-                self.pool.install(|| compiled.quantized(cache, found, &targets, keep, sink))
+                compiled.quantized(cache, found, &targets, keep, sink)
             };
             let read_later = |v: &ValueId| units[number + 1..].iter().any(|u| u.inputs.contains(v));
             let next = if unit.layers.is_empty() {
@@ -168,7 +168,7 @@ impl Job<'_> {
         self.solve(problem, settings, &draws, pace, sink)
     }
 
-    /// Solves `problem` on this machine's processors, or finds that an earlier run did: then the second value is true.
+    /// Solves `problem`, or finds that an earlier run did: then the second value is true.
     pub fn solve(
         &self,
         problem: &Problem,
@@ -195,9 +195,9 @@ impl Job<'_> {
         pace: &Pace,
         sink: &mut dyn Sink,
     ) -> Result<Solution> {
-        let mut trainer = Pooled { pool: self.pool, trainer: self.pool.install(|| CpuTrainer::new(problem))? };
+        let mut trainer = self.device.trainer(problem)?;
         let start = Instant::now();
-        recon::solve(problem, settings, &mut trainer, draws, &mut |iteration, losses| {
+        recon::solve(problem, settings, &mut *trainer, draws, &mut |iteration, losses| {
             sink.event(&pace.event(iteration, losses.reconstruction, start.elapsed().as_secs_f64()));
             !sink.cancelled()
         })

@@ -8,6 +8,7 @@ use super::run;
 use super::unit::Cache;
 use super::walk::{Change, Walk};
 use crate::calibrate;
+use crate::engine::device::Device;
 use crate::engine::facts::Facts;
 use crate::error::Result;
 use crate::graph::Graph;
@@ -15,7 +16,6 @@ use crate::plan::Plan;
 use crate::quant::Grid;
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::Shelf;
-use rayon::ThreadPool;
 
 /// Distance of the network's outputs when a site alone is quantized, on the first and on the refined grid; `None` where it
 /// was not measured, or where it reaches no output of real numbers.
@@ -28,13 +28,13 @@ pub(super) fn refine(
     facts: &Facts,
     plan: &Plan,
     inputs: Cache,
-    pool: &ThreadPool,
+    device: &dyn Device,
     grids: &mut [Grid],
     sink: &mut dyn Sink,
 ) -> Result<Vec<Effect>> {
     let mut effects = vec![None; grids.len()];
     let shelf = Shelf::memory();
-    let mut walk = Walk::new(graph, facts, inputs, pool, &shelf);
+    let mut walk = Walk::new(graph, facts, inputs, device, &shelf);
     let wanted = walk.outputs()?;
     let sites = walk.order(plan.sites.iter().map(|s| s.value).zip(0..));
     for (done, &i) in sites.iter().enumerate() {
@@ -58,6 +58,7 @@ pub(super) fn refine(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::device::processors;
     use crate::engine::facts;
     use crate::graph::{Dim, Fact, Node, NodeId, Op, Unary};
     use crate::plan::{GridSpec, Observer, Site};
@@ -93,8 +94,8 @@ mod tests {
         let facts = facts::infer(&graph, &[vec![1, 4]]).unwrap();
         let wide = Grid::per_tensor(4, 4.0, 0).unwrap();
         let mut grids = vec![Grid::per_tensor(4, 0.25, 8).unwrap(), wide.clone(), wide];
-        let pool = run::pool(1).unwrap();
-        let effects = refine(&graph, &facts, &plan, inputs, &pool, &mut grids, &mut Silent).unwrap();
+        let device = processors(1).unwrap();
+        let effects = refine(&graph, &facts, &plan, inputs, &device, &mut grids, &mut Silent).unwrap();
         assert!(effects.iter().all(|e| e.is_some_and(|(first, refined)| refined <= first)), "{effects:?}");
         for grid in &grids[1..] {
             assert!((0.06..0.2).contains(&grid.scale[0]), "{grid:?}");
@@ -109,7 +110,7 @@ mod tests {
         let facts = facts::infer(&graph, &[vec![1, 4]]).unwrap();
         let before = vec![Grid::per_tensor(4, 4.0, 0).unwrap(); 3];
         let mut grids = before.clone();
-        let effects = refine(&graph, &facts, &plan, inputs, &run::pool(1).unwrap(), &mut grids, &mut Silent).unwrap();
+        let effects = refine(&graph, &facts, &plan, inputs, &processors(1).unwrap(), &mut grids, &mut Silent).unwrap();
         assert!(effects[..2].iter().all(Option::is_none), "{effects:?}");
         assert_eq!(grids[..2], before[..2]);
     }

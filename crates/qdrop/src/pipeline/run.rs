@@ -3,14 +3,13 @@
 use super::shapes::input_shapes;
 use super::unit::Cache;
 use crate::data::Samples;
-use crate::engine::cpu::Runner;
+use crate::engine::device::{Device, Inference, beside};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::{DType, Rows, RowsWriter, Shelf, Tensor};
-use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -34,7 +33,7 @@ pub(super) trait Answering: Sync {
 
 /// A network ready to be run.
 pub(super) struct Network {
-    runner: Runner,
+    ready: Box<dyn Inference>,
     /// Samples to run at a time, at most.
     pub chunk: usize,
 }
@@ -50,21 +49,21 @@ impl Answering for Network {
 }
 
 impl Network {
-    /// Prepares `graph` for samples of `shapes` (no batch axis) on `threads` threads (0: all cores); running it yields
+    /// Prepares `graph` on `device` for samples of `shapes` (no batch axis); running it yields
     /// the values `wanted`.
-    pub fn new(graph: &Graph, shapes: &[Vec<usize>], wanted: Vec<ValueId>, threads: usize) -> Result<Self> {
+    pub fn new(graph: &Graph, shapes: &[Vec<usize>], wanted: Vec<ValueId>, device: &dyn Device) -> Result<Self> {
         let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
         computable(graph, &facts, &wanted)?;
         let elements: usize = wanted.iter().filter_map(|&v| facts.get(v)).map(facts::ValueFact::numel).sum();
         let nodes = behind(graph, &wanted);
         let region = Region { nodes, inputs: graph.inputs.clone(), outputs: wanted, ..Region::default() };
-        let runner = Runner::new(&compile(graph, &facts, &region)?)?;
-        Ok(Network { chunk: chunk(elements, threads), runner })
+        let ready = device.inference(&compile(graph, &facts, &region)?)?;
+        Ok(Network { chunk: chunk(elements, device), ready })
     }
 
     /// The wanted values of `samples`.
     pub fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
-        self.runner.run(&[], &[], &rows(samples)?, &Shelf::memory())
+        self.ready.run(&[], &[], &rows(samples)?, &Shelf::memory())
     }
 }
 
@@ -79,10 +78,9 @@ pub(super) fn computable(graph: &Graph, facts: &Facts, wanted: &[ValueId]) -> Re
     }
 }
 
-/// Samples that are run at a time on `threads` threads, each with `elements` elements wanted.
-pub(super) fn chunk(elements: usize, threads: usize) -> usize {
-    let threads = if threads == 0 { rayon::current_num_threads() } else { threads };
-    (CHUNK / elements.max(1)).max(threads).min(SAMPLES)
+/// Samples that are run at a time on `device`, each with `elements` elements wanted.
+pub(super) fn chunk(elements: usize, device: &dyn Device) -> usize {
+    (CHUNK / elements.max(1)).max(device.parallel()).min(SAMPLES)
 }
 
 /// The nodes that `wanted` depend on, in order.
@@ -117,12 +115,12 @@ pub(super) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
 pub(super) fn load(
     graph: &Graph,
     samples: &dyn Samples,
-    pool: &ThreadPool,
+    device: &dyn Device,
     shelf: &Shelf,
     sink: &mut dyn Sink,
 ) -> Result<Cache> {
     let indices: Vec<usize> = (0..samples.len()).collect();
-    let (_, rows) = load_rows(samples, &indices, pool, shelf, None, sink)?;
+    let (_, rows) = load_rows(samples, &indices, device, shelf, None, sink)?;
     Ok(graph.inputs.iter().copied().zip(rows).collect())
 }
 
@@ -130,7 +128,7 @@ pub(super) fn load(
 pub(super) fn load_rows(
     samples: &dyn Samples,
     indices: &[usize],
-    pool: &ThreadPool,
+    device: &dyn Device,
     shelf: &Shelf,
     stage: Option<Stage>,
     sink: &mut dyn Sink,
@@ -138,7 +136,7 @@ pub(super) fn load_rows(
     let (mut shapes, mut all): (Vec<Vec<usize>>, Vec<RowsWriter>) = Default::default();
     let mut done = 0;
     for some in indices.chunks(SAMPLES) {
-        for sample in decode(samples, some, pool, sink)? {
+        for sample in decode(samples, some, device, sink)? {
             if all.is_empty() {
                 shapes = sample.iter().map(|t| t.shape().to_vec()).collect();
                 all = sample.iter().map(|t| shelf.rows(indices.len(), t.len())).collect::<Result<_>>()?;
@@ -155,35 +153,34 @@ pub(super) fn load_rows(
 pub(super) fn decode(
     samples: &dyn Samples,
     indices: &[usize],
-    pool: &ThreadPool,
+    device: &dyn Device,
     sink: &dyn Sink,
 ) -> Result<Vec<Vec<Tensor>>> {
     let one = |&i: &usize| go_on(sink).and_then(|()| samples.get(i));
-    pool.install(|| indices.par_iter().map(one).collect())
+    beside(device, || indices.par_iter().map(one).collect())
 }
 
-/// Calls `job` for one chunk of samples after the other on `threads` threads (0: all cores), each with its first index, and
+/// Calls `job` for one chunk of samples after the other on `device`, each with its first index, and
 /// `take` with the result on the calling thread. Chunks have as many samples as `chunk` allows and a short time suffices
 /// for. Tells `sink` how far it is and stops when it asks to.
 pub(super) fn each<T: Send>(
     samples: &dyn Samples,
     chunk: RangeInclusive<usize>,
-    threads: usize,
+    device: &dyn Device,
     stage: Stage,
     sink: &mut dyn Sink,
     job: impl Fn(&[Vec<Tensor>]) -> Result<T> + Sync,
     mut take: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
-    let pool = pool(threads)?;
     let (total, most) = (samples.len(), *chunk.end());
-    let least = pool.current_num_threads().clamp(*chunk.start(), most);
+    let least = device.parallel().clamp(*chunk.start(), most);
     let (mut done, mut size) = (0, least);
     while done < total {
         let start = Instant::now();
         let indices: Vec<usize> = (done..(done + size).min(total)).collect();
-        let loaded = decode(samples, &indices, &pool, sink)?;
+        let loaded = decode(samples, &indices, device, sink)?;
         go_on(sink)?;
-        take(done, pool.install(|| job(&loaded))?)?;
+        take(done, job(&loaded)?)?;
         done += indices.len();
         size = if start.elapsed() < BRIEF { (2 * size).min(most) } else { (size / 2).max(least) };
         sink.event(&Event::StageProgress { stage, done, total });
@@ -196,25 +193,19 @@ pub(super) fn each<T: Send>(
 pub(super) fn answer<const N: usize>(
     networks: [&dyn Answering; N],
     samples: &dyn Samples,
-    threads: usize,
+    device: &dyn Device,
     sink: &mut dyn Sink,
     take: impl FnMut(usize, Vec<Vec<Rows>>) -> Result<()>,
 ) -> Result<()> {
     let least = networks.iter().map(|n| *n.chunk().start()).max().unwrap_or(1);
     let most = networks.iter().map(|n| *n.chunk().end()).min().unwrap_or(least).max(least);
     let job = |inputs: &[Vec<Tensor>]| networks.iter().map(|n| n.run(inputs)).collect();
-    each(samples, least..=most, threads, Stage::Evaluate, sink, job, take)
+    each(samples, least..=most, device, Stage::Evaluate, sink, job, take)
 }
 
 /// An error when `sink` asks to stop.
 pub(super) fn go_on(sink: &dyn Sink) -> Result<()> {
     if sink.cancelled() { Err(Error::new(Kind::Interrupted, "stopped on request")) } else { Ok(()) }
-}
-
-/// A pool of `threads` threads (0: one for each core).
-pub(super) fn pool(threads: usize) -> Result<ThreadPool> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(|e| Error::new(Kind::Io, format!("cannot start threads: {e}")))
 }
 
 /// Shapes of the first sample, without batch axis.

@@ -8,7 +8,7 @@ use super::screen::screened;
 use super::{refine, run, samples};
 use crate::calibrate::Watch;
 use crate::data::Samples;
-use crate::engine::cpu::{Runner, Values};
+use crate::engine::device::{Device, Values, beside};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Region, around, compile};
 use crate::error::Result;
@@ -17,7 +17,6 @@ use crate::plan::{self, Plan, Recipe, Site};
 use crate::quant::{Grid, Observation};
 use crate::report::{Event, Sink, Stage, Timing, timed};
 use crate::tensor::{Rows, Shelf};
-use rayon::ThreadPool;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -91,7 +90,7 @@ pub(super) struct Scene<'a> {
     pub plan: &'a Plan,
     pub recipe: &'a Recipe,
     pub samples: &'a dyn Samples,
-    pub pool: &'a ThreadPool,
+    pub device: &'a dyn Device,
     /// Where values of the samples are put.
     pub shelf: &'a Shelf,
 }
@@ -139,16 +138,16 @@ impl Scene<'_> {
             sites: values.iter().map(|&v| (v, None)).collect(),
             ..Region::default()
         };
-        let runner = Runner::new(&compile(self.graph, self.facts, &region)?)?;
+        let ready = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
         let floors = plan::floors(self.graph, self.facts);
         let shapes: Vec<_> = values.iter().map(|&v| self.facts.require(self.graph, v)).collect::<Result<_>>()?;
         let seen: Vec<Mutex<Seeing>> = values.iter().map(|_| Mutex::default()).collect();
-        let chunk = (TOGETHER * runner.group() * self.pool.current_num_threads()).min(run::SAMPLES);
+        let chunk = (TOGETHER * ready.group() * self.device.parallel()).min(run::SAMPLES);
         let indices: Vec<usize> = (0..samples.len()).collect();
         for some in indices.chunks(chunk) {
             let before = some[0];
             let part = samples::subset(&samples, some.to_vec())?;
-            let inputs = run::load(self.graph, &part, self.pool, &Shelf::memory(), sink)?;
+            let inputs = run::load(self.graph, &part, self.device, &Shelf::memory(), sink)?;
             run::go_on(sink)?;
             let inputs: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
             let see = |value: usize, first: usize, group: Values| {
@@ -188,7 +187,7 @@ impl Scene<'_> {
                 seen.row = row;
                 Ok(())
             };
-            self.pool.install(|| runner.watch(&inputs, &see))?;
+            ready.watch(&inputs, &see)?;
             let done = before + some.len();
             sink.event(&Event::StageProgress { stage: Stage::Calibrate, done, total: samples.len() });
         }
@@ -214,8 +213,8 @@ impl Scene<'_> {
 
     /// What `watch` has seen of the sites, and their first grids, refined.
     pub fn seen(&self, watch: &Watch, timings: &mut Vec<Timing>, sink: &mut dyn Sink) -> Result<Seen> {
-        let first = self.pool.install(|| watch.fit(self.plan))?;
-        let distributions = self.pool.install(|| watch.distributions());
+        let first = beside(self.device, || watch.fit(self.plan))?;
+        let distributions = beside(self.device, || watch.distributions());
         let mut seen = Seen { distributions, refined: first.clone(), first, effects: Vec::new() };
         let few = self.recipe.resolved().refine_samples;
         if few > 0 && !seen.first.is_empty() {
@@ -224,8 +223,8 @@ impl Scene<'_> {
                     return self.screen(few, watch, &mut seen.refined, sink);
                 }
                 let few = samples::spread(self.samples, Some(few))?;
-                let inputs = run::load(self.graph, &few, self.pool, self.shelf, sink)?;
-                refine::refine(self.graph, self.facts, self.plan, inputs, self.pool, &mut seen.refined, sink)
+                let inputs = run::load(self.graph, &few, self.device, self.shelf, sink)?;
+                refine::refine(self.graph, self.facts, self.plan, inputs, self.device, &mut seen.refined, sink)
             })?;
             seen.effects = effects;
             timings.push(timing);

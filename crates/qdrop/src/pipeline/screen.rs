@@ -12,7 +12,7 @@ use super::walk::{Change, Walk};
 use super::{run, samples};
 use crate::calibrate::{self, Refined, Watch};
 use crate::data::Samples;
-use crate::engine::cpu::{Runner, influence};
+use crate::engine::device::Inference;
 use crate::engine::program::{Region, compile};
 use crate::error::{Kind, Result};
 use crate::graph::ValueId;
@@ -58,7 +58,7 @@ impl Scene<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Vec<Effect>> {
         let chosen = samples::spread(self.samples, Some(few))?;
-        let inputs = run::load(self.graph, &chosen, self.pool, self.shelf, sink)?;
+        let inputs = run::load(self.graph, &chosen, self.device, self.shelf, sink)?;
         let guesses = self.guess(&inputs, grids, sink)?;
         let total: f64 = guesses.iter().flatten().map(|g| g.error).sum();
         let mut effects: Vec<Effect> = guesses.iter().map(|g| g.map(|g| (g.error, g.error))).collect();
@@ -112,7 +112,7 @@ impl Scene<'_> {
             return Ok(false);
         }
         let held = samples::subset(observed, extremes.into_iter().collect())?;
-        let inputs = run::load(self.graph, &held, self.pool, self.shelf, sink)?;
+        let inputs = run::load(self.graph, &held, self.device, self.shelf, sink)?;
         let [before, after] = self.measuring(inputs)?.distances(site, grids)?;
         Ok(after <= before)
     }
@@ -131,7 +131,7 @@ impl Scene<'_> {
         let outputs = run::ends(self.graph, self.facts);
         let nodes = run::behind(self.graph, &outputs);
         let region = Region { nodes, inputs: self.graph.inputs.clone(), outputs, ..Region::default() };
-        let energies = energies(&Runner::new(&compile(self.graph, self.facts, &region)?)?, &rows, self.pool, sink)?;
+        let energies = energies(&*self.device.inference(&compile(self.graph, self.facts, &region)?)?, &rows, sink)?;
         let sizes: Vec<f32> = energies.iter().map(|e| e.sqrt() as f32).collect();
         // A program has one quantizer a value.
         let made: BTreeSet<ValueId> =
@@ -152,7 +152,7 @@ impl Scene<'_> {
         let tried: Vec<Vec<Grid>> = sites.iter().map(tried).collect();
         let mut progress = |_| run::go_on(sink);
         let seed = self.recipe.method.seed;
-        let found = influence(&program, &rows, &sizes, &tried, seed, self.pool, &mut progress)?;
+        let found = self.device.influence(&program, &rows, &sizes, &tried, seed, &mut progress)?;
         let mut guesses = vec![None; grids.len()];
         for (i, errors) in sites.into_iter().zip(found) {
             let Some(error) = errors.as_ref().map(|e| e[0]).filter(|e| e.is_finite()) else { continue };
@@ -176,7 +176,7 @@ impl Scene<'_> {
     }
 
     fn measuring(&self, inputs: Cache) -> Result<Measuring<'_>> {
-        let walk = Walk::new(self.graph, self.facts, inputs, self.pool, self.shelf);
+        let walk = Walk::new(self.graph, self.facts, inputs, self.device, self.shelf);
         let wanted = walk.outputs()?;
         Ok(Measuring(walk, wanted))
     }
@@ -211,7 +211,7 @@ impl Measuring<'_> {
 }
 
 /// Σ y² of every output of `float` for `rows`.
-fn energies(float: &Runner, rows: &[Rows], pool: &rayon::ThreadPool, sink: &mut dyn Sink) -> Result<Vec<f64>> {
+fn energies(float: &dyn Inference, rows: &[Rows], sink: &mut dyn Sink) -> Result<Vec<f64>> {
     let mut energies = Vec::new();
     let mut add = |_, outputs: &[Vec<f32>]| {
         energies.resize(outputs.len(), f64::from(f32::MIN_POSITIVE));
@@ -220,7 +220,7 @@ fn energies(float: &Runner, rows: &[Rows], pool: &rayon::ThreadPool, sink: &mut 
         }
         run::go_on(sink)
     };
-    pool.install(|| float.run_each(&[], &[], rows, &mut add))?;
+    float.run_each(&[], &[], rows, &mut add)?;
     Ok(energies)
 }
 
@@ -238,6 +238,7 @@ fn part(inputs: &Cache, samples: &[usize]) -> Result<Cache> {
 mod tests {
     use super::*;
     use crate::data;
+    use crate::engine::device::processors;
     use crate::engine::facts;
     use crate::graph::{Dim, Fact, Graph, Node, Op, Unary};
     use crate::plan::{GridSpec, Observer, Plan, Recipe};
@@ -284,14 +285,14 @@ mod tests {
         let row = |i: usize| [&[first(i)][..], &rest(i)].concat();
         let samples = Made((0..SAMPLES).map(row).collect());
         let facts = facts::infer(&g, &[vec![1, 4]]).unwrap();
-        let (recipe, pool, shelf) = (Recipe::default(), run::pool(2).unwrap(), Shelf::memory());
+        let (recipe, device, shelf) = (Recipe::default(), processors(2).unwrap(), Shelf::memory());
         let scene = Scene {
             graph: &g,
             facts: &facts,
             plan: &plan,
             recipe: &recipe,
             samples: &samples,
-            pool: &pool,
+            device: &device,
             shelf: &shelf,
         };
         let watch = scene.observe(&mut Silent).unwrap();

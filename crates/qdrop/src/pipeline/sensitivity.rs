@@ -21,6 +21,7 @@ use super::work::{self, WorkDir};
 use super::{memory, refine, run, samples};
 use crate::calibrate::{self, Watch};
 use crate::data::Samples;
+use crate::engine::device::{beside, processors};
 use crate::engine::facts;
 use crate::engine::program::{Region, compile};
 use crate::error::{Error, Result};
@@ -40,17 +41,17 @@ const STEPS: usize = 100;
 pub fn sensitivity(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Sensitivity> {
     let mixed = Mixed { size: None, bitops: None, ..recipe.mixed.clone() };
     let recipe = &Recipe { mixed, ..recipe.clone() };
-    let pool = &run::pool(recipe.method.threads)?;
+    let device = &processors(recipe.method.threads)?;
     let shapes = run::shapes_of(samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let plan = &crate::plan::plan(graph, &facts, recipe)?;
-    let room = memory::room(graph, &facts, plan, recipe, samples.len(), samples.held_bytes())?;
+    let room = memory::room(graph, &facts, plan, recipe, (samples.len(), samples.held_bytes()), device)?;
     let shelf = &Shelf::new(room, &std::env::temp_dir(), Precision::Single);
     let effective = recipe.resolved();
     let few =
         samples::spreads(samples.len(), &[effective.factor_samples, effective.refine_samples, recipe.mixed.samples]);
-    let samples = &Loaded::new(samples, &few, pool, shelf, sink)?;
-    let scene = Scene { graph, facts: &facts, plan, recipe, samples, pool, shelf };
+    let samples = &Loaded::new(samples, &few, device, shelf, sink)?;
+    let scene = Scene { graph, facts: &facts, plan, recipe, samples, device, shelf };
     let mut timings = Vec::new();
     let factored = scene.factored(&mut timings, sink)?;
     let graph = factored.as_ref().map_or(graph, |f| &f.graph);
@@ -83,12 +84,12 @@ pub fn output_error(
     };
     let pairs = run::ends(graph, &facts).into_iter().filter_map(|v| Some((v, counterpart(v)?)));
     let (float, quantized): (Vec<ValueId>, Vec<ValueId>) = pairs.unzip();
-    let (threads, count) = (recipe.method.threads, float.len());
-    let networks = (Network::new(graph, &shapes, float, threads)?, Network::new(written, &shapes, quantized, threads)?);
+    let (device, count) = (&processors(recipe.method.threads)?, float.len());
+    let networks = (Network::new(graph, &shapes, float, device)?, Network::new(written, &shapes, quantized, device)?);
     let mut deviation = Deviation::new(count);
     let both = |inputs: &[Vec<Tensor>]| Ok((networks.0.run(inputs)?, networks.1.run(inputs)?));
     let chunk = networks.0.chunk.min(networks.1.chunk);
-    run::each(&few, 1..=chunk, threads, Stage::Compare, sink, both, |_, (wanted, got)| {
+    run::each(&few, 1..=chunk, device, Stage::Compare, sink, both, |_, (wanted, got)| {
         let rows = |rows: &Rows| rows.iter().map(|r| Ok(r?.into_owned())).collect::<Result<Vec<_>>>();
         let got = got.iter().map(|r| Ok(rows(r)?.concat())).collect::<Result<Vec<_>>>()?;
         deviation.add(0, &got, &wanted)
@@ -141,11 +142,11 @@ impl Scene<'_> {
             return Err(Error::unsupported("the network has no output of real numbers, so nothing can be measured"));
         }
         let few = samples::spread(self.samples, Some(self.recipe.mixed.samples))?;
-        let inputs = run::load(self.graph, &few, self.pool, self.shelf, sink)?;
+        let inputs = run::load(self.graph, &few, self.device, self.shelf, sink)?;
         let refining = samples::spread(self.samples, Some(self.recipe.resolved().refine_samples))?;
-        let refining = run::load(self.graph, &refining, self.pool, &Shelf::memory(), sink)?;
+        let refining = run::load(self.graph, &refining, self.device, &Shelf::memory(), sink)?;
         let (weights, grids) =
-            self.pool.install(|| Ok::<_, Error>((self.tried_weights(wanted)?, self.tried_grids(watch, wanted)?)))?;
+            beside(self.device, || Ok::<_, Error>((self.tried_weights(wanted)?, self.tried_grids(watch, wanted)?)))?;
 
         let region = Region {
             nodes: run::behind(self.graph, &outputs),
@@ -208,7 +209,7 @@ impl Scene<'_> {
             let mut grids: Vec<Grid> = open.iter().map(|&s| tries[s][round].1.grid.clone()).collect();
             let plan = Plan { sites, ..Plan::default() };
             let (effects, _) = timed(sink, Stage::Refine, Some(open.len()), |sink| {
-                refine::refine(self.graph, self.facts, &plan, inputs.clone(), self.pool, &mut grids, sink)
+                refine::refine(self.graph, self.facts, &plan, inputs.clone(), self.device, &mut grids, sink)
             })?;
             let first = grids.into_iter().zip(effects).map(|(grid, effect)| First { grid, effect });
             open.into_iter().zip(first).for_each(|(s, first)| tries[s][round].1 = first);
@@ -239,7 +240,7 @@ impl Scene<'_> {
             let error = Some(deviation.error()).filter(|e| e.is_finite()).unwrap_or(f64::MAX);
             BitError { bits, error, agreement: classes.then(|| deviation.agreement()) }
         };
-        let mut walk = Walk::new(self.graph, self.facts, inputs, self.pool, self.shelf);
+        let mut walk = Walk::new(self.graph, self.facts, inputs, self.device, self.shelf);
         let wanted = walk.outputs()?;
         let at_layers = (0..layers.len()).filter_map(|l| Some((walk.until_reader(&layers[l].nodes)?, Item::Layer(l))));
         let at_sites = (0..sites.len()).filter_map(|s| Some((walk.until_known(sites[s].value)?, Item::Site(s))));
@@ -254,14 +255,14 @@ impl Scene<'_> {
             match item {
                 Item::Layer(l) => {
                     let (layer, bias) = (&layers[l], biases.get(&l));
-                    let shift = |b| Shift::new(self.graph, self.facts, layer, b, &walk, padding.as_ref(), self.pool);
+                    let shift = |b| Shift::new(self.graph, self.facts, layer, b, &walk, padding.as_ref(), self.device);
                     let shift = bias.map(shift).transpose()?;
                     let changed = [layer.weight].into_iter().chain(shift.as_ref().map(|s| s.value));
                     let tail = walk.tail(Change::weights(changed.collect()))?;
                     for (bits, weight) in &weights[l] {
                         let mut contents = vec![weight.grid.dequantize_u8(&layer.shape, &weight.integers)?];
                         if let Some(shift) = &shift {
-                            contents.push(shift.corrected(&contents[0], self.pool)?);
+                            contents.push(shift.corrected(&contents[0])?);
                         }
                         let contents: Vec<&[f32]> = contents.iter().map(Vec::as_slice).collect();
                         of_layers[l].push(found(*bits, &walk.deviation(&tail, &contents, None, &wanted)?));

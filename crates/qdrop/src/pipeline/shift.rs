@@ -2,21 +2,20 @@
 
 use super::padding::Padding;
 use super::walk::Walk;
-use crate::engine::cpu::Runner;
+use crate::engine::device::{Device, Inference};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Region, compile};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, ValueId};
 use crate::plan::Layer;
 use crate::tensor::Rows;
-use rayon::ThreadPool;
 
 /// A layer whose bias can take shifts of means out.
 pub(super) struct Shift<'a> {
     /// The bias.
     pub value: ValueId,
     bias: &'a [f32],
-    runner: Runner,
+    ready: Box<dyn Inference>,
     inputs: &'a Rows,
     padding: Option<&'a Padding>,
     /// The layer's result, its shape, and elements of one position along the axis of the channels.
@@ -37,7 +36,7 @@ impl<'a> Shift<'a> {
         bias: &'a (ValueId, Vec<f32>),
         walk: &'a Walk,
         padding: Option<&'a Padding>,
-        pool: &ThreadPool,
+        device: &dyn Device,
     ) -> Result<Self> {
         let lost = || Error::internal(format!("`{}` has no input or result", layer.name));
         let node = graph.node(layer.nodes[0]);
@@ -55,7 +54,7 @@ impl<'a> Shift<'a> {
         let mut shift = Shift {
             value: bias.0,
             bias: &bias.1,
-            runner: Runner::new(&compile(graph, facts, &region)?)?,
+            ready: device.inference(&compile(graph, facts, &region)?)?,
             inputs: walk.value(x).ok_or_else(lost)?,
             padding: padding.filter(|_| !convolves),
             result: y,
@@ -64,13 +63,13 @@ impl<'a> Shift<'a> {
             float: Vec::new(),
         };
         let float = graph.constant(layer.weight).ok_or_else(lost)?.to_f32()?;
-        shift.float = pool.install(|| shift.means(&float))?;
+        shift.float = shift.means(&float)?;
         Ok(shift)
     }
 
     /// The bias with which every channel keeps its mean when the weight is `content`.
-    pub fn corrected(&self, content: &[f32], pool: &ThreadPool) -> Result<Vec<f32>> {
-        let means = pool.install(|| self.means(content))?;
+    pub fn corrected(&self, content: &[f32]) -> Result<Vec<f32>> {
+        let means = self.means(content)?;
         let shifts = self.float.iter().zip(means).map(|(float, now)| (float - now) as f32);
         Ok(self.bias.iter().zip(shifts).map(|(b, s)| b + s).collect())
     }
@@ -92,7 +91,7 @@ impl<'a> Shift<'a> {
             }
             Ok(())
         };
-        self.runner.run_each(&[content], &[], std::slice::from_ref(self.inputs), &mut add)?;
+        self.ready.run_each(&[content], &[], std::slice::from_ref(self.inputs), &mut add)?;
         Ok(sums.into_iter().map(|sum: f64| sum / count.max(1) as f64).collect())
     }
 }

@@ -1,11 +1,11 @@
 //! How fast this machine learns, measured before it does.
 
-use super::unit::Compiled;
+use super::unit::Units;
 use super::weigh::Weights;
-use crate::engine::cpu::{CpuTrainer, flops};
+use crate::engine::device::Device;
 use crate::engine::facts::Facts;
 use crate::engine::philox::Stream;
-use crate::engine::train::{Step, Trainer};
+use crate::engine::train::Step;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Effective, Measure, Plan, Recipe, Unit};
@@ -13,7 +13,6 @@ use crate::quant::Grid;
 use crate::recon::{Problem, RandomDraws};
 use crate::report::Sink;
 use crate::tensor::Rows;
-use rayon::ThreadPool;
 use std::time::Instant;
 
 /// Time that a unit is measured for at least, in seconds, and iterations.
@@ -43,13 +42,13 @@ pub(super) struct Speed {
     pub flops: f64,
 }
 
-/// Speed of the iterations of `problem` on the pool of the caller, measured for `least` seconds and iterations.
-pub(super) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize)) -> Result<Speed> {
+/// Speed of the iterations of `problem` on `device`, measured for `least` seconds and iterations.
+pub(super) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize), device: &dyn Device) -> Result<Speed> {
     let method = &recipe.method;
     let Effective { input_keep, activation_keep, rounding_lr, scale_lr, .. } = recipe.resolved();
     let (seed, batch, samples) = (method.seed, method.batch, problem.samples());
     let draws = RandomDraws { seed, unit: 0, batch, samples, input_keep, activation_keep };
-    let mut trainer = CpuTrainer::new(problem)?;
+    let mut trainer = device.trainer(problem)?;
     // Half of all iterations and more have a regulariser; so have these.
     let (lambda, beta) = (method.lambda, (method.beta_start + method.beta_end) / 2.0);
     let step = |iteration| Step { iteration, draws: &draws, lambda, beta, rounding_lr, bias_lr: rounding_lr, scale_lr };
@@ -69,7 +68,7 @@ pub(super) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize)) -
     Ok(Speed {
         seconds: each[(each.len() - 1) / 2],
         shares: parts.map(|part| part / all),
-        flops: flops(&problem.program)? * batch as f64,
+        flops: device.operations(&problem.program)? * batch as f64,
     })
 }
 
@@ -95,7 +94,7 @@ impl Costs {
         plan: &Plan,
         recipe: &Recipe,
         tuning: usize,
-        pool: &ThreadPool,
+        device: &dyn Device,
         sink: &mut dyn Sink,
     ) -> Result<Self> {
         let measured = recipe.resolved().iterations >= WORTH;
@@ -103,7 +102,7 @@ impl Costs {
         for unit in plan.units.iter().filter(|u| !u.layers.is_empty()) {
             super::run::go_on(sink)?;
             units.push(match measured {
-                true => noise(graph, facts, plan, recipe, unit, pool)?,
+                true => noise(graph, facts, plan, recipe, unit, device)?,
                 false => unit.multiply_adds.max(1) as f64,
             });
         }
@@ -129,8 +128,9 @@ impl Costs {
 }
 
 /// Seconds of an iteration of `unit` on noise.
-fn noise(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, unit: &Unit, pool: &ThreadPool) -> Result<f64> {
-    let compiled = Compiled::new(graph, facts, plan, unit, recipe.resolved().learn_biases, &Weights::new(), None)?;
+fn noise(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, unit: &Unit, device: &dyn Device) -> Result<f64> {
+    let units = Units { graph, facts, plan, learn_biases: recipe.resolved().learn_biases, device };
+    let compiled = units.compile(unit, &Weights::new(), None)?;
     let batch = recipe.method.batch;
     let rows = |(i, v): (usize, &ValueId)| {
         let (width, float) = facts.get(*v).map_or((0, true), |f| (f.numel(), f.dtype.is_float()));
@@ -144,5 +144,5 @@ fn noise(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, unit: &Unit
     let weights = plan.layers.iter().map(|l| grid(l.grid.bits)).collect::<Result<Vec<_>>>()?;
     let sites = plan.sites.iter().map(|s| grid(s.grid.bits)).collect::<Result<Vec<_>>>()?;
     let problem = compiled.problem(&weights, &sites, &inputs, &inputs, targets)?;
-    Ok(pool.install(|| measure(&problem, recipe, LEAST))?.seconds)
+    Ok(measure(&problem, recipe, LEAST, device)?.seconds)
 }

@@ -8,7 +8,6 @@ use super::reconstruct::{Found, Job, Pace};
 use super::record;
 use super::run;
 use super::unit::{Loss, bias, learned_biases, rounded};
-use crate::engine::cpu::Runner;
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
 use crate::error::{Error, Result};
@@ -94,12 +93,12 @@ impl Job<'_> {
             input_keep: 1.0,
             activation_keep: 1.0,
         };
-        let runner = Runner::new(&problem.program)?;
+        let ready = self.device.inference(&problem.program)?;
         let measure = |biases: &[&[f32]], grids: &[Grid], sink: &dyn Sink| {
             let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
             let mut loss = Loss::new(&problem.program, &problem.targets, &problem.loss_weights);
             let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs).and_then(|()| run::go_on(sink));
-            self.pool.install(|| runner.run_each(biases, &grids, &problem.quantized_inputs, &mut add))?;
+            ready.run_each(biases, &grids, &problem.quantized_inputs, &mut add)?;
             Ok::<_, Error>(loss.distance())
         };
         let before: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
@@ -143,8 +142,8 @@ impl Job<'_> {
         let (nodes, inputs) = (run::behind(self.graph, &outputs), self.graph.inputs.clone());
         let rows: Vec<Rows> = inputs.iter().map(|v| self.inputs[v].clone()).collect();
         let region = Region { nodes, inputs, outputs, ..Region::default() };
-        let float = Runner::new(&compile(self.graph, self.facts, &region)?)?;
-        let targets = self.pool.install(|| float.run_while(&[], &[], &rows, self.shelf, &|| run::go_on(sink)))?;
+        let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
+        let targets = float.run_while(&[], &[], &rows, self.shelf, &mut || run::go_on(sink))?;
 
         let mut biases = Vec::new();
         if self.recipe.resolved().learn_biases {

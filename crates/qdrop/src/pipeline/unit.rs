@@ -4,10 +4,10 @@ use super::reconstruct::Found;
 use super::record;
 use super::run;
 use super::weigh::Weights;
-use crate::engine::cpu::{CpuTrainer, Footprint, Runner, footprint};
+use crate::engine::device::{Device, Footprint, Inference};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, compile};
-use crate::engine::train::{LossWeights, Losses, Step, Trainer};
+use crate::engine::train::LossWeights;
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Graph, NodeId, Op, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit};
@@ -33,9 +33,9 @@ pub(super) struct Compiled<'a> {
     plan: &'a Plan,
     /// With the rounded content of weights that are known.
     program: Program,
-    runner: Runner,
+    ready: Box<dyn Inference>,
     /// Where that content differs from the float one: what runs the float unit.
-    float_runner: Option<Runner>,
+    float_ready: Option<Box<dyn Inference>>,
     float: Vec<Vec<f32>>,
     /// Biases that are learned: layer, value, float content.
     biases: Vec<(LayerId, ValueId, Vec<f32>)>,
@@ -45,16 +45,20 @@ pub(super) struct Compiled<'a> {
     loss_weights: Vec<Option<LossWeights>>,
 }
 
-impl<'a> Compiled<'a> {
-    pub fn new(
-        graph: &Graph,
-        facts: &Facts,
-        plan: &'a Plan,
-        unit: &'a Unit,
-        learn_biases: bool,
-        loss_weights: &Weights,
-        found: Option<&Found>,
-    ) -> Result<Self> {
+/// What units are compiled from, and for.
+#[derive(Clone, Copy)]
+pub(super) struct Units<'a> {
+    pub graph: &'a Graph,
+    pub facts: &'a Facts,
+    pub plan: &'a Plan,
+    pub learn_biases: bool,
+    pub device: &'a dyn Device,
+}
+
+impl<'a> Units<'a> {
+    /// `unit`, with what its outputs weigh. Layers that it only reads have the weights of `found`, where that is there.
+    pub fn compile(&self, unit: &'a Unit, loss_weights: &Weights, found: Option<&Found>) -> Result<Compiled<'a>> {
+        let Units { graph, facts, plan, learn_biases, device } = *self;
         let mut sites = unit.sites.clone();
         for (i, site) in plan.sites.iter().enumerate() {
             let read_here = |r: &Vec<_>| r.iter().any(|(n, _)| unit.nodes.contains(n));
@@ -75,13 +79,13 @@ impl<'a> Compiled<'a> {
             sites: sites.iter().map(|s| (site(s).value, site(s).readers.clone())).collect(),
         };
         let float_program = compile(graph, facts, &region)?;
-        let (program, float_runner) = match found {
+        let (program, float_ready) = match found {
             Some(found) if !unit.fixed.is_empty() => {
                 let fixed = unit.fixed.iter().map(|l| &found.weights[l.0 as usize]);
                 let rounded = rounded(graph, plan, fixed)?;
                 let shapes = run::input_facts(graph, facts);
                 let program = compile(&rounded, &facts::infer(&rounded, &shapes)?, &region)?;
-                (program, Some(Runner::new(&float_program)?))
+                (program, Some(device.inference(&float_program)?))
             }
             _ => (float_program, None),
         };
@@ -90,14 +94,16 @@ impl<'a> Compiled<'a> {
             None => Err(Error::internal(format!("weight of `{}` is not constant", layer.name))),
         };
         let float = layers().map(content).collect::<Result<_>>()?;
-        let runner = Runner::new(&program)?;
+        let ready = device.inference(&program)?;
         let loss_weights = unit.outputs.iter().map(|v| loss_weights.get(v).cloned()).collect();
-        Ok(Compiled { unit, plan, float_runner, runner, program, float, biases, sites, loss_weights })
+        Ok(Compiled { unit, plan, float_ready, ready, program, float, biases, sites, loss_weights })
     }
+}
 
+impl Compiled<'_> {
     /// What working on it takes.
-    pub fn footprint(&self, samples: usize, batch: usize, threads: usize) -> Result<Footprint> {
-        footprint(&self.program, samples, batch, threads)
+    pub fn footprint(&self, samples: usize, batch: usize, device: &dyn Device) -> Result<Footprint> {
+        device.footprint(&self.program, samples, batch)
     }
 
     fn inputs(&self, cache: &Cache) -> Result<Vec<Rows>> {
@@ -109,12 +115,12 @@ impl<'a> Compiled<'a> {
     pub fn float_outputs(&self, cache: &Cache, shelf: &Shelf, sink: &dyn Sink) -> Result<Vec<Rows>> {
         let biases = self.biases.iter().map(|b| b.2.as_slice());
         let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(biases).collect();
-        self.float_runner.as_ref().unwrap_or(&self.runner).run_while(
+        self.float_ready.as_ref().unwrap_or(&self.ready).run_while(
             &weights,
             &vec![None; self.sites.len()],
             &self.inputs(cache)?,
             shelf,
-            &|| run::go_on(sink),
+            &mut || run::go_on(sink),
         )
     }
 
@@ -139,7 +145,7 @@ impl<'a> Compiled<'a> {
         let rows = |shelf: &Shelf| targets.iter().map(|t| shelf.rows(t.len(), t.width())).collect::<Result<Vec<_>>>();
         let mut kept = keep.map(rows).transpose()?.unwrap_or_default();
         let mut loss = Loss::new(&self.program, targets, &self.loss_weights);
-        self.runner.run_each(&weights, &grids, &self.inputs(cache)?, &mut |first, outputs| {
+        self.ready.run_each(&weights, &grids, &self.inputs(cache)?, &mut |first, outputs| {
             kept.iter_mut().zip(outputs).try_for_each(|(to, part)| to.push(part))?;
             loss.add(first, outputs)?;
             run::go_on(sink)
@@ -304,30 +310,6 @@ pub(super) fn bias(layer: LayerId, float: Vec<f32>, grids: &[Grid]) -> Bias {
     let scale = &grids[layer].scale;
     let step = |c: usize| scale[if scale.len() == 1 { 0 } else { c }];
     Bias { layer, step: (0..float.len()).map(step).collect(), float }
-}
-
-/// A trainer whose iterations run on a pool of threads.
-pub(super) struct Pooled<'a> {
-    pub pool: &'a rayon::ThreadPool,
-    pub trainer: CpuTrainer<'a>,
-}
-
-impl Trainer for Pooled<'_> {
-    fn step(&mut self, step: &Step) -> Result<Losses> {
-        self.pool.install(|| self.trainer.step(step))
-    }
-
-    fn alpha(&self) -> Vec<Vec<f32>> {
-        self.trainer.alpha()
-    }
-
-    fn biases(&self) -> Vec<Vec<f32>> {
-        self.trainer.biases()
-    }
-
-    fn grids(&self) -> Vec<Grid> {
-        self.trainer.grids()
-    }
 }
 
 /// What the learning rate of a site's step is multiplied by. A grid of 16 bits has steps 257 times as small as one of

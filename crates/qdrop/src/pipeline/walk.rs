@@ -3,21 +3,20 @@
 use super::deviation::Deviation;
 use super::run;
 use super::unit::Cache;
-use crate::engine::cpu::Runner;
+use crate::engine::device::{Device, Inference};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Readers, Region, compile};
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::quant::Grid;
 use crate::tensor::{Rows, Shelf};
-use rayon::ThreadPool;
 use std::collections::BTreeSet;
 
 /// The float network walked through once, with the values that later nodes read.
 pub(super) struct Walk<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
-    pool: &'a ThreadPool,
+    device: &'a dyn Device,
     /// Where values are put.
     shelf: &'a Shelf,
     /// What the outputs depend on, in order.
@@ -30,7 +29,7 @@ pub(super) struct Walk<'a> {
 
 /// A compiled part of the network.
 pub(super) struct Part {
-    runner: Runner,
+    ready: Box<dyn Inference>,
     inputs: Vec<ValueId>,
 }
 
@@ -58,10 +57,10 @@ impl Change {
 impl<'a> Walk<'a> {
     /// At the start of what the outputs of real numbers depend on, with the samples' `inputs`; values on the way are put on
     /// `shelf`.
-    pub fn new(graph: &'a Graph, facts: &'a Facts, inputs: Cache, pool: &'a ThreadPool, shelf: &'a Shelf) -> Self {
+    pub fn new(graph: &'a Graph, facts: &'a Facts, inputs: Cache, device: &'a dyn Device, shelf: &'a Shelf) -> Self {
         let outputs = run::ends(graph, facts);
         let nodes = run::behind(graph, &outputs);
-        Walk { graph, facts, pool, shelf, nodes, outputs, at: 0, values: inputs }
+        Walk { graph, facts, device, shelf, nodes, outputs, at: 0, values: inputs }
     }
 
     /// What comes with values that the outputs depend on, in the order in which the walk meets them.
@@ -126,7 +125,7 @@ impl<'a> Walk<'a> {
         let inputs: Vec<ValueId> = self.values.keys().copied().collect();
         let (weights, sites) = (change.weights, change.site.into_iter().collect());
         let region = Region { nodes, inputs: inputs.clone(), outputs, weights, sites };
-        Ok(Part { runner: Runner::new(&compile(self.graph, self.facts, &region)?)?, inputs })
+        Ok(Part { ready: self.device.inference(&compile(self.graph, self.facts, &region)?)?, inputs })
     }
 
     /// What the network's outputs are when nothing is changed, from here on.
@@ -142,7 +141,7 @@ impl<'a> Walk<'a> {
     /// What `part` computes, with the contents of its weights and the grid of its site.
     fn run(&self, part: &Part, weights: &[&[f32]], grid: Option<&Grid>) -> Result<Vec<Rows>> {
         let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
-        self.pool.install(|| part.runner.run(weights, &grids, &self.inputs(part), self.shelf))
+        part.ready.run(weights, &grids, &self.inputs(part), self.shelf)
     }
 
     /// How far what `part`, a tail, computes is from `wanted`.
@@ -156,7 +155,7 @@ impl<'a> Walk<'a> {
         let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
         let mut deviation = Deviation::new(wanted.len());
         let mut add = |first, outputs: &[Vec<f32>]| deviation.add(first, outputs, wanted);
-        self.pool.install(|| part.runner.run_each(weights, &grids, &self.inputs(part), &mut add))?;
+        part.ready.run_each(weights, &grids, &self.inputs(part), &mut add)?;
         Ok(deviation)
     }
 

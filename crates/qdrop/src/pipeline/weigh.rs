@@ -5,7 +5,7 @@
 
 use super::run;
 use super::unit::Cache;
-use crate::engine::cpu::{Runner, sensitivity};
+use crate::engine::device::Device;
 use crate::engine::facts::Facts;
 use crate::engine::program::{Region, compile};
 use crate::engine::train::LossWeights;
@@ -14,7 +14,6 @@ use crate::graph::{Graph, ValueId};
 use crate::plan::Plan;
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::{DType, Rows};
-use rayon::ThreadPool;
 use std::collections::BTreeMap;
 
 /// Least root mean square of an output.
@@ -30,7 +29,7 @@ pub(super) fn weigh(
     plan: &Plan,
     inputs: &Cache,
     seed: u64,
-    pool: &ThreadPool,
+    device: &dyn Device,
     sink: &mut dyn Sink,
 ) -> Result<Weights> {
     let rows: Vec<Rows> = graph.inputs.iter().map(|v| inputs[v].clone()).collect();
@@ -43,7 +42,7 @@ pub(super) fn weigh(
     values.sort_unstable();
     values.dedup();
     let region = Region { nodes, inputs: graph.inputs.clone(), outputs, ..Region::default() };
-    let float = Runner::new(&compile(graph, facts, &region)?)?;
+    let float = device.inference(&compile(graph, facts, &region)?)?;
     let mut energies = vec![(f64::MIN_POSITIVE, 0); region.outputs.len()];
     let mut add = |_, outputs: &[Vec<f32>]| {
         for ((energy, count), values) in energies.iter_mut().zip(outputs) {
@@ -52,7 +51,7 @@ pub(super) fn weigh(
         }
         run::go_on(sink)
     };
-    pool.install(|| float.run_each(&[], &[], &rows, &mut add))?;
+    float.run_each(&[], &[], &rows, &mut add)?;
     let size = |&(energy, count): &(f64, usize)| (energy / count.max(1) as f64).sqrt().max(SMALLEST) as f32;
     let sizes: Vec<f32> = energies.iter().map(size).collect();
     let region = Region { sites: values.iter().map(|&v| (v, None)).collect(), ..region };
@@ -62,13 +61,14 @@ pub(super) fn weigh(
         sink.event(&Event::StageProgress { stage: Stage::Weigh, done, total });
         run::go_on(sink)
     };
-    let weights = sensitivity(&program, &rows, &sizes, seed, pool, &mut progress)?;
+    let weights = device.sensitivity(&program, &rows, &sizes, seed, &mut progress)?;
     Ok(values.into_iter().zip(weights).filter_map(|(v, w)| Some((v, w?))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::device::processors;
     use crate::engine::facts;
     use crate::graph::{Binary, Dim, Fact, Node, NodeId, Op, Unary};
     use crate::plan::Unit;
@@ -99,7 +99,7 @@ mod tests {
         let facts = facts::infer(&g, &[vec![1, 3]]).unwrap();
         let rows = (0..2000).flat_map(|i| [60.0, (i % 8) as f32, (i % 5) as f32 + 1.0]);
         let inputs = Cache::from([(x, Rows::new(2000, rows.collect()))]);
-        let weights = weigh(&g, &facts, &plan, &inputs, 7, &run::pool(1).unwrap(), &mut Silent).unwrap();
+        let weights = weigh(&g, &facts, &plan, &inputs, 7, &processors(1).unwrap(), &mut Silent).unwrap();
         assert_eq!(weights.keys().copied().collect::<Vec<_>>(), [r, y]);
         // Squares of the rows of w are 0, 2 and 8.
         let found = &weights[&r].channels;

@@ -1,23 +1,15 @@
 //! How much memory this device works in.
 
-use super::TOGETHER;
 use super::code::{Code, Kernel, Place};
+use super::inference::TOGETHER;
 use super::trainer::LANES;
+use crate::engine::device::Footprint;
 use crate::engine::heap::installed;
 use crate::engine::program::Program;
 use crate::error::{Error, Result};
 
-/// Bytes that running a program takes, without its inputs and what comes of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Footprint {
-    /// Inference, with the outputs that wait to be handed on.
-    pub inference: u64,
-    /// Learning with all its state: roundings, optimisers, gradients.
-    pub learning: u64,
-}
-
-/// The footprint of `program` on `threads` threads, of `samples` samples in all and batches of `batch`.
-pub fn footprint(program: &Program, samples: usize, batch: usize, threads: usize) -> Result<Footprint> {
+/// [`Device::footprint`](crate::engine::device::Device::footprint) on `threads` threads.
+pub(super) fn footprint(program: &Program, samples: usize, batch: usize, threads: usize) -> Result<Footprint> {
     let bytes = |elements: usize| elements as u64 * 4;
     let code = Code::new(program, false)?;
     let outputs: usize = program.outputs.iter().map(|&s| code.layouts[s].numel()).sum();
@@ -41,9 +33,8 @@ pub fn footprint(program: &Program, samples: usize, batch: usize, threads: usize
     Ok(Footprint { inference, learning })
 }
 
-/// Operations (multiplications and additions) of the products that one sample takes in an iteration of learning, counted
-/// as direct sums: the forward pass, the gradient of the weight, and that of the input where one is needed.
-pub fn flops(program: &Program) -> Result<f64> {
+/// [`Device::operations`](crate::engine::device::Device::operations).
+pub(super) fn operations(program: &Program) -> Result<f64> {
     let code = Code::new(program, true)?;
     let learned = |slot: usize| f64::from(u8::from(program.slots[slot].learned));
     let one = |kernel: &Kernel| match kernel {

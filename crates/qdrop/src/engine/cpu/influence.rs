@@ -1,8 +1,10 @@
 //! How far rounding single values would move the outputs of a program, to first order, for all of them at once.
 
+use super::Threads;
 use super::math::{sum, vectorized};
 use super::pass::{Quantizer, quantized};
 use super::sensitivity::probe;
+use crate::engine::device::Progress;
 use crate::engine::program::Program;
 use crate::error::Result;
 use crate::quant::Grid;
@@ -17,37 +19,31 @@ struct Found {
     errors: Vec<Option<Vec<f64>>>,
 }
 
-/// For every site of `program` and each of its `grids`: the squared error of the outputs, summed over outputs and samples,
-/// each output divided by its value in `sizes`, when the site alone is quantized by that grid. A site that no output
-/// depends on has none.
-///
-/// To first order an error e at a site changes the outputs by J·e. With random signs v at the outputs, (vᵀ·J·e)² has the
-/// expectation |J·e|²; one draw is taken a sample, the same for all grids. `pool` and `progress` are as in
-/// [`sensitivity`](super::sensitivity). An error where an operator has no gradient.
-pub fn influence(
+/// [`Device::influence`](crate::engine::device::Device::influence).
+pub(super) fn influence(
+    threads: &Threads,
     program: &Program,
     inputs: &[Rows],
     sizes: &[f32],
     grids: &[Vec<Grid>],
     seed: u64,
-    pool: &rayon::ThreadPool,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
+    progress: Progress,
 ) -> Result<Vec<Option<Vec<f64>>>> {
     let sites = program.sites.len();
     let quantizers: Vec<Vec<Quantizer>> = grids.iter().map(|g| g.iter().map(Quantizer::new).collect()).collect();
     let groups = probe(
         (program, inputs, sizes, seed),
-        pool,
+        threads,
         progress,
         || Found { values: vec![Vec::new(); sites], errors: vec![None; sites] },
-        |found, site, group| found.values[site] = group.all.to_vec(),
+        |found, site, group| found.values[site] = group.all().to_vec(),
         |found, site, group| {
             let x = std::mem::take(&mut found.values[site]);
-            let inner = group.layout.inner.max(1);
+            let inner = group.inner().max(1);
             let error = |quantizer: &Quantizer| {
-                let mut changes = vec![0.0; group.samples];
-                for (row, (g, x)) in group.all.chunks_exact(inner).zip(x.chunks_exact(inner)).enumerate() {
-                    changes[row % group.samples] += vectorized(
+                let mut changes = vec![0.0; group.samples()];
+                for (row, (g, x)) in group.all().chunks_exact(inner).zip(x.chunks_exact(inner)).enumerate() {
+                    changes[row % group.samples()] += vectorized(
                         #[inline(always)]
                         || sum(g, x, |g, x| g * (quantized(x, *quantizer) - x)),
                     );
@@ -95,10 +91,10 @@ mod tests {
         let n = 2000;
         let x: Vec<f32> = (0..3 * n).map(|i| ((i * 7919) % 1009) as f32 / 1009.0).collect();
         let grids: Vec<Grid> = [0.25, 1.0].map(|s| Grid::per_tensor(2, s, 0).unwrap()).to_vec();
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let threads = Threads::default();
         let rows = [Rows::new(n, x.clone())];
         let found =
-            influence(&program, &rows, &[2.0], std::slice::from_ref(&grids), 1, &pool, &mut |_| Ok(())).unwrap();
+            influence(&threads, &program, &rows, &[2.0], std::slice::from_ref(&grids), 1, &mut |_| Ok(())).unwrap();
         for (grid, found) in grids.iter().zip(found[0].as_ref().unwrap()) {
             let mut squares = Vec::new();
             for row in x.chunks(3) {

@@ -4,7 +4,7 @@
 //! specification in `ops`.
 //!
 //! Results do not depend on the number of threads: samples are dealt to groups and groups to lanes by their position,
-//! and lanes are summed in order. Work runs on the rayon pool of the caller.
+//! and lanes are summed in order.
 
 mod buffers;
 mod code;
@@ -14,6 +14,7 @@ mod depthwise;
 mod direct;
 mod footprint;
 mod gradients;
+mod inference;
 mod influence;
 mod math;
 mod matrix;
@@ -27,107 +28,105 @@ mod trainer;
 mod watch;
 mod winograd;
 
-pub use footprint::{Footprint, flops, footprint};
-pub use influence::influence;
-pub use matrix::ceiling;
-pub use sensitivity::sensitivity;
-pub use trainer::{CpuTrainer, Times};
-pub use watch::Values;
+pub use inference::CpuInference;
+pub use trainer::CpuTrainer;
 
+use super::device::{Device, Footprint, Inference, Progress};
+use super::train::{LossWeights, Problem, Trainer};
 use crate::engine::program::Program;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::quant::Grid;
-use crate::tensor::{Rows, RowsWriter, Shelf};
+use crate::tensor::Rows;
 use code::Code;
-use pass::Quantizer;
-use rayon::prelude::*;
-use run::{Frame, Shared};
-use std::sync::{Mutex, PoisonError};
+use rayon::ThreadPool;
+use run::Frame;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Groups a thread that run before their outputs are handed on.
-const TOGETHER: usize = 4;
-
-/// Takes the number of a group's first sample and, per output of the program, the rows of the group.
-type Take<'a> = &'a mut dyn FnMut(usize, &[Vec<f32>]) -> Result<()>;
-
-/// A program ready for inference; may be run from several threads.
-#[derive(Debug)]
-pub struct Runner {
-    code: Code,
-    frames: Frames,
+/// Threads that work runs on.
+#[derive(Debug, Clone, Default)]
+struct Threads {
+    /// None: the pool in which it is asked for.
+    pool: Option<Arc<ThreadPool>>,
 }
 
-impl Runner {
-    /// Compiles `program`.
-    pub fn new(program: &Program) -> Result<Self> {
-        let code = Code::new(program, false)?;
-        footprint::fits(&code, false)?;
-        Ok(Runner { code, frames: Frames::default() })
+impl Threads {
+    fn count(&self) -> usize {
+        self.pool.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads())
     }
 
-    /// Samples that run together at most.
-    pub fn group(&self) -> usize {
-        self.code.group
-    }
-
-    /// Outputs for `inputs` (per input of the program), put on `shelf`. `grids` has one entry per site; `None` leaves it
-    /// float. Groups of samples run in parallel.
-    pub fn run(
-        &self,
-        weights: &[&[f32]],
-        grids: &[Option<&Grid>],
-        inputs: &[Rows],
-        shelf: &Shelf,
-    ) -> Result<Vec<Rows>> {
-        self.run_while(weights, grids, inputs, shelf, &|| Ok(()))
-    }
-
-    /// Like [`Runner::run`], but ends with the error of `go_on`, which is asked after each group.
-    pub fn run_while(
-        &self,
-        weights: &[&[f32]],
-        grids: &[Option<&Grid>],
-        inputs: &[Rows],
-        shelf: &Shelf,
-        go_on: &(dyn Fn() -> Result<()> + Sync),
-    ) -> Result<Vec<Rows>> {
-        let n = inputs.first().map_or(0, Rows::len);
-        let outputs = self.code.program.outputs.iter();
-        let mut all =
-            outputs.map(|&slot| shelf.rows(n, self.code.layouts[slot].numel())).collect::<Result<Vec<_>>>()?;
-        self.run_each(weights, grids, inputs, &mut |_, group| {
-            all.iter_mut().zip(group).try_for_each(|(to, part)| to.push(part))?;
-            go_on()
-        })?;
-        Ok(all.into_iter().map(RowsWriter::finish).collect())
-    }
-
-    /// Like [`Runner::run`], but hands the outputs to `take`, group after group.
-    pub fn run_each(&self, weights: &[&[f32]], grids: &[Option<&Grid>], inputs: &[Rows], take: Take) -> Result<()> {
-        let n = inputs.first().map_or(0, Rows::len);
-        let sites: Vec<Option<Quantizer>> = grids.iter().map(|g| g.map(Quantizer::new)).collect();
-        let shared = Shared { code: &self.code, weights, tiled: &[], sites: &sites };
-        check(&self.code, inputs, n)?;
-        let group = |first: usize| {
-            let samples = (n - first).min(self.code.group);
-            let mut frame = self.frames.take(&self.code, false);
-            frame.feed(&self.code, inputs, first, samples)?;
-            frame.forward(&shared, None, None)?;
-            let mut outputs = Vec::with_capacity(self.code.program.outputs.len());
-            for &slot in &self.code.program.outputs {
-                let mut values = Vec::with_capacity(samples * self.code.layouts[slot].numel());
-                (0..samples).for_each(|sample| frame.append(&shared, slot, sample, &mut values));
-                outputs.push(values);
-            }
-            self.frames.give(frame);
-            Ok(outputs)
-        };
-        let firsts: Vec<usize> = (0..n).step_by(self.code.group).collect();
-        for some in firsts.chunks(TOGETHER * rayon::current_num_threads()) {
-            let groups = some.par_iter().map(|&first| group(first)).collect::<Result<Vec<Vec<Vec<f32>>>>>()?;
-            some.iter().zip(&groups).try_for_each(|(&first, outputs)| take(first, outputs))?;
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
         }
-        Ok(())
+    }
+}
+
+/// The processors of this machine.
+#[derive(Debug)]
+pub struct Cpu {
+    threads: Threads,
+}
+
+impl Cpu {
+    /// `threads` of them; 0 takes all.
+    pub fn new(threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|e| Error::new(Kind::Io, format!("cannot start threads: {e}")))?;
+        Ok(Cpu { threads: Threads { pool: Some(Arc::new(pool)) } })
+    }
+}
+
+impl Device for Cpu {
+    fn parallel(&self) -> usize {
+        self.threads.count()
+    }
+
+    fn inference(&self, program: &Program) -> Result<Box<dyn Inference>> {
+        Ok(Box::new(CpuInference::on(self.threads.clone(), program)?))
+    }
+
+    fn trainer<'a>(&self, problem: &'a Problem) -> Result<Box<dyn Trainer + 'a>> {
+        Ok(Box::new(CpuTrainer::on(self.threads.clone(), problem)?))
+    }
+
+    fn sensitivity(
+        &self,
+        program: &Program,
+        inputs: &[Rows],
+        sizes: &[f32],
+        seed: u64,
+        progress: Progress,
+    ) -> Result<Vec<Option<LossWeights>>> {
+        sensitivity::sensitivity(&self.threads, program, inputs, sizes, seed, progress)
+    }
+
+    fn influence(
+        &self,
+        program: &Program,
+        inputs: &[Rows],
+        sizes: &[f32],
+        grids: &[Vec<Grid>],
+        seed: u64,
+        progress: Progress,
+    ) -> Result<Vec<Option<Vec<f64>>>> {
+        influence::influence(&self.threads, program, inputs, sizes, grids, seed, progress)
+    }
+
+    fn footprint(&self, program: &Program, samples: usize, batch: usize) -> Result<Footprint> {
+        footprint::footprint(program, samples, batch, self.parallel())
+    }
+
+    fn operations(&self, program: &Program) -> Result<f64> {
+        footprint::operations(program)
+    }
+
+    fn ceiling(&self) -> f64 {
+        self.threads.run(matrix::ceiling)
+    }
+
+    fn beside(&self, work: &mut (dyn FnMut() + Send)) {
+        self.threads.run(work);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::code::Code;
 use super::run::{Shared, Sums};
-use super::watch::Values;
-use super::{Frames, check};
+use super::{Frames, Threads, check};
+use crate::engine::device::{Progress, Values};
 use crate::engine::philox::Stream;
 use crate::engine::program::{Program, Slot};
 use crate::engine::train::{Keep, LossWeights};
@@ -16,32 +16,24 @@ const TOGETHER: usize = 16;
 /// Least weight, as a share of the mean.
 const LEAST: f32 = 0.01;
 
-/// What the elements at every site of `program` should weigh in a squared error, so that it stands for the squared error
-/// of the outputs, each output divided by its value in `sizes`.
-///
-/// To first order an error e changes the outputs by J·e, and E[(J·e)²] is Σ (Jᵀ·J)ᵢᵢ·eᵢ² for errors that are independent.
-/// With random signs v at the outputs, the expectation of (Jᵀ·v)² is this diagonal. Of one draw per sample, means over
-/// channels and over samples and positions are kept: their product is the weight. Both have mean 1 and are at least
-/// 0.01. A site that no output depends on has none.
-///
-/// Work runs on `pool`; now and then `progress` learns how many samples are done, and may stop it with an error.
-pub fn sensitivity(
+/// [`Device::sensitivity`](crate::engine::device::Device::sensitivity).
+pub(super) fn sensitivity(
+    threads: &Threads,
     program: &Program,
     inputs: &[Rows],
     sizes: &[f32],
     seed: u64,
-    pool: &rayon::ThreadPool,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
+    progress: Progress,
 ) -> Result<Vec<Option<LossWeights>>> {
     let groups = probe(
         (program, inputs, sizes, seed),
-        pool,
+        threads,
         progress,
         || vec![None; program.sites.len()],
         |_: &mut Vec<Option<Squares>>, _, _| (),
         |squares, site, group| {
             let slot = &program.slots[program.sites[site]];
-            squares[site] = Some(Squares::new(slot, group.layout.channels, group.samples, group.all));
+            squares[site] = Some(Squares::new(slot, group.outer(), group.samples(), group.all()));
         },
     )?;
     Ok((0..program.sites.len()).map(|site| weights(&program.slots[program.sites[site]], site, &groups)).collect())
@@ -52,8 +44,8 @@ pub fn sensitivity(
 /// `gradients` the gradient there. The states, in order of the groups.
 pub(super) fn probe<T: Send>(
     (program, inputs, sizes, seed): (&Program, &[Rows], &[f32], u64),
-    pool: &rayon::ThreadPool,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
+    threads: &Threads,
+    progress: Progress,
     fresh: impl Fn() -> T + Sync,
     values: impl Fn(&mut T, usize, Values) + Sync,
     gradients: impl Fn(&mut T, usize, Values) + Sync,
@@ -67,12 +59,12 @@ pub(super) fn probe<T: Send>(
     let shared = Shared { code: &code, weights: &[], tiled: &[], sites: &off };
     let group = |first: usize| {
         let samples = (n - first).min(code.group);
-        let layout = |site: usize| code.layouts[program.sites[site]];
+        let channels = |site: usize| code.layouts[program.sites[site]].channels;
         let mut state = fresh();
         let mut frame = frames.take(&code, true);
         frame.feed(&code, inputs, first, samples)?;
         let mut tap = |site: usize, all: &[f32]| {
-            values(&mut state, site, Values { all, samples, layout: layout(site) });
+            values(&mut state, site, Values::new(all, samples, channels(site)));
             Ok(())
         };
         frame.forward(&shared, Some(&keeps), Some(&mut tap))?;
@@ -89,7 +81,7 @@ pub(super) fn probe<T: Send>(
             });
         }
         let mut watch = |site: usize, all: &[f32]| {
-            gradients(&mut state, site, Values { all, samples, layout: layout(site) });
+            gradients(&mut state, site, Values::new(all, samples, channels(site)));
         };
         frame.backward(&shared, &mut Sums { weights: &mut [], scales: &mut [], watch: Some(&mut watch) })?;
         frames.give(frame);
@@ -98,7 +90,7 @@ pub(super) fn probe<T: Send>(
     let firsts: Vec<usize> = (0..n).step_by(code.group).collect();
     let mut groups = Vec::with_capacity(firsts.len());
     for some in firsts.chunks(TOGETHER) {
-        groups.extend(pool.install(|| some.par_iter().map(|&first| group(first)).collect::<Result<Vec<_>>>())?);
+        groups.extend(threads.run(|| some.par_iter().map(|&first| group(first)).collect::<Result<Vec<_>>>())?);
         progress(n.min(groups.len() * code.group))?;
     }
     Ok(groups)

@@ -4,11 +4,11 @@ use super::code::{Code, Kernel, Place};
 use super::pass::{self, Quantizer};
 use super::rounding::Rounding;
 use super::run::{Frame, Shared, Sums};
-use super::{Frames, check, footprint};
-use crate::engine::train::{Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer};
+use super::{Frames, Threads, check, footprint};
+use crate::engine::device::Times;
+use crate::engine::train::{Keep, LearnedBias, LearnedScales, Losses, Problem, Purpose, Step, Trainer};
 use crate::error::{Error, Result};
 use crate::quant::Grid;
-use crate::quant::lsq::{gradient_factor, step_floor};
 use rayon::prelude::*;
 use std::time::Instant;
 
@@ -23,24 +23,13 @@ pub struct CpuTrainer<'a> {
     masks: Vec<usize>,
     weights: Vec<Rounding>,
     biases: Vec<LearnedBias>,
-    grids: Vec<Grid>,
-    moments: Vec<[f64; 2]>,
+    scales: LearnedScales,
     /// Weights of tiled convolutions in their domain; empty where no kernel wants them.
     tiled: Vec<Vec<f32>>,
     lanes: Vec<Lane>,
     frames: Frames,
     times: Times,
-}
-
-/// Where the time of all iterations so far went, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Times {
-    /// Mixing, masks, forward passes, losses.
-    pub forward: f64,
-    /// Backward passes.
-    pub backward: f64,
-    /// Roundings, biases, steps and their optimisers.
-    pub update: f64,
+    threads: Threads,
 }
 
 struct Lane {
@@ -52,8 +41,12 @@ struct Lane {
 }
 
 impl<'a> CpuTrainer<'a> {
-    /// Ready for the first iteration of `problem`.
+    /// Ready for the first iteration of `problem`, each in the pool of threads in which it is asked for.
     pub fn new(problem: &'a Problem) -> Result<Self> {
+        Self::on(Threads::default(), problem)
+    }
+
+    pub(super) fn on(threads: Threads, problem: &'a Problem) -> Result<Self> {
         let code = Code::new(&problem.program, true)?;
         footprint::fits(&code, true)?;
         let n = problem.samples();
@@ -71,18 +64,13 @@ impl<'a> CpuTrainer<'a> {
             masks,
             weights: problem.weights.iter().map(Rounding::new).collect::<Result<_>>()?,
             biases: problem.biases.iter().map(LearnedBias::new).collect(),
-            grids: problem.grids.clone(),
-            moments: vec![[0.0; 2]; problem.grids.len()],
+            scales: LearnedScales::new(problem),
             tiled: vec![Vec::new(); problem.weights.len()],
             lanes: Vec::new(),
             frames: Frames::default(),
             times: Times::default(),
+            threads,
         })
-    }
-
-    /// Where the time went.
-    pub fn times(&self) -> Times {
-        self.times
     }
 
     /// Gradients of the last step: of the program's weights, and of the steps without their factor.
@@ -95,7 +83,7 @@ impl<'a> CpuTrainer<'a> {
             sum
         };
         let scale = |i: usize| self.lanes.iter().map(|l| l.scales[i]).sum();
-        ((0..self.contents().len()).map(sum).collect(), (0..self.grids.len()).map(scale).collect())
+        ((0..self.contents().len()).map(sum).collect(), (0..self.scales.grids.len()).map(scale).collect())
     }
 
     /// What the program's weights hold now.
@@ -172,25 +160,8 @@ impl<'a> CpuTrainer<'a> {
         }
     }
 
-    /// Adam on the steps.
-    fn update_scales(&mut self, step: &Step, batch: usize, gradients: &[f64]) {
-        let t = step.iteration as i32;
-        let (c1, c2) = (1.0 - 0.9f64.powi(t), 1.0 - 0.999f64.powi(t));
-        for (i, grid) in self.grids.iter_mut().enumerate() {
-            let numel = batch * self.code.layouts[self.code.program.sites[i]].numel();
-            let g = gradients[i] * gradient_factor(numel, grid.qmax);
-            let [m, v] = &mut self.moments[i];
-            *m += (g - *m) * 0.1;
-            *v = *v * 0.999 + g * g * 0.001;
-            let change = step.scale_lr * self.problem.scale_rates[i] / c1 * *m / ((*v / c2).sqrt() + 1e-8);
-            let floor = step_floor(self.problem.grids[i].scale[0]);
-            grid.scale[0] = ((f64::from(grid.scale[0]) - change) as f32).abs().max(floor);
-        }
-    }
-}
-
-impl Trainer for CpuTrainer<'_> {
-    fn step(&mut self, step: &Step) -> Result<Losses> {
+    /// One iteration.
+    fn iterate(&mut self, step: &Step) -> Result<Losses> {
         let batch = step.draws.batch(step.iteration);
         let starts: Vec<usize> = (0..batch.len()).step_by(self.code.group).collect();
         let count = starts.len().min(LANES);
@@ -201,13 +172,13 @@ impl Trainer for CpuTrainer<'_> {
         lanes.resize_with(count, || Lane {
             reconstruction: 0.0,
             weights: self.contents().iter().map(|w| vec![0.0; w.len()]).collect(),
-            scales: vec![0.0; self.grids.len()],
+            scales: vec![0.0; self.scales.grids.len()],
             seconds: [0.0; 2],
         });
         let start = Instant::now();
         self.transform_weights();
         let contents = self.contents();
-        let sites: Vec<Option<Quantizer>> = self.grids.iter().map(|g| Some(Quantizer::new(g))).collect();
+        let sites: Vec<Option<Quantizer>> = self.scales.grids.iter().map(|g| Some(Quantizer::new(g))).collect();
         let shared = Shared { code: &self.code, weights: &contents, tiled: &self.tiled, sites: &sites };
         lanes.par_iter_mut().with_max_len(1).enumerate().try_for_each(|(i, lane)| {
             lane.reconstruction = 0.0;
@@ -230,8 +201,8 @@ impl Trainer for CpuTrainer<'_> {
         }
         if step.scale_lr > 0.0 {
             let sum = |i: usize| lanes.iter().map(|l| l.scales[i]).sum();
-            let gradients: Vec<f64> = (0..self.grids.len()).map(sum).collect();
-            self.update_scales(step, batch.len(), &gradients);
+            let gradients: Vec<f64> = (0..self.scales.grids.len()).map(sum).collect();
+            self.scales.update(&gradients, batch.len(), step);
         }
         let threads = |i: usize| lanes.iter().map(|l| l.seconds[i]).sum::<f64>();
         let forward = threads(0) / (threads(0) + threads(1)).max(f64::MIN_POSITIVE);
@@ -240,6 +211,13 @@ impl Trainer for CpuTrainer<'_> {
         self.times.update += start.elapsed().as_secs_f64() - passes;
         self.lanes = lanes;
         Ok(Losses { reconstruction, total })
+    }
+}
+
+impl Trainer for CpuTrainer<'_> {
+    fn step(&mut self, step: &Step) -> Result<Losses> {
+        let threads = self.threads.clone();
+        threads.run(|| self.iterate(step))
     }
 
     fn alpha(&self) -> Vec<Vec<f32>> {
@@ -251,6 +229,10 @@ impl Trainer for CpuTrainer<'_> {
     }
 
     fn grids(&self) -> Vec<Grid> {
-        self.grids.clone()
+        self.scales.grids.clone()
+    }
+
+    fn times(&self) -> Times {
+        self.times
     }
 }

@@ -1,98 +1,60 @@
 //! The values at the sites of a program, seen where they arise.
 
-use super::code::Layout;
 use super::run::Shared;
-use super::{Runner, check};
+use super::{CpuInference, check};
+use crate::engine::device::{See, Values};
 use crate::error::{Error, Result};
 use crate::tensor::Rows;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// What a site holds for a group of samples.
-#[derive(Debug, Clone, Copy)]
-pub struct Values<'a> {
-    pub(super) all: &'a [f32],
-    pub(super) samples: usize,
-    pub(super) layout: Layout,
-}
-
-impl<'a> Values<'a> {
-    /// The elements of all samples, in no particular order.
-    pub fn all(&self) -> &'a [f32] {
-        self.all
-    }
-
-    /// Samples of the group.
-    pub fn samples(&self) -> usize {
-        self.samples
-    }
-
-    /// The elements of one sample (row-major), instead of what `out` holds.
-    pub fn sample(&self, sample: usize, out: &mut Vec<f32>) {
-        out.clear();
-        for c in 0..self.layout.channels {
-            out.extend_from_slice(&self.all[(c * self.samples + sample) * self.layout.inner..][..self.layout.inner]);
-        }
-    }
-
-    /// The first sample that holds `value`.
-    pub fn holder(&self, value: f32) -> Option<usize> {
-        let at = self.all.iter().position(|&v| v == value)?;
-        Some(at / self.layout.inner.max(1) % self.samples)
-    }
-}
-
-/// Is called with a site, the number of the group's first sample, and what the site holds.
-type See<'a> = &'a (dyn Fn(usize, usize, Values) -> Result<()> + Sync);
-
-impl Runner {
-    /// Shows `see` what every site of the program holds for `inputs` (per input of the program) when nothing is quantized.
-    /// Groups of samples run in parallel, but of one site they are shown one after the other in order, so that what
-    /// becomes of them does not depend on the number of threads.
-    pub fn watch(&self, inputs: &[Rows], see: See) -> Result<()> {
-        let n = inputs.first().map_or(0, Rows::len);
-        check(&self.code, inputs, n)?;
-        let program = &self.code.program;
-        let off = vec![None; program.sites.len()];
-        let shared = Shared { code: &self.code, weights: &[], tiled: &[], sites: &off };
-        let turns = Turns::new(program.sites.len());
-        let group = |number: usize| {
-            let first = number * self.code.group;
-            let samples = (n - first).min(self.code.group);
-            let mut frame = self.frames.take(&self.code, false);
-            frame.feed(&self.code, inputs, first, samples)?;
-            let mut tap = |site: usize, all: &[f32]| {
-                turns.wait(site, number)?;
-                see(site, first, Values { all, samples, layout: self.code.layouts[program.sites[site]] })?;
-                turns.pass(site);
-                Ok(())
-            };
-            frame.forward(&shared, None, Some(&mut tap))?;
-            self.frames.give(frame);
+/// Shows `see` what every site of the program holds for `inputs` (per input of the program) when nothing is quantized.
+/// Groups of samples run in parallel, but of one site they are shown one after the other in order, so that what
+/// becomes of them does not depend on the number of threads.
+pub(super) fn watch(ready: &CpuInference, inputs: &[Rows], see: See) -> Result<()> {
+    let n = inputs.first().map_or(0, Rows::len);
+    check(&ready.code, inputs, n)?;
+    let program = &ready.code.program;
+    let off = vec![None; program.sites.len()];
+    let shared = Shared { code: &ready.code, weights: &[], tiled: &[], sites: &off };
+    let turns = Turns::new(program.sites.len());
+    let group = |number: usize| {
+        let first = number * ready.code.group;
+        let samples = (n - first).min(ready.code.group);
+        let mut frame = ready.frames.take(&ready.code, false);
+        frame.feed(&ready.code, inputs, first, samples)?;
+        let mut tap = |site: usize, all: &[f32]| {
+            turns.wait(site, number)?;
+            see(site, first, Values::new(all, samples, ready.code.layouts[program.sites[site]].channels))?;
+            turns.pass(site);
             Ok(())
         };
-        let (groups, next) = (n.div_ceil(self.code.group), AtomicUsize::new(0));
-        let failure: Mutex<Option<Error>> = Mutex::new(None);
-        // Groups begin in order, so that the one that others wait for is always at work.
-        rayon::broadcast(|_| {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= groups || turns.failed.load(Ordering::Relaxed) {
+        frame.forward(&shared, None, Some(&mut tap))?;
+        ready.frames.give(frame);
+        Ok(())
+    };
+    let (groups, next) = (n.div_ceil(ready.code.group), AtomicUsize::new(0));
+    let failure: Mutex<Option<Error>> = Mutex::new(None);
+    // Groups begin in order, so that the one that others wait for is always at work.
+    let work = |_: rayon::BroadcastContext| {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= groups || turns.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            let unless_done = Failing(&turns);
+            match group(number) {
+                Ok(()) => std::mem::forget(unless_done),
+                Err(error) => {
+                    // What waits in vain for a group that failed fails after it.
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     return;
                 }
-                let unless_done = Failing(&turns);
-                match group(number) {
-                    Ok(()) => std::mem::forget(unless_done),
-                    Err(error) => {
-                        // What waits in vain for a group that failed fails after it.
-                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                        return;
-                    }
-                }
             }
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-    }
+        }
+    };
+    ready.threads.run(|| rayon::broadcast(work));
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 /// Lets groups pass each site in order.
@@ -144,6 +106,7 @@ impl Drop for Failing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::device::Inference;
     use crate::engine::facts;
     use crate::engine::program::{Region, compile};
     use crate::graph::testing::{Builder, window};
@@ -151,7 +114,7 @@ mod tests {
     use crate::tensor::Shelf;
 
     /// A convolution and a rectifier, with sites on the images and on the result.
-    fn runner() -> Runner {
+    fn ready() -> CpuInference {
         let mut b = Builder::new();
         let x = b.images(2, 5);
         let w = b.constant("w", &[3, 2, 3, 3]);
@@ -160,7 +123,7 @@ mod tests {
         let facts = facts::infer(&b.graph, &[vec![1, 2, 5, 5]]).unwrap();
         let (nodes, sites) = (b.graph.node_ids().collect(), vec![(x, None), (y, None)]);
         let region = Region { nodes, inputs: vec![x], outputs: vec![y], sites, ..Region::default() };
-        Runner::new(&compile(&b.graph, &facts, &region).unwrap()).unwrap()
+        CpuInference::new(&compile(&b.graph, &facts, &region).unwrap()).unwrap()
     }
 
     fn images() -> Rows {
@@ -169,8 +132,8 @@ mod tests {
 
     #[test]
     fn sites_are_shown_in_order_whatever_the_threads() {
-        let (runner, images) = (runner(), images());
-        let outputs = runner.run(&[], &[None, None], std::slice::from_ref(&images), &Shelf::memory()).unwrap();
+        let (ready, images) = (ready(), images());
+        let outputs = ready.run(&[], &[None, None], std::slice::from_ref(&images), &Shelf::memory()).unwrap();
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let seen = Mutex::new([Vec::new(), Vec::new()]);
@@ -184,7 +147,7 @@ mod tests {
                 }
                 Ok(())
             };
-            pool.install(|| runner.watch(std::slice::from_ref(&images), &see)).unwrap();
+            pool.install(|| ready.watch(std::slice::from_ref(&images), &see)).unwrap();
             for (rows, want) in seen.into_inner().unwrap().iter().zip([&images, &outputs[0]]) {
                 assert_eq!(rows.len(), 100);
                 for (i, (sample, row)) in rows.iter().enumerate() {
@@ -201,7 +164,7 @@ mod tests {
             (1, 32..) => Err(Error::data("enough")),
             _ => Ok(()),
         };
-        let error = pool.install(|| runner().watch(&[images()], &see)).unwrap_err();
+        let error = pool.install(|| ready().watch(&[images()], &see)).unwrap_err();
         assert_eq!(error.message(), "enough");
     }
 }

@@ -2,9 +2,8 @@
 
 use super::{Settings, forward};
 use crate::engine::ops::Real;
-use crate::engine::train::{Adam, Draws, Keep, LearnedBias, Losses, Problem, Purpose, Step, Trainer};
+use crate::engine::train::{Adam, Draws, Keep, LearnedBias, LearnedScales, Losses, Problem, Purpose, Step, Trainer};
 use crate::error::Result;
-use crate::quant::lsq::{gradient_factor, step_floor};
 use crate::quant::{Grid, rounding};
 use std::marker::PhantomData;
 
@@ -12,10 +11,9 @@ use std::marker::PhantomData;
 pub struct NaiveTrainer<'a, R> {
     problem: &'a Problem,
     alpha: Vec<Vec<f32>>,
-    grids: Vec<Grid>,
+    scales: LearnedScales,
     biases: Vec<LearnedBias>,
     weight_adam: Vec<Adam>,
-    scale_adam: Vec<Adam>,
     real: PhantomData<R>,
 }
 
@@ -28,8 +26,7 @@ impl<'a, R: Real> NaiveTrainer<'a, R> {
             problem,
             biases: problem.biases.iter().map(LearnedBias::new).collect(),
             weight_adam: alpha.iter().map(|a| Adam::new(a.len())).collect(),
-            scale_adam: problem.grids.iter().map(|_| Adam::new(1)).collect(),
-            grids: problem.grids.clone(),
+            scales: LearnedScales::new(problem),
             alpha,
             real: PhantomData,
         })
@@ -104,14 +101,14 @@ impl<R: Real> NaiveTrainer<'_, R> {
         let batch = step.draws.batch(step.iteration);
         let mut loss_sum = 0.0;
         let mut by_weight: Vec<Vec<R>> = weights.iter().map(|w| vec![R::zero(); w.len()]).collect();
-        let mut by_scale = vec![0.0; self.grids.len()];
+        let mut by_scale = vec![0.0; self.scales.grids.len()];
         for (position, &sample) in batch.iter().enumerate() {
             let mask = |purpose, slot| mask(step.draws, step.iteration, purpose, position, numel(slot));
             let inputs = (program.inputs.iter().enumerate())
                 .map(|(i, &s)| self.mixed(sample, i, &mask(Purpose::Input(i), s)))
                 .collect::<Result<_>>()?;
             let keep: Vec<_> = program.sites.iter().enumerate().map(|(i, &s)| mask(Purpose::Site(i), s)).collect();
-            let run = Settings { weights: &weights, grids: &self.grids, keep: &keep };
+            let run = Settings { weights: &weights, grids: &self.scales.grids, keep: &keep };
             let tape = forward(program, run, inputs)?;
             let mut upstream = Vec::new();
             for (i, (y, &slot)) in tape.outputs(program).zip(&program.outputs).enumerate() {
@@ -137,8 +134,6 @@ impl<R: Real> NaiveTrainer<'_, R> {
 impl<R: Real> Trainer for NaiveTrainer<'_, R> {
     fn step(&mut self, step: &Step) -> Result<Losses> {
         let Slopes { loss: reconstruction, weights: by_weight, scales: by_scale } = self.gradients(step)?;
-        let program = &self.problem.program;
-        let numel = |slot: usize| program.slots[slot].shape.iter().product::<usize>();
         let batch = step.draws.batch(step.iteration);
         let mut total = reconstruction;
         for (i, w) in self.problem.weights.iter().enumerate() {
@@ -157,13 +152,7 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
             bias.update(&g.iter().map(|g| g.f64() as f32).collect::<Vec<_>>(), step);
         }
         if step.scale_lr > 0.0 {
-            for (i, grid) in self.grids.iter_mut().enumerate() {
-                let factor = gradient_factor(batch.len() * numel(program.sites[i]), grid.qmax);
-                let g = (by_scale[i] * factor) as f32;
-                let lr = step.scale_lr * self.problem.scale_rates[i];
-                let change: f32 = self.scale_adam[i].changes(&[g], lr, step.iteration).sum();
-                grid.scale[0] = (grid.scale[0] - change).abs().max(step_floor(self.problem.grids[i].scale[0]));
-            }
+            self.scales.update(&by_scale, batch.len(), step);
         }
         Ok(Losses { reconstruction, total })
     }
@@ -177,6 +166,6 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
     }
 
     fn grids(&self) -> Vec<Grid> {
-        self.grids.clone()
+        self.scales.grids.clone()
     }
 }

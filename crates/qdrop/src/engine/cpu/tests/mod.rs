@@ -3,7 +3,9 @@
 mod geometry;
 mod random;
 
-use super::{CpuTrainer, Runner, sensitivity};
+use super::sensitivity::sensitivity;
+use super::{CpuInference, CpuTrainer, Threads};
+use crate::engine::device::Inference;
 use crate::engine::facts;
 use crate::engine::naive::{self, NaiveTrainer};
 use crate::engine::philox::Stream;
@@ -152,7 +154,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 const TOLERANCE: f32 = 2e-5;
 
 fn check_inference(problem: &Problem) {
-    let runner = Runner::new(&problem.program).unwrap();
+    let runner = CpuInference::new(&problem.program).unwrap();
     let biases = problem.biases.iter().map(|b| b.float.as_slice());
     let weights: Vec<&[f32]> = problem.weights.iter().map(|w| w.float.as_slice()).chain(biases).collect();
     let naive_weights: Vec<Vec<f64>> = weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();
@@ -229,13 +231,13 @@ fn sensitivity_is_the_diagonal_of_the_squared_jacobian() {
     let w = net.graph.constant(net.weights.remove(0).0).unwrap().to_f32().unwrap();
     let m = net.graph.constant(m).unwrap().to_f32().unwrap();
     let problem = net.problem(&[&[1, 3, 2, 2]], &[y], 4000);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let threads = Threads::default();
     let mut done = 0;
     let mut progress = |n| {
         done = n;
         Ok(())
     };
-    let found = sensitivity(&problem.program, &problem.float_inputs, &[1.0], 3, &pool, &mut progress).unwrap();
+    let found = sensitivity(&threads, &problem.program, &problem.float_inputs, &[1.0], 3, &mut progress).unwrap();
     assert_eq!(done, 4000);
     let found = found[0].as_ref().unwrap();
     let near = |got: &[f32], want: &[f32]| {

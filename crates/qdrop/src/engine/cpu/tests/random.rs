@@ -3,7 +3,8 @@
 //! Every network follows from its number alone. `QDROP_RANDOM=FIRST..LAST` tries others than the few of each test run.
 
 use super::{Net, distance};
-use crate::engine::cpu::{CpuTrainer, Runner};
+use crate::engine::cpu::{CpuInference, CpuTrainer};
+use crate::engine::device::Inference;
 use crate::engine::facts;
 use crate::engine::naive::{self, NaiveTrainer, Slopes};
 use crate::engine::philox::philox;
@@ -472,7 +473,7 @@ fn tie(problem: &Problem, tape: &naive::Tape<f64>) -> bool {
 
 /// What differs in inference, if anything.
 fn inference(problem: &Problem) -> Option<String> {
-    let runner = Runner::new(&problem.program).unwrap();
+    let runner = CpuInference::new(&problem.program).unwrap();
     let biases = problem.biases.iter().map(|b| b.float.as_slice());
     let weights: Vec<&[f32]> = problem.weights.iter().map(|w| w.float.as_slice()).chain(biases).collect();
     let exact: Vec<Vec<f64>> = weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();

@@ -1,0 +1,147 @@
+//! A device beside the processors: one that hands everything on and notes what it was asked.
+
+use qdrop::Result;
+use qdrop::data::Samples;
+use qdrop::engine::cpu::Cpu;
+use qdrop::engine::device::{Device, Footprint, Inference, Progress, processors};
+use qdrop::engine::program::Program;
+use qdrop::engine::train::{LossWeights, Problem, Trainer};
+use qdrop::graph::{Dim, Fact, Graph, Node, Op, Unary, ValueId};
+use qdrop::onnx;
+use qdrop::pipeline::{self, Quantized};
+use qdrop::plan::Recipe;
+use qdrop::quant::Grid;
+use qdrop::report::Silent;
+use qdrop::tensor::{DType, Rows, Tensor};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+struct Recording {
+    cpu: Cpu,
+    asked: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+impl Recording {
+    fn note(&self, what: &'static str) {
+        *self.asked.lock().unwrap().entry(what).or_default() += 1;
+    }
+}
+
+impl Device for Recording {
+    fn parallel(&self) -> usize {
+        self.cpu.parallel()
+    }
+
+    fn inference(&self, program: &Program) -> Result<Box<dyn Inference>> {
+        self.note("inference");
+        self.cpu.inference(program)
+    }
+
+    fn trainer<'a>(&self, problem: &'a Problem) -> Result<Box<dyn Trainer + 'a>> {
+        self.note("trainer");
+        self.cpu.trainer(problem)
+    }
+
+    fn sensitivity(
+        &self,
+        program: &Program,
+        inputs: &[Rows],
+        sizes: &[f32],
+        seed: u64,
+        progress: Progress,
+    ) -> Result<Vec<Option<LossWeights>>> {
+        self.note("sensitivity");
+        self.cpu.sensitivity(program, inputs, sizes, seed, progress)
+    }
+
+    fn influence(
+        &self,
+        program: &Program,
+        inputs: &[Rows],
+        sizes: &[f32],
+        grids: &[Vec<Grid>],
+        seed: u64,
+        progress: Progress,
+    ) -> Result<Vec<Option<Vec<f64>>>> {
+        self.note("influence");
+        self.cpu.influence(program, inputs, sizes, grids, seed, progress)
+    }
+
+    fn footprint(&self, program: &Program, samples: usize, batch: usize) -> Result<Footprint> {
+        self.note("footprint");
+        self.cpu.footprint(program, samples, batch)
+    }
+
+    fn operations(&self, program: &Program) -> Result<f64> {
+        self.note("operations");
+        self.cpu.operations(program)
+    }
+
+    fn ceiling(&self) -> f64 {
+        self.cpu.ceiling()
+    }
+
+    fn beside(&self, work: &mut (dyn FnMut() + Send)) {
+        self.note("beside");
+        self.cpu.beside(work);
+    }
+}
+
+struct Numbers;
+
+impl Samples for Numbers {
+    fn len(&self) -> usize {
+        48
+    }
+    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        let value = |k: usize| ((index * 37 + k * 101 + k * k * 7) % 199) as f32 / 50.0 - 2.0;
+        Ok(vec![Tensor::f32(&[6], (0..6).map(value).collect())])
+    }
+    fn label(&self, _: usize) -> Option<usize> {
+        None
+    }
+    fn name(&self, index: usize) -> String {
+        format!("sample {index}")
+    }
+}
+
+/// Three dense layers with rectifiers.
+fn network() -> Graph {
+    let mut g = Graph { opset: 17, ..Graph::default() };
+    let shape = Some(vec![Dim::Symbol("n".into()), Dim::Known(6)]);
+    let mut x: ValueId = g.add_value("x", Fact { dtype: Some(DType::F32), shape });
+    g.inputs = vec![x];
+    for layer in 0..3 {
+        let values = (0..36).map(|i| (((i * 29 + layer * 11) % 31) as f32 / 15.0 - 1.0) / 2.0).collect();
+        let w = g.add_constant(&format!("w{layer}"), Tensor::f32(&[6, 6], values));
+        let [y, r] = ["y", "r"].map(|n| g.add_value(&format!("{n}{layer}"), Fact::default()));
+        g.nodes.push(Node::new(format!("dense{layer}"), Op::MatMul, &[x, w], &[y]));
+        g.nodes.push(Node::new(format!("relu{layer}"), Op::Unary(Unary::Relu), &[y], &[r]));
+        x = r;
+    }
+    g.outputs = vec![x];
+    g
+}
+
+#[test]
+fn a_run_asks_its_device_alone_and_finds_the_same_on_any() {
+    let float = pipeline::prepare(&network(), Some(&[vec![6]])).unwrap();
+    let mut recipe = Recipe::default();
+    (recipe.method.iterations, recipe.method.threads) = (Some(60), 2);
+    let bytes = |done: &Quantized| onnx::to_bytes(&done.graph).unwrap();
+    let plain = pipeline::quantize(&float, &recipe, &Numbers, None, &mut Silent).unwrap();
+    let device = Recording { cpu: processors(1).unwrap(), asked: Mutex::default() };
+    let other = pipeline::quantize_on(&device, &float, &recipe, &Numbers, None, &mut Silent).unwrap();
+    assert_eq!(bytes(&plain), bytes(&other));
+    let asked = device.asked.into_inner().unwrap();
+    for what in ["inference", "trainer", "sensitivity", "beside", "operations"] {
+        assert!(asked.contains_key(what), "{what} is not in {asked:?}");
+    }
+    // At 8 bits, nearest, steps are screened.
+    (recipe.weights.bits, recipe.activations.bits, recipe.method.name) = (8, 8, qdrop::plan::MethodName::Rtn);
+    recipe.method.memory = Some("1GiB".parse().unwrap());
+    let device = Recording { cpu: processors(2).unwrap(), asked: Mutex::default() };
+    pipeline::quantize_on(&device, &float, &recipe, &Numbers, None, &mut Silent).unwrap();
+    let asked = device.asked.into_inner().unwrap();
+    assert!(asked.contains_key("influence") && asked.contains_key("footprint"), "{asked:?}");
+}
