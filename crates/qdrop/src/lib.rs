@@ -14,10 +14,12 @@ pub mod onnx;
 pub mod passes;
 pub mod pipeline;
 pub mod plan;
+mod probe;
 pub mod quant;
 pub mod recon;
 pub mod report;
 pub mod runtime;
 pub mod tensor;
+mod work;
 
 pub use error::{Error, Kind, Result};

@@ -19,10 +19,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("data", &["plan", "tensor"]),
     ("eval", &["engine", "graph", "tensor"]),
     ("calibrate", &["engine", "graph", "plan", "quant", "tensor"]),
-    ("recon", &["engine", "plan", "quant", "tensor"]),
     ("lower", &["graph", "plan", "quant", "tensor"]),
     ("report", &["plan"]),
     ("runtime", &["graph", "tensor"]),
+    ("work", &["disk", "report", "tensor"]),
+    ("probe", &["calibrate", "data", "engine", "graph", "plan", "quant", "report", "tensor", "work"]),
+    ("recon", &["engine", "graph", "plan", "probe", "quant", "report", "tensor", "work"]),
     (
         "pipeline",
         &[
@@ -36,11 +38,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "onnx",
             "passes",
             "plan",
+            "probe",
             "quant",
             "recon",
             "report",
             "runtime",
             "tensor",
+            "work",
         ],
     ),
 ];
@@ -211,10 +215,10 @@ fn sources() -> Vec<Source> {
     all
 }
 
-/// Names that follow `crate::` in code, groups in braces included: `crate::{a::B, c}` names `a` and `c`.
-fn crate_names(code: &str) -> BTreeSet<String> {
+/// Names that follow `path` in code, groups in braces included: `crate::{a::B, c}` names `a` and `c` behind `crate::`.
+fn names_behind(path: &str, code: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for (start, found) in code.match_indices("crate::") {
+    for (start, found) in code.match_indices(path) {
         if code[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
             continue;
         }
@@ -267,7 +271,7 @@ fn imports_follow_the_table() {
             broken.push(format!("room `{}` is not in the table", source.room));
             continue;
         };
-        for name in crate_names(&source.code) {
+        for name in names_behind("crate::", &source.code) {
             let room = TABLE.iter().any(|(room, _)| *room == name);
             if room && name != source.room && name != "error" && !allowed.contains(&name.as_str()) {
                 broken.push(format!("{}: `{}` may not import `{name}`", source.path.display(), source.room));
@@ -285,6 +289,34 @@ fn arrows_never_turn_back() {
             assert!(TABLE[..i].iter().any(|(r, _)| r == other), "`{room}` imports `{other}`, which stands behind it");
         }
     }
+}
+
+/// Files of a room may be put in an order in which each reads only files before it.
+#[test]
+fn no_room_is_a_circle() {
+    let sources = sources();
+    let rooms: BTreeSet<&str> = sources.iter().map(|s| s.room.as_str()).collect();
+    let mut broken = Vec::new();
+    for room in rooms {
+        let folder = library().join(room);
+        let file = |s: &&Source| s.path.parent() == Some(&folder) && !s.path.ends_with("mod.rs");
+        let name = |s: &Source| s.path.file_stem().unwrap().to_str().unwrap().to_string();
+        let mut left: Vec<(String, BTreeSet<String>)> =
+            sources.iter().filter(file).map(|s| (name(s), names_behind("super::", &s.code))).collect();
+        loop {
+            let names: BTreeSet<String> = left.iter().map(|f| f.0.clone()).collect();
+            let before = left.len();
+            left.retain(|(own, read)| read.iter().any(|r| r != own && names.contains(r)));
+            if left.len() == before {
+                break;
+            }
+        }
+        if !left.is_empty() {
+            let names: Vec<&str> = left.iter().map(|f| f.0.as_str()).collect();
+            broken.push(format!("{room}: {}", names.join(", ")));
+        }
+    }
+    none("files of a room are in no circle", broken);
 }
 
 #[test]
@@ -406,7 +438,7 @@ fn the_reader_of_source_reads_well() {
     "##;
     let mut modules = Vec::new();
     let seen = without_tests(&blanked(code), code, &mut modules);
-    let names: Vec<String> = crate_names(&seen).into_iter().collect();
+    let names: Vec<String> = names_behind("crate::", &seen).into_iter().collect();
     assert_eq!(names, ["Result", "graph", "quant", "tensor"]);
     assert_eq!(modules, ["elsewhere"]);
     assert!(!has_word(&seen, "unsafe") && has_word("unsafe {", "unsafe") && !has_word("unsafe_code", "unsafe"));

@@ -4,7 +4,7 @@
 //! element keeps the axis, what moves elements takes it along. Where nothing tells, three axes are a sequence
 //! [batch, tokens, features], and all else is an image [batch, channels, ...].
 
-use super::facts::Facts;
+use super::fact::Facts;
 use super::program::around;
 use crate::graph::{Graph, Node, Op, ValueId};
 
@@ -133,9 +133,4 @@ pub fn tokens(graph: &Graph, facts: &Facts, length: usize) -> Vec<Option<usize>>
         }
     }
     axes
-}
-
-/// The axis of a value of `rank` axes where nothing tells.
-pub(super) fn usual(rank: usize) -> usize {
-    if rank == 3 { 2 } else { 1.min(rank.saturating_sub(1)) }
 }

@@ -176,17 +176,6 @@ pub struct Footprint {
     pub learning: u64,
 }
 
-/// Where the time of all iterations of a trainer went so far, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Times {
-    /// Mixing, masks, forward passes, losses.
-    pub forward: f64,
-    /// Backward passes.
-    pub backward: f64,
-    /// Roundings, biases, steps and their optimisers.
-    pub update: f64,
-}
-
 /// This machine's processors, `threads` of them (0: all); an error where threads cannot be started.
 pub fn processors(threads: usize) -> Result<Cpu> {
     Cpu::new(threads)

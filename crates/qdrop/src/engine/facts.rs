@@ -1,6 +1,7 @@
 //! Concrete types, shapes and known contents of every value of a graph, for given input shapes.
 
 use super::channels;
+pub use super::fact::{Facts, ValueFact};
 use super::ops::{self, Known, View};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Graph, Node, Op, ValueId};
@@ -46,74 +47,6 @@ impl Budget {
             }
             _ => false,
         }
-    }
-}
-
-/// What is known about one value once the input shapes are fixed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ValueFact {
-    /// Element type.
-    pub dtype: DType,
-    /// Dimensions.
-    pub shape: Vec<usize>,
-    /// Content when it follows from constants and shapes alone.
-    pub constant: Option<Arc<Tensor>>,
-    /// The axis that holds channels, or features.
-    pub channel_axis: usize,
-}
-
-impl ValueFact {
-    /// Number of elements.
-    pub fn numel(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    fn new(dtype: DType, shape: Vec<usize>, constant: Option<Arc<Tensor>>) -> Self {
-        ValueFact { dtype, channel_axis: channels::usual(shape.len()), shape, constant }
-    }
-
-    fn of(tensor: Arc<Tensor>) -> Self {
-        Self::new(tensor.dtype(), tensor.shape().to_vec(), Some(tensor))
-    }
-
-    fn known(&self) -> Known<'_> {
-        Known { dtype: self.dtype, shape: &self.shape, constant: self.constant.as_deref() }
-    }
-}
-
-/// Facts of a whole graph; `None` where a value depends on an operator that cannot be run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Facts {
-    values: Vec<Option<ValueFact>>,
-}
-
-impl Facts {
-    /// The fact of `value`, if known.
-    pub fn get(&self, value: ValueId) -> Option<&ValueFact> {
-        self.values.get(value.0 as usize).and_then(|f| f.as_ref())
-    }
-
-    /// The fact of `value`, or an error that names it.
-    pub fn require(&self, graph: &Graph, value: ValueId) -> Result<&ValueFact> {
-        self.get(value).ok_or_else(|| {
-            let name = graph.values.get(value.0 as usize).map_or("?", |v| v.name.as_str());
-            Error::unsupported(format!("the shape of value `{name}` is unknown"))
-                .hint("it depends on an operator that cannot be run here")
-        })
-    }
-
-    /// Sets the fact of `value`, for values added to the graph later.
-    pub fn set(&mut self, value: ValueId, fact: ValueFact) {
-        let i = value.0 as usize;
-        if i >= self.values.len() {
-            self.values.resize(i + 1, None);
-        }
-        self.values[i] = Some(fact);
-    }
-
-    /// All known facts in the order of value ids.
-    pub fn iter(&self) -> impl Iterator<Item = (ValueId, &ValueFact)> {
-        self.values.iter().enumerate().filter_map(|(i, f)| f.as_ref().map(|f| (ValueId(i as u32), f)))
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod channels;
 pub mod cpu;
 pub mod device;
+mod fact;
 pub mod facts;
 pub mod heap;
 pub mod naive;

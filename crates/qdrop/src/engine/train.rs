@@ -1,6 +1,5 @@
 //! Learning on a device: what a unit learns from, one iteration as plain data, and the interface of devices.
 
-use super::device::Times;
 use super::philox::Stream;
 use super::program::Program;
 use crate::error::Result;
@@ -179,6 +178,17 @@ pub struct Losses {
     pub reconstruction: f64,
     /// Together with the weighted regulariser.
     pub total: f64,
+}
+
+/// Where the time of all iterations of a trainer went so far, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Times {
+    /// Mixing, masks, forward passes, losses.
+    pub forward: f64,
+    /// Backward passes.
+    pub backward: f64,
+    /// Roundings, biases, steps and their optimisers.
+    pub update: f64,
 }
 
 /// A device that learns one unit: it holds the rounding variables, the steps and the state of their optimisers (Adam

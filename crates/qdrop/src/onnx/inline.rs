@@ -2,6 +2,7 @@
 //! function of the model by the function's body, arithmetic of ai.onnx.ml by arithmetic.
 
 use super::attrs::{describe, is_default, subgraphs_mut};
+use super::body::{Body, Known, rename};
 use super::facts::kept;
 use super::proto::*;
 use super::raise::{Raiser, import};
@@ -9,7 +10,6 @@ use super::reader::Builder;
 use super::{ml, order, steps, tensor};
 use crate::error::{Error, Result};
 use crate::graph::*;
-use crate::tensor::DType;
 use std::collections::{HashMap, HashSet};
 
 /// Most nodes a graph may have after it.
@@ -20,21 +20,6 @@ const REPLACED: usize = 1 << 14;
 
 /// Most bodies inside one another; functions that call themselves end there.
 const DEPTH: usize = 32;
-
-/// What replaces a node.
-#[derive(Default)]
-pub(super) struct Body {
-    pub nodes: Vec<NodeProto>,
-    pub initializers: Vec<TensorProto>,
-    /// Names of its operands, with what the node is given for each.
-    pub operands: Vec<(String, String)>,
-    /// Names of its results.
-    pub results: Vec<String>,
-}
-
-/// What is known of values beyond what the file declares: element type, and the sizes that are the same for every batch
-/// and open size.
-pub type Known<'a> = &'a dyn Fn(ValueId) -> Option<(DType, Vec<Option<usize>>)>;
 
 /// Replaces what can be replaced, bodies of bodies included, and says whether anything was. What does not apply (a
 /// function of a newer opset than the graph's, attributes that are missing) stays carried.
@@ -189,22 +174,6 @@ fn resolve<'a>(node: &mut NodeProto, given: &impl Fn(&str) -> Option<&'a Attribu
         other => given(other).map(|content| AttributeProto { name: a.name.clone(), ..content.clone() }),
     }));
     subgraphs_mut(node).for_each(|g| g.node.iter_mut().for_each(|n| resolve(n, given)));
-}
-
-/// Replaces names in a node and its subgraphs.
-pub(super) fn rename(node: &mut NodeProto, names: &HashMap<String, String>) {
-    let swap = |name: &mut String| {
-        if let Some(new) = names.get(name.as_str()) {
-            name.clone_from(new);
-        }
-    };
-    node.input.iter_mut().chain(&mut node.output).for_each(swap);
-    for graph in subgraphs_mut(node) {
-        graph.node.iter_mut().for_each(|n| rename(n, names));
-        for info in &mut graph.output {
-            info.name = info.name.take().map(|n| names.get(&n).cloned().unwrap_or(n));
-        }
-    }
 }
 
 /// Puts the nodes of `body` at the end of the graph in place of `node`.

@@ -1,7 +1,7 @@
 //! Operators of ai.onnx.ml that are arithmetic, as the arithmetic that they are.
 
 use super::attrs::{self, Attrs};
-use super::inline::Body;
+use super::body::Body;
 use super::proto::{NodeProto, TensorProto};
 use super::tensor;
 use crate::error::Result;

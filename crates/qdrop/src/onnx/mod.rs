@@ -13,6 +13,7 @@
 //! from its operator. Constants that became unused are not written.
 
 mod attrs;
+mod body;
 mod emit;
 mod external;
 mod facts;
@@ -35,7 +36,8 @@ mod tensor;
 mod tests;
 mod writer;
 
-pub use inline::{Known, inline, inline_with, unfold};
+pub use body::Known;
+pub use inline::{inline, inline_with, unfold};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};

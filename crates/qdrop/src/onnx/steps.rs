@@ -1,7 +1,7 @@
 //! What a Loop or a Scan computes step after step, and both branches of an If with a choice between them.
 
 use super::attrs::{self, Attrs};
-use super::inline::{Body, Known, rename};
+use super::body::{Body, Known, rename};
 use super::proto::*;
 use super::tensor;
 use crate::error::{Error, Result};

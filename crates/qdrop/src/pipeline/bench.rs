@@ -1,12 +1,5 @@
 //! How fast this machine solves the units of a network, on noise.
 
-use super::reconstruct::Found;
-use super::run;
-use super::scene::Scene;
-use super::shapes::input_shapes;
-use super::speed;
-use super::unit::{Biases, Cache, Units};
-use super::weigh::Weights;
 use crate::calibrate;
 use crate::data::Samples;
 use crate::engine::device::{Device, beside, processors};
@@ -15,6 +8,8 @@ use crate::engine::philox::Stream;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::Recipe;
+use crate::probe::{self, Cache, Scene, Weights, input_shapes};
+use crate::recon::{Biases, Found, Units, measure};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::{DType, Shelf, Tensor};
 use serde::{Deserialize, Serialize};
@@ -86,7 +81,7 @@ pub fn bench(
         inputs: graph
             .inputs
             .iter()
-            .zip(super::shapes::sample_shapes(graph, &shapes))
+            .zip(crate::probe::sample_shapes(graph, &shapes))
             .map(|(&v, shape)| (graph.value(v).fact.dtype.unwrap_or(DType::F32), shape))
             .collect(),
     };
@@ -98,12 +93,12 @@ pub fn bench(
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
     let found = Found { weights, biases: Biases::new(), grids };
 
-    let mut float = run::load(graph, &samples, device, &shelf, sink)?;
+    let mut float = probe::load(graph, &samples, device, &shelf, sink)?;
     let mut quantized: Cache = float.clone();
     let (mut units, mut advancing) = (Vec::new(), 0.0);
     let total = plan.units.len();
     for (number, unit) in plan.units.iter().enumerate() {
-        run::go_on(sink)?;
+        probe::go_on(sink)?;
         let learn_biases = recipe.resolved().learn_biases;
         let context = Units { graph, facts: &facts, plan: &plan, learn_biases, device };
         let compiled = context.compile(unit, &Weights::new(), Some(&found))?;
@@ -113,7 +108,7 @@ pub fn bench(
         advancing += start.elapsed().as_secs_f64();
         if !unit.layers.is_empty() {
             let problem = compiled.problem(&weight_grids, &found.grids, &float, &quantized, targets.clone())?;
-            let speed = speed::measure(&problem, recipe, LEAST, device)?;
+            let speed = measure(&problem, recipe, LEAST, device)?;
             let [forward, backward, update] = speed.shares;
             let (name, layers) = (unit.name.clone(), unit.layers.len());
             let (seconds, gflops) = (speed.seconds, speed.flops / speed.seconds / 1e9);

@@ -1,7 +1,6 @@
 //! A file in a runtime: what it declares, what it answers for samples, and what a task measures about it.
 
 use super::measure::{answering, check_answers, scores};
-use super::run::{Answering, shapes_of};
 use super::samples::check_classes;
 use crate::data::Samples;
 use crate::engine::device::processors;
@@ -9,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::{Dim, Fact, Graph, ValueId};
 use crate::onnx;
 use crate::plan::Task;
+use crate::probe::{Answering, shapes_of};
 use crate::report::{Event, Score, Sink};
 use crate::runtime::{Library, Options, Session};
 use crate::tensor::{Rows, Tensor};

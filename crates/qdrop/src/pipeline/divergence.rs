@@ -2,14 +2,13 @@
 
 use super::deployed::Deployed;
 use super::evaluate::{add, computed, finish};
-use super::run::{Network, each, is_real, shapes_of};
-use super::shapes::input_shapes;
 use crate::data::Samples;
 use crate::engine::device::processors;
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Difference};
 use crate::graph::{Fact, Graph, ValueId};
+use crate::probe::{Network, each, input_shapes, is_real, shapes_of};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::{HashMap, HashSet};

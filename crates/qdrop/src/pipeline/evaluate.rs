@@ -1,12 +1,12 @@
 //! Accuracy of a network, and the distance between two of them.
 
-use super::run::{Answering, Network, answer, each, is_real, shapes_of};
 use crate::data::Samples;
 use crate::engine::device::{Device, processors};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::{Classification, Comparison, Difference, Metrics};
 use crate::graph::{Graph, ValueId};
+use crate::probe::{Answering, Network, answer, each, is_real, shapes_of};
 use crate::report::{Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::HashMap;

@@ -1,10 +1,10 @@
 //! How fast files run in a runtime.
 
 use super::deployed::Deployed;
-use super::run::go_on;
 use crate::engine::philox::Stream;
 use crate::error::{Error, Result};
 use crate::graph::Dim;
+use crate::probe::go_on;
 use crate::report::{Event, Sink, Stage};
 use crate::runtime::processor_seconds;
 use crate::tensor::{DType, Tensor};

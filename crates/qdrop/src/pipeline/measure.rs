@@ -1,8 +1,6 @@
 //! What a task measures about a network.
 
 use super::evaluate::classify;
-use super::run::{Answering, Network, answer, shapes_of};
-use super::shapes::input_shapes;
 use crate::data::{Samples, Target, Window};
 use crate::engine::device::{Device, processors};
 use crate::engine::facts;
@@ -10,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::{language, squad};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Task};
+use crate::probe::{Answering, Network, answer, input_shapes, shapes_of};
 use crate::report::{Score, Sink};
 use crate::tensor::Rows;
 use std::sync::Arc;

@@ -1,18 +1,15 @@
 //! How much memory a run will take, from the plan alone.
 
-use super::run;
 use super::samples::read_again;
-use super::screen::screened;
-use super::shapes::input_shapes;
-use super::unit::Units;
-use super::weigh::Weights;
 use crate::engine::device::{Device, Footprint, processors};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, around, compile};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Plan, Recipe, Unit};
+use crate::probe::{self, Weights, input_shapes, screened};
 use crate::quant::{Distribution, Observation};
+use crate::recon::Units;
 use crate::report::bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,9 +127,9 @@ fn predict(
     let network = 2 * float + 3 * integers + kept + if weighs { positions } else { 0 };
     let mut stages = Stages { samples, network, stages: Vec::new() };
 
-    let outputs = run::ends(graph, facts);
+    let outputs = probe::ends(graph, facts);
     let region = |sites: Vec<ValueId>| Region {
-        nodes: run::behind(graph, &outputs),
+        nodes: probe::behind(graph, &outputs),
         inputs: graph.inputs.clone(),
         outputs: outputs.clone(),
         sites: sites.into_iter().map(|v| (v, None)).collect(),
@@ -146,7 +143,7 @@ fn predict(
     // what is seen of each site.
     let entering: u64 = graph.inputs.iter().map(|&v| values(v)).sum::<u64>() / samples.max(1) as u64;
     let decoded = 4 * entering * read_again(recipe, samples).len() as u64;
-    let chunk = 12 * entering * run::SAMPLES.min(samples) as u64;
+    let chunk = 12 * entering * probe::SAMPLES.min(samples) as u64;
     let watched = (plan.sites.len() + plan.kernel_sites.len()) as u64 * Observation::MOST_BYTES;
     stages.add(decoded, whole.inference + chunk + watched);
     // Walking through the network, for factors of channels and to refine steps: values of the samples at work.
@@ -189,7 +186,7 @@ fn predict(
 
 /// The most elements of one sample that are alive at a time while the nodes in front of `outputs` run one by one.
 fn most_alive(graph: &Graph, facts: &Facts, outputs: &[ValueId]) -> u64 {
-    let nodes = run::behind(graph, outputs);
+    let nodes = probe::behind(graph, outputs);
     let numel = |v: ValueId| facts.get(v).filter(|f| f.constant.is_none()).map_or(0, |f| f.numel() as u64);
     let mut last: BTreeMap<ValueId, usize> = BTreeMap::new();
     for (at, &id) in nodes.iter().enumerate() {

@@ -1,6 +1,5 @@
 //! Reading, cleaning, planning and writing: thin doors to the rooms that do it.
 
-use super::shapes::input_shapes;
 use super::unfold::{UNFOLDED, inline, unfold};
 use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
@@ -8,6 +7,7 @@ use crate::graph::Graph;
 use crate::onnx;
 use crate::passes::{self, InputShapes};
 use crate::plan::{self, Chosen, Cost, Plan, Recipe, Sensitivity};
+use crate::probe::input_shapes;
 use std::path::Path;
 
 /// Reads the ONNX file at `path` with its external data.

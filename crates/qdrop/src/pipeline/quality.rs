@@ -1,9 +1,7 @@
 //! How close the written file comes to the float network, on samples that the run did not learn from where there are any.
 
 use super::evaluate::compare;
-use super::run::{self, Network, each, is_real};
-use super::samples::{Checked, spread, spreads};
-use super::shapes::input_shapes;
+use super::samples::Checked;
 use crate::data::{self, Prepare, Samples, Subset, Target};
 use crate::engine::device::{Device, processors};
 use crate::engine::facts::{self, Facts};
@@ -11,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::{Chance, Comparison, Difference};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Recipe, Task};
+use crate::probe::{self, Network, each, input_shapes, is_real, spread, spreads};
 use crate::report::{
     Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality, Report, Score, Sink, Source, Stage, added,
 };
@@ -51,7 +50,7 @@ pub fn quality(
 ) -> Result<Quality> {
     let macs: u64 = report.plan.iter().map(|u| u.multiply_adds).sum();
     let (source, samples) = choose(graph, sources, most(macs, report.samples))?;
-    let shapes = run::shapes_of(&samples)?;
+    let shapes = probe::shapes_of(&samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let others = facts::infer(written, &input_shapes(written, Some(&shapes))?)?;
     let outputs = outputs(graph, written, (&facts, &others));
@@ -152,7 +151,7 @@ fn outputs(graph: &Graph, written: &Graph, (facts, others): (&Facts, &Facts)) ->
     };
     let outputs = graph.outputs.iter().copied().zip(written.outputs.iter().copied());
     let named = |v: ValueId| written.value_ids().find(|&w| written.value(w).name == graph.value(v).name);
-    let borders = run::borders(graph, facts).into_iter().filter_map(|v| Some((v, named(v)?)));
+    let borders = probe::borders(graph, facts).into_iter().filter_map(|v| Some((v, named(v)?)));
     outputs.chain(borders.filter(|(v, _)| !graph.outputs.contains(v))).filter(same).collect()
 }
 
@@ -265,7 +264,7 @@ pub fn near_chance(graph: &Graph, samples: &dyn Samples, recipe: &Recipe, score:
     };
     let (metric, chance) = match recipe.input.task.map(|t| (t.answer(), t.metrics().contains(&"accuracy"))) {
         None => {
-            let facts = facts::infer(graph, &input_shapes(graph, Some(&run::shapes_of(samples)?))?)?;
+            let facts = facts::infer(graph, &input_shapes(graph, Some(&probe::shapes_of(samples)?))?)?;
             let scores = graph.outputs.first().and_then(|&v| facts.get(v));
             let labels = (0..count).filter_map(|i| samples.label(i)).collect::<Vec<_>>();
             ("top1", Chance::of_classes(scores.map_or(0, |f| f.numel()), &labels))

@@ -1,20 +1,9 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
-use super::factors::Factored;
-use super::loaded::Loaded;
 use super::memory;
-use super::padding::Padding;
-use super::reconstruct::{Found, Job};
+use super::quantized::Quantized;
 use super::record;
-use super::run;
 use super::samples::read_again;
-use super::scene::{Observed, Scene};
-use super::shapes::input_shapes;
-use super::speed::Costs;
-use super::tune;
-use super::unit::Biases;
-use super::weigh::{self, Weights};
-use super::work::WorkDir;
 use super::written;
 use crate::calibrate;
 use crate::data::Samples;
@@ -24,34 +13,16 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::lower::{self, Encodings};
 use crate::onnx;
-use crate::plan::{Chosen, Cost, Plan, Recipe, Target};
+use crate::plan::{Chosen, Plan, Recipe, Target};
+use crate::probe::{self, Factored, Loaded, Observed, Padding, Scene, Weights, input_shapes};
 use crate::quant::{Grid, QuantizedWeight};
+use crate::recon::{self, Biases, Costs, Found, Job};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
 use crate::tensor::{Shelf, Tensor};
+use crate::work::WorkDir;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// What [`quantize`] returns.
-#[derive(Debug, Clone)]
-pub struct Quantized {
-    /// The network with learned integers and grids, ready to be written.
-    pub graph: Graph,
-    /// Its grids by the names of its tensors, for targets that want them in a file of their own.
-    pub encodings: Option<Encodings>,
-    /// The same network rounded to nearest on the first grids, with quantizers for whatever has a grid.
-    pub nearest: Graph,
-    /// The decisions both follow.
-    pub plan: Plan,
-    /// What the plan costs where it runs.
-    pub cost: Cost,
-    /// Integers of every weight, in the plan's order.
-    pub weights: Vec<QuantizedWeight>,
-    /// Grid of every site, in the plan's order.
-    pub grids: Vec<Grid>,
-    /// What was done; the caller adds file names, sizes and accuracy.
-    pub report: Report,
-}
 
 /// Quantizes `graph` (simplified by [`super::prepare`]) as `recipe` asks, calibrating on `samples`, with this machine's
 /// processors. Every unit solved is kept in `work`, from where another run takes it that would come to the same problem.
@@ -75,7 +46,7 @@ pub fn quantize_on(
     sink: &mut dyn Sink,
 ) -> Result<Quantized> {
     let effective = recipe.resolved();
-    let shapes = run::shapes_of(samples)?;
+    let shapes = probe::shapes_of(samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let plan = crate::plan::plan(graph, &facts, recipe)?;
     let left = plan.note(graph);
@@ -115,7 +86,7 @@ pub fn quantize_on(
     let solved = work.map_or(0, WorkDir::solutions);
     let costs = match effective.learns {
         true => {
-            let tuning = tune::iterations(graph, &facts, recipe, sink);
+            let tuning = recon::iterations(graph, &facts, recipe, sink);
             let (costs, timing) =
                 timed(sink, Stage::Bench, None, |sink| Costs::new(graph, &facts, &plan, recipe, tuning, device, sink))?;
             report.timings.push(timing);
@@ -171,7 +142,7 @@ pub fn quantize_on(
         let mut loss_weights = Weights::new();
         if effective.weigh_outputs {
             let (found, timing) = timed(sink, Stage::Weigh, Some(samples.len()), |sink| {
-                weigh::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, device, sink)
+                probe::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, device, sink)
             })?;
             report.timings.push(timing);
             loss_weights = found;

@@ -1,67 +1,24 @@
 //! What a report holds about units, layers and sites, from what a run has at hand anyway.
 
-use super::refine;
-use super::scene::Widths;
 use crate::calibrate;
-use crate::engine::train::Losses;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId};
+use crate::probe::{Seen, Widths};
 use crate::quant::{Distribution, Grid, QuantizedWeight, quantize_one};
-use crate::recon::Settings;
-use crate::report::{Curve, Effect, FloatNode, Histogram, LayerReport, Oddity, PlannedUnit, SiteGrid, SiteReport};
+use crate::report::{
+    Effect, FloatNode, Histogram, LayerReport, Oddity, PlannedUnit, SiteGrid, SiteReport, decibels, short,
+};
 use rayon::prelude::*;
 
-/// Points of a curve at most.
-const POINTS: usize = 100;
 /// Bins of a histogram at most.
 const BINS: usize = 128;
 /// Values other than 0 among which one can be an outlier.
 const FEW: u64 = 100;
 
-/// What was seen of the sites before anything was learned, one a site.
-pub(super) struct Seen {
-    pub distributions: Vec<Distribution>,
-    /// The observer's grids.
-    pub first: Vec<Grid>,
-    /// Empty where the first grids were not held against the network's outputs.
-    pub effects: Vec<refine::Effect>,
-    /// The grids with which learning begins.
-    pub refined: Vec<Grid>,
-}
-
-/// `x` with five significant digits: reports are read by people, and short numbers make small files.
-fn short(x: f64) -> f64 {
-    format!("{x:.4e}").parse().unwrap_or(x)
-}
-
 /// Bins in which `n` values show more than noise.
 fn bins(n: usize) -> usize {
     ((n as f64).sqrt() * 2.0).clamp(16.0, BINS as f64) as usize
-}
-
-/// Signal to noise in dB; none without noise or without signal.
-pub(super) fn decibels(signal: f64, noise: f64) -> Option<f64> {
-    let ratio = 10.0 * (signal / noise).log10();
-    ratio.is_finite().then(|| short(ratio))
-}
-
-/// Means of `losses`, one an iteration, over stretches of equal length.
-pub(super) fn curve(losses: &[Losses], settings: &Settings) -> Curve {
-    let mut curve = Curve::default();
-    let stretch = losses.len().div_ceil(POINTS).max(1);
-    for (i, some) in losses.chunks(stretch).enumerate() {
-        let mean = |of: &dyn Fn(&Losses) -> f64| short(some.iter().map(of).sum::<f64>() / some.len() as f64);
-        let last = i * stretch + some.len();
-        curve.iteration.push(last);
-        curve.reconstruction.push(mean(&|l| l.reconstruction));
-        // The stretch in which it begins counts from there.
-        let active = some.iter().filter(|l| l.total > l.reconstruction).count().max(1);
-        let rounding: f64 = some.iter().map(|l| l.total - l.reconstruction).sum();
-        curve.rounding.push(short(rounding / active as f64));
-        curve.beta.push(short(settings.beta(last)));
-    }
-    curve
 }
 
 /// The units of `plan`, and what stays float.
@@ -317,28 +274,5 @@ mod tests {
         let weight = QuantizedWeight { layer: 0, grid, integers: vec![1, 1, 1, 1, 1, 2] };
         let report = layer_report(&layer, &weight, &[0.1, -0.2, 0.0, 0.0, 0.1, 1.0]).unwrap();
         assert_eq!((report.vanished, report.channels), (1, 3));
-    }
-
-    #[test]
-    fn curves_are_means_of_stretches() {
-        let settings = Settings {
-            iterations: 250,
-            rounding_lr: 0.0,
-            bias_lr: 0.0,
-            scale_lr: 0.0,
-            lambda: 0.1,
-            warmup: 0.2,
-            beta_start: 20.0,
-            beta_end: 2.0,
-            stop_settled: false,
-        };
-        let losses: Vec<Losses> =
-            (1..=250).map(|i| Losses { reconstruction: f64::from(i), total: f64::from(i) + 0.5 }).collect();
-        let curve = curve(&losses, &settings);
-        assert_eq!((curve.iteration.len(), curve.iteration[83]), (84, 250));
-        assert_eq!((curve.reconstruction[0], curve.reconstruction[83]), (2.0, 250.0));
-        assert!(curve.rounding.iter().all(|&r| r == 0.5));
-        assert_eq!((curve.beta[0], curve.beta[83]), (20.0, 2.0));
-        assert_eq!(super::curve(&[], &settings), Curve::default());
     }
 }

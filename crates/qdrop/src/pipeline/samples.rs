@@ -1,24 +1,13 @@
-//! Views of a sample set: a part spread over it, and one that distrusts it.
+//! What a run demands of its samples, and a view of them that is checked.
 
-use super::shapes::input_shapes;
-use crate::data::{self, Samples, Subset, forward_labels};
+use crate::data::{Samples, forward_labels};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::Recipe;
+use crate::probe::{input_shapes, spreads};
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeSet;
-
-/// At most `limit` samples of `samples`, spread over it as [`data::spread`] tells; all of them without a limit.
-pub fn spread<S: Samples>(samples: S, limit: Option<usize>) -> Result<Subset<S>> {
-    let indices = data::spread(samples.len(), limit).collect();
-    Subset::new(samples, indices)
-}
-
-/// Indices of the parts of `samples` samples that [`spread`] yields for each of `counts`.
-pub(super) fn spreads(samples: usize, counts: &[usize]) -> BTreeSet<usize> {
-    counts.iter().flat_map(|&n| data::spread(samples, Some(n))).collect()
-}
 
 /// Indices of those of `samples` calibration samples that more than one stage of a run by `recipe` reads.
 pub(super) fn read_again(recipe: &Recipe, samples: usize) -> BTreeSet<usize> {
@@ -28,11 +17,6 @@ pub(super) fn read_again(recipe: &Recipe, samples: usize) -> BTreeSet<usize> {
     }
     let mixed = if recipe.mixed.wanted() { recipe.mixed.samples } else { 0 };
     spreads(samples, &[effective.factor_samples, effective.refine_samples, mixed])
-}
-
-/// The samples of `samples` with these numbers.
-pub(super) fn subset<S: Samples>(samples: S, indices: Vec<usize>) -> Result<Subset<S>> {
-    Subset::new(samples, indices)
 }
 
 /// That every sample has a label within the classes of `graph` (simplified), counted in its first output; `shapes` are
@@ -149,17 +133,6 @@ mod tests {
         fn name(&self, index: usize) -> String {
             format!("row {index}")
         }
-    }
-
-    #[test]
-    fn a_part_is_spread_evenly() {
-        let rows = || Rows((0..10).map(|i| i as f32).collect());
-        let part = spread(rows(), Some(4)).unwrap();
-        let picked: Vec<f32> = (0..part.len()).map(|i| part.get(i).unwrap()[0].as_f32().unwrap()[0]).collect();
-        assert_eq!(picked, [0.0, 3.0, 5.0, 9.0]);
-        assert_eq!(spread(rows(), None).unwrap().len(), 10);
-        assert_eq!(spread(rows(), Some(99)).unwrap().len(), 10);
-        assert_eq!(spread(rows(), Some(0)).unwrap().len(), 0);
     }
 
     #[test]

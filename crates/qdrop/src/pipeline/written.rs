@@ -1,14 +1,11 @@
 //! What a run leaves on disk: a network, for some targets with encodings beside it; and both read back as what they
 //! mean.
 
-use super::quantize::Quantized;
-use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lower::{self, Encodings};
 use crate::onnx;
 use crate::plan::{Output, Recipe, Target};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Where the encodings of the network at `output` lie: `out.encodings.json` beside `out.onnx`.
@@ -21,24 +18,6 @@ pub fn encodings_path(output: &Path) -> PathBuf {
 /// The file of encodings that a run by `recipe` writes beside `output`, if its target has one.
 pub fn encodings_beside(output: &Path, recipe: &Recipe) -> Option<PathBuf> {
     (recipe.output.target == Target::Qnn).then(|| encodings_path(output))
-}
-
-impl Quantized {
-    /// Writes the network to `output` and its encodings, if it has any, beside it. Both files are whole or not there, and
-    /// encodings of an earlier run never lie beside this network.
-    pub fn save(&self, output: &Path) -> Result<()> {
-        let Some(encodings) = &self.encodings else { return onnx::write(&self.graph, output) };
-        let path = encodings_path(output);
-        let at = |e: std::io::Error| Error::io(&path, e);
-        let mut file = disk::temporary_file(disk::folder(&path)).map_err(at)?;
-        file.write_all(encodings.to_json()?.as_bytes()).map_err(at)?;
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at(e)),
-            _ => {}
-        }
-        onnx::write(&self.graph, output)?;
-        disk::put_in_place(file, &path).map_err(at)
-    }
 }
 
 /// The network at `model` as it computes with the file of `encodings`, if there is one: what the encodings name is

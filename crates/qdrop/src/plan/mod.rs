@@ -2,6 +2,7 @@
 //! before any data is read.
 
 mod atoms;
+mod biases;
 mod budget;
 mod check;
 mod cost;
@@ -23,6 +24,7 @@ mod text;
 mod units;
 mod view;
 
+pub(crate) use biases::learned_biases;
 pub use budget::{BitopsTarget, SizeTarget};
 pub use cost::{Cost, cost};
 pub use effective::Effective;

@@ -3,190 +3,21 @@
 //! A [`Problem`] is plain data and can be solved alone; a [`Solution`] holds integers, grids and the loss history. This
 //! room decides schedules; the device that it is given does the arithmetic.
 
+mod curve;
+mod found;
+mod job;
+mod key;
+mod reconstruct;
+mod solve;
+mod speed;
+mod tune;
+mod unit;
+
 pub use crate::engine::train::{Bias, Draws, Problem, RandomDraws, Weight};
+pub use solve::{Settings, Solution, solve};
 
-use crate::engine::train::{Losses, Step, Trainer};
-use crate::error::{Error, Kind, Result};
-use crate::quant::lsq::step_floor;
-use crate::quant::{Grid, QuantizedWeight, rounding};
-use serde::{Deserialize, Serialize};
-
-/// Undecided share of the roundings below which they are settled.
-const SETTLED: f64 = 1e-4;
-
-/// How to solve; see [`crate::plan::Method`] for the meaning of each.
-#[derive(Debug, Clone, Serialize)]
-pub struct Settings {
-    /// Number of iterations.
-    pub iterations: usize,
-    /// Learning rate of the rounding variables.
-    pub rounding_lr: f64,
-    /// Learning rate of the biases at the start, in units of their weights' steps, from where it falls to 0 by a cosine.
-    pub bias_lr: f64,
-    /// Learning rate of the steps at the start, from where it falls to 0 by a cosine; 0 leaves them as they are.
-    pub scale_lr: f64,
-    /// Weight of the rounding regulariser.
-    pub lambda: f64,
-    /// Part of the iterations before the regulariser begins, 0 to 1.
-    pub warmup: f64,
-    /// Exponent of the regulariser when it begins.
-    pub beta_start: f64,
-    /// Exponent of the regulariser at the end.
-    pub beta_end: f64,
-    /// Whether to stop as soon as the roundings are settled: the regulariser leaves them alone, and so does the rest.
-    pub stop_settled: bool,
-}
-
-impl Settings {
-    /// Exponent of the regulariser in `iteration` (from 1).
-    pub fn beta(&self, iteration: usize) -> f64 {
-        let (count, all) = (iteration as f64, self.iterations as f64);
-        let start = self.warmup * all;
-        if count < start {
-            return self.beta_start;
-        }
-        let rest = (1.0 - (count - start) / (all - start)).max(0.0);
-        self.beta_end + (self.beta_start - self.beta_end) * rest
-    }
-
-    /// What the device does in `iteration` (from 1).
-    fn step<'a>(&self, iteration: usize, draws: &'a dyn Draws) -> Step<'a> {
-        let (count, all) = (iteration as f64, self.iterations as f64);
-        let start = self.warmup * all;
-        let fall = 0.5 * (1.0 + (std::f64::consts::PI * (count - 1.0) / all).cos());
-        Step {
-            iteration,
-            draws,
-            lambda: if count >= start { self.lambda } else { 0.0 },
-            beta: self.beta(iteration),
-            rounding_lr: self.rounding_lr,
-            bias_lr: self.bias_lr * fall,
-            scale_lr: self.scale_lr * fall,
-        }
-    }
-}
-
-/// What was found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Solution {
-    /// Hardened weights.
-    pub weights: Vec<QuantizedWeight>,
-    /// Final rounding variables.
-    pub alpha: Vec<Vec<f32>>,
-    /// Learned biases: index of the layer in the plan, content.
-    pub biases: Vec<(usize, Vec<f32>)>,
-    /// Final grids of the sites.
-    pub grids: Vec<Grid>,
-    /// Losses of each iteration.
-    pub losses: Vec<Losses>,
-}
-
-/// Solves `problem`, which `trainer` holds ready for its first iteration. `progress` hears the iteration and its losses
-/// and answers whether to go on.
-pub fn solve(
-    problem: &Problem,
-    settings: &Settings,
-    trainer: &mut dyn Trainer,
-    draws: &dyn Draws,
-    progress: &mut dyn FnMut(usize, Losses) -> bool,
-) -> Result<Solution> {
-    let mut losses = Vec::with_capacity(settings.iterations);
-    let weights = problem.weights.iter().map(|w| w.float.len()).sum::<usize>() as f64;
-    for iteration in 1..=settings.iterations {
-        let step = settings.step(iteration, draws);
-        let now = trainer.step(&step)?;
-        if !now.total.is_finite() {
-            let error = Error::new(Kind::Numeric, format!("loss is {} at iteration {iteration}", now.total));
-            return Err(error.hint("lower the learning rates in a recipe: `rounding_lr`, `scale_lr` under `[method]`"));
-        }
-        losses.push(now);
-        // 1 - |2h-1|^β is 0 where h is 0 or 1: so this is the share of the weights that are neither, and less.
-        let undecided = (now.total - now.reconstruction) / step.lambda;
-        if settings.stop_settled && step.lambda > 0.0 && undecided < SETTLED * weights {
-            break;
-        }
-        if !progress(iteration, now) {
-            return Err(Error::new(Kind::Interrupted, "stopped on request"));
-        }
-    }
-    let mut grids = trainer.grids();
-    for (grid, first) in grids.iter_mut().zip(&problem.grids) {
-        grid.scale[0] = grid.scale[0].abs().max(step_floor(first.scale[0]));
-    }
-    let alpha = trainer.alpha();
-    let harden = |(w, a): (&Weight, &Vec<f32>)| rounding::harden(w.layer, &w.float, a, &w.shape, &w.grid);
-    let weights = problem.weights.iter().zip(&alpha).map(harden).collect::<Result<Vec<_>>>()?;
-    let biases = problem.biases.iter().map(|b| b.layer).zip(trainer.biases()).collect();
-    Ok(Solution { weights, alpha, biases, grids, losses })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::program::Program;
-
-    /// Counts its iterations; its one weight settles in `settles`.
-    struct Clock {
-        iterations: usize,
-        settles: usize,
-    }
-
-    impl Trainer for Clock {
-        fn step(&mut self, step: &Step) -> Result<Losses> {
-            self.iterations += 1;
-            let undecided = if self.iterations < self.settles { 1.0 } else { 0.0 };
-            Ok(Losses { reconstruction: 2.0, total: 2.0 + step.lambda * undecided })
-        }
-
-        fn alpha(&self) -> Vec<Vec<f32>> {
-            vec![vec![3.0]]
-        }
-
-        fn biases(&self) -> Vec<Vec<f32>> {
-            Vec::new()
-        }
-
-        fn grids(&self) -> Vec<Grid> {
-            Vec::new()
-        }
-    }
-
-    #[test]
-    fn a_unit_ends_when_its_roundings_are_settled_and_not_before_the_regulariser_says_so() {
-        let grid = Grid::per_tensor(2, 1.0, 1).unwrap();
-        let problem = Problem {
-            program: Program::default(),
-            weights: vec![Weight { layer: 0, float: vec![0.4], shape: vec![1], grid }],
-            biases: Vec::new(),
-            grids: Vec::new(),
-            scale_rates: Vec::new(),
-            float_inputs: Vec::new(),
-            quantized_inputs: Vec::new(),
-            targets: Vec::new(),
-            loss_weights: Vec::new(),
-        };
-        let draws = RandomDraws { seed: 0, unit: 0, batch: 1, samples: 1, input_keep: 1.0, activation_keep: 1.0 };
-        let done = |settles, stop_settled| {
-            let settings = Settings {
-                iterations: 100,
-                rounding_lr: 0.0,
-                bias_lr: 0.0,
-                scale_lr: 0.0,
-                lambda: 0.1,
-                warmup: 0.2,
-                beta_start: 20.0,
-                beta_end: 2.0,
-                stop_settled,
-            };
-            let mut clock = Clock { iterations: 0, settles };
-            let solution = solve(&problem, &settings, &mut clock, &draws, &mut |_, _| true).unwrap();
-            assert_eq!(solution.losses.len(), clock.iterations);
-            assert_eq!(solution.weights[0].integers, [2], "0 + up + zero point");
-            clock.iterations
-        };
-        assert_eq!(done(60, true), 60);
-        assert_eq!(done(60, false), 100);
-        assert_eq!(done(1000, true), 100);
-        assert_eq!(done(1, true), 20, "nothing is known of roundings during warm-up");
-    }
-}
+pub(crate) use found::{Biases, Found};
+pub(crate) use job::Job;
+pub(crate) use speed::{Costs, measure};
+pub(crate) use tune::iterations;
+pub(crate) use unit::Units;

@@ -7,6 +7,7 @@ pub mod chart;
 mod detail;
 mod drawings;
 mod html;
+mod numbers;
 mod oddity;
 pub mod page;
 mod quality;
@@ -14,6 +15,7 @@ mod table;
 mod trials;
 
 pub use detail::{Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, SiteGrid, SiteReport};
+pub(crate) use numbers::{decibels, short};
 pub use oddity::Oddity;
 pub(crate) use quality::added;
 pub use quality::{Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality, Remark, Source};

@@ -17,7 +17,7 @@ const MASK: &str = "attention_mask";
 
 /// Which tokens of each sample are real.
 #[derive(Debug, Clone)]
-pub(super) struct Padding {
+pub(crate) struct Padding {
     /// Per sample: 1 for a real token, 0 for padding.
     tokens: Rows,
     /// Share of the tokens that are real.

@@ -3,8 +3,7 @@
 //! A squared error counts every element alike. Where a network holds rare, huge values that matter to nobody, they
 //! dominate it. Here elements count as much as the float network's outputs depend on them.
 
-use super::run;
-use super::unit::Cache;
+use super::run::{self, Cache};
 use crate::engine::device::Device;
 use crate::engine::facts::Facts;
 use crate::engine::program::{Region, compile};
@@ -20,10 +19,10 @@ use std::collections::BTreeMap;
 const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
 
 /// Weights of the elements of units' outputs.
-pub(super) type Weights = BTreeMap<ValueId, LossWeights>;
+pub(crate) type Weights = BTreeMap<ValueId, LossWeights>;
 
 /// Weights of the elements of all units' outputs that outputs of real numbers depend on, for the network's `inputs`.
-pub(super) fn weigh(
+pub(crate) fn weigh(
     graph: &Graph,
     facts: &Facts,
     plan: &Plan,

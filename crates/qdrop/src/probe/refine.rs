@@ -4,8 +4,7 @@
 //! nobody; a step chosen for them erases the rest. Here each site is quantized alone in the float network, and where
 //! another step brings the outputs much closer to the float ones, it is taken.
 
-use super::run;
-use super::unit::Cache;
+use super::run::{self, Cache};
 use super::walk::{Change, Walk};
 use crate::calibrate;
 use crate::engine::device::Device;
@@ -19,11 +18,11 @@ use crate::tensor::Shelf;
 
 /// Distance of the network's outputs when a site alone is quantized, on the first and on the refined grid; `None` where it
 /// was not measured, or where it reaches no output of real numbers.
-pub(super) type Effect = Option<(f64, f64)>;
+pub(crate) type Effect = Option<(f64, f64)>;
 
 /// Refines `grids` (one a site, in the plan's order) on `inputs`, one site after the other. Sites that reach no output
 /// of real numbers keep their grid.
-pub(super) fn refine(
+pub(crate) fn refine(
     graph: &Graph,
     facts: &Facts,
     plan: &Plan,

@@ -1,8 +1,7 @@
 //! The float network on a few samples, walked through once from value to value.
 
 use super::deviation::Deviation;
-use super::run;
-use super::unit::Cache;
+use super::run::{self, Cache};
 use crate::engine::device::{Device, Inference};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Readers, Region, compile};
@@ -13,7 +12,7 @@ use crate::tensor::{Rows, Shelf};
 use std::collections::BTreeSet;
 
 /// The float network walked through once, with the values that later nodes read.
-pub(super) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
     device: &'a dyn Device,
@@ -28,14 +27,14 @@ pub(super) struct Walk<'a> {
 }
 
 /// A compiled part of the network.
-pub(super) struct Part {
+pub(crate) struct Part {
     ready: Box<dyn Inference>,
     inputs: Vec<ValueId>,
 }
 
 /// What a part does otherwise than the float network.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Change {
+pub(crate) struct Change {
     /// Constants whose content is given at every run.
     pub weights: Vec<ValueId>,
     /// A value that is quantized, with the readers that see it so.

@@ -1,7 +1,6 @@
 //! Samples that are decoded once, for all stages of a run.
 
-use super::run;
-use super::unit::Cache;
+use super::run::{self, Cache};
 use crate::data::{Samples, forward_labels};
 use crate::engine::device::Device;
 use crate::error::Result;
@@ -12,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A sample set some or all of which were decoded and lie on a shelf. Of these it yields what the engine computes with:
 /// real numbers in single precision, whatever the type. The others are decoded whenever they are asked for.
-pub(super) struct Loaded<'a> {
+pub(crate) struct Loaded<'a> {
     samples: &'a dyn Samples,
     /// Where samples lie in the rows.
     places: BTreeMap<usize, usize>,

@@ -1,34 +1,26 @@
 //! One unit of a plan, ready to be run and solved.
 
-use super::reconstruct::Found;
-use super::record;
-use super::run;
-use super::weigh::Weights;
+use super::found::{Biases, Found};
+use super::solve::Solution;
 use crate::engine::device::{Device, Footprint, Inference};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::LossWeights;
+use crate::engine::train::{Bias, Problem, Weight};
 use crate::error::{Error, Result};
-use crate::graph::{Binary, Graph, NodeId, Op, ValueId};
-use crate::plan::{Layer, LayerId, Plan, SiteId, Unit};
+use crate::graph::{Graph, ValueId};
+use crate::plan::{Layer, LayerId, Plan, SiteId, Unit, learned_biases};
+use crate::probe::{self, Cache, Weights};
 use crate::quant::{Grid, QuantizedWeight};
-use crate::recon::{Bias, Problem, Solution, Weight};
-use crate::report::Sink;
+use crate::report::{Sink, decibels};
 use crate::tensor::{Rows, RowsWriter, Shelf, Tensor};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Largest integer of the grids for which learning rates of steps were published.
 const PUBLISHED_QMAX: f64 = 255.0;
 
-/// Values of one stream (float or quantized) that units still to come read.
-pub(super) type Cache = BTreeMap<ValueId, Rows>;
-
-/// Biases that were learned.
-pub(super) type Biases = BTreeMap<ValueId, Vec<f32>>;
-
 /// A unit compiled, with its float weights.
-pub(super) struct Compiled<'a> {
+pub(crate) struct Compiled<'a> {
     unit: &'a Unit,
     plan: &'a Plan,
     /// With the rounded content of weights that are known.
@@ -47,7 +39,7 @@ pub(super) struct Compiled<'a> {
 
 /// What units are compiled from, and for.
 #[derive(Clone, Copy)]
-pub(super) struct Units<'a> {
+pub(crate) struct Units<'a> {
     pub graph: &'a Graph,
     pub facts: &'a Facts,
     pub plan: &'a Plan,
@@ -83,7 +75,7 @@ impl<'a> Units<'a> {
             Some(found) if !unit.fixed.is_empty() => {
                 let fixed = unit.fixed.iter().map(|l| &found.weights[l.0 as usize]);
                 let rounded = rounded(graph, plan, fixed)?;
-                let shapes = run::input_facts(graph, facts);
+                let shapes = probe::input_facts(graph, facts);
                 let program = compile(&rounded, &facts::infer(&rounded, &shapes)?, &region)?;
                 (program, Some(device.inference(&float_program)?))
             }
@@ -120,7 +112,7 @@ impl Compiled<'_> {
             &vec![None; self.sites.len()],
             &self.inputs(cache)?,
             shelf,
-            &mut || run::go_on(sink),
+            &mut || probe::go_on(sink),
         )
     }
 
@@ -148,7 +140,7 @@ impl Compiled<'_> {
         self.ready.run_each(&weights, &grids, &self.inputs(cache)?, &mut |first, outputs| {
             kept.iter_mut().zip(outputs).try_for_each(|(to, part)| to.push(part))?;
             loss.add(first, outputs)?;
-            run::go_on(sink)
+            probe::go_on(sink)
         })?;
         Ok((loss.distance(), kept.into_iter().map(RowsWriter::finish).collect()))
     }
@@ -193,7 +185,7 @@ impl Compiled<'_> {
 }
 
 /// The reconstruction loss over all samples, summed up while they come.
-pub(super) struct Loss<'a> {
+pub(crate) struct Loss<'a> {
     targets: &'a [Rows],
     weights: &'a [Option<LossWeights>],
     /// Per output: elements that its mean averages.
@@ -207,7 +199,7 @@ pub(super) struct Loss<'a> {
 
 /// How far quantized outputs are from the float ones.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Distance {
+pub(crate) struct Distance {
     /// The reconstruction loss.
     pub loss: f64,
     /// Signal to noise in dB; none without noise.
@@ -250,12 +242,12 @@ impl<'a> Loss<'a> {
     /// What it came to.
     pub fn distance(&self) -> Distance {
         let loss = self.sums.iter().zip(&self.rest).map(|(sum, rest)| sum / rest).sum();
-        Distance { loss, snr: record::decibels(self.signal, self.noise) }
+        Distance { loss, snr: decibels(self.signal, self.noise) }
     }
 }
 
 /// `graph` with the content of `weights` rounded.
-pub(super) fn rounded<'a>(
+pub(crate) fn rounded<'a>(
     graph: &Graph,
     plan: &Plan,
     weights: impl Iterator<Item = &'a QuantizedWeight>,
@@ -269,43 +261,8 @@ pub(super) fn rounded<'a>(
     Ok(rounded)
 }
 
-/// Those of `layers` whose constant bias can be learned, for nothing else reads it and it is no output, with the bias and its
-/// float content.
-pub(super) fn learned_biases(
-    graph: &Graph,
-    plan: &Plan,
-    layers: impl Iterator<Item = LayerId>,
-) -> Result<Vec<(LayerId, ValueId, Vec<f32>)>> {
-    let consumers = graph.consumers();
-    let mut biases = Vec::new();
-    for id in layers {
-        let layer = &plan.layers[id.0 as usize];
-        let [node] = layer.nodes[..] else { continue };
-        let Some(value) = graph.node(node).input(2).or_else(|| added(graph, &consumers, node)) else { continue };
-        let Some(tensor) = graph.constant(value) else { continue };
-        // Of a grid per channel the bias has one element a step, along the channels: one of one column goes along the rows.
-        let along = |n: usize| tensor.len() == n && tensor.shape().last().is_none_or(|&last| last == n);
-        let alone = consumers[value.0 as usize].len() == 1 && !graph.outputs.contains(&value);
-        if alone && layer.axis.is_none_or(|a| along(layer.shape[a])) {
-            biases.push((id, value, tensor.to_f32()?));
-        }
-    }
-    Ok(biases)
-}
-
-/// The constant that alone is added to the result of a MatMul, one element a column.
-fn added(graph: &Graph, consumers: &[Vec<(NodeId, usize)>], node: NodeId) -> Option<ValueId> {
-    let node = graph.node(node);
-    let y = node.output(0).filter(|y| node.op == Op::MatMul && !graph.outputs.contains(y))?;
-    let [(reader, _)] = consumers[y.0 as usize][..] else { return None };
-    let sum = graph.node(reader);
-    let other = sum.inputs.iter().flatten().copied().find(|&v| v != y)?;
-    let vector = graph.constant(other).is_some_and(|t| t.rank() == 1 && t.dtype().is_float());
-    (sum.op == Op::Binary(Binary::Add) && vector).then_some(other)
-}
-
 /// The bias of a layer before it is learned; `grids` are those of all weights of the plan.
-pub(super) fn bias(layer: LayerId, float: Vec<f32>, grids: &[Grid]) -> Bias {
+pub(crate) fn bias(layer: LayerId, float: Vec<f32>, grids: &[Grid]) -> Bias {
     let layer = layer.0 as usize;
     let scale = &grids[layer].scale;
     let step = |c: usize| scale[if scale.len() == 1 { 0 } else { c }];

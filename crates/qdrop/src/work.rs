@@ -1,58 +1,25 @@
-//! What a run that was stopped goes on from: solutions of finished units, kept in a directory.
+//! What a run that was stopped goes on from: solutions of finished units and what was measured, kept in a directory.
 
-use super::sensitivity::Measured;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
-use crate::onnx;
-use crate::plan::SweepRun;
-use crate::recon::{Problem, RandomDraws, Settings, Solution};
 use crate::report::{Event, Sink};
 use crate::tensor::Rows;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Changes with the layout of the files, and with every change of the engine that moves a bit of a solution.
-const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 7").as_bytes();
+pub(crate) const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 7").as_bytes();
 /// Ends the names of solutions.
-const EXTENSION: &str = "unit";
+pub(crate) const UNIT: &str = "unit";
 /// Ends the names of what was measured before bits were chosen.
-const MEASURED: &str = "sensitivity";
+pub(crate) const MEASURED: &str = "sensitivity";
 /// The file that tells other runs to keep off.
 const LOCK: &str = "lock";
 /// Bytes of the checksum that a file begins with.
 const CHECKSUM: usize = blake3::OUT_LEN;
-
-/// Per run of a sweep the hash of what it follows from: version, recipe but for what only changes speed, the bytes of the
-/// model and of its external data, and where the samples lie.
-pub fn run_keys(runs: &[SweepRun]) -> Result<Vec<String>> {
-    let mut models: HashMap<&Path, blake3::Hash> = HashMap::new();
-    let mut keys = Vec::with_capacity(runs.len());
-    for run in runs {
-        if !models.contains_key(run.model.as_path()) {
-            models.insert(&run.model, hash_of_model(&run.model)?);
-        }
-        let mut recipe = run.recipe.clone();
-        (recipe.method.threads, recipe.method.memory) = (0, None);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(REVISION).update(models[run.model.as_path()].as_bytes()).update(&encode(&recipe)?);
-        hasher.update(&encode(&(run.calib.to_string_lossy(), run.eval.to_string_lossy()))?);
-        keys.push(hasher.finalize().to_hex()[..32].to_string());
-    }
-    Ok(keys)
-}
-
-fn hash_of_model(path: &Path) -> Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    for file in onnx::files(path)? {
-        let open = File::open(&file).map_err(|e| Error::io(&file, e))?;
-        hasher.update_reader(open).map_err(|e| Error::io(&file, e))?;
-    }
-    Ok(hasher.finalize())
-}
 
 /// A directory of solutions, each under the hash of everything it follows from: the unit's problem with all samples, the
 /// settings, the seed. So it serves any number of runs. The hash stands in the file too: no name makes a solution another's.
@@ -96,7 +63,7 @@ impl WorkDir {
     /// Number of solutions in it.
     pub fn solutions(&self) -> usize {
         let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
-        entries.filter(|e| e.path().extension().is_some_and(|e| e == EXTENSION)).count()
+        entries.filter(|e| e.path().extension().is_some_and(|e| e == UNIT)).count()
     }
 
     /// Whether it holds what was measured before bits were chosen.
@@ -110,7 +77,7 @@ impl WorkDir {
         let io = |e| Error::io(&self.path, e);
         for entry in std::fs::read_dir(&self.path).map_err(io)? {
             let path = entry.map_err(io)?.path();
-            if path.extension().is_some_and(|e| e == EXTENSION || e == MEASURED)
+            if path.extension().is_some_and(|e| e == UNIT || e == MEASURED)
                 || path.file_name().is_some_and(|n| n == LOCK)
             {
                 std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
@@ -124,7 +91,7 @@ impl WorkDir {
 
     /// What is kept under `key`, if anything; one whose file is damaged or holds what belongs to another key is as good as
     /// none, and `sink` hears of it.
-    pub(super) fn found<T: Kept>(&self, key: &blake3::Hash, sink: &mut dyn Sink) -> Option<T> {
+    pub(crate) fn found<T: Kept>(&self, key: &blake3::Hash, sink: &mut dyn Sink) -> Option<T> {
         let path = self.file::<T>(key);
         let bytes = std::fs::read(&path).ok()?;
         let content = bytes.split_at_checked(CHECKSUM).filter(|(sum, content)| blake3::hash(content).as_bytes() == sum);
@@ -139,7 +106,7 @@ impl WorkDir {
     }
 
     /// Keeps `what` under `key`. The file is complete or not there.
-    pub(super) fn keep<T: Kept>(&self, key: &blake3::Hash, what: &T) -> Result<()> {
+    pub(crate) fn keep<T: Kept>(&self, key: &blake3::Hash, what: &T) -> Result<()> {
         let path = self.file::<T>(key);
         let content = encode(&(key.as_bytes(), what))?;
         let write = || {
@@ -159,40 +126,13 @@ impl WorkDir {
 }
 
 /// What a directory keeps.
-pub(super) trait Kept: Serialize + DeserializeOwned {
+pub(crate) trait Kept: Serialize + DeserializeOwned {
     /// Ends the names of its files.
     const EXTENSION: &str;
 }
 
-impl Kept for Solution {
-    const EXTENSION: &str = EXTENSION;
-}
-
-impl Kept for Measured {
-    const EXTENSION: &str = MEASURED;
-}
-
-/// The hash of everything that a solution follows from.
-pub(super) fn key(problem: &Problem, settings: &Settings, draws: &RandomDraws) -> Result<blake3::Hash> {
-    let Problem { program, weights, biases, grids, scale_rates, float_inputs, quantized_inputs, targets, loss_weights } =
-        problem;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(REVISION);
-    hasher.update(&encode(&(program, weights, biases, grids, scale_rates, settings, draws))?);
-    for rows in float_inputs.iter().chain(quantized_inputs).chain(targets) {
-        update(&mut hasher, rows)?;
-    }
-    for weights in loss_weights {
-        hasher.update(&encode(&weights.as_ref().map(|w| (&w.channels, w.outer)))?);
-        if let Some(weights) = weights {
-            update(&mut hasher, &weights.positions)?;
-        }
-    }
-    Ok(hasher.finalize())
-}
-
 /// The hash of `what` and samples.
-pub(super) fn key_of(what: &impl Serialize, samples: &[&Rows]) -> Result<blake3::Hash> {
+pub(crate) fn key_of(what: &impl Serialize, samples: &[&Rows]) -> Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(REVISION);
     hasher.update(&encode(what)?);
@@ -200,7 +140,7 @@ pub(super) fn key_of(what: &impl Serialize, samples: &[&Rows]) -> Result<blake3:
     Ok(hasher.finalize())
 }
 
-fn update(hasher: &mut blake3::Hasher, rows: &Rows) -> Result<()> {
+pub(crate) fn update(hasher: &mut blake3::Hasher, rows: &Rows) -> Result<()> {
     hasher.update(&(rows.len() as u64).to_le_bytes());
     hasher.update(&(rows.width() as u64).to_le_bytes());
     for row in rows.iter() {
@@ -209,6 +149,6 @@ fn update(hasher: &mut blake3::Hasher, rows: &Rows) -> Result<()> {
     Ok(())
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     postcard::to_stdvec(value).map_err(|e| Error::internal(format!("cannot encode: {e}")))
 }

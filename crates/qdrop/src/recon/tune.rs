@@ -4,17 +4,19 @@
 //! Units are solved one after the other, each for its own output; what is left of their errors adds up on the way. Here
 //! all answer for the network's outputs at once. Few numbers are learned, so a few hundred samples suffice.
 
-use super::reconstruct::{Found, Job, Pace};
-use super::record;
-use super::run;
-use super::unit::{Loss, bias, learned_biases, rounded};
+use super::curve::curve;
+use super::found::Found;
+use super::job::{Job, Pace};
+use super::solve::Settings;
+use super::unit::{Loss, bias, rounded};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
+use crate::engine::train::{Problem, RandomDraws};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Op, ValueId};
-use crate::plan::{LayerId, Recipe};
+use crate::plan::{LayerId, Recipe, learned_biases};
+use crate::probe;
 use crate::quant::Grid;
-use crate::recon::{Problem, RandomDraws, Settings};
 use crate::report::{Event, Sink, UnitReport};
 use crate::tensor::Rows;
 use std::time::Instant;
@@ -30,7 +32,7 @@ const SCALE_LR: f64 = 1e-2;
 const RECURRENT: u64 = 1 << 20;
 
 /// Iterations on the whole network; none, with a note, where gradients would pass large recurrent operators.
-pub(super) fn iterations(graph: &Graph, facts: &Facts, recipe: &Recipe, sink: &mut dyn Sink) -> usize {
+pub(crate) fn iterations(graph: &Graph, facts: &Facts, recipe: &Recipe, sink: &mut dyn Sink) -> usize {
     let wanted = recipe.resolved().tune_iterations;
     if wanted == 0 || recurrent(graph, facts) <= RECURRENT {
         return wanted;
@@ -97,7 +99,7 @@ impl Job<'_> {
         let measure = |biases: &[&[f32]], grids: &[Grid], sink: &dyn Sink| {
             let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
             let mut loss = Loss::new(&problem.program, &problem.targets, &problem.loss_weights);
-            let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs).and_then(|()| run::go_on(sink));
+            let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs).and_then(|()| probe::go_on(sink));
             ready.run_each(biases, &grids, &problem.quantized_inputs, &mut add)?;
             Ok::<_, Error>(loss.distance())
         };
@@ -107,7 +109,7 @@ impl Job<'_> {
         let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
         let after: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
         let mut last = measure(&after, &solution.grids, sink)?;
-        let (iterations, curve) = (solution.losses.len(), record::curve(&solution.losses, &settings));
+        let (iterations, curve) = (solution.losses.len(), curve(&solution.losses, &settings));
         let closer = last.loss < first.loss;
         if closer {
             found.biases.extend(network.biases.iter().copied().zip(solution.biases.into_iter().map(|b| b.1)));
@@ -138,12 +140,12 @@ impl Job<'_> {
 
     /// What the outputs depend on, with the integers of `found`, to be solved for its biases and steps.
     fn network(&self, found: &Found, sink: &dyn Sink) -> Result<Network> {
-        let outputs = run::ends(self.graph, self.facts);
-        let (nodes, inputs) = (run::behind(self.graph, &outputs), self.graph.inputs.clone());
+        let outputs = probe::ends(self.graph, self.facts);
+        let (nodes, inputs) = (probe::behind(self.graph, &outputs), self.graph.inputs.clone());
         let rows: Vec<Rows> = inputs.iter().map(|v| self.inputs[v].clone()).collect();
         let region = Region { nodes, inputs, outputs, ..Region::default() };
         let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
-        let targets = float.run_while(&[], &[], &rows, self.shelf, &mut || run::go_on(sink))?;
+        let targets = float.run_while(&[], &[], &rows, self.shelf, &mut || probe::go_on(sink))?;
 
         let mut biases = Vec::new();
         if self.recipe.resolved().learn_biases {
@@ -158,7 +160,7 @@ impl Job<'_> {
         };
         let sites: Vec<usize> = (0..self.plan.sites.len()).filter(reached).collect();
         let rounded = rounded(self.graph, self.plan, found.weights.iter())?;
-        let facts = facts::infer(&rounded, &run::input_facts(self.graph, self.facts))?;
+        let facts = facts::infer(&rounded, &probe::input_facts(self.graph, self.facts))?;
         let region = Region {
             weights: biases.iter().map(|b| b.1).collect(),
             sites: sites.iter().map(|&i| (self.plan.sites[i].value, self.plan.sites[i].readers.clone())).collect(),

@@ -11,7 +11,7 @@ use crate::plan::Layer;
 use crate::tensor::Rows;
 
 /// A layer whose bias can take shifts of means out.
-pub(super) struct Shift<'a> {
+pub(crate) struct Shift<'a> {
     /// The bias.
     pub value: ValueId,
     bias: &'a [f32],

@@ -1,16 +1,16 @@
 //! How fast this machine learns, measured before it does.
 
 use super::unit::Units;
-use super::weigh::Weights;
 use crate::engine::device::Device;
 use crate::engine::facts::Facts;
 use crate::engine::philox::Stream;
 use crate::engine::train::Step;
+use crate::engine::train::{Problem, RandomDraws};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Effective, Measure, Plan, Recipe, Unit};
+use crate::probe::Weights;
 use crate::quant::Grid;
-use crate::recon::{Problem, RandomDraws};
 use crate::report::Sink;
 use crate::tensor::Rows;
 use std::time::Instant;
@@ -33,7 +33,7 @@ const REFINING: usize = 8;
 const NOISE_STEP: f32 = 0.1;
 
 /// Speed of a problem.
-pub(super) struct Speed {
+pub(crate) struct Speed {
     /// An iteration, in seconds: the median.
     pub seconds: f64,
     /// Shares of forward passes, backward passes and updates in it, 0 to 1.
@@ -43,7 +43,7 @@ pub(super) struct Speed {
 }
 
 /// Speed of the iterations of `problem` on `device`, measured for `least` seconds and iterations.
-pub(super) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize), device: &dyn Device) -> Result<Speed> {
+pub(crate) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize), device: &dyn Device) -> Result<Speed> {
     let method = &recipe.method;
     let Effective { input_keep, activation_keep, rounding_lr, scale_lr, .. } = recipe.resolved();
     let (seed, batch, samples) = (method.seed, method.batch, problem.samples());
@@ -74,7 +74,7 @@ pub(super) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize), d
 
 /// How long the parts of a run take, in seconds where they were measured.
 #[derive(Debug, Clone)]
-pub(super) struct Costs {
+pub(crate) struct Costs {
     /// An iteration of each unit that is solved.
     pub units: Vec<f64>,
     /// An iteration of the whole network.
@@ -100,7 +100,7 @@ impl Costs {
         let measured = recipe.resolved().iterations >= WORTH;
         let mut units = Vec::new();
         for unit in plan.units.iter().filter(|u| !u.layers.is_empty()) {
-            super::run::go_on(sink)?;
+            crate::probe::go_on(sink)?;
             units.push(match measured {
                 true => noise(graph, facts, plan, recipe, unit, device)?,
                 false => unit.multiply_adds.max(1) as f64,

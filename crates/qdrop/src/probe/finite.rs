@@ -9,7 +9,7 @@ use crate::report::{Event, Sink};
 use std::collections::BTreeSet;
 
 /// A value some elements of which are NaN or infinite.
-pub(super) struct Strange<'a> {
+pub(crate) struct Strange<'a> {
     pub value: ValueId,
     /// How many elements.
     pub elements: u64,
@@ -18,7 +18,7 @@ pub(super) struct Strange<'a> {
 }
 
 /// That nothing of what is `strange` in `samples` reaches an output of real numbers; `sink` is told what is left out.
-pub(super) fn check(scene: &Scene, samples: &dyn Samples, strange: &[Strange], sink: &mut dyn Sink) -> Result<()> {
+pub(crate) fn check(scene: &Scene, samples: &dyn Samples, strange: &[Strange], sink: &mut dyn Sink) -> Result<()> {
     let indices: BTreeSet<usize> = strange.iter().flat_map(|s| s.samples).copied().collect();
     let name = |v: ValueId| &scene.graph.value(v).name;
     let (Some(first), Some(&index)) = (strange.iter().min_by_key(|s| s.samples.first()), indices.first()) else {

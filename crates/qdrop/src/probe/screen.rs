@@ -6,12 +6,12 @@
 //! only where samples that did not choose the step agree.
 
 use super::refine::Effect;
+use super::run::{self, Cache};
+use super::samples::spread;
 use super::scene::Scene;
-use super::unit::Cache;
 use super::walk::{Change, Walk};
-use super::{run, samples};
 use crate::calibrate::{self, Refined, Watch};
-use crate::data::Samples;
+use crate::data::{Samples, Subset};
 use crate::engine::device::Inference;
 use crate::engine::program::{Region, compile};
 use crate::error::{Kind, Result};
@@ -35,7 +35,7 @@ const TRIED: (i32, i32) = (4, 2);
 const FEW: usize = 4;
 
 /// Whether refining should screen the sites first.
-pub(super) fn screened(sites: &[Site]) -> bool {
+pub(crate) fn screened(sites: &[Site]) -> bool {
     sites.iter().all(|s| s.grid.bits >= SCREENED_BITS)
 }
 
@@ -50,14 +50,14 @@ struct Guess {
 
 impl Scene<'_> {
     /// Refines `grids` (one a site, in the plan's order) where that matters, on `few` samples. `watch` has seen the sites.
-    pub(super) fn screen(
+    pub(crate) fn screen(
         &self,
         few: usize,
         watch: &Watch,
         grids: &mut [Grid],
         sink: &mut dyn Sink,
     ) -> Result<Vec<Effect>> {
-        let chosen = samples::spread(self.samples, Some(few))?;
+        let chosen = spread(self.samples, Some(few))?;
         let inputs = run::load(self.graph, &chosen, self.device, self.shelf, sink)?;
         let guesses = self.guess(&inputs, grids, sink)?;
         let total: f64 = guesses.iter().flatten().map(|g| g.error).sum();
@@ -106,12 +106,12 @@ impl Scene<'_> {
             return Ok(true);
         }
         // A narrower range must cost nothing on the samples that need the whole of it.
-        let observed = samples::spread(self.samples, Some(self.recipe.activations.samples))?;
+        let observed = spread(self.samples, Some(self.recipe.activations.samples))?;
         let extremes: BTreeSet<usize> = watch.extremes(i).into_iter().flatten().collect();
         if extremes.is_empty() {
             return Ok(false);
         }
-        let held = samples::subset(observed, extremes.into_iter().collect())?;
+        let held = Subset::new(observed, extremes.into_iter().collect())?;
         let inputs = run::load(self.graph, &held, self.device, self.shelf, sink)?;
         let [before, after] = self.measuring(inputs)?.distances(site, grids)?;
         Ok(after <= before)

@@ -1,33 +1,23 @@
 //! Channels of activations brought together by factors, see `plan::factors` and `calibrate::factors`.
 
+use super::observe::above;
 use super::padding::Padding;
+use super::run;
+use super::samples::spread;
+use super::scene::Scene;
 use super::walk::Walk;
-use super::{run, samples, scene::Scene};
 use crate::calibrate::{self, Channels};
 use crate::engine::device::beside;
 use crate::engine::program::around;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{self, FactorSite, Floor, Plan};
+use crate::plan::{self, FactorSite, Plan};
 use crate::report::{Event, Sink, Stage, Timing, timed};
 use crate::tensor::Shelf;
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-/// `values` of `shape` with none below `floor`.
-pub(super) fn above<'a>(values: Cow<'a, [f32]>, shape: &[usize], floor: Option<&Floor>) -> Cow<'a, [f32]> {
-    match floor {
-        Some(floor) => {
-            let mut values = values.into_owned();
-            floor.raise(shape, &mut values);
-            Cow::Owned(values)
-        }
-        None => values,
-    }
-}
-
 /// A network with factors of channels. Its node ids are new.
-pub(super) struct Factored {
+pub(crate) struct Factored {
     pub graph: Graph,
     /// Values whose channels are divided by factors.
     pub divided: BTreeSet<ValueId>,
@@ -56,7 +46,7 @@ impl Scene<'_> {
 
     /// The network with the factors of those of `sites` that gain by them.
     fn divided(&self, plan: &Plan, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Factored>> {
-        let few = samples::spread(self.samples, Some(few))?;
+        let few = spread(self.samples, Some(few))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
         let inputs = run::load(self.graph, &few, self.device, self.shelf, sink)?;
         let shelf = Shelf::memory();

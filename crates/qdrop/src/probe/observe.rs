@@ -1,21 +1,19 @@
-//! What the stages before learning read: a float network, its plan, samples.
+//! What activations hold in the float network, for their first grids.
 
-use super::factors::above;
 use super::finite::{self, Strange};
 use super::padding::Padding;
-use super::record::Seen;
-use super::screen::screened;
-use super::{refine, run, samples};
+use super::run;
+use super::samples::spread;
+use super::scene::Scene;
 use crate::calibrate::Watch;
-use crate::data::Samples;
-use crate::engine::device::{Device, Values, beside};
-use crate::engine::facts::Facts;
+use crate::data::{Samples, Subset};
+use crate::engine::device::Values;
 use crate::engine::program::{Region, around, compile};
 use crate::error::Result;
-use crate::graph::{Graph, ValueId};
-use crate::plan::{self, Plan, Recipe, Site};
+use crate::graph::ValueId;
+use crate::plan::{self, Floor, Plan, Site};
 use crate::quant::{Grid, Observation};
-use crate::report::{Event, Sink, Stage, Timing, timed};
+use crate::report::{Event, Sink, Stage};
 use crate::tensor::{Rows, Shelf};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +24,18 @@ const TOGETHER: usize = 4;
 
 /// Samples on which channels are told apart.
 const CHANNEL_SAMPLES: usize = 32;
+
+/// `values` of `shape` with none below `floor`.
+pub(crate) fn above<'a>(values: Cow<'a, [f32]>, shape: &[usize], floor: Option<&Floor>) -> Cow<'a, [f32]> {
+    match floor {
+        Some(floor) => {
+            let mut values = values.into_owned();
+            floor.raise(shape, &mut values);
+            Cow::Owned(values)
+        }
+        None => values,
+    }
+}
 
 /// What was seen of a value so far.
 #[derive(Default)]
@@ -57,7 +67,7 @@ impl Seeing {
 
 /// The smallest and the largest value of each channel of an activation, on a few samples.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Widths(Vec<[f32; 2]>);
+pub(crate) struct Widths(Vec<[f32; 2]>);
 
 impl Widths {
     /// How many times as wide as a narrow channel the widest is at least. On 8 bits a narrow one becomes a number or two.
@@ -82,21 +92,8 @@ impl Widths {
     }
 }
 
-/// A network to be quantized and how.
-#[derive(Clone, Copy)]
-pub(super) struct Scene<'a> {
-    pub graph: &'a Graph,
-    pub facts: &'a Facts,
-    pub plan: &'a Plan,
-    pub recipe: &'a Recipe,
-    pub samples: &'a dyn Samples,
-    pub device: &'a dyn Device,
-    /// Where values of the samples are put.
-    pub shelf: &'a Shelf,
-}
-
 /// What calibration saw.
-pub(super) struct Observed {
+pub(crate) struct Observed {
     /// Of [`Plan::sites`].
     pub sites: Watch,
     /// Of [`Plan::kernel_sites`].
@@ -125,7 +122,7 @@ impl Scene<'_> {
             let [sites, kernel_sites] = [Watch::new(self.plan), Watch::new(self.plan)];
             return Ok(Observed { sites, kernel_sites, widths: Vec::new() });
         }
-        let samples = samples::spread(self.samples, Some(self.recipe.activations.samples))?;
+        let samples = spread(self.samples, Some(self.recipe.activations.samples))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &samples)?;
         // A value may have several sites, for different readers.
         let mut sites: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
@@ -146,7 +143,7 @@ impl Scene<'_> {
         let indices: Vec<usize> = (0..samples.len()).collect();
         for some in indices.chunks(chunk) {
             let before = some[0];
-            let part = samples::subset(&samples, some.to_vec())?;
+            let part = Subset::new(&samples, some.to_vec())?;
             let inputs = run::load(self.graph, &part, self.device, &Shelf::memory(), sink)?;
             run::go_on(sink)?;
             let inputs: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
@@ -209,27 +206,6 @@ impl Scene<'_> {
         widths.truncate(self.plan.sites.len());
         let of_kernels = all.split_off(self.plan.sites.len());
         Ok(Observed { sites: Watch::of(all), kernel_sites: Watch::of(of_kernels), widths })
-    }
-
-    /// What `watch` has seen of the sites, and their first grids, refined.
-    pub fn seen(&self, watch: &Watch, timings: &mut Vec<Timing>, sink: &mut dyn Sink) -> Result<Seen> {
-        let first = beside(self.device, || watch.fit(self.plan))?;
-        let distributions = beside(self.device, || watch.distributions());
-        let mut seen = Seen { distributions, refined: first.clone(), first, effects: Vec::new() };
-        let few = self.recipe.resolved().refine_samples;
-        if few > 0 && !seen.first.is_empty() {
-            let (effects, timing) = timed(sink, Stage::Refine, Some(seen.first.len()), |sink| {
-                if screened(&self.plan.sites) {
-                    return self.screen(few, watch, &mut seen.refined, sink);
-                }
-                let few = samples::spread(self.samples, Some(few))?;
-                let inputs = run::load(self.graph, &few, self.device, self.shelf, sink)?;
-                refine::refine(self.graph, self.facts, self.plan, inputs, self.device, &mut seen.refined, sink)
-            })?;
-            seen.effects = effects;
-            timings.push(timing);
-        }
-        Ok(seen)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::tensor::Rows;
 
 /// Sums over samples of how far a network's outputs of real numbers are from the float ones.
 #[derive(Debug, Clone)]
-pub(super) struct Deviation {
+pub(crate) struct Deviation {
     /// Per output: squared error, and energy of the float one.
     sums: Vec<(f64, f64)>,
     /// Samples, and those among them that keep the place of the largest element of the first output.

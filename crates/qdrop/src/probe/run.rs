@@ -1,7 +1,6 @@
 //! Runs a whole network over samples.
 
 use super::shapes::input_shapes;
-use super::unit::Cache;
 use crate::data::Samples;
 use crate::engine::device::{Device, Inference, beside};
 use crate::engine::facts::{self, Facts};
@@ -11,19 +10,22 @@ use crate::graph::{Graph, NodeId, ValueId};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::{DType, Rows, RowsWriter, Shelf, Tensor};
 use rayon::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
+
+/// Values of samples by what they are values of.
+pub(crate) type Cache = BTreeMap<ValueId, Rows>;
 
 /// Elements handed out between two looks at the sink, about.
 const CHUNK: usize = 1 << 22;
 /// Samples between two looks at the sink at most.
-pub(super) const SAMPLES: usize = 64;
+pub(crate) const SAMPLES: usize = 64;
 /// What takes less time between two looks at the sink may take more.
 const BRIEF: Duration = Duration::from_millis(200);
 
 /// What answers for samples: a network in the engine, or a file in another runtime.
-pub(super) trait Answering: Sync {
+pub(crate) trait Answering: Sync {
     /// Samples to run at a time.
     fn chunk(&self) -> RangeInclusive<usize>;
 
@@ -32,7 +34,7 @@ pub(super) trait Answering: Sync {
 }
 
 /// A network ready to be run.
-pub(super) struct Network {
+pub(crate) struct Network {
     ready: Box<dyn Inference>,
     /// Samples to run at a time, at most.
     pub chunk: usize,
@@ -68,7 +70,7 @@ impl Network {
 }
 
 /// That all of `wanted` can be computed.
-pub(super) fn computable(graph: &Graph, facts: &Facts, wanted: &[ValueId]) -> Result<()> {
+pub(crate) fn computable(graph: &Graph, facts: &Facts, wanted: &[ValueId]) -> Result<()> {
     match wanted.iter().find(|&&v| facts.get(v).is_none()) {
         Some(&v) => {
             let error = Error::unsupported(format!("value `{}` cannot be computed", graph.value(v).name));
@@ -79,12 +81,12 @@ pub(super) fn computable(graph: &Graph, facts: &Facts, wanted: &[ValueId]) -> Re
 }
 
 /// Samples that are run at a time on `device`, each with `elements` elements wanted.
-pub(super) fn chunk(elements: usize, device: &dyn Device) -> usize {
+pub(crate) fn chunk(elements: usize, device: &dyn Device) -> usize {
     (CHUNK / elements.max(1)).max(device.parallel()).min(SAMPLES)
 }
 
 /// The nodes that `wanted` depend on, in order.
-pub(super) fn behind(graph: &Graph, wanted: &[ValueId]) -> Vec<NodeId> {
+pub(crate) fn behind(graph: &Graph, wanted: &[ValueId]) -> Vec<NodeId> {
     let mut needed: BTreeSet<ValueId> = wanted.iter().copied().collect();
     let mut nodes: Vec<NodeId> = Vec::new();
     for id in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
@@ -99,7 +101,7 @@ pub(super) fn behind(graph: &Graph, wanted: &[ValueId]) -> Vec<NodeId> {
 }
 
 /// Samples as rows, per input.
-pub(super) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
+pub(crate) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
     let inputs = samples.first().map_or(0, Vec::len);
     let input = |i: usize| {
         let mut data = Vec::new();
@@ -112,7 +114,7 @@ pub(super) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
 }
 
 /// All samples, per input of the graph, on `shelf`.
-pub(super) fn load(
+pub(crate) fn load(
     graph: &Graph,
     samples: &dyn Samples,
     device: &dyn Device,
@@ -125,7 +127,7 @@ pub(super) fn load(
 }
 
 /// Shapes of the tensors of a sample, and the samples at `indices`, per tensor, on `shelf`. Progress is that of `stage`.
-pub(super) fn load_rows(
+pub(crate) fn load_rows(
     samples: &dyn Samples,
     indices: &[usize],
     device: &dyn Device,
@@ -150,7 +152,7 @@ pub(super) fn load_rows(
 }
 
 /// The samples at `indices`; `sink` is asked before each of them.
-pub(super) fn decode(
+pub(crate) fn decode(
     samples: &dyn Samples,
     indices: &[usize],
     device: &dyn Device,
@@ -163,7 +165,7 @@ pub(super) fn decode(
 /// Calls `job` for one chunk of samples after the other on `device`, each with its first index, and
 /// `take` with the result on the calling thread. Chunks have as many samples as `chunk` allows and a short time suffices
 /// for. Tells `sink` how far it is and stops when it asks to.
-pub(super) fn each<T: Send>(
+pub(crate) fn each<T: Send>(
     samples: &dyn Samples,
     chunk: RangeInclusive<usize>,
     device: &dyn Device,
@@ -190,7 +192,7 @@ pub(super) fn each<T: Send>(
 
 /// Calls `take` with the first index of a chunk of samples and what each of `networks` answers for it, chunk after chunk, as
 /// [`each`] does.
-pub(super) fn answer<const N: usize>(
+pub(crate) fn answer<const N: usize>(
     networks: [&dyn Answering; N],
     samples: &dyn Samples,
     device: &dyn Device,
@@ -204,12 +206,12 @@ pub(super) fn answer<const N: usize>(
 }
 
 /// An error when `sink` asks to stop.
-pub(super) fn go_on(sink: &dyn Sink) -> Result<()> {
+pub(crate) fn go_on(sink: &dyn Sink) -> Result<()> {
     if sink.cancelled() { Err(Error::new(Kind::Interrupted, "stopped on request")) } else { Ok(()) }
 }
 
 /// Shapes of the first sample, without batch axis.
-pub(super) fn shapes_of(samples: &dyn Samples) -> Result<Vec<Vec<usize>>> {
+pub(crate) fn shapes_of(samples: &dyn Samples) -> Result<Vec<Vec<usize>>> {
     if samples.is_empty() {
         return Err(Error::data("expected samples, got none"));
     }
@@ -217,13 +219,13 @@ pub(super) fn shapes_of(samples: &dyn Samples) -> Result<Vec<Vec<usize>>> {
 }
 
 /// Shapes of one sample with its batch axis, per input of `graph`.
-pub(super) fn input_facts(graph: &Graph, facts: &Facts) -> Vec<Vec<usize>> {
+pub(crate) fn input_facts(graph: &Graph, facts: &Facts) -> Vec<Vec<usize>> {
     graph.inputs.iter().filter_map(|&v| facts.get(v)).map(|f| f.shape.clone()).collect()
 }
 
 /// Where the part of `graph` that can be run ends, in values that can be compared as numbers: its outputs, and whatever
 /// what cannot be run reads.
-pub(super) fn ends(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
+pub(crate) fn ends(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     let real = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype));
     let mut ends: Vec<ValueId> = graph.outputs.iter().copied().filter(real).collect();
     ends.extend(borders(graph, facts).into_iter().filter(|v| !graph.outputs.contains(v)));
@@ -231,7 +233,7 @@ pub(super) fn ends(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
 }
 
 /// Computed values of real numbers that an output depends on by way of what cannot be run, in order.
-pub(super) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
+pub(crate) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     let unknown = |v: &&ValueId| facts.get(**v).is_none();
     let lost: Vec<ValueId> = graph.outputs.iter().filter(unknown).copied().collect();
     let mut read = BTreeSet::new();
@@ -247,7 +249,7 @@ pub(super) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
 }
 
 /// Whether values of this type can be compared as numbers.
-pub(super) fn is_real(dtype: DType) -> bool {
+pub(crate) fn is_real(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
 }
 

@@ -1,0 +1,37 @@
+//! Questions to the float network, asked on a few samples: what activations hold, which steps and factors serve them, how
+//! much the outputs depend on what.
+
+mod deviation;
+mod factors;
+mod finite;
+mod grids;
+mod loaded;
+mod observe;
+mod padding;
+mod refine;
+mod run;
+mod samples;
+mod scene;
+mod screen;
+mod sensitivity;
+mod shapes;
+mod shift;
+mod walk;
+mod weigh;
+
+pub(crate) use deviation::Deviation;
+pub(crate) use factors::Factored;
+pub(crate) use grids::Seen;
+pub(crate) use loaded::Loaded;
+pub(crate) use observe::{Observed, Widths};
+pub(crate) use padding::Padding;
+pub(crate) use run::{
+    Answering, Cache, Network, SAMPLES, answer, behind, borders, each, ends, go_on, input_facts, is_real, load,
+    shapes_of,
+};
+pub use samples::spread;
+pub(crate) use samples::spreads;
+pub(crate) use scene::Scene;
+pub(crate) use screen::screened;
+pub use shapes::{declared_shapes, input_shapes, sample_shapes, several_at_once};
+pub(crate) use weigh::{Weights, weigh};

@@ -1,0 +1,21 @@
+//! What the stages before learning read: a float network, its plan, samples.
+
+use crate::data::Samples;
+use crate::engine::device::Device;
+use crate::engine::facts::Facts;
+use crate::graph::Graph;
+use crate::plan::{Plan, Recipe};
+use crate::tensor::Shelf;
+
+/// A network to be quantized and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    pub graph: &'a Graph,
+    pub facts: &'a Facts,
+    pub plan: &'a Plan,
+    pub recipe: &'a Recipe,
+    pub samples: &'a dyn Samples,
+    pub device: &'a dyn Device,
+    /// Where values of the samples are put.
+    pub shelf: &'a Shelf,
+}

@@ -1,0 +1,299 @@
+//! What quantizing one layer or activation alone does to the network's outputs.
+//!
+//! Weights are rounded to nearest, at 2 bits far from what learning reaches. Most of the difference is a shift of the
+//! mean of each output channel, which learned roundings and biases take out. So for methods that learn, the shift is taken
+//! out of the bias here too, where a layer has one (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2,
+//! with measured means): what is left is a nearly constant multiple of what learned rounding leaves, whatever the layer
+//! and the bits.
+
+use super::deviation::Deviation;
+use super::grids::Seen;
+use super::padding::Padding;
+use super::refine::{self, Effect};
+use super::run::{self, Cache};
+use super::samples::spread;
+use super::scene::Scene;
+use super::shift::Shift;
+use super::walk::{Change, Walk};
+use crate::calibrate::{self, Watch};
+use crate::data::Samples;
+use crate::engine::device::beside;
+use crate::engine::program::{Region, compile};
+use crate::error::{Error, Result};
+use crate::graph::ValueId;
+use crate::plan::{BitError, Curve, GridSpec, Layer, LayerId, Measure, Plan, Sensitivity, Site, learned_biases};
+use crate::quant::{Grid, QuantizedWeight};
+use crate::report::{Event, Sink, Stage, timed};
+use crate::tensor::{Rows, Shelf};
+use crate::work::{self, Kept, MEASURED, WorkDir};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Steps that progress is told in.
+const STEPS: usize = 100;
+
+/// Per layer or site, what its bits come to.
+type Tries<T> = Vec<Vec<(u32, T)>>;
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub sensitivity: Sensitivity,
+    /// Refined first grids of the sites, with the bits that were measured.
+    grids: Tries<First>,
+}
+
+/// A first grid of a site.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct First {
+    grid: Grid,
+    effect: Effect,
+}
+
+impl Measured {
+    /// What `watch` has seen of the sites of `plan`, whose bits are among those measured, and their first grids.
+    pub fn seen(&self, watch: &Watch, plan: &Plan) -> Result<Seen> {
+        let first = |(site, tries): (&Site, &Vec<(u32, First)>)| {
+            let found = tries.iter().find(|t| t.0 == site.grid.bits).map(|t| (t.1.grid.clone(), t.1.effect));
+            found.ok_or_else(|| Error::internal(format!("`{}` was measured with other bits", site.name)))
+        };
+        let found = plan.sites.iter().zip(&self.grids).map(first).collect::<Result<Vec<_>>>()?;
+        let (refined, effects) = found.into_iter().unzip();
+        Ok(Seen { distributions: watch.distributions(), first: watch.fit(plan)?, refined, effects })
+    }
+}
+
+impl Scene<'_> {
+    /// Measures the bits that `wanted` lists, or finds in `work` that an earlier run did. `watch` has seen the sites.
+    pub fn sensitivity(
+        &self,
+        watch: &Watch,
+        wanted: &Measure,
+        work: Option<&WorkDir>,
+        sink: &mut dyn Sink,
+    ) -> Result<Measured> {
+        let outputs = run::ends(self.graph, self.facts);
+        if outputs.is_empty() {
+            return Err(Error::unsupported("the network has no output of real numbers, so nothing can be measured"));
+        }
+        let few = spread(self.samples, Some(self.recipe.mixed.samples))?;
+        let inputs = run::load(self.graph, &few, self.device, self.shelf, sink)?;
+        let refining = spread(self.samples, Some(self.recipe.resolved().refine_samples))?;
+        let refining = run::load(self.graph, &refining, self.device, &Shelf::memory(), sink)?;
+        let (weights, grids) =
+            beside(self.device, || Ok::<_, Error>((self.tried_weights(wanted)?, self.tried_grids(watch, wanted)?)))?;
+
+        let region = Region {
+            nodes: run::behind(self.graph, &outputs),
+            inputs: self.graph.inputs.clone(),
+            outputs,
+            ..Region::default()
+        };
+        let program = compile(self.graph, self.facts, &region)?;
+        let names: Vec<&str> = self.plan.layers.iter().map(|l| self.graph.value(l.weight).name.as_str()).collect();
+        let plan = (&self.plan.layers, names, &self.plan.sites, self.recipe.resolved().learns);
+        let rows: Vec<&Rows> = inputs.values().chain(refining.values()).collect();
+        let key = work::key_of(&(program, plan, &weights, &grids), &rows)?;
+        if let Some(measured) = work.and_then(|work| work.found(&key, sink)) {
+            return Ok(measured);
+        }
+        let grids = self.refined(grids, &refining, sink)?;
+        let (sensitivity, _) =
+            timed(sink, Stage::Sensitivity, Some(STEPS), |sink| self.walk(inputs, few.len(), &weights, &grids, sink))?;
+        let measured = Measured { sensitivity, grids };
+        work.map_or(Ok(()), |work| work.keep(&key, &measured))?;
+        Ok(measured)
+    }
+
+    /// Every layer rounded to nearest on the grids of its bits.
+    fn tried_weights(&self, wanted: &Measure) -> Result<Tries<QuantizedWeight>> {
+        let mut tries = vec![Vec::new(); self.plan.layers.len()];
+        for bits in all(&wanted.layers) {
+            let with: Vec<usize> = (0..tries.len()).filter(|&l| wanted.layers[l].contains(&bits)).collect();
+            let layers = with.iter().map(|&l| {
+                let layer = self.plan.layers[l].clone();
+                Layer { grid: GridSpec { bits, ..layer.grid }, ..layer }
+            });
+            let plan = Plan { layers: layers.collect(), ..Plan::default() };
+            let rounded = calibrate::round_to_nearest(self.graph, &plan, &calibrate::fit_weights(self.graph, &plan)?)?;
+            with.into_iter().zip(rounded).for_each(|(l, weight)| tries[l].push((bits, weight)));
+        }
+        Ok(tries)
+    }
+
+    /// First grids of every site with its bits.
+    fn tried_grids(&self, watch: &Watch, wanted: &Measure) -> Result<Tries<First>> {
+        let mut tries = vec![Vec::new(); self.plan.sites.len()];
+        for bits in all(&wanted.sites) {
+            let plan = Plan { sites: self.plan.sites.iter().map(|s| with(s, bits)).collect(), ..Plan::default() };
+            for (s, grid) in watch.fit(&plan)?.into_iter().enumerate().filter(|(s, _)| wanted.sites[*s].contains(&bits))
+            {
+                tries[s].push((bits, First { grid, effect: None }));
+            }
+        }
+        Ok(tries)
+    }
+
+    /// First grids as a run would refine them on `inputs`.
+    fn refined(&self, mut tries: Tries<First>, inputs: &Cache, sink: &mut dyn Sink) -> Result<Tries<First>> {
+        let most = tries.iter().map(Vec::len).max().unwrap_or(0);
+        // A round takes one try of every site.
+        for round in (0..most).filter(|_| inputs.values().any(|rows| !rows.is_empty())) {
+            let open: Vec<usize> = (0..tries.len()).filter(|&s| tries[s].len() > round).collect();
+            let sites = open.iter().map(|&s| with(&self.plan.sites[s], tries[s][round].0)).collect();
+            let mut grids: Vec<Grid> = open.iter().map(|&s| tries[s][round].1.grid.clone()).collect();
+            let plan = Plan { sites, ..Plan::default() };
+            let (effects, _) = timed(sink, Stage::Refine, Some(open.len()), |sink| {
+                refine::refine(self.graph, self.facts, &plan, inputs.clone(), self.device, &mut grids, sink)
+            })?;
+            let first = grids.into_iter().zip(effects).map(|(grid, effect)| First { grid, effect });
+            open.into_iter().zip(first).for_each(|(s, first)| tries[s][round].1 = first);
+        }
+        Ok(tries)
+    }
+
+    /// Walks through the float network and measures layers and sites where they stand.
+    fn walk(
+        &self,
+        inputs: Cache,
+        samples: usize,
+        weights: &Tries<QuantizedWeight>,
+        grids: &Tries<First>,
+        sink: &mut dyn Sink,
+    ) -> Result<Sensitivity> {
+        let (layers, sites) = (&self.plan.layers, &self.plan.sites);
+        let few = spread(self.samples, Some(samples))?;
+        let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
+        let biases = self.biases()?;
+        let classes = match run::ends(self.graph, self.facts)[..] {
+            [one] if self.graph.outputs == [one] => {
+                self.facts.get(one).is_some_and(|f| matches!(f.shape[..], [1, classes] if classes > 1))
+            }
+            _ => false,
+        };
+        let found = |bits: u32, deviation: &Deviation| {
+            let error = Some(deviation.error()).filter(|e| e.is_finite()).unwrap_or(f64::MAX);
+            BitError { bits, error, agreement: classes.then(|| deviation.agreement()) }
+        };
+        let mut walk = Walk::new(self.graph, self.facts, inputs, self.device, self.shelf);
+        let wanted = walk.outputs()?;
+        let at_layers = (0..layers.len()).filter_map(|l| Some((walk.until_reader(&layers[l].nodes)?, Item::Layer(l))));
+        let at_sites = (0..sites.len()).filter_map(|s| Some((walk.until_known(sites[s].value)?, Item::Site(s))));
+        let mut items: Vec<(usize, Item)> = at_layers.chain(at_sites).collect();
+        items.sort_by_key(|item| item.0);
+        let mut progress = Progress::new(&walk, &items, weights, grids);
+
+        let mut of_layers = vec![Vec::new(); layers.len()];
+        let mut of_sites = vec![Vec::new(); sites.len()];
+        for &(position, item) in &items {
+            walk.advance(position)?;
+            match item {
+                Item::Layer(l) => {
+                    let (layer, bias) = (&layers[l], biases.get(&l));
+                    let shift = |b| Shift::new(self.graph, self.facts, layer, b, &walk, padding.as_ref(), self.device);
+                    let shift = bias.map(shift).transpose()?;
+                    let changed = [layer.weight].into_iter().chain(shift.as_ref().map(|s| s.value));
+                    let tail = walk.tail(Change::weights(changed.collect()))?;
+                    for (bits, weight) in &weights[l] {
+                        let mut contents = vec![weight.grid.dequantize_u8(&layer.shape, &weight.integers)?];
+                        if let Some(shift) = &shift {
+                            contents.push(shift.corrected(&contents[0])?);
+                        }
+                        let contents: Vec<&[f32]> = contents.iter().map(Vec::as_slice).collect();
+                        of_layers[l].push(found(*bits, &walk.deviation(&tail, &contents, None, &wanted)?));
+                        progress.tried(position, sink)?;
+                    }
+                }
+                Item::Site(s) => {
+                    let tail = walk.tail(Change::site(sites[s].value, sites[s].readers.clone()))?;
+                    for (bits, first) in &grids[s] {
+                        of_sites[s].push(found(*bits, &walk.deviation(&tail, &[], Some(&first.grid), &wanted)?));
+                        progress.tried(position, sink)?;
+                    }
+                }
+            }
+        }
+        let layer = |(layer, errors): (&Layer, Vec<BitError>)| Curve {
+            name: layer.name.clone(),
+            value: self.graph.value(layer.weight).name.clone(),
+            elements: layer.shape.iter().product::<usize>() as u64,
+            errors,
+        };
+        let site = |(site, errors): (&Site, Vec<BitError>)| Curve {
+            name: site.name.clone(),
+            value: site.name.clone(),
+            elements: self.facts.get(site.value).map_or(0, |f| f.numel() as u64),
+            errors,
+        };
+        Ok(Sensitivity {
+            schema: Sensitivity::SCHEMA,
+            model: String::new(),
+            samples,
+            biases_corrected: self.recipe.resolved().learns,
+            layers: layers.iter().zip(of_layers).map(layer).collect(),
+            activations: sites.iter().zip(of_sites).map(site).collect(),
+        })
+    }
+
+    /// Biases that the method can learn, with their float content, by layer.
+    fn biases(&self) -> Result<BTreeMap<usize, (ValueId, Vec<f32>)>> {
+        if !self.recipe.resolved().learns {
+            return Ok(BTreeMap::new());
+        }
+        let layers = (0..self.plan.layers.len() as u32).map(LayerId);
+        let learned = learned_biases(self.graph, self.plan, layers)?;
+        Ok(learned.into_iter().map(|(l, id, content)| (l.0 as usize, (id, content))).collect())
+    }
+}
+
+/// How far measuring is. A try costs as much as nodes lie behind it.
+struct Progress {
+    nodes: usize,
+    done: usize,
+    total: usize,
+}
+
+impl Progress {
+    fn new(walk: &Walk, items: &[(usize, Item)], weights: &Tries<QuantizedWeight>, grids: &Tries<First>) -> Self {
+        let mut progress = Progress { nodes: walk.len(), done: 0, total: 0 };
+        let cost = |&(position, item): &(usize, Item)| match item {
+            Item::Layer(l) => progress.cost(position) * weights[l].len(),
+            Item::Site(s) => progress.cost(position) * grids[s].len(),
+        };
+        progress.total = items.iter().map(cost).sum();
+        progress
+    }
+
+    fn cost(&self, position: usize) -> usize {
+        (self.nodes - position).max(1)
+    }
+
+    /// Tells `sink` of a try at `position`; an error when it asks to stop.
+    fn tried(&mut self, position: usize, sink: &mut dyn Sink) -> Result<()> {
+        self.done += self.cost(position);
+        let done = STEPS * self.done / self.total;
+        sink.event(&Event::StageProgress { stage: Stage::Sensitivity, done, total: STEPS });
+        run::go_on(sink)
+    }
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+enum Item {
+    Layer(usize),
+    Site(usize),
+}
+
+/// `site` with other bits.
+fn with(site: &Site, bits: u32) -> Site {
+    Site { grid: GridSpec { bits, ..site.grid }, ..site.clone() }
+}
+
+/// All bits in `lists`, ascending.
+fn all(lists: &[Vec<u32>]) -> BTreeSet<u32> {
+    lists.iter().flatten().copied().collect()
+}
+
+impl Kept for Measured {
+    const EXTENSION: &str = MEASURED;
+}
