@@ -5,7 +5,7 @@ use super::quantized::Quantized;
 use super::record;
 use super::samples::read_again;
 use super::written;
-use crate::calibrate;
+use crate::calibrate::{self, Watch};
 use crate::data::Samples;
 use crate::engine::device::{Device, beside, processors};
 use crate::engine::facts::{self, Facts};
@@ -13,13 +13,14 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::lower::{self, Encodings};
 use crate::onnx;
-use crate::plan::{Chosen, Plan, Recipe, Target};
-use crate::probe::{self, Factored, Loaded, Observed, Padding, Scene, Weights, input_shapes};
-use crate::quant::{Grid, QuantizedWeight};
+use crate::plan::{Chosen, Measure, Plan, Recipe, Target};
+use crate::probe::{self, Factored, Loaded, Measured, Observed, Padding, Scene, Seen, Weights, input_shapes};
+use crate::quant::Grid;
 use crate::recon::{self, Biases, Costs, Found, Job};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
 use crate::tensor::{Shelf, Tensor};
 use crate::work::WorkDir;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,178 +46,286 @@ pub fn quantize_on(
     work: Option<&WorkDir>,
     sink: &mut dyn Sink,
 ) -> Result<Quantized> {
-    let effective = recipe.resolved();
     let shapes = probe::shapes_of(samples)?;
-    let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
-    let plan = crate::plan::plan(graph, &facts, recipe)?;
-    let left = plan.note(graph);
-    let notes = recipe.notes().into_iter().map(str::to_string).chain(left);
-    notes.for_each(|message| sink.event(&Event::Note { message }));
-    let mut report = Report::new(recipe.method.name);
-    (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
-    (report.seed, report.samples) = (recipe.method.seed, samples.len());
-    (report.preset, report.recipe) = (recipe.method.preset, recipe.explicit().to_toml()?);
-
-    let room = memory::room(graph, &facts, &plan, recipe, (samples.len(), samples.held_bytes()), device)?;
-    let temporary = std::env::temp_dir();
-    let directory = work.map_or(temporary.as_path(), WorkDir::path);
-    let shelf = Shelf::new(room, directory, recipe.method.cache.precision());
-    let kept = read_again(recipe, samples.len());
-    let (loaded, timing) =
-        timed(sink, Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, &kept, device, &shelf, sink))?;
-    report.timings.push(timing);
-    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, device, shelf: &shelf };
-    let factored = scene.factored(&mut report.timings, sink)?;
-    let (facts, plan) = match &factored {
-        Some(Factored { graph, .. }) => {
-            let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
-            let plan = crate::plan::plan(graph, &facts, recipe)?;
-            (facts, plan)
-        }
-        None => (facts, plan),
+    let network = Network::new(Cow::Borrowed(graph), BTreeSet::new(), recipe, &shapes)?;
+    let shelf = shelf(&network, recipe, samples, work, device)?;
+    let report = report(recipe, samples.len())?;
+    let mut run = Run { device, recipe, samples, shelf: &shelf, work, sink, report };
+    run.note(&network);
+    let loaded = run.load()?;
+    let network = run.factor(network, &loaded, &shapes)?;
+    let wanted = recipe.mixed.wanted().then(|| crate::plan::measure(&network.graph, &network.facts, recipe));
+    let wanted = wanted.transpose()?;
+    let costs = run.estimate(&network, wanted.as_ref())?;
+    let observed = run.observe(&network, &loaded)?;
+    let kernel_grids = beside(device, || observed.kernel_grids(&network.plan))?;
+    let Observed { sites: watch, widths, .. } = observed;
+    let chosen = wanted.map(|wanted| run.choose(&network, &loaded, &watch, &wanted)).transpose()?;
+    let (recipe, network) = match &chosen {
+        Some(chosen) => (&chosen.recipe, network.with(chosen)?),
+        None => (recipe, network),
     };
-    let no_values = BTreeSet::new();
-    let (graph, divided) = factored.as_ref().map_or((graph, &no_values), |f| (&f.graph, &f.divided));
-    (report.plan, report.float) = record::plan(graph, &plan);
-    let padding = Padding::read(graph, &facts, recipe, &loaded)?;
-    let wanted = match recipe.mixed.wanted() {
-        true => Some(crate::plan::measure(graph, &facts, recipe)?),
-        false => None,
-    };
-    let solved = work.map_or(0, WorkDir::solutions);
-    let costs = match effective.learns {
-        true => {
-            let tuning = recon::iterations(graph, &facts, recipe, sink);
-            let (costs, timing) =
-                timed(sink, Stage::Bench, None, |sink| Costs::new(graph, &facts, &plan, recipe, tuning, device, sink))?;
-            report.timings.push(timing);
-            report.estimate = costs.estimate(recipe, samples.len(), solved, wanted.as_ref());
-            report.estimate.iter().for_each(|&seconds| sink.event(&Event::Estimate { seconds }));
-            Some(costs)
-        }
-        false => None,
-    };
-    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &loaded, device, shelf: &shelf };
-    let count = recipe.activations.samples.min(samples.len());
-    let (observed, timing) = timed(sink, Stage::Calibrate, Some(count), |sink| scene.observe(sink))?;
-    report.timings.push(timing);
-    let kernel_grids = beside(device, || observed.kernel_grids(&plan))?;
-    let Observed { sites: watch, kernel_sites, widths } = observed;
-    drop(kernel_sites);
-    let mut mixed = None;
-    if let Some(wanted) = &wanted {
-        let precise = shelf.single();
-        let start = Instant::now();
-        let measured = Scene { shelf: &precise, ..scene }.sensitivity(&watch, wanted, work, sink)?;
-        report.timings.push(Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() });
-        let chosen = crate::plan::choose(graph, &facts, recipe, &measured.sensitivity)?;
-        let recipe = recipe.with(&chosen);
-        report.recipe = recipe.explicit().to_toml()?;
-        mixed = Some((recipe, chosen, measured));
-    }
-    let (recipe, plan) = match &mixed {
-        Some((recipe, chosen, _)) => (recipe, chosen_plan(graph, &facts, recipe, chosen, &plan)?),
-        None => (recipe, plan.clone()),
-    };
-    let (weight_grids, timing) =
-        timed(sink, Stage::Calibrate, None, |_| beside(device, || calibrate::fit_weights(graph, &plan)))?;
-    report.timings.iter_mut().filter(|t| t.stage == timing.stage).for_each(|t| t.seconds += timing.seconds);
-    let seen = match &mixed {
+    let weight_grids = run.fit_weights(&network)?;
+    let seen = match &chosen {
         // Grids were refined when bits were measured.
-        Some((_, _, measured)) => measured.seen(&watch, &plan)?,
-        None => scene.seen(&watch, &mut report.timings, sink)?,
+        Some(chosen) => chosen.measured.seen(&watch, &network.plan)?,
+        None => run.first_grids(&network, &loaded, &watch)?,
     };
     drop(watch);
-    let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
-    let grids = [&seen.refined[..], &kernel_grids];
-    let nearest = match write(graph, divided, &plan, &weights, &Biases::new(), grids, recipe)? {
+    let weights = calibrate::round_to_nearest(&network.graph, &network.plan, &weight_grids)?;
+    let nearest = Found { weights, biases: Biases::new(), grids: seen.refined.clone() };
+    let unlearned = match network.write(&nearest, &kernel_grids, recipe)? {
         (graph, Some(encodings)) => written::simulate(&graph, &encodings.to_json()?)?,
         (graph, None) => graph,
     };
-    let mut found = Found { weights, biases: Biases::new(), grids: seen.refined.clone() };
-    if let Some(costs) = &costs {
-        report.iterations = effective.iterations;
-        let weight_grids = &weight_grids;
-        let inputs = loaded.inputs(graph, &shelf)?;
+    let found = match &costs {
+        Some(costs) => run.learn(&network, recipe, loaded, &weight_grids, nearest, costs)?,
+        None => nearest,
+    };
+    let (graph, encodings) = network.write(&found, &kernel_grids, recipe)?;
+    let mut report = run.report;
+    let plan = &network.plan;
+    let learns = recipe.resolved().learns;
+    report.layers = beside(device, || record::layers(&network.graph, plan, &found.weights, learns))?;
+    report.sites = beside(device, || record::sites(&network.graph, plan, &seen, &widths, &found.grids));
+    report.mixed =
+        chosen.map(|c| MixedReport { chosen: c.chosen, sensitivity: c.measured.sensitivity, reached_error: None });
+    let cost = crate::plan::cost(&network.graph, &network.facts, plan);
+    let Found { weights, grids, .. } = found;
+    Ok(Quantized { graph, encodings, nearest: unlearned, plan: network.plan, cost, weights, grids, report })
+}
+
+/// A report of a run by `recipe` on so many `samples`, before it begins.
+fn report(recipe: &Recipe, samples: usize) -> Result<Report> {
+    let mut report = Report::new(recipe.method.name);
+    (report.weight_bits, report.activation_bits) = (recipe.weights.bits, recipe.activations.bits);
+    (report.seed, report.samples) = (recipe.method.seed, samples);
+    (report.preset, report.recipe) = (recipe.method.preset, recipe.explicit().to_toml()?);
+    Ok(report)
+}
+
+/// Where values of samples are put, within the memory that the recipe allows.
+fn shelf(
+    network: &Network,
+    recipe: &Recipe,
+    samples: &dyn Samples,
+    work: Option<&WorkDir>,
+    device: &dyn Device,
+) -> Result<Shelf> {
+    let Network { graph, facts, plan, .. } = network;
+    let room = memory::room(graph, facts, plan, recipe, (samples.len(), samples.held_bytes()), device)?;
+    let temporary = std::env::temp_dir();
+    let directory = work.map_or(temporary.as_path(), WorkDir::path);
+    Ok(Shelf::new(room, directory, recipe.method.cache.precision()))
+}
+
+/// A float network and how it is quantized.
+struct Network<'a> {
+    graph: Cow<'a, Graph>,
+    facts: Facts,
+    plan: Plan,
+    /// Values whose channels are divided by factors.
+    divided: BTreeSet<ValueId>,
+}
+
+/// Bits that were chosen.
+struct ByMeasure {
+    /// With the bits as exceptions.
+    recipe: Recipe,
+    chosen: Chosen,
+    measured: Measured,
+}
+
+impl<'a> Network<'a> {
+    fn new(graph: Cow<'a, Graph>, divided: BTreeSet<ValueId>, recipe: &Recipe, shapes: &[Vec<usize>]) -> Result<Self> {
+        let facts = facts::infer(&graph, &input_shapes(&graph, Some(shapes))?)?;
+        let plan = crate::plan::plan(&graph, &facts, recipe)?;
+        Ok(Network { graph, facts, plan, divided })
+    }
+
+    /// This, planned with the bits that were chosen.
+    fn with(self, by: &ByMeasure) -> Result<Self> {
+        let plan = crate::plan::plan(&self.graph, &self.facts, &by.recipe)?;
+        let cost = crate::plan::cost(&self.graph, &self.facts, &plan);
+        if cost != by.chosen.cost {
+            return Err(Error::internal(format!("bits were chosen for {:?}, the plan costs {cost:?}", by.chosen.cost)));
+        }
+        if plan.kernel_sites != self.plan.kernel_sites {
+            return Err(Error::internal("chosen bits moved quantizers of integer kernels"));
+        }
+        Ok(Network { plan, ..self })
+    }
+
+    /// The network as it is written with what was `found`, and the encodings that belong to it. Values that are divided by
+    /// channel get names of their own there, so that nobody takes them for those of the float network.
+    fn write(&self, found: &Found, kernel_grids: &[Grid], recipe: &Recipe) -> Result<(Graph, Option<Encodings>)> {
+        let mut raised = self.graph.clone().into_owned();
+        for &id in &self.divided {
+            raised.rename_value(id, &format!("{}_divided", self.graph.value(id).name));
+        }
+        for (&id, content) in &found.biases {
+            let bias = raised.value_mut(id);
+            if let Some(old) = &bias.constant {
+                let content: Vec<f64> = content.iter().map(|&v| f64::from(v)).collect();
+                let new = Tensor::from_f64(old.dtype(), old.shape(), &content)?;
+                (bias.constant, bias.origin) = (Some(Arc::new(new)), None);
+            }
+        }
+        let opset = lower::required_opset(recipe.output, &self.plan);
+        if raised.opset < opset {
+            onnx::raise_opset(&mut raised, opset)?;
+        }
+        let (plan, weights, grids) = (&self.plan, &found.weights, &found.grids);
+        match recipe.output.target {
+            Target::Qnn => {
+                let version = recipe.output.encodings_version;
+                let (graph, encodings) = lower::lower_qnn(&raised, plan, weights, grids, version)?;
+                Ok((graph, Some(encodings)))
+            }
+            _ => Ok((lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)?, None)),
+        }
+    }
+}
+
+/// What the stages of a run share.
+struct Run<'a> {
+    device: &'a dyn Device,
+    recipe: &'a Recipe,
+    samples: &'a dyn Samples,
+    /// Where values of the samples are put.
+    shelf: &'a Shelf,
+    work: Option<&'a WorkDir>,
+    sink: &'a mut dyn Sink,
+    report: Report,
+}
+
+impl<'a> Run<'a> {
+    /// Does `work` as `stage`; its time goes into the report.
+    fn stage<T>(
+        &mut self,
+        stage: Stage,
+        total: Option<usize>,
+        work: impl FnOnce(&mut dyn Sink) -> Result<T>,
+    ) -> Result<T> {
+        let (value, timing) = timed(self.sink, stage, total, work)?;
+        match self.report.timings.iter_mut().find(|t| t.stage == stage) {
+            Some(known) => known.seconds += timing.seconds,
+            None => self.report.timings.push(timing),
+        }
+        Ok(value)
+    }
+
+    fn scene<'n>(&self, network: &'n Network, samples: &'n dyn Samples) -> Scene<'n>
+    where
+        'a: 'n,
+    {
+        let Network { graph, facts, plan, .. } = network;
+        Scene { graph, facts, plan, recipe: self.recipe, samples, device: self.device, shelf: self.shelf }
+    }
+
+    /// Says what the user should know before anything is done.
+    fn note(&mut self, network: &Network) {
+        let left = network.plan.note(&network.graph);
+        let notes = self.recipe.notes().into_iter().map(str::to_string).chain(left);
+        notes.for_each(|message| self.sink.event(&Event::Note { message }));
+    }
+
+    /// Decodes the samples that more than one stage reads.
+    fn load(&mut self) -> Result<Loaded<'a>> {
+        let (samples, device, shelf) = (self.samples, self.device, self.shelf);
+        let kept = read_again(self.recipe, samples.len());
+        self.stage(Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, &kept, device, shelf, sink))
+    }
+
+    /// `network` with factors of channels, where some lower the error.
+    fn factor<'n>(&mut self, network: Network<'n>, loaded: &Loaded, shapes: &[Vec<usize>]) -> Result<Network<'n>> {
+        let scene = self.scene(&network, loaded);
+        let network = match scene.factored(&mut self.report.timings, self.sink)? {
+            Some(Factored { graph, divided }) => Network::new(Cow::Owned(graph), divided, self.recipe, shapes)?,
+            None => network,
+        };
+        (self.report.plan, self.report.float) = record::plan(&network.graph, &network.plan);
+        Ok(network)
+    }
+
+    /// What iterations cost, where the method learns; tells how long the run will take, with what is `wanted` measured.
+    fn estimate(&mut self, network: &Network, wanted: Option<&Measure>) -> Result<Option<Costs>> {
+        let (recipe, device) = (self.recipe, self.device);
+        if !recipe.resolved().learns {
+            return Ok(None);
+        }
+        let Network { graph, facts, plan, .. } = network;
+        let tuning = recon::iterations(graph, facts, recipe, self.sink);
+        let costs =
+            self.stage(Stage::Bench, None, |sink| Costs::new(graph, facts, plan, recipe, tuning, device, sink))?;
+        let solved = self.work.map_or(0, WorkDir::solutions);
+        self.report.estimate = costs.estimate(recipe, self.samples.len(), solved, wanted);
+        self.report.estimate.iter().for_each(|&seconds| self.sink.event(&Event::Estimate { seconds }));
+        Ok(Some(costs))
+    }
+
+    /// What the quantized activations hold.
+    fn observe(&mut self, network: &Network, loaded: &Loaded) -> Result<Observed> {
+        let scene = self.scene(network, loaded);
+        let count = self.recipe.activations.samples.min(self.samples.len());
+        self.stage(Stage::Calibrate, Some(count), |sink| scene.observe(sink))
+    }
+
+    /// Chooses bits within the recipe's target by measuring what is `wanted`.
+    fn choose(&mut self, network: &Network, loaded: &Loaded, watch: &Watch, wanted: &Measure) -> Result<ByMeasure> {
+        let precise = self.shelf.single();
+        let scene = Scene { shelf: &precise, ..self.scene(network, loaded) };
+        let start = Instant::now();
+        let measured = scene.sensitivity(watch, wanted, self.work, self.sink)?;
+        self.report.timings.push(Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() });
+        let chosen = crate::plan::choose(&network.graph, &network.facts, self.recipe, &measured.sensitivity)?;
+        let recipe = self.recipe.with(&chosen);
+        self.report.recipe = recipe.explicit().to_toml()?;
+        Ok(ByMeasure { recipe, chosen, measured })
+    }
+
+    /// The grid of every weight.
+    fn fit_weights(&mut self, network: &Network) -> Result<Vec<Grid>> {
+        let device = self.device;
+        let fit = || calibrate::fit_weights(&network.graph, &network.plan);
+        self.stage(Stage::Calibrate, None, |_| beside(device, fit))
+    }
+
+    /// First grids of activations, refined.
+    fn first_grids(&mut self, network: &Network, loaded: &Loaded, watch: &Watch) -> Result<Seen> {
+        self.scene(network, loaded).seen(watch, &mut self.report.timings, self.sink)
+    }
+
+    /// What learning makes of `nearest`.
+    fn learn(
+        &mut self,
+        network: &Network,
+        recipe: &Recipe,
+        loaded: Loaded,
+        weight_grids: &[Grid],
+        nearest: Found,
+        costs: &Costs,
+    ) -> Result<Found> {
+        let Network { graph, facts, plan, .. } = network;
+        let (device, shelf, work) = (self.device, self.shelf, self.work);
+        let effective = recipe.resolved();
+        self.report.iterations = effective.iterations;
+        let padding = Padding::read(graph, facts, recipe, &loaded)?;
+        let inputs = &loaded.inputs(graph, shelf)?;
         drop(loaded);
         let mut loss_weights = Weights::new();
         if effective.weigh_outputs {
-            let (found, timing) = timed(sink, Stage::Weigh, Some(samples.len()), |sink| {
-                probe::weigh(graph, &facts, &plan, &inputs, recipe.method.seed, device, sink)
+            loss_weights = self.stage(Stage::Weigh, Some(self.samples.len()), |sink| {
+                probe::weigh(graph, facts, plan, inputs, recipe.method.seed, device, sink)
             })?;
-            report.timings.push(timing);
-            loss_weights = found;
         }
         if let Some(padding) = &padding {
-            padding.exclude(&facts, &plan, &mut loss_weights)?;
+            padding.exclude(facts, plan, &mut loss_weights)?;
         }
-        let (facts, plan, shelf) = (&facts, &plan, &shelf);
-        let job =
-            Job { graph, facts, plan, recipe, device, weight_grids, loss_weights, inputs: &inputs, shelf, costs, work };
-        let (learned, timing) =
-            timed(sink, Stage::Reconstruct, None, |sink| job.reconstruct(found, &mut report.units, sink))?;
-        report.timings.push(timing);
-        found = learned;
-    }
-    let Found { weights, biases, grids } = found;
-    report.layers = beside(device, || record::layers(graph, &plan, &weights, effective.learns))?;
-    report.sites = beside(device, || record::sites(graph, &plan, &seen, &widths, &grids));
-    let cost = crate::plan::cost(graph, &facts, &plan);
-    let (graph, encodings) = write(graph, divided, &plan, &weights, &biases, [&grids, &kernel_grids], recipe)?;
-    report.mixed = mixed.map(|(_, chosen, measured)| MixedReport {
-        chosen,
-        sensitivity: measured.sensitivity,
-        reached_error: None,
-    });
-    Ok(Quantized { graph, encodings, nearest, plan, cost, weights, grids, report })
-}
-
-/// The plan of `graph` by `recipe`, which has the bits that were `chosen`.
-fn chosen_plan(graph: &Graph, facts: &Facts, recipe: &Recipe, chosen: &Chosen, before: &Plan) -> Result<Plan> {
-    let plan = crate::plan::plan(graph, facts, recipe)?;
-    let cost = crate::plan::cost(graph, facts, &plan);
-    if cost != chosen.cost {
-        return Err(Error::internal(format!("bits were chosen for {:?}, the plan costs {cost:?}", chosen.cost)));
-    }
-    if plan.kernel_sites != before.kernel_sites {
-        return Err(Error::internal("chosen bits moved quantizers of integer kernels"));
-    }
-    Ok(plan)
-}
-
-/// The network as it is written, with the encodings that belong to it. Those of its values that are `divided` by channel
-/// get names of their own there, so that nobody takes them for those of the float network.
-fn write(
-    graph: &Graph,
-    divided: &BTreeSet<ValueId>,
-    plan: &Plan,
-    weights: &[QuantizedWeight],
-    biases: &Biases,
-    [grids, kernel_grids]: [&[Grid]; 2],
-    recipe: &Recipe,
-) -> Result<(Graph, Option<Encodings>)> {
-    let mut raised = graph.clone();
-    for &id in divided {
-        raised.rename_value(id, &format!("{}_divided", graph.value(id).name));
-    }
-    for (&id, content) in biases {
-        let bias = raised.value_mut(id);
-        if let Some(old) = &bias.constant {
-            let content: Vec<f64> = content.iter().map(|&v| f64::from(v)).collect();
-            let new = Tensor::from_f64(old.dtype(), old.shape(), &content)?;
-            (bias.constant, bias.origin) = (Some(Arc::new(new)), None);
-        }
-    }
-    let opset = lower::required_opset(recipe.output, plan);
-    if raised.opset < opset {
-        onnx::raise_opset(&mut raised, opset)?;
-    }
-    match recipe.output.target {
-        Target::Qnn => {
-            let version = recipe.output.encodings_version;
-            let (graph, encodings) = lower::lower_qnn(&raised, plan, weights, grids, version)?;
-            Ok((graph, Some(encodings)))
-        }
-        _ => Ok((lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)?, None)),
+        let job = Job { graph, facts, plan, recipe, device, weight_grids, loss_weights, inputs, shelf, costs, work };
+        let mut units = Vec::new();
+        let found = self.stage(Stage::Reconstruct, None, |sink| job.reconstruct(nearest, &mut units, sink))?;
+        self.report.units = units;
+        Ok(found)
     }
 }

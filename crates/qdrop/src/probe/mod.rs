@@ -33,5 +33,6 @@ pub use samples::spread;
 pub(crate) use samples::spreads;
 pub(crate) use scene::Scene;
 pub(crate) use screen::screened;
+pub(crate) use sensitivity::Measured;
 pub use shapes::{declared_shapes, input_shapes, sample_shapes, several_at_once};
 pub(crate) use weigh::{Weights, weigh};
