@@ -38,10 +38,59 @@ pub fn file(path: &Path, text: &str) -> Result<()> {
     write().map_err(|e| Error::io(path, e))
 }
 
+/// Characters of a line that tables take at most.
+const WIDTH: usize = 100;
+/// Characters that a column keeps at least.
+const NARROWEST: usize = 12;
+
+/// `table` in at most `width` characters where that can be: without columns that may be left out, from the last on, then
+/// with long names shortened in their middle and other long text wrapped.
+fn fitted(table: &Table, width: usize) -> Table {
+    let mut table = table.clone();
+    // A space in front of the line, one on either side of a cell.
+    let total = |widths: &[usize]| 1 + widths.iter().map(|w| w + 2).sum::<usize>();
+    let widths = |table: &Table| -> Vec<usize> {
+        let length = |text: &String| text.lines().map(|l| l.chars().count()).max().unwrap_or(0);
+        let column = |i: usize| table.rows.iter().map(|r| length(&r[i])).chain([length(&table.header[i])]).max();
+        (0..table.header.len()).map(|i| column(i).unwrap_or(0)).collect()
+    };
+    while total(&widths(&table)) > width
+        && let Some(last) = table.optional.pop()
+    {
+        table.header.remove(last);
+        table.rows.iter_mut().for_each(|row| drop(row.remove(last)));
+        table.right = table.right.iter().filter(|&&i| i != last).map(|&i| i - usize::from(i > last)).collect();
+    }
+    let mut now = widths(&table);
+    while total(&now) > width {
+        let wide = (0..now.len()).filter(|i| !table.right.contains(i) && now[*i] > NARROWEST);
+        let Some(widest) = wide.max_by_key(|&i| now[i]) else { break };
+        now[widest] -= 1;
+    }
+    for row in &mut table.rows {
+        for (cell, &most) in row.iter_mut().zip(&now).filter(|(cell, most)| cell.chars().count() > **most) {
+            let words: Vec<String> = cell.split_whitespace().map(|word| shortened(word, most)).collect();
+            *cell = wrapped(&words.join(" "), most);
+        }
+    }
+    table
+}
+
+/// `word` in at most `most` characters: the middle is left out, and more of the end stays than of the beginning.
+fn shortened(word: &str, most: usize) -> String {
+    let all: Vec<char> = word.chars().collect();
+    if all.len() <= most {
+        return word.to_string();
+    }
+    let kept = most.saturating_sub(1);
+    let (begin, end) = (kept / 3, kept - kept / 3);
+    all[..begin].iter().chain(&['…']).chain(&all[all.len() - end..]).collect()
+}
+
 /// Draws `tables` one below the other, each under its title.
 pub fn draw(tables: &[Table]) -> String {
     let mut text = String::new();
-    for table in tables {
+    for table in tables.iter().map(|table| fitted(table, WIDTH)) {
         if !text.is_empty() {
             text.push('\n');
         }
@@ -112,5 +161,21 @@ mod tests {
         let mut table = Table::new("Units", "unit|>loss");
         table.row(["a", "0.5"]).row(["longer", "12"]);
         assert_eq!(draw(&[table]), "Units\n  unit    loss\n  a        0.5\n  longer    12\n");
+    }
+
+    #[test]
+    fn wide_tables_lose_what_they_can_do_without() {
+        let mut table = Table::new("", "?inputs|unit|>loss|why");
+        let (unit, why) =
+            (format!("/encoder/{}/dense", "x".repeat(150)), "it reads what cannot be computed ".repeat(5));
+        table.row([&"i".repeat(40), &unit, "0.125", why.as_str()]);
+        let drawn = draw(std::slice::from_ref(&table));
+        assert!(drawn.lines().all(|l| l.chars().count() <= WIDTH), "{drawn}");
+        assert!(!drawn.contains("iii") && drawn.contains("0.125") && drawn.contains("x/dense"), "{drawn}");
+        let words = drawn.split_whitespace().filter(|w| *w == "computed").count();
+        assert_eq!(words, 5, "{drawn}");
+        // Where there is room, nothing changes.
+        assert_eq!(fitted(&table, 1000), table);
+        assert_eq!(shortened("abcdefghij", 7), "ab…ghij");
     }
 }

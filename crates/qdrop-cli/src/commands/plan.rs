@@ -196,7 +196,7 @@ fn text(v: &View) -> String {
     let title =
         format!("{}: {} units, {} layers, {} activation sites", v.model, v.units.len(), v.layers.len(), v.sites.len());
     let mut units =
-        Table::new(title, ">#|unit|>layers|w bits|a bits|inputs|outputs|>parameters|>multiply-adds|>cache/sample");
+        Table::new(title, ">#|unit|>layers|w bits|a bits|?inputs|?outputs|>parameters|>multiply-adds|>cache/sample");
     for (i, u) in v.units.iter().enumerate() {
         units.row([
             (i + 1).to_string(),
@@ -211,7 +211,7 @@ fn text(v: &View) -> String {
             bytes(u.cache_bytes_per_sample),
         ]);
     }
-    let mut layers = Table::new("Layers", "unit|layer|shape|>bits|grid|x86 without VNNI");
+    let mut layers = Table::new("Layers", "?unit|layer|shape|>bits|grid|x86 without VNNI");
     for l in &v.layers {
         let grid = format!(
             "{}, {}{}",

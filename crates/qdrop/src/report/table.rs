@@ -16,17 +16,21 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
     /// Columns that hold numbers and read better aligned right.
     pub right: Vec<usize>,
+    /// Columns that are left out where there is no room for all.
+    pub optional: Vec<usize>,
 }
 
 impl Table {
-    /// An empty table; `header` separates columns with `|`, and `>` in front of a name aligns the column right.
+    /// An empty table; `header` separates columns with `|`. `>` in front of a name aligns the column right, `?` lets it be
+    /// left out where there is no room.
     pub fn new(title: impl Into<String>, header: &str) -> Self {
         let columns: Vec<&str> = header.split('|').collect();
         Table {
             title: visible(&title.into(), true).into_owned(),
-            header: columns.iter().map(|c| c.trim_start_matches('>').to_string()).collect(),
+            header: columns.iter().map(|c| c.trim_start_matches(['>', '?']).to_string()).collect(),
             rows: Vec::new(),
             right: (0..columns.len()).filter(|&i| columns[i].starts_with('>')).collect(),
+            optional: (0..columns.len()).filter(|&i| columns[i].starts_with('?')).collect(),
         }
     }
 
