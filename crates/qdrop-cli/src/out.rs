@@ -76,12 +76,24 @@ fn fitted(table: &Table, width: usize) -> Table {
     table
 }
 
-/// `word` in at most `most` characters: the middle is left out, and more of the end stays than of the beginning.
+/// `word` in at most `most` characters. Parts of a path that have no digit are cut to their first letter, one after the other,
+/// until the rest fits; they are what names have in common. Where that does not suffice, the middle is left out.
 fn shortened(word: &str, most: usize) -> String {
-    let all: Vec<char> = word.chars().collect();
-    if all.len() <= most {
-        return word.to_string();
+    let mut parts: Vec<String> = word.split('/').map(str::to_string).collect();
+    let length = |parts: &[String]| parts.iter().map(|p| p.chars().count() + 1).sum::<usize>() - 1;
+    for i in 0..parts.len().saturating_sub(1) {
+        if length(&parts) <= most {
+            break;
+        }
+        if !parts[i].contains(|c: char| c.is_ascii_digit()) {
+            let first = parts[i].chars().next().map_or(0, char::len_utf8);
+            parts[i].truncate(first);
+        }
     }
+    if length(&parts) <= most {
+        return parts.join("/");
+    }
+    let all: Vec<char> = word.chars().collect();
     let kept = most.saturating_sub(1);
     let (begin, end) = (kept / 3, kept - kept / 3);
     all[..begin].iter().chain(&['…']).chain(&all[all.len() - end..]).collect()
@@ -177,5 +189,8 @@ mod tests {
         // Where there is room, nothing changes.
         assert_eq!(fitted(&table, 1000), table);
         assert_eq!(shortened("abcdefghij", 7), "ab…ghij");
+        assert_eq!(shortened("abcdefg", 7), "abcdefg");
+        assert_eq!(shortened("/bert/encoder/layer.0/self/query/MatMul", 29), "/b/e/layer.0/s/query/MatMul");
+        assert_eq!(shortened("/bert/layer.0/MatMul", 9), "/b…MatMul");
     }
 }
