@@ -4,8 +4,7 @@
 //! element keeps the axis, what moves elements takes it along. Where nothing tells, three axes are a sequence
 //! [batch, tokens, features], and all else is an image [batch, channels, ...].
 
-use super::fact::Facts;
-use super::program::around;
+use super::fact::{Facts, around};
 use crate::graph::{Graph, Node, Op, ValueId};
 
 /// Per value: the axis, if something tells.

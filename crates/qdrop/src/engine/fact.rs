@@ -78,3 +78,12 @@ impl Facts {
 fn usual_axis(rank: usize) -> usize {
     if rank == 3 { 2 } else { 1.min(rank.saturating_sub(1)) }
 }
+
+/// Elements of `shape` in front of `axis`, along it, and behind; of a number, ones.
+pub fn around(shape: &[usize], axis: usize) -> [usize; 3] {
+    let product = |dims: &[usize]| dims.iter().product();
+    match shape.get(axis) {
+        Some(&along) => [product(&shape[..axis]), along, product(&shape[axis + 1..])],
+        None => [1, 1, product(shape)],
+    }
+}

@@ -1,5 +1,7 @@
 //! A region of a graph as a device-neutral program of one sample: plain data, compiled once, run many times.
 
+pub use super::fact::around;
+
 use super::facts::Facts;
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, Op, ValueId};
@@ -62,15 +64,6 @@ impl Slot {
     pub fn positions(&self) -> usize {
         let [outer, _, inner] = self.around_channels();
         (outer * inner).max(1)
-    }
-}
-
-/// Elements of `shape` in front of `axis`, along it, and behind; of a number, ones.
-pub fn around(shape: &[usize], axis: usize) -> [usize; 3] {
-    let product = |dims: &[usize]| dims.iter().product();
-    match shape.get(axis) {
-        Some(&along) => [product(&shape[..axis]), along, product(&shape[axis + 1..])],
-        None => [1, 1, product(shape)],
     }
 }
 

@@ -59,7 +59,8 @@ pub fn quantize_on(
     let costs = run.estimate(&network, wanted.as_ref())?;
     let observed = run.observe(&network, &loaded)?;
     let kernel_grids = beside(device, || observed.kernel_grids(&network.plan))?;
-    let Observed { sites: watch, widths, .. } = observed;
+    let Observed { sites: watch, kernel_sites, widths } = observed;
+    drop(kernel_sites);
     let chosen = wanted.map(|wanted| run.choose(&network, &loaded, &watch, &wanted)).transpose()?;
     let (recipe, network) = match &chosen {
         Some(chosen) => (&chosen.recipe, network.with(chosen)?),
