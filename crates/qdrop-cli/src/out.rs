@@ -44,7 +44,7 @@ const WIDTH: usize = 100;
 const NARROWEST: usize = 12;
 
 /// `table` in at most `width` characters where that can be: without columns that may be left out, from the last on, then
-/// with long names shortened in their middle and other long text wrapped.
+/// with long names shortened and other long text wrapped.
 fn fitted(table: &Table, width: usize) -> Table {
     let mut table = table.clone();
     // A space in front of the line, one on either side of a cell.
@@ -62,8 +62,10 @@ fn fitted(table: &Table, width: usize) -> Table {
         table.right = table.right.iter().filter(|&&i| i != last).map(|&i| i - usize::from(i > last)).collect();
     }
     let mut now = widths(&table);
+    // Names of columns stay whole.
+    let least: Vec<usize> = table.header.iter().map(|name| name.chars().count().max(NARROWEST)).collect();
     while total(&now) > width {
-        let wide = (0..now.len()).filter(|i| !table.right.contains(i) && now[*i] > NARROWEST);
+        let wide = (0..now.len()).filter(|&i| !table.right.contains(&i) && now[i] > least[i]);
         let Some(widest) = wide.max_by_key(|&i| now[i]) else { break };
         now[widest] -= 1;
     }

@@ -1,5 +1,5 @@
-//! `cargo bench`: an iteration of typical units, inference, and what finds first grids: equalizing, observing, the search
-//! for a grid, refining. Whole networks:
+//! `cargo bench`: an iteration of typical units, inference, and what finds first grids: channel factors, observing, the
+//! search for a grid, refining. Whole networks:
 //! `qdrop bench`.
 
 use divan::Bencher;
@@ -232,7 +232,7 @@ fn refining(bencher: Bencher, (channels, side): (usize, usize)) {
 
 /// Factors of the channels before a depthwise layer.
 #[divan::bench(args = [(24, 56), (64, 14), (160, 7)])]
-fn equalizing(bencher: Bencher, (channels, side): (usize, usize)) {
+fn channel_factors(bencher: Bencher, (channels, side): (usize, usize)) {
     let (u, y) = expanded(channels, side);
     let Float { graph, facts, .. } = u.float(y);
     let plan = plan(&graph, &facts, &Recipe::default()).unwrap();

@@ -1,4 +1,5 @@
-//! Solves one unit: learned rounding and learned steps under random dropping (Wei et al. 2022, section 4).
+//! Solves units one after the other, and the whole network at the end: learned rounding and learned steps under random
+//! dropping (Wei et al. 2022, section 4).
 //!
 //! A [`Problem`] is plain data and can be solved alone; a [`Solution`] holds integers, grids and the loss history. This
 //! room decides schedules; the device that it is given does the arithmetic.
