@@ -58,7 +58,7 @@ pub fn choose(
     Ok(chosen)
 }
 
-/// Writes `recipe` where it was wished.
+/// Writes `recipe` where it was wanted.
 pub fn save(bits: &args::Bits, recipe: &Recipe) -> Result<()> {
     bits.save_recipe.as_deref().map_or(Ok(()), |path| out::file(path, &recipe.to_toml()?))
 }

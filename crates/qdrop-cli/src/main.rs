@@ -5,6 +5,7 @@ mod bits;
 mod checks;
 mod commands;
 mod demo;
+mod flags;
 mod help;
 mod model;
 mod out;
@@ -15,7 +16,6 @@ mod reference;
 mod reports;
 mod runtime;
 mod samples;
-mod wish;
 
 use args::{Cli, Command};
 use clap::Parser;

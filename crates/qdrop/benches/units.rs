@@ -14,7 +14,7 @@ use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, 
 use qdrop::plan::{Recipe, Target, factor_sites, plan};
 use qdrop::quant::{Grid, Observation, RangeSpec, Search, fit};
 use qdrop::recon::{Problem, Weight};
-use qdrop::tensor::{DType, Rows, Shelf, Tensor};
+use qdrop::tensor::{DType, RowStore, Rows, Tensor};
 use std::sync::Mutex;
 
 /// Samples an iteration.
@@ -196,7 +196,7 @@ fn inference(bencher: Bencher, (channels, side): (usize, usize)) {
     let grids: Vec<Option<&Grid>> = problem.grids.iter().map(Some).collect();
     bencher
         .counter(ItemsCount::new(BATCH))
-        .bench(|| runner.run(&weights, &grids, &problem.float_inputs, &Shelf::memory()).unwrap());
+        .bench(|| runner.run(&weights, &grids, &problem.float_inputs, &RowStore::memory()).unwrap());
 }
 
 /// Activations watched for first grids: channels and side of some of MobileNetV2's blocks.

@@ -9,7 +9,7 @@ use qdrop::engine::device::Inference;
 use qdrop::engine::{cpu, facts, ops, program};
 use qdrop::graph::{Graph, Op, ValueId};
 use qdrop::onnx;
-use qdrop::tensor::{DType, Rows, Shelf, Tensor};
+use qdrop::tensor::{DType, RowStore, Rows, Tensor};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -148,7 +148,7 @@ fn run_cpu(mut graph: Graph, data: &Graph, feed: impl Fn(usize) -> bool) -> qdro
     if rows.is_empty() || program.steps.is_empty() {
         return Ok(Outcome::Fixed);
     }
-    let found = cpu::CpuInference::new(&program)?.run(&[], &[], &rows, &Shelf::memory())?;
+    let found = cpu::CpuInference::new(&program)?.run(&[], &[], &rows, &RowStore::memory())?;
     for ((&v, got), want) in outputs.iter().zip(found).zip(tensors(data, "output")) {
         let fact = facts.require(&graph, v)?;
         if fact.dtype != want.dtype() || fact.shape != want.shape() {

@@ -11,7 +11,7 @@ use qdrop::graph::{Binary, Graph, NodeId, Op, ValueId};
 use qdrop::pipeline::{self, Quantized};
 use qdrop::plan::{EncodingsVersion, Format, MethodName, Placement, Recipe, Target};
 use qdrop::report::Silent;
-use qdrop::tensor::{DType, Rows, Shelf, Tensor};
+use qdrop::tensor::{DType, RowStore, Rows, Tensor};
 use qdrop_testing::{npy, python, python_with, shared};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -173,7 +173,7 @@ fn outputs(graph: &Graph, samples: &dyn Samples, count: usize) -> Vec<f32> {
     };
     let runner = processors(1).unwrap().inference(&compile(graph, &facts, &region).unwrap()).unwrap();
     let data = (0..count).flat_map(|i| samples.get(i).unwrap()[0].as_f32().unwrap().to_vec()).collect();
-    let rows = runner.run(&[], &[], &[Rows::new(count, data)], &Shelf::memory()).unwrap();
+    let rows = runner.run(&[], &[], &[Rows::new(count, data)], &RowStore::memory()).unwrap();
     rows[0].iter().flat_map(|row| row.unwrap().into_owned()).collect()
 }
 

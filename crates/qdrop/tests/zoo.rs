@@ -15,7 +15,7 @@ use qdrop::graph::Graph;
 use qdrop::pipeline::{self, input_shapes};
 use qdrop::plan::{Input, Plan, Recipe};
 use qdrop::report::Silent;
-use qdrop::tensor::{Rows, Shelf};
+use qdrop::tensor::{RowStore, Rows};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,7 +81,7 @@ fn outputs(graph: &Graph, samples: &dyn Samples) -> qdrop::Result<Option<Vec<Vec
         ..Region::default()
     };
     let runner = processors(0)?.inference(&compile(graph, &facts, &region)?)?;
-    let rows = runner.run(&[], &[], &all(samples, graph.inputs.len()), &Shelf::memory())?;
+    let rows = runner.run(&[], &[], &all(samples, graph.inputs.len()), &RowStore::memory())?;
     Ok(Some(rows.iter().map(|r| r.iter().flat_map(|row| row.unwrap().into_owned()).collect()).collect()))
 }
 

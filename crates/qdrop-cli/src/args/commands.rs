@@ -1,7 +1,7 @@
 //! What each command takes, with the examples of its help.
 
 use super::Print;
-use super::options::{Bits, Fix, InRuntime, Input, Run, Shape, Sort, Wish};
+use super::options::{Bits, Fix, InRuntime, Input, RecipeFlags, Run, Shape, Sort};
 use super::values::{percent, threshold};
 use clap::Args;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub struct Plan {
     #[command(flatten)]
     pub bits: Bits,
     #[command(flatten)]
-    pub wish: Wish,
+    pub flags: RecipeFlags,
     #[command(flatten)]
     pub input: Input,
     /// How to print the result
@@ -99,7 +99,7 @@ pub struct Quantize {
     #[command(flatten)]
     pub bits: Bits,
     #[command(flatten)]
-    pub wish: Wish,
+    pub flags: RecipeFlags,
     #[command(flatten)]
     pub input: Input,
     /// How to print the report (the format of the written file is --file-format)
@@ -207,7 +207,7 @@ pub struct Sensitivity {
     #[command(flatten)]
     pub fix: Fix,
     #[command(flatten)]
-    pub wish: Wish,
+    pub flags: RecipeFlags,
     #[command(flatten)]
     pub input: Input,
     /// How to print the result
@@ -308,7 +308,7 @@ pub struct Bench {
     #[command(flatten)]
     pub runtime: InRuntime,
     #[command(flatten)]
-    pub wish: Wish,
+    pub flags: RecipeFlags,
     /// How to print the result
     #[arg(long, value_enum, default_value_t, help_heading = None)]
     pub format: Print,

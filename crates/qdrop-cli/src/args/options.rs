@@ -89,7 +89,7 @@ pub struct Bits {
 /// How the network is quantized; each overrides the recipe.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Quantization")]
-pub struct Wish {
+pub struct RecipeFlags {
     /// Recipe with options; the ones typed here override it
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,

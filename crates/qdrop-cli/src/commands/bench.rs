@@ -1,7 +1,7 @@
 //! `qdrop bench`: how fast this machine solves a network's units.
 
 use crate::args::{self, Print};
-use crate::{Outcome, checks, out, progress, runtime, wish};
+use crate::{Outcome, checks, flags, out, progress, runtime};
 use qdrop::Result;
 use qdrop::pipeline::{self, Bench, Pace};
 use qdrop::report::{Sink, Stage, Table, bytes, figure, timed};
@@ -11,8 +11,8 @@ use serde::Serialize;
 /// Runs the command.
 pub fn run(args: &args::Bench, quiet: bool) -> Result<Outcome> {
     checks::readable_file(&args.model)?;
-    let mut recipe = wish::read(args.wish.recipe.as_deref())?;
-    wish::apply(&mut recipe, &args.wish);
+    let mut recipe = flags::read(args.flags.recipe.as_deref())?;
+    flags::apply(&mut recipe, &args.flags);
     recipe.validate()?;
     if let Some(library) = runtime::library(&args.runtime)? {
         return in_runtime(args, &library, progress::sink(quiet).as_mut());
@@ -43,7 +43,7 @@ struct View {
 }
 
 fn in_runtime(args: &args::Bench, library: &Library, sink: &mut dyn Sink) -> Result<Outcome> {
-    let threads = args.wish.threads.map_or_else(|| vec![1, 0], |n| vec![n]);
+    let threads = args.flags.threads.map_or_else(|| vec![1, 0], |n| vec![n]);
     let given = (!args.shape.shapes.is_empty()).then_some(&args.shape.shapes[..]);
     let mut shapes = Vec::new();
     let (paces, _) = timed(sink, Stage::Bench, None, |sink| -> Result<Vec<Pace>> {

@@ -1,7 +1,7 @@
 //! `qdrop compare`: distance between two networks, value by value.
 
 use crate::args::{Compare, Print};
-use crate::{Outcome, checks, out, progress, runtime, samples, wish};
+use crate::{Outcome, checks, flags, out, progress, runtime, samples};
 use qdrop::data::{Samples, Subset};
 use qdrop::eval::Difference;
 use qdrop::graph::ValueId;
@@ -39,8 +39,8 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     checks::readable_file(path_b)?;
     checks::exists(&args.data)?;
     args.encodings.as_deref().map_or(Ok(()), checks::readable_file)?;
-    let mut recipe = wish::read(args.run.recipe.as_deref())?;
-    wish::apply_input(&mut recipe, &args.input);
+    let mut recipe = flags::read(args.run.recipe.as_deref())?;
+    flags::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
     let library = runtime::library(&args.runtime)?;
     let (limit, threads) = (args.run.samples, args.run.threads);

@@ -1,7 +1,7 @@
 //! `qdrop eval`: accuracy of a file on labelled samples.
 
 use crate::args::{Eval, Print};
-use crate::{Outcome, checks, out, progress, runtime, samples, wish};
+use crate::{Outcome, checks, flags, out, progress, runtime, samples};
 use qdrop::data::Samples;
 use qdrop::pipeline::{self, Checked};
 use qdrop::plan::{Recipe, Task};
@@ -26,8 +26,8 @@ struct View {
 pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
     checks::readable_file(&args.model)?;
     checks::exists(&args.data)?;
-    let mut recipe = wish::read(args.run.recipe.as_deref())?;
-    wish::apply_input(&mut recipe, &args.input);
+    let mut recipe = flags::read(args.run.recipe.as_deref())?;
+    flags::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
     let least = thresholds(args, recipe.input.task)?;
     let library = runtime::library(&args.runtime)?;

@@ -1,7 +1,7 @@
 //! `qdrop plan`: what quantizing would do, before any data is read.
 
 use crate::args::{self, Print};
-use crate::{Outcome, bits, checks, out, wish};
+use crate::{Outcome, bits, checks, flags, out};
 use qdrop::graph::{Graph, ValueId};
 use qdrop::pipeline::{self, Memory};
 use qdrop::plan::{Chosen, Cost, LayerId, Plan, Recipe, Site, Target};
@@ -87,11 +87,11 @@ struct FloatView {
 /// Runs the command.
 pub fn run(args: &args::Plan) -> Result<Outcome> {
     checks::readable_file(&args.model)?;
-    let mut recipe = wish::read(args.wish.recipe.as_deref())?;
-    wish::apply(&mut recipe, &args.wish);
-    wish::apply_input(&mut recipe, &args.input);
+    let mut recipe = flags::read(args.flags.recipe.as_deref())?;
+    flags::apply(&mut recipe, &args.flags);
+    flags::apply_input(&mut recipe, &args.input);
     let files = checks::model_files(&args.model);
-    let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.wish.recipe.as_deref()).collect();
+    let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.flags.recipe.as_deref()).collect();
     bits::check(&args.bits, &recipe, &reads)?;
     let measured = bits::measured(&args.bits)?;
     if recipe.mixed.wanted() && measured.is_none() {

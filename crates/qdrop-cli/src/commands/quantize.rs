@@ -3,7 +3,7 @@
 use crate::args::{Fix, Print, Quantize};
 use crate::quality::{self, Sets};
 use crate::reports::Place;
-use crate::{Outcome, bits, checks, out, progress, runtime, samples, wish};
+use crate::{Outcome, bits, checks, flags, out, progress, runtime, samples};
 use qdrop::data::Samples;
 use qdrop::graph::Graph;
 use qdrop::pipeline::{self, Checked, Deployed, WorkDir};
@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// Runs the command.
 pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
-    let mut recipe = wish::read(args.wish.recipe.as_deref())?;
-    wish::apply(&mut recipe, &args.wish);
-    wish::apply_input(&mut recipe, &args.input);
+    let mut recipe = flags::read(args.flags.recipe.as_deref())?;
+    flags::apply(&mut recipe, &args.flags);
+    flags::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
     let output = args.output.clone().unwrap_or_else(|| checks::default_output(&args.model, &recipe));
     checks::readable_file(&args.model)?;
@@ -25,7 +25,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     args.eval.as_deref().map_or(Ok(()), checks::exists)?;
     let files = checks::run_files(&args.model, [&args.calib].into_iter().chain(&args.eval), &recipe);
     let mut reads: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-    reads.extend(args.wish.recipe.as_deref());
+    reads.extend(args.flags.recipe.as_deref());
     checks::writable(&output, &reads, "-o")?;
     let place = match &args.report {
         Some(name) => Some(Place::named(name)),

@@ -1,7 +1,7 @@
 //! `qdrop sensitivity`: what the bits of single layers and activations do to the network's outputs.
 
 use crate::args::{self, Print, Sort};
-use crate::{Outcome, checks, out, progress, samples, wish};
+use crate::{Outcome, checks, flags, out, progress, samples};
 use qdrop::data::Samples;
 use qdrop::pipeline::{self, Checked};
 use qdrop::plan::{Curve, Sensitivity};
@@ -19,16 +19,16 @@ enum Form {
 
 /// Runs the command.
 pub fn run(args: &args::Sensitivity, quiet: bool) -> Result<Outcome> {
-    let mut recipe = wish::read(args.wish.recipe.as_deref())?;
-    wish::apply(&mut recipe, &args.wish);
-    wish::apply_input(&mut recipe, &args.input);
+    let mut recipe = flags::read(args.flags.recipe.as_deref())?;
+    flags::apply(&mut recipe, &args.flags);
+    flags::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
     checks::readable_file(&args.model)?;
     checks::exists(&args.calib)?;
     let form = args.output.as_deref().map(form).transpose()?;
     if let Some(path) = &args.output {
         let files = checks::run_files(&args.model, [&args.calib], &recipe);
-        let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.wish.recipe.as_deref()).collect();
+        let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.flags.recipe.as_deref()).collect();
         checks::writable(path, &reads, "-o")?;
     }
     let mut sink = progress::sink(quiet);

@@ -5,7 +5,7 @@ use crate::engine::program::{Region, compile};
 use crate::graph::testing::{Builder, window};
 use crate::graph::{Binary, Dim, Graph, Op, Unary, ValueId};
 use crate::plan::{Carrier, FactorSite, Plan, Recipe, Target, factor_sites, plan};
-use crate::tensor::{Rows, Shelf, Tensor};
+use crate::tensor::{RowStore, Rows, Tensor};
 
 /// What is lost where a network computes the same by other numbers.
 const ROUNDING: f32 = 1e-5;
@@ -29,7 +29,7 @@ fn outputs(graph: &Graph, shape: &[usize]) -> Vec<f32> {
     let region = Region { nodes, inputs, outputs, ..Region::default() };
     let runner = processors(1).unwrap().inference(&compile(graph, &facts, &region).unwrap()).unwrap();
     let x: Vec<f32> = (0..shape.iter().product()).map(|i: usize| ((i * 7) % 11) as f32 / 20.0 - 0.2).collect();
-    runner.run(&[], &[], &[Rows::new(1, x)], &Shelf::memory()).unwrap()[0].row(0).unwrap().into_owned()
+    runner.run(&[], &[], &[Rows::new(1, x)], &RowStore::memory()).unwrap()[0].row(0).unwrap().into_owned()
 }
 
 /// Uneven factors, at most 1.

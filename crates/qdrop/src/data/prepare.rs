@@ -79,10 +79,10 @@ impl Prepare {
         }
     }
 
-    /// The decisions behind a recipe's wish: its preset (`none` when not given), then each option that was set.
+    /// The decisions behind a recipe's input settings: its preset (`none` when not given), then each option that was set.
     pub fn resolve(input: &Input) -> Result<Prepare> {
         let base = Prepare::preset(input.preset.as_deref().unwrap_or("none"))?;
-        let pixels = |wish: Option<usize>, base| wish.map_or(base, |n| (n > 0).then_some(n));
+        let pixels = |given: Option<usize>, base| given.map_or(base, |n| (n > 0).then_some(n));
         let prepare = Prepare {
             resize: pixels(input.resize, base.resize),
             crop: pixels(input.crop, base.crop),
@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn a_wish_changes_the_preset_one_by_one() {
-        let wish = Input { preset: Some("imagenet".into()), resize: Some(0), crop: Some(32), ..Input::default() };
-        let p = Prepare::resolve(&wish).unwrap();
+        let input = Input { preset: Some("imagenet".into()), resize: Some(0), crop: Some(32), ..Input::default() };
+        let p = Prepare::resolve(&input).unwrap();
         assert_eq!(p, Prepare { crop: Some(32), ..Prepare::preset("imagenet-norm").unwrap() });
         assert!(Prepare::resolve(&Input::default()).unwrap().is_identity());
     }

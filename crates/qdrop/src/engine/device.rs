@@ -6,7 +6,7 @@ use super::program::Program;
 use super::train::{LossWeights, Problem, Trainer};
 use crate::error::Result;
 use crate::quant::Grid;
-use crate::tensor::{Rows, RowsWriter, Shelf};
+use crate::tensor::{RowStore, Rows, RowsWriter};
 
 /// A device. Results must not depend on how much of it there is (threads, say), only on what is asked.
 pub trait Device: Send + Sync {
@@ -93,9 +93,9 @@ pub trait Inference: Send + Sync {
     /// one after the other in order; of several, `see` may be called at the same time.
     fn watch(&self, inputs: &[Rows], see: See) -> Result<()>;
 
-    /// The outputs for `inputs`, put on `shelf`; as [`Inference::run_each`].
-    fn run(&self, weights: &[&[f32]], grids: &[Option<&Grid>], inputs: &[Rows], shelf: &Shelf) -> Result<Vec<Rows>> {
-        self.run_while(weights, grids, inputs, shelf, &mut || Ok(()))
+    /// The outputs for `inputs`, put in `store`; as [`Inference::run_each`].
+    fn run(&self, weights: &[&[f32]], grids: &[Option<&Grid>], inputs: &[Rows], store: &RowStore) -> Result<Vec<Rows>> {
+        self.run_while(weights, grids, inputs, store, &mut || Ok(()))
     }
 
     /// Like [`Inference::run`], but ends with the error of `go_on`, which is asked after each group.
@@ -104,11 +104,11 @@ pub trait Inference: Send + Sync {
         weights: &[&[f32]],
         grids: &[Option<&Grid>],
         inputs: &[Rows],
-        shelf: &Shelf,
+        store: &RowStore,
         go_on: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<Rows>> {
         let n = inputs.first().map_or(0, Rows::len);
-        let mut all = self.widths().into_iter().map(|width| shelf.rows(n, width)).collect::<Result<Vec<_>>>()?;
+        let mut all = self.widths().into_iter().map(|width| store.rows(n, width)).collect::<Result<Vec<_>>>()?;
         self.run_each(weights, grids, inputs, &mut |_, group| {
             all.iter_mut().zip(group).try_for_each(|(to, part)| to.push(part))?;
             go_on()

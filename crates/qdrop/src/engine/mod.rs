@@ -1,5 +1,5 @@
 //! Compiles a graph or a unit into a device-neutral program and runs it: `naive` (f64 loops, the specification) and
-//! `cpu` (fast). Only this room holds `unsafe` or imports a matrix library.
+//! `cpu` (fast). Only this module holds `unsafe` or imports a matrix library.
 //!
 //! Every program describes one sample: leading batch dimension 1. Batches are stacked around it by the device.
 

@@ -1,6 +1,6 @@
 //! Metrics: how often a classifier is right, what benchmarks on text count, how far apart two networks' values are.
 //!
-//! This room works on plain slices; running networks is the engine's job. Both counters take one sample at a time and
+//! This module works on plain slices; running networks is the engine's job. Both counters take one sample at a time and
 //! can be merged, so that samples may be spread over threads: feed and merge them in sample order, and the result does
 //! not depend on the number of threads. The metrics of text, [`language`] and [`squad`], take all predictions at once.
 //!

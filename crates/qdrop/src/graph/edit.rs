@@ -81,25 +81,25 @@ impl Graph {
         consumers
     }
 
-    /// Adds a value under a name built from `wish`.
-    pub fn add_value(&mut self, wish: &str, fact: Fact) -> ValueId {
-        let name = self.names.fresh(&self.values, wish);
+    /// Adds a value under a name built from `wanted`.
+    pub fn add_value(&mut self, wanted: &str, fact: Fact) -> ValueId {
+        let name = self.names.fresh(&self.values, wanted);
         self.values.push(Value { name, fact, constant: None, origin: None });
         ValueId(self.values.len() as u32 - 1)
     }
 
-    /// Gives the value `id` a name built from `wish`.
-    pub fn rename_value(&mut self, id: ValueId, wish: &str) {
-        self.value_mut(id).name = self.names.fresh(&self.values, wish);
+    /// Gives the value `id` a name built from `wanted`.
+    pub fn rename_value(&mut self, id: ValueId, wanted: &str) {
+        self.value_mut(id).name = self.names.fresh(&self.values, wanted);
     }
 
-    /// Adds a constant under a name built from `wish`.
-    pub fn add_constant(&mut self, wish: &str, tensor: Tensor) -> ValueId {
+    /// Adds a constant under a name built from `wanted`.
+    pub fn add_constant(&mut self, wanted: &str, tensor: Tensor) -> ValueId {
         let fact = Fact {
             dtype: Some(tensor.dtype()),
             shape: Some(tensor.shape().iter().map(|&d| super::Dim::Known(d)).collect()),
         };
-        let id = self.add_value(wish, fact);
+        let id = self.add_value(wanted, fact);
         self.value_mut(id).constant = Some(Arc::new(tensor));
         id
     }

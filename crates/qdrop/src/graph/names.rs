@@ -19,8 +19,8 @@ impl PartialEq for Names {
 }
 
 impl Names {
-    /// A name built from `wish` that none of `values` has.
-    pub(super) fn fresh(&mut self, values: &[Value], wish: &str) -> String {
+    /// A name built from `wanted` that none of `values` has.
+    pub(super) fn fresh(&mut self, values: &[Value], wanted: &str) -> String {
         if values.len() < self.seen {
             *self = Self::default();
         }
@@ -28,12 +28,12 @@ impl Names {
             self.built.entry(value.name.clone()).or_default();
         }
         self.seen = values.len();
-        let Some(&(mut count)) = self.built.get(wish) else { return wish.to_string() };
+        let Some(&(mut count)) = self.built.get(wanted) else { return wanted.to_string() };
         loop {
             count += 1;
-            let name = format!("{wish}_{count}");
+            let name = format!("{wanted}_{count}");
             if !self.built.contains_key(&name) {
-                self.built.insert(wish.to_string(), count);
+                self.built.insert(wanted.to_string(), count);
                 return name;
             }
         }
@@ -47,8 +47,8 @@ mod tests {
     #[test]
     fn names_are_counted_up_and_gaps_are_kept() {
         let mut g = Graph::default();
-        let add = |g: &mut Graph, wish: &str| {
-            let v = g.add_value(wish, Fact::default());
+        let add = |g: &mut Graph, wanted: &str| {
+            let v = g.add_value(wanted, Fact::default());
             g.value(v).name.clone()
         };
         assert_eq!(["a", "a_2", "a", "a", "b"].map(|w| add(&mut g, w)), ["a", "a_2", "a_1", "a_3", "b"]);

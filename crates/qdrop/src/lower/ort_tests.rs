@@ -216,7 +216,7 @@ fn tables_are_looked_up_in_integers() {
         let runner =
             processors(1).unwrap().inference(&crate::engine::program::compile(&out, &facts, &region).unwrap()).unwrap();
         let rows = crate::tensor::Rows::new(1, vec![2.0, 0.0, 1.0]);
-        let found = runner.run(&[], &[], &[rows], &crate::tensor::Shelf::memory()).unwrap();
+        let found = runner.run(&[], &[], &[rows], &crate::tensor::RowStore::memory()).unwrap();
         let real = |row: usize, column: usize| {
             let q = i32::from(integers[row * 2 + column]);
             (q - zeros[row]) as f32 * 0.25

@@ -183,11 +183,11 @@ fn splice(builder: &mut Builder, node: &Node, mut body: Body) -> Result<()> {
     let own = body.initializers.iter().map(|t| t.name().to_string());
     let own: Vec<String> = own.chain(body.nodes.iter().flat_map(|n| n.output.iter().cloned())).collect();
     for name in own.into_iter().filter(|n| !n.is_empty()) {
-        let wish = if node.name.is_empty() { name.clone() } else { format!("{}/{name}", node.name) };
+        let wanted = if node.name.is_empty() { name.clone() } else { format!("{}/{name}", node.name) };
         let mut new = name.clone();
         while builder.ids.contains_key(&new) || taken.contains(&new) {
-            let count = builder.built.entry(wish.clone()).or_default();
-            new = if *count == 0 { wish.clone() } else { format!("{wish}_{count}") };
+            let count = builder.built.entry(wanted.clone()).or_default();
+            new = if *count == 0 { wanted.clone() } else { format!("{wanted}_{count}") };
             *count += 1;
         }
         taken.insert(new.clone());

@@ -379,12 +379,12 @@ impl Raiser {
     }
 
     fn fresh(&mut self, base: &str, suffix: &str) -> String {
-        let wish = format!("{base}/{suffix}");
-        let mut name = wish.clone();
+        let wanted = format!("{base}/{suffix}");
+        let mut name = wanted.clone();
         let mut i = 0;
         while !self.taken.insert(name.clone()) {
             i += 1;
-            name = format!("{wish}_{i}");
+            name = format!("{wanted}_{i}");
         }
         name
     }

@@ -8,10 +8,10 @@ use crate::engine::philox::Stream;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::Recipe;
-use crate::probe::{self, Cache, Scene, Weights, input_shapes};
-use crate::recon::{Biases, Found, Units, measure};
+use crate::probe::{self, Cache, Calibration, Weights, input_shapes};
+use crate::recon::{Biases, NetworkSolution, Units, measure};
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::{DType, Shelf, Tensor};
+use crate::tensor::{DType, RowStore, Tensor};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -72,7 +72,7 @@ pub fn bench(
         return Err(Error::recipe("expected a method that learns, got rtn").hint("choose another with --method"));
     }
     let device = &processors(recipe.method.threads)?;
-    let shelf = Shelf::memory();
+    let store = RowStore::memory();
     let shapes = input_shapes(graph, sample_shapes)?;
     let facts = facts::infer(graph, &shapes)?;
     let plan = super::plan(graph, recipe, sample_shapes)?;
@@ -86,14 +86,15 @@ pub fn bench(
             .collect(),
     };
     let start = Instant::now();
-    let scene = Scene { graph, facts: &facts, plan: &plan, recipe, samples: &samples, device, shelf: &shelf };
-    let grids = scene.observe(sink)?.sites.fit(&plan)?;
+    let calibration =
+        Calibration { graph, facts: &facts, plan: &plan, recipe, samples: &samples, device, store: &store };
+    let grids = calibration.observe(sink)?.sites.fit(&plan)?;
     let calibrate = samples.len as f64 / start.elapsed().as_secs_f64();
     let weight_grids = beside(device, || calibrate::fit_weights(graph, &plan))?;
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
-    let found = Found { weights, biases: Biases::new(), grids };
+    let found = NetworkSolution { weights, biases: Biases::new(), grids };
 
-    let mut float = probe::load(graph, &samples, device, &shelf, sink)?;
+    let mut float = probe::load(graph, &samples, device, &store, sink)?;
     let mut quantized: Cache = float.clone();
     let (mut units, mut advancing) = (Vec::new(), 0.0);
     let total = plan.units.len();
@@ -103,8 +104,8 @@ pub fn bench(
         let context = Units { graph, facts: &facts, plan: &plan, learn_biases, device };
         let compiled = context.compile(unit, &Weights::new(), Some(&found))?;
         let start = Instant::now();
-        let targets = compiled.float_outputs(&float, &shelf, sink)?;
-        let (_, next) = compiled.quantized(&quantized, &found, &targets, Some(&shelf), sink)?;
+        let targets = compiled.float_outputs(&float, &store, sink)?;
+        let (_, next) = compiled.quantized(&quantized, &found, &targets, Some(&store), sink)?;
         advancing += start.elapsed().as_secs_f64();
         if !unit.layers.is_empty() {
             let problem = compiled.problem(&weight_grids, &found.grids, &float, &quantized, targets.clone())?;

@@ -147,12 +147,12 @@ fn predict(
     let watched = (plan.sites.len() + plan.kernel_sites.len()) as u64 * Observation::MOST_BYTES;
     stages.add(decoded, whole.inference + chunk + watched);
     // Walking through the network, for factors of channels and to refine steps: values of the samples at work.
-    let walked = |few: usize| 4 * most_alive(graph, facts, &outputs) * few.min(samples) as u64;
+    let passed = |few: usize| 4 * most_alive(graph, facts, &outputs) * few.min(samples) as u64;
     if effective.factor_samples > 0 {
-        stages.add(decoded + walked(effective.factor_samples), whole.inference);
+        stages.add(decoded + passed(effective.factor_samples), whole.inference);
     }
     if effective.refine_samples > 0 && !screened(&plan.sites) {
-        stages.add(decoded + walked(effective.refine_samples), whole.inference + watched);
+        stages.add(decoded + passed(effective.refine_samples), whole.inference + watched);
     }
     if effective.refine_samples > 0 && screened(&plan.sites) {
         // Screening: all activations of the samples at work, beside what gradients need.

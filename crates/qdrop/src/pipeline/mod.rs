@@ -1,4 +1,4 @@
-//! The corridor: calls the rooms in order, owns the seed and the progress events.
+//! The pipeline: calls the other modules in order, owns the seed and the progress events.
 
 mod bench;
 mod deployed;

@@ -1,4 +1,4 @@
-//! Reading, cleaning, planning and writing: thin doors to the rooms that do it.
+//! Reading, cleaning, planning and writing: thin functions over the modules that do it.
 
 use super::unfold::{UNFOLDED, inline, unfold};
 use crate::engine::facts;

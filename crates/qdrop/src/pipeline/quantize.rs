@@ -14,11 +14,13 @@ use crate::graph::{Graph, ValueId};
 use crate::lower::{self, Encodings};
 use crate::onnx;
 use crate::plan::{Chosen, Measure, Plan, Recipe, Target};
-use crate::probe::{self, Factored, Loaded, Measured, Observed, Padding, Scene, Seen, Weights, input_shapes};
+use crate::probe::{
+    self, ActivationGrids, Calibration, Factored, Loaded, Measured, Observed, Padding, Weights, input_shapes,
+};
 use crate::quant::Grid;
-use crate::recon::{self, Biases, Costs, Found, Job};
+use crate::recon::{self, Biases, Costs, Job, NetworkSolution};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
-use crate::tensor::{Shelf, Tensor};
+use crate::tensor::{RowStore, Tensor};
 use crate::work::WorkDir;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -48,9 +50,9 @@ pub fn quantize_on(
 ) -> Result<Quantized> {
     let shapes = probe::shapes_of(samples)?;
     let network = Network::new(Cow::Borrowed(graph), BTreeSet::new(), recipe, &shapes)?;
-    let shelf = shelf(&network, recipe, samples, work, device)?;
+    let store = store(&network, recipe, samples, work, device)?;
     let report = report(recipe, samples.len())?;
-    let mut run = Run { device, recipe, samples, shelf: &shelf, work, sink, report };
+    let mut run = Run { device, recipe, samples, store: &store, work, sink, report };
     run.note(&network);
     let loaded = run.load()?;
     let network = run.factor(network, &loaded, &shapes)?;
@@ -67,14 +69,14 @@ pub fn quantize_on(
         None => (recipe, network),
     };
     let weight_grids = run.fit_weights(&network)?;
-    let seen = match &chosen {
+    let activations = match &chosen {
         // Grids were refined when bits were measured.
-        Some(chosen) => chosen.measured.seen(&watch, &network.plan)?,
+        Some(chosen) => chosen.measured.activation_grids(&watch, &network.plan)?,
         None => run.first_grids(&network, &loaded, &watch)?,
     };
     drop(watch);
     let weights = calibrate::round_to_nearest(&network.graph, &network.plan, &weight_grids)?;
-    let nearest = Found { weights, biases: Biases::new(), grids: seen.refined.clone() };
+    let nearest = NetworkSolution { weights, biases: Biases::new(), grids: activations.refined.clone() };
     let unlearned = match network.write(&nearest, &kernel_grids, recipe)? {
         (graph, Some(encodings)) => written::simulate(&graph, &encodings.to_json()?)?,
         (graph, None) => graph,
@@ -88,11 +90,11 @@ pub fn quantize_on(
     let plan = &network.plan;
     let learns = recipe.resolved().learns;
     report.layers = beside(device, || record::layers(&network.graph, plan, &found.weights, learns))?;
-    report.sites = beside(device, || record::sites(&network.graph, plan, &seen, &widths, &found.grids));
+    report.sites = beside(device, || record::sites(&network.graph, plan, &activations, &widths, &found.grids));
     report.mixed =
         chosen.map(|c| MixedReport { chosen: c.chosen, sensitivity: c.measured.sensitivity, reached_error: None });
     let cost = crate::plan::cost(&network.graph, &network.facts, plan);
-    let Found { weights, grids, .. } = found;
+    let NetworkSolution { weights, grids, .. } = found;
     Ok(Quantized { graph, encodings, nearest: unlearned, plan: network.plan, cost, weights, grids, report })
 }
 
@@ -106,18 +108,18 @@ fn report(recipe: &Recipe, samples: usize) -> Result<Report> {
 }
 
 /// Where values of samples are put, within the memory that the recipe allows.
-fn shelf(
+fn store(
     network: &Network,
     recipe: &Recipe,
     samples: &dyn Samples,
     work: Option<&WorkDir>,
     device: &dyn Device,
-) -> Result<Shelf> {
+) -> Result<RowStore> {
     let Network { graph, facts, plan, .. } = network;
     let room = memory::room(graph, facts, plan, recipe, (samples.len(), samples.held_bytes()), device)?;
     let temporary = std::env::temp_dir();
     let directory = work.map_or(temporary.as_path(), WorkDir::path);
-    Ok(Shelf::new(room, directory, recipe.method.cache.precision()))
+    Ok(RowStore::new(room, directory, recipe.method.cache.precision()))
 }
 
 /// A float network and how it is quantized.
@@ -159,7 +161,12 @@ impl<'a> Network<'a> {
 
     /// The network as it is written with what was `found`, and the encodings that belong to it. Values that are divided by
     /// channel get names of their own there, so that nobody takes them for those of the float network.
-    fn write(&self, found: &Found, kernel_grids: &[Grid], recipe: &Recipe) -> Result<(Graph, Option<Encodings>)> {
+    fn write(
+        &self,
+        found: &NetworkSolution,
+        kernel_grids: &[Grid],
+        recipe: &Recipe,
+    ) -> Result<(Graph, Option<Encodings>)> {
         let mut raised = self.graph.clone().into_owned();
         for &id in &self.divided {
             raised.rename_value(id, &format!("{}_divided", self.graph.value(id).name));
@@ -194,7 +201,7 @@ struct Run<'a> {
     recipe: &'a Recipe,
     samples: &'a dyn Samples,
     /// Where values of the samples are put.
-    shelf: &'a Shelf,
+    store: &'a RowStore,
     work: Option<&'a WorkDir>,
     sink: &'a mut dyn Sink,
     report: Report,
@@ -216,12 +223,12 @@ impl<'a> Run<'a> {
         Ok(value)
     }
 
-    fn scene<'n>(&self, network: &'n Network, samples: &'n dyn Samples) -> Scene<'n>
+    fn calibration<'n>(&self, network: &'n Network, samples: &'n dyn Samples) -> Calibration<'n>
     where
         'a: 'n,
     {
         let Network { graph, facts, plan, .. } = network;
-        Scene { graph, facts, plan, recipe: self.recipe, samples, device: self.device, shelf: self.shelf }
+        Calibration { graph, facts, plan, recipe: self.recipe, samples, device: self.device, store: self.store }
     }
 
     /// Says what the user should know before anything is done.
@@ -233,15 +240,15 @@ impl<'a> Run<'a> {
 
     /// Decodes the samples that more than one stage reads.
     fn load(&mut self) -> Result<Loaded<'a>> {
-        let (samples, device, shelf) = (self.samples, self.device, self.shelf);
+        let (samples, device, store) = (self.samples, self.device, self.store);
         let kept = read_again(self.recipe, samples.len());
-        self.stage(Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, &kept, device, shelf, sink))
+        self.stage(Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, &kept, device, store, sink))
     }
 
     /// `network` with factors of channels, where some lower the error.
     fn factor<'n>(&mut self, network: Network<'n>, loaded: &Loaded, shapes: &[Vec<usize>]) -> Result<Network<'n>> {
-        let scene = self.scene(&network, loaded);
-        let network = match scene.factored(&mut self.report.timings, self.sink)? {
+        let calibration = self.calibration(&network, loaded);
+        let network = match calibration.factored(&mut self.report.timings, self.sink)? {
             Some(Factored { graph, divided }) => Network::new(Cow::Owned(graph), divided, self.recipe, shapes)?,
             None => network,
         };
@@ -267,17 +274,17 @@ impl<'a> Run<'a> {
 
     /// What the quantized activations hold.
     fn observe(&mut self, network: &Network, loaded: &Loaded) -> Result<Observed> {
-        let scene = self.scene(network, loaded);
+        let calibration = self.calibration(network, loaded);
         let count = self.recipe.activations.samples.min(self.samples.len());
-        self.stage(Stage::Calibrate, Some(count), |sink| scene.observe(sink))
+        self.stage(Stage::Calibrate, Some(count), |sink| calibration.observe(sink))
     }
 
     /// Chooses bits within the recipe's target by measuring what is `wanted`.
     fn choose(&mut self, network: &Network, loaded: &Loaded, watch: &Watch, wanted: &Measure) -> Result<ByMeasure> {
-        let precise = self.shelf.single();
-        let scene = Scene { shelf: &precise, ..self.scene(network, loaded) };
+        let precise = self.store.single();
+        let calibration = Calibration { store: &precise, ..self.calibration(network, loaded) };
         let start = Instant::now();
-        let measured = scene.sensitivity(watch, wanted, self.work, self.sink)?;
+        let measured = calibration.sensitivity(watch, wanted, self.work, self.sink)?;
         self.report.timings.push(Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() });
         let chosen = crate::plan::choose(&network.graph, &network.facts, self.recipe, &measured.sensitivity)?;
         let recipe = self.recipe.with(&chosen);
@@ -293,8 +300,8 @@ impl<'a> Run<'a> {
     }
 
     /// First grids of activations, refined.
-    fn first_grids(&mut self, network: &Network, loaded: &Loaded, watch: &Watch) -> Result<Seen> {
-        self.scene(network, loaded).seen(watch, &mut self.report.timings, self.sink)
+    fn first_grids(&mut self, network: &Network, loaded: &Loaded, watch: &Watch) -> Result<ActivationGrids> {
+        self.calibration(network, loaded).activation_grids(watch, &mut self.report.timings, self.sink)
     }
 
     /// What learning makes of `nearest`.
@@ -304,15 +311,15 @@ impl<'a> Run<'a> {
         recipe: &Recipe,
         loaded: Loaded,
         weight_grids: &[Grid],
-        nearest: Found,
+        nearest: NetworkSolution,
         costs: &Costs,
-    ) -> Result<Found> {
+    ) -> Result<NetworkSolution> {
         let Network { graph, facts, plan, .. } = network;
-        let (device, shelf, work) = (self.device, self.shelf, self.work);
+        let (device, store, work) = (self.device, self.store, self.work);
         let effective = recipe.resolved();
         self.report.iterations = effective.iterations;
         let padding = Padding::read(graph, facts, recipe, &loaded)?;
-        let inputs = &loaded.inputs(graph, shelf)?;
+        let inputs = &loaded.inputs(graph, store)?;
         drop(loaded);
         let mut loss_weights = Weights::new();
         if effective.weigh_outputs {
@@ -323,7 +330,7 @@ impl<'a> Run<'a> {
         if let Some(padding) = &padding {
             padding.exclude(facts, plan, &mut loss_weights)?;
         }
-        let job = Job { graph, facts, plan, recipe, device, weight_grids, loss_weights, inputs, shelf, costs, work };
+        let job = Job { graph, facts, plan, recipe, device, weight_grids, loss_weights, inputs, store, costs, work };
         let mut units = Vec::new();
         let found = self.stage(Stage::Reconstruct, None, |sink| job.reconstruct(nearest, &mut units, sink))?;
         self.report.units = units;

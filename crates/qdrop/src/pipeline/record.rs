@@ -4,7 +4,7 @@ use crate::calibrate;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId};
-use crate::probe::{Seen, Widths};
+use crate::probe::{ActivationGrids, Widths};
 use crate::quant::{Distribution, Grid, QuantizedWeight, quantize_one};
 use crate::report::{
     Effect, FloatNode, Histogram, LayerReport, Oddity, PlannedUnit, SiteGrid, SiteReport, decibels, short,
@@ -137,10 +137,16 @@ fn oddity(of: &Distribution) -> Option<Oddity> {
     }
 }
 
-/// Every site of `plan`, with what was `seen` there and the `grids` that are written.
-pub(super) fn sites(graph: &Graph, plan: &Plan, seen: &Seen, widths: &[Widths], grids: &[Grid]) -> Vec<SiteReport> {
+/// Every site of `plan`, with what `activations` says of it and the `grids` that are written.
+pub(super) fn sites(
+    graph: &Graph,
+    plan: &Plan,
+    activations: &ActivationGrids,
+    widths: &[Widths],
+    grids: &[Grid],
+) -> Vec<SiteReport> {
     let one = |i: usize| {
-        let (site, of) = (&plan.sites[i], &seen.distributions[i]);
+        let (site, of) = (&plan.sites[i], &activations.distributions[i]);
         let grid = |grid: &Grid| {
             let ((low, high), (below, above)) = (grid.range(0), of.clipped(grid));
             SiteGrid {
@@ -152,7 +158,7 @@ pub(super) fn sites(graph: &Graph, plan: &Plan, seen: &Seen, widths: &[Widths], 
                 above: short(above),
             }
         };
-        let (first, refined, learned) = (grid(&seen.first[i]), grid(&seen.refined[i]), grid(&grids[i]));
+        let (first, refined, learned) = (grid(&activations.first[i]), grid(&activations.refined[i]), grid(&grids[i]));
         let (min, max) = of.range();
         let (min, max, all) = (f64::from(min), f64::from(max), of.count() as f64);
         let (low, high) = window((min, max), (learned.low.min(first.low), learned.high.max(first.high)));
@@ -179,7 +185,12 @@ pub(super) fn sites(graph: &Graph, plan: &Plan, seen: &Seen, widths: &[Widths], 
             first,
             refined,
             learned,
-            effect: seen.effects.get(i).copied().flatten().map(|(a, b)| Effect { first: short(a), refined: short(b) }),
+            effect: activations
+                .effects
+                .get(i)
+                .copied()
+                .flatten()
+                .map(|(a, b)| Effect { first: short(a), refined: short(b) }),
         }
     };
     (0..plan.sites.len()).into_par_iter().map(one).collect()
@@ -227,13 +238,13 @@ mod tests {
         let mut observation = Observation::new();
         observation.observe(&(0..1000).map(|i| if i < 500 { 0.0 } else { i as f32 / 100.0 }).collect::<Vec<_>>());
         let grid = |scale| Grid::per_tensor(2, scale, 0).unwrap();
-        let seen = Seen {
+        let activations = ActivationGrids {
             distributions: vec![Distribution::new(&observation)],
             first: vec![grid(2.0)],
             effects: vec![Some((0.5, 0.25))],
             refined: vec![grid(2.5)],
         };
-        let site = sites(&graph, &plan, &seen, &[], &[grid(3.0)]).remove(0);
+        let site = sites(&graph, &plan, &activations, &[], &[grid(3.0)]).remove(0);
         assert_eq!((site.values, site.zeros, site.max), (1000, 0.5, 9.99));
         assert!((site.first.above - 0.3).abs() < 2e-3 && (site.refined.above - 0.125).abs() < 2e-3, "{site:?}");
         assert_eq!((site.learned.above, site.learned.high, site.first.below), (0.0, 9.0, 0.0));

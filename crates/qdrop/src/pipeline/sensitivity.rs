@@ -7,9 +7,9 @@ use crate::engine::facts;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Measure, Mixed, Recipe, Sensitivity};
-use crate::probe::{self, Deviation, Loaded, Network, Scene, input_shapes, spread, spreads};
+use crate::probe::{self, Calibration, Deviation, Loaded, Network, input_shapes, spread, spreads};
 use crate::report::{Sink, Stage, timed};
-use crate::tensor::{Precision, Rows, Shelf, Tensor};
+use crate::tensor::{Precision, RowStore, Rows, Tensor};
 
 /// Measures every layer and activation of `graph` (simplified) that `recipe` quantizes, with each of its candidates, on
 /// [`Mixed::samples`] of `samples`. First grids are fitted to as many as the recipe says. The caller names the model.
@@ -21,22 +21,22 @@ pub fn sensitivity(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: 
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let plan = &crate::plan::plan(graph, &facts, recipe)?;
     let room = memory::room(graph, &facts, plan, recipe, (samples.len(), samples.held_bytes()), device)?;
-    let shelf = &Shelf::new(room, &std::env::temp_dir(), Precision::Single);
+    let store = &RowStore::new(room, &std::env::temp_dir(), Precision::Single);
     let effective = recipe.resolved();
     let few = spreads(samples.len(), &[effective.factor_samples, effective.refine_samples, recipe.mixed.samples]);
-    let samples = &Loaded::new(samples, &few, device, shelf, sink)?;
-    let scene = Scene { graph, facts: &facts, plan, recipe, samples, device, shelf };
+    let samples = &Loaded::new(samples, &few, device, store, sink)?;
+    let calibration = Calibration { graph, facts: &facts, plan, recipe, samples, device, store };
     let mut timings = Vec::new();
-    let factored = scene.factored(&mut timings, sink)?;
+    let factored = calibration.factored(&mut timings, sink)?;
     let graph = factored.as_ref().map_or(graph, |f| &f.graph);
     let facts = &facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let plan = &crate::plan::plan(graph, facts, recipe)?;
-    let scene = Scene { graph, facts, plan, ..scene };
-    let (observed, _) = timed(sink, Stage::Calibrate, None, |sink| scene.observe(sink))?;
+    let calibration = Calibration { graph, facts, plan, ..calibration };
+    let (observed, _) = timed(sink, Stage::Calibrate, None, |sink| calibration.observe(sink))?;
     let watch = observed.sites;
     let all = recipe.mixed.bits();
     let wanted = Measure { layers: vec![all.clone(); plan.layers.len()], sites: vec![all; plan.sites.len()] };
-    Ok(scene.sensitivity(&watch, &wanted, None, sink)?.sensitivity)
+    Ok(calibration.sensitivity(&watch, &wanted, None, sink)?.sensitivity)
 }
 
 /// Squared error of the outputs of `written`, what `graph` (both simplified) became, as a share of their energy and summed

@@ -85,10 +85,10 @@ impl Layers {
                 () if edge => w.first_last_bits,
                 () => w.bits,
             };
-            let mut wished = None;
+            let mut asked = None;
             for o in matching(view, recipe, &nodes) {
                 bits = o.weight_bits.unwrap_or(bits);
-                wished = o.weight_symmetric.or(wished);
+                asked = o.weight_symmetric.or(asked);
             }
             if bits == 32 {
                 self.float.extend(nodes.iter().map(|&id| (id, Reason::FloatWeight)));
@@ -129,7 +129,7 @@ impl Layers {
             // A difference of integer and zero point fits int8 with up to 7 bits.
             let kernels = recipe.placement() == Placement::Integer && bits == 8 && !is_table(view, &nodes);
             let symmetric = w.symmetric || recipe.output.target.symmetric_weights() || kernels;
-            let symmetric = wished.unwrap_or(symmetric);
+            let symmetric = asked.unwrap_or(symmetric);
             let grid = GridSpec { bits, symmetric, observer: w.observer, percentile: w.percentile };
             let name = view.graph.node_name(nodes[0]).to_string();
             self.list.push(Layer { name, weight, nodes, grid, axis, shape });

@@ -1,4 +1,4 @@
-//! From a wish (a [`Recipe`], partial) and a graph to decisions (a [`Plan`], total). Every refusal happens here,
+//! From settings (a [`Recipe`], partial) and a graph to decisions (a [`Plan`], total). Every refusal happens here,
 //! before any data is read.
 
 mod atoms;
@@ -186,7 +186,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Decides everything about `graph` (simplified), given the facts of one sample (batch 1) and the user's wish.
+/// Decides everything about `graph` (simplified), given the facts of one sample (batch 1) and the user's recipe.
 pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     recipe.validate()?;
     decide(graph, facts, recipe)

@@ -1,4 +1,4 @@
-//! The user's wish: every option with its default, unit and meaning. Unknown keys are refused.
+//! What the user asks for: every option with its default, unit and meaning. Unknown keys are refused.
 
 use super::budget::{BitopsTarget, SizeTarget};
 use super::size::ByteSize;

@@ -345,15 +345,15 @@ impl Cutter<'_> {
     /// A name that no unit has yet: the module of its layers, or the name of its first node.
     fn name(&self, nodes: &[NodeId], taken: &mut BTreeSet<String>) -> String {
         let layers: Vec<NodeId> = nodes.iter().copied().filter(|id| self.view.role(*id) == Role::Layer).collect();
-        let mut wish = self.scopes.name(&layers);
-        if wish.is_empty() || taken.contains(&wish) {
-            wish = self.view.graph.node_name(*layers.first().unwrap_or(&nodes[0])).to_string();
+        let mut wanted = self.scopes.name(&layers);
+        if wanted.is_empty() || taken.contains(&wanted) {
+            wanted = self.view.graph.node_name(*layers.first().unwrap_or(&nodes[0])).to_string();
         }
-        let mut name = wish.clone();
+        let mut name = wanted.clone();
         let mut n = 1;
         while !taken.insert(name.clone()) {
             n += 1;
-            name = format!("{wish}#{n}");
+            name = format!("{wanted}#{n}");
         }
         name
     }

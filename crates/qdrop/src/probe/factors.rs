@@ -1,11 +1,11 @@
 //! Channels of activations brought together by factors, see `plan::factors` and `calibrate::factors`.
 
+use super::calibration::Calibration;
+use super::forward::ForwardPass;
 use super::observe::above;
 use super::padding::Padding;
 use super::run;
 use super::samples::spread;
-use super::scene::Scene;
-use super::walk::Walk;
 use crate::calibrate::{self, Channels};
 use crate::engine::device::beside;
 use crate::engine::program::around;
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{self, FactorSite, Plan};
 use crate::report::{Event, Sink, Stage, Timing, timed};
-use crate::tensor::Shelf;
+use crate::tensor::RowStore;
 use std::collections::BTreeSet;
 
 /// A network with factors of channels. Its node ids are new.
@@ -23,7 +23,7 @@ pub(crate) struct Factored {
     pub divided: BTreeSet<ValueId>,
 }
 
-impl Scene<'_> {
+impl Calibration<'_> {
     /// The network with factors of channels, where some lower the error.
     pub fn factored(&self, timings: &mut Vec<Timing>, sink: &mut dyn Sink) -> Result<Option<Factored>> {
         let few = self.recipe.resolved().factor_samples;
@@ -48,10 +48,10 @@ impl Scene<'_> {
     fn divided(&self, plan: &Plan, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Factored>> {
         let few = spread(self.samples, Some(few))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
-        let inputs = run::load(self.graph, &few, self.device, self.shelf, sink)?;
-        let shelf = Shelf::memory();
-        let mut walk = Walk::new(self.graph, self.facts, inputs, self.device, &shelf);
-        let order = walk.order(sites.iter().map(|s| (s.value, s)));
+        let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
+        let store = RowStore::memory();
+        let mut forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, &store);
+        let order = forward.order(sites.iter().map(|s| (s.value, s)));
         let mut graph = self.graph.clone();
         let floors = plan::floors(self.graph, self.facts);
         let (mut chosen, mut divided) = (Vec::new(), BTreeSet::new());
@@ -59,7 +59,7 @@ impl Scene<'_> {
             run::go_on(sink)?;
             let mut observe = |value: ValueId| -> Result<Option<Channels>> {
                 let shape = &self.facts.require(self.graph, value)?.shape;
-                let Some(rows) = walk.until(value)? else { return Ok(None) };
+                let Some(rows) = forward.until(value)? else { return Ok(None) };
                 let mut channels = Channels::new(site.channels);
                 for (sample, row) in rows.iter().enumerate() {
                     let row = row?;

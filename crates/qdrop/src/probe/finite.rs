@@ -1,7 +1,7 @@
 //! Values inside the float network that are no numbers: those of padding do no harm, unless they reach an output.
 
+use super::calibration::Calibration;
 use super::run::{self, Network};
-use super::scene::Scene;
 use crate::data::Samples;
 use crate::error::{Error, Kind, Result};
 use crate::graph::ValueId;
@@ -18,17 +18,22 @@ pub(crate) struct Strange<'a> {
 }
 
 /// That nothing of what is `strange` in `samples` reaches an output of real numbers; `sink` is told what is left out.
-pub(crate) fn check(scene: &Scene, samples: &dyn Samples, strange: &[Strange], sink: &mut dyn Sink) -> Result<()> {
+pub(crate) fn check(
+    calibration: &Calibration,
+    samples: &dyn Samples,
+    strange: &[Strange],
+    sink: &mut dyn Sink,
+) -> Result<()> {
     let indices: BTreeSet<usize> = strange.iter().flat_map(|s| s.samples).copied().collect();
-    let name = |v: ValueId| &scene.graph.value(v).name;
+    let name = |v: ValueId| &calibration.graph.value(v).name;
     let (Some(first), Some(&index)) = (strange.iter().min_by_key(|s| s.samples.first()), indices.first()) else {
         return Ok(());
     };
-    let outputs = run::ends(scene.graph, scene.facts);
+    let outputs = run::ends(calibration.graph, calibration.facts);
     let shapes = run::shapes_of(samples)?;
-    let network = Network::new(scene.graph, &shapes, outputs.clone(), scene.device)?;
+    let network = Network::new(calibration.graph, &shapes, outputs.clone(), calibration.device)?;
     for some in indices.iter().copied().collect::<Vec<_>>().chunks(network.chunk) {
-        let inputs = run::decode(samples, some, scene.device, sink)?;
+        let inputs = run::decode(samples, some, calibration.device, sink)?;
         let found = network.run(&inputs)?;
         for (&output, rows) in outputs.iter().zip(&found) {
             for (row, &index) in rows.iter().zip(some) {

@@ -1,9 +1,9 @@
 //! First grids of activations, and what is known of them.
 
+use super::calibration::Calibration;
 use super::refine::{self, Effect};
 use super::run;
 use super::samples::spread;
-use super::scene::Scene;
 use super::screen::screened;
 use crate::calibrate::Watch;
 use crate::engine::device::beside;
@@ -12,7 +12,7 @@ use crate::quant::{Distribution, Grid};
 use crate::report::{Sink, Stage, Timing, timed};
 
 /// What was seen of the sites before anything was learned, one a site.
-pub(crate) struct Seen {
+pub(crate) struct ActivationGrids {
     pub distributions: Vec<Distribution>,
     /// The observer's grids.
     pub first: Vec<Grid>,
@@ -22,25 +22,30 @@ pub(crate) struct Seen {
     pub refined: Vec<Grid>,
 }
 
-impl Scene<'_> {
+impl Calibration<'_> {
     /// What `watch` has seen of the sites, and their first grids, refined.
-    pub fn seen(&self, watch: &Watch, timings: &mut Vec<Timing>, sink: &mut dyn Sink) -> Result<Seen> {
+    pub fn activation_grids(
+        &self,
+        watch: &Watch,
+        timings: &mut Vec<Timing>,
+        sink: &mut dyn Sink,
+    ) -> Result<ActivationGrids> {
         let first = beside(self.device, || watch.fit(self.plan))?;
         let distributions = beside(self.device, || watch.distributions());
-        let mut seen = Seen { distributions, refined: first.clone(), first, effects: Vec::new() };
+        let mut activations = ActivationGrids { distributions, refined: first.clone(), first, effects: Vec::new() };
         let few = self.recipe.resolved().refine_samples;
-        if few > 0 && !seen.first.is_empty() {
-            let (effects, timing) = timed(sink, Stage::Refine, Some(seen.first.len()), |sink| {
+        if few > 0 && !activations.first.is_empty() {
+            let (effects, timing) = timed(sink, Stage::Refine, Some(activations.first.len()), |sink| {
                 if screened(&self.plan.sites) {
-                    return self.screen(few, watch, &mut seen.refined, sink);
+                    return self.screen(few, watch, &mut activations.refined, sink);
                 }
                 let few = spread(self.samples, Some(few))?;
-                let inputs = run::load(self.graph, &few, self.device, self.shelf, sink)?;
-                refine::refine(self.graph, self.facts, self.plan, inputs, self.device, &mut seen.refined, sink)
+                let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
+                refine::refine(self.graph, self.facts, self.plan, inputs, self.device, &mut activations.refined, sink)
             })?;
-            seen.effects = effects;
+            activations.effects = effects;
             timings.push(timing);
         }
-        Ok(seen)
+        Ok(activations)
     }
 }

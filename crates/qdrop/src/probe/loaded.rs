@@ -6,10 +6,10 @@ use crate::engine::device::Device;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::report::{Sink, Stage};
-use crate::tensor::{Rows, Shelf, Tensor};
+use crate::tensor::{RowStore, Rows, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A sample set some or all of which were decoded and lie on a shelf. Of these it yields what the engine computes with:
+/// A sample set some or all of which were decoded and lie in a store. Of these it yields what the engine computes with:
 /// real numbers in single precision, whatever the type. The others are decoded whenever they are asked for.
 pub(crate) struct Loaded<'a> {
     samples: &'a dyn Samples,
@@ -22,23 +22,23 @@ pub(crate) struct Loaded<'a> {
 }
 
 impl<'a> Loaded<'a> {
-    /// Decodes those of `samples` with the indices `wanted`, which are put on `shelf` as they are.
+    /// Decodes those of `samples` with the indices `wanted`, which are put in `store` as they are.
     pub fn new(
         samples: &'a dyn Samples,
         wanted: &BTreeSet<usize>,
         device: &dyn Device,
-        shelf: &Shelf,
+        store: &RowStore,
         sink: &mut dyn Sink,
     ) -> Result<Self> {
         let indices: Vec<usize> = wanted.iter().copied().collect();
-        let (shapes, rows) = run::load_rows(samples, &indices, device, &shelf.single(), Some(Stage::Load), sink)?;
+        let (shapes, rows) = run::load_rows(samples, &indices, device, &store.single(), Some(Stage::Load), sink)?;
         let places = indices.into_iter().zip(0..).collect();
         Ok(Loaded { samples, places, shapes, rows })
     }
 
-    /// What was decoded, per input of `graph`, as `shelf` keeps it: nothing is copied where that changes nothing.
-    pub fn inputs(&self, graph: &Graph, shelf: &Shelf) -> Result<Cache> {
-        graph.inputs.iter().zip(&self.rows).map(|(&v, rows)| Ok((v, shelf.keep(rows)?))).collect()
+    /// What was decoded, per input of `graph`, as `store` keeps it: nothing is copied where that changes nothing.
+    pub fn inputs(&self, graph: &Graph, store: &RowStore) -> Result<Cache> {
+        graph.inputs.iter().zip(&self.rows).map(|(&v, rows)| Ok((v, store.keep(rows)?))).collect()
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
         let (samples, device) = (Counted(AtomicUsize::new(0)), processors(2).unwrap());
         let asked = || samples.0.load(Ordering::Relaxed);
         let wanted = (10..50).collect();
-        let loaded = Loaded::new(&samples, &wanted, &device, &Shelf::memory(), &mut Silent).unwrap();
+        let loaded = Loaded::new(&samples, &wanted, &device, &RowStore::memory(), &mut Silent).unwrap();
         for _ in 0..3 {
             let sample = loaded.get(49).unwrap();
             assert_eq!(sample[0], Tensor::f32(&[2, 1], vec![49.1, 0.5]));
@@ -112,10 +112,10 @@ mod tests {
         let (samples, device) = (Counted(AtomicUsize::new(0)), processors(1).unwrap());
         let mut graph = Graph::default();
         graph.inputs = ["x", "ids"].map(|n| graph.add_value(n, Default::default())).to_vec();
-        let half = Shelf::new(u64::MAX, std::path::Path::new(""), Precision::Half);
+        let half = RowStore::new(u64::MAX, std::path::Path::new(""), Precision::Half);
         let loaded = Loaded::new(&samples, &(0..50).collect(), &device, &half, &mut Silent).unwrap();
         let first = |inputs: &Cache| inputs[&graph.inputs[0]].row(1).unwrap()[0];
-        assert_eq!(first(&loaded.inputs(&graph, &Shelf::memory()).unwrap()), 1.1);
+        assert_eq!(first(&loaded.inputs(&graph, &RowStore::memory()).unwrap()), 1.1);
         assert_eq!(first(&loaded.inputs(&graph, &half).unwrap()), half::f16::from_f32(1.1).to_f32());
         assert_eq!(samples.0.load(Ordering::Relaxed), 50);
     }
@@ -132,7 +132,7 @@ mod tests {
         }
         let (samples, device) = (Counted(AtomicUsize::new(0)), processors(2).unwrap());
         let mut sink = Third(AtomicUsize::new(0));
-        let stopped = Loaded::new(&samples, &(0..50).collect(), &device, &Shelf::memory(), &mut sink);
+        let stopped = Loaded::new(&samples, &(0..50).collect(), &device, &RowStore::memory(), &mut sink);
         assert_eq!(stopped.err().map(|e| e.kind()), Some(crate::Kind::Interrupted));
         assert_eq!(samples.0.load(Ordering::Relaxed), 2);
     }

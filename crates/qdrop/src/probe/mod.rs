@@ -1,9 +1,11 @@
 //! Questions to the float network, asked on a few samples: what activations hold, which steps and factors serve them, how
 //! much the outputs depend on what.
 
+mod calibration;
 mod deviation;
 mod factors;
 mod finite;
+mod forward;
 mod grids;
 mod loaded;
 mod observe;
@@ -11,17 +13,16 @@ mod padding;
 mod refine;
 mod run;
 mod samples;
-mod scene;
 mod screen;
 mod sensitivity;
 mod shapes;
 mod shift;
-mod walk;
 mod weigh;
 
+pub(crate) use calibration::Calibration;
 pub(crate) use deviation::Deviation;
 pub(crate) use factors::Factored;
-pub(crate) use grids::Seen;
+pub(crate) use grids::ActivationGrids;
 pub(crate) use loaded::Loaded;
 pub(crate) use observe::{Observed, Widths};
 pub(crate) use padding::Padding;
@@ -31,7 +32,6 @@ pub(crate) use run::{
 };
 pub use samples::spread;
 pub(crate) use samples::spreads;
-pub(crate) use scene::Scene;
 pub(crate) use screen::screened;
 pub(crate) use sensitivity::Measured;
 pub use shapes::{declared_shapes, input_shapes, sample_shapes, several_at_once};

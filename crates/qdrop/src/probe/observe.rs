@@ -1,10 +1,10 @@
 //! What activations hold in the float network, for their first grids.
 
+use super::calibration::Calibration;
 use super::finite::{self, Strange};
 use super::padding::Padding;
 use super::run;
 use super::samples::spread;
-use super::scene::Scene;
 use crate::calibrate::Watch;
 use crate::data::{Samples, Subset};
 use crate::engine::device::Values;
@@ -14,7 +14,7 @@ use crate::graph::ValueId;
 use crate::plan::{self, Floor, Plan, Site};
 use crate::quant::{Grid, Observation};
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::{Rows, Shelf};
+use crate::tensor::{RowStore, Rows};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -114,7 +114,7 @@ fn kernel_plan(plan: &Plan) -> Plan {
     Plan { sites: plan.kernel_sites.clone(), ..Plan::default() }
 }
 
-impl Scene<'_> {
+impl Calibration<'_> {
     /// What the sites of the plan hold in the float network, and those of its integer kernels.
     pub fn observe(&self, sink: &mut dyn Sink) -> Result<Observed> {
         let quantizers: Vec<&Site> = self.plan.sites.iter().chain(&self.plan.kernel_sites).collect();
@@ -144,7 +144,7 @@ impl Scene<'_> {
         for some in indices.chunks(chunk) {
             let before = some[0];
             let part = Subset::new(&samples, some.to_vec())?;
-            let inputs = run::load(self.graph, &part, self.device, &Shelf::memory(), sink)?;
+            let inputs = run::load(self.graph, &part, self.device, &RowStore::memory(), sink)?;
             run::go_on(sink)?;
             let inputs: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
             let see = |value: usize, first: usize, group: Values| {

@@ -4,8 +4,8 @@
 //! nobody; a step chosen for them erases the rest. Here each site is quantized alone in the float network, and where
 //! another step brings the outputs much closer to the float ones, it is taken.
 
+use super::forward::{Change, ForwardPass};
 use super::run::{self, Cache};
-use super::walk::{Change, Walk};
 use crate::calibrate;
 use crate::engine::device::Device;
 use crate::engine::facts::Facts;
@@ -14,7 +14,7 @@ use crate::graph::Graph;
 use crate::plan::Plan;
 use crate::quant::Grid;
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::Shelf;
+use crate::tensor::RowStore;
 
 /// Distance of the network's outputs when a site alone is quantized, on the first and on the refined grid; `None` where it
 /// was not measured, or where it reaches no output of real numbers.
@@ -32,18 +32,18 @@ pub(crate) fn refine(
     sink: &mut dyn Sink,
 ) -> Result<Vec<Effect>> {
     let mut effects = vec![None; grids.len()];
-    let shelf = Shelf::memory();
-    let mut walk = Walk::new(graph, facts, inputs, device, &shelf);
-    let wanted = walk.outputs()?;
-    let sites = walk.order(plan.sites.iter().map(|s| s.value).zip(0..));
+    let store = RowStore::memory();
+    let mut forward = ForwardPass::new(graph, facts, inputs, device, &store);
+    let wanted = forward.outputs()?;
+    let sites = forward.order(plan.sites.iter().map(|s| s.value).zip(0..));
     for (done, &i) in sites.iter().enumerate() {
         run::go_on(sink)?;
         let site = &plan.sites[i];
-        walk.until(site.value)?;
-        let tail = walk.tail(Change::site(site.value, site.readers.clone()))?;
+        forward.until(site.value)?;
+        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
         let distance = |grid: &Grid| {
             run::go_on(sink)?;
-            Ok(walk.deviation(&tail, &[], Some(grid), &wanted)?.error())
+            Ok(forward.deviation(&tail, &[], Some(grid), &wanted)?.error())
         };
         let refined = calibrate::refine_step(&grids[i], distance);
         let refined = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;

@@ -8,7 +8,7 @@ use crate::engine::program::{Region, compile};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::{DType, Rows, RowsWriter, Shelf, Tensor};
+use crate::tensor::{DType, RowStore, Rows, RowsWriter, Tensor};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -65,7 +65,7 @@ impl Network {
 
     /// The wanted values of `samples`.
     pub fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
-        self.ready.run(&[], &[], &rows(samples)?, &Shelf::memory())
+        self.ready.run(&[], &[], &rows(samples)?, &RowStore::memory())
     }
 }
 
@@ -113,25 +113,25 @@ pub(crate) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
     (0..inputs).map(input).collect()
 }
 
-/// All samples, per input of the graph, on `shelf`.
+/// All samples, per input of the graph, in `store`.
 pub(crate) fn load(
     graph: &Graph,
     samples: &dyn Samples,
     device: &dyn Device,
-    shelf: &Shelf,
+    store: &RowStore,
     sink: &mut dyn Sink,
 ) -> Result<Cache> {
     let indices: Vec<usize> = (0..samples.len()).collect();
-    let (_, rows) = load_rows(samples, &indices, device, shelf, None, sink)?;
+    let (_, rows) = load_rows(samples, &indices, device, store, None, sink)?;
     Ok(graph.inputs.iter().copied().zip(rows).collect())
 }
 
-/// Shapes of the tensors of a sample, and the samples at `indices`, per tensor, on `shelf`. Progress is that of `stage`.
+/// Shapes of the tensors of a sample, and the samples at `indices`, per tensor, in `store`. Progress is that of `stage`.
 pub(crate) fn load_rows(
     samples: &dyn Samples,
     indices: &[usize],
     device: &dyn Device,
-    shelf: &Shelf,
+    store: &RowStore,
     stage: Option<Stage>,
     sink: &mut dyn Sink,
 ) -> Result<(Vec<Vec<usize>>, Vec<Rows>)> {
@@ -141,7 +141,7 @@ pub(crate) fn load_rows(
         for sample in decode(samples, some, device, sink)? {
             if all.is_empty() {
                 shapes = sample.iter().map(|t| t.shape().to_vec()).collect();
-                all = sample.iter().map(|t| shelf.rows(indices.len(), t.len())).collect::<Result<_>>()?;
+                all = sample.iter().map(|t| store.rows(indices.len(), t.len())).collect::<Result<_>>()?;
             }
             all.iter_mut().zip(&sample).try_for_each(|(to, tensor)| to.push(&tensor.to_f32()?))?;
         }

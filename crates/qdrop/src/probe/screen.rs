@@ -5,11 +5,11 @@
 //! backwards. Only a site that costs much and would cost less on another step is measured, and its step is changed
 //! only where samples that did not choose the step agree.
 
+use super::calibration::Calibration;
+use super::forward::{Change, ForwardPass};
 use super::refine::Effect;
 use super::run::{self, Cache};
 use super::samples::spread;
-use super::scene::Scene;
-use super::walk::{Change, Walk};
 use crate::calibrate::{self, Refined, Watch};
 use crate::data::{Samples, Subset};
 use crate::engine::device::Inference;
@@ -19,7 +19,7 @@ use crate::graph::ValueId;
 use crate::plan::Site;
 use crate::quant::Grid;
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::{Rows, Shelf};
+use crate::tensor::{RowStore, Rows};
 use std::collections::BTreeSet;
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
@@ -48,7 +48,7 @@ struct Guess {
     promising: bool,
 }
 
-impl Scene<'_> {
+impl Calibration<'_> {
     /// Refines `grids` (one a site, in the plan's order) where that matters, on `few` samples. `watch` has seen the sites.
     pub(crate) fn screen(
         &self,
@@ -58,7 +58,7 @@ impl Scene<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Vec<Effect>> {
         let chosen = spread(self.samples, Some(few))?;
-        let inputs = run::load(self.graph, &chosen, self.device, self.shelf, sink)?;
+        let inputs = run::load(self.graph, &chosen, self.device, self.store, sink)?;
         let guesses = self.guess(&inputs, grids, sink)?;
         let total: f64 = guesses.iter().flatten().map(|g| g.error).sum();
         let mut effects: Vec<Effect> = guesses.iter().map(|g| g.map(|g| (g.error, g.error))).collect();
@@ -112,7 +112,7 @@ impl Scene<'_> {
             return Ok(false);
         }
         let held = Subset::new(observed, extremes.into_iter().collect())?;
-        let inputs = run::load(self.graph, &held, self.device, self.shelf, sink)?;
+        let inputs = run::load(self.graph, &held, self.device, self.store, sink)?;
         let [before, after] = self.measuring(inputs)?.distances(site, grids)?;
         Ok(after <= before)
     }
@@ -165,47 +165,47 @@ impl Scene<'_> {
     /// The distance of each site, measured on very few samples.
     fn measured(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
         let n = inputs.values().next().map_or(0, Rows::len);
-        let mut walk = self.measuring(part(inputs, &(0..n.min(FEW)).collect::<Vec<_>>())?)?;
+        let mut forward = self.measuring(part(inputs, &(0..n.min(FEW)).collect::<Vec<_>>())?)?;
         let mut guesses = vec![None; grids.len()];
-        for i in walk.0.order(self.plan.sites.iter().map(|s| s.value).zip(0..)) {
+        for i in forward.0.order(self.plan.sites.iter().map(|s| s.value).zip(0..)) {
             run::go_on(sink)?;
-            let [error] = walk.distances(&self.plan.sites[i], [&grids[i]])?;
+            let [error] = forward.distances(&self.plan.sites[i], [&grids[i]])?;
             guesses[i] = error.is_finite().then_some(Guess { error, promising: true });
         }
         Ok(guesses)
     }
 
     fn measuring(&self, inputs: Cache) -> Result<Measuring<'_>> {
-        let walk = Walk::new(self.graph, self.facts, inputs, self.device, self.shelf);
-        let wanted = walk.outputs()?;
-        Ok(Measuring(walk, wanted))
+        let forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store);
+        let wanted = forward.outputs()?;
+        Ok(Measuring(forward, wanted))
     }
 }
 
 /// The float network on some samples, and its outputs.
-struct Measuring<'a>(Walk<'a>, Vec<Rows>);
+struct Measuring<'a>(ForwardPass<'a>, Vec<Rows>);
 
 impl Measuring<'_> {
     /// Distances of the outputs when `site` alone is quantized by each of `grids`. Sites are asked for in order.
     fn distances<const N: usize>(&mut self, site: &Site, grids: [&Grid; N]) -> Result<[f64; N]> {
-        let Measuring(walk, wanted) = self;
-        walk.until(site.value)?;
-        let tail = walk.tail(Change::site(site.value, site.readers.clone()))?;
+        let Measuring(forward, wanted) = self;
+        forward.until(site.value)?;
+        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
         let mut distances = [0.0; N];
         for (distance, grid) in distances.iter_mut().zip(grids) {
-            *distance = walk.deviation(&tail, &[], Some(grid), wanted)?.error();
+            *distance = forward.deviation(&tail, &[], Some(grid), wanted)?.error();
         }
         Ok(distances)
     }
 
     /// `grid` of `site`, refined.
     fn refined(&mut self, site: &Site, grid: &Grid, sink: &dyn Sink) -> Result<Refined> {
-        let Measuring(walk, wanted) = self;
-        walk.until(site.value)?;
-        let tail = walk.tail(Change::site(site.value, site.readers.clone()))?;
+        let Measuring(forward, wanted) = self;
+        forward.until(site.value)?;
+        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
         calibrate::refine_step(grid, |grid| {
             run::go_on(sink)?;
-            Ok(walk.deviation(&tail, &[], Some(grid), wanted)?.error())
+            Ok(forward.deviation(&tail, &[], Some(grid), wanted)?.error())
         })
     }
 }
@@ -227,7 +227,7 @@ fn energies(float: &dyn Inference, rows: &[Rows], sink: &mut dyn Sink) -> Result
 /// Some of the samples of `inputs`.
 fn part(inputs: &Cache, samples: &[usize]) -> Result<Cache> {
     let one = |(&v, rows): (&ValueId, &Rows)| {
-        let mut writer = Shelf::memory().rows(samples.len(), rows.width())?;
+        let mut writer = RowStore::memory().rows(samples.len(), rows.width())?;
         samples.iter().try_for_each(|&i| writer.push(&rows.row(i)?))?;
         Ok((v, writer.finish()))
     };
@@ -285,20 +285,20 @@ mod tests {
         let row = |i: usize| [&[first(i)][..], &rest(i)].concat();
         let samples = Made((0..SAMPLES).map(row).collect());
         let facts = facts::infer(&g, &[vec![1, 4]]).unwrap();
-        let (recipe, device, shelf) = (Recipe::default(), processors(2).unwrap(), Shelf::memory());
-        let scene = Scene {
+        let (recipe, device, store) = (Recipe::default(), processors(2).unwrap(), RowStore::memory());
+        let calibration = Calibration {
             graph: &g,
             facts: &facts,
             plan: &plan,
             recipe: &recipe,
             samples: &samples,
             device: &device,
-            shelf: &shelf,
+            store: &store,
         };
-        let watch = scene.observe(&mut Silent).unwrap();
-        let seen = scene.seen(&watch.sites, &mut Vec::new(), &mut Silent).unwrap();
-        assert!(seen.effects[0].is_some_and(|(first, refined)| refined <= first), "{:?}", seen.effects);
-        (seen.first[0].scale[0], seen.refined[0].scale[0])
+        let watch = calibration.observe(&mut Silent).unwrap();
+        let activations = calibration.activation_grids(&watch.sites, &mut Vec::new(), &mut Silent).unwrap();
+        assert!(activations.effects[0].is_some_and(|(first, refined)| refined <= first), "{:?}", activations.effects);
+        (activations.first[0].scale[0], activations.refined[0].scale[0])
     }
 
     #[test]

@@ -6,15 +6,15 @@
 //! with measured means): what is left is a nearly constant multiple of what learned rounding leaves, whatever the layer
 //! and the bits.
 
+use super::calibration::Calibration;
 use super::deviation::Deviation;
-use super::grids::Seen;
+use super::forward::{Change, ForwardPass};
+use super::grids::ActivationGrids;
 use super::padding::Padding;
 use super::refine::{self, Effect};
 use super::run::{self, Cache};
 use super::samples::spread;
-use super::scene::Scene;
 use super::shift::Shift;
-use super::walk::{Change, Walk};
 use crate::calibrate::{self, Watch};
 use crate::data::Samples;
 use crate::engine::device::beside;
@@ -24,7 +24,7 @@ use crate::graph::ValueId;
 use crate::plan::{BitError, Curve, GridSpec, Layer, LayerId, Measure, Plan, Sensitivity, Site, learned_biases};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, Sink, Stage, timed};
-use crate::tensor::{Rows, Shelf};
+use crate::tensor::{RowStore, Rows};
 use crate::work::{self, Kept, MEASURED, WorkDir};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,18 +52,18 @@ struct First {
 
 impl Measured {
     /// What `watch` has seen of the sites of `plan`, whose bits are among those measured, and their first grids.
-    pub fn seen(&self, watch: &Watch, plan: &Plan) -> Result<Seen> {
+    pub fn activation_grids(&self, watch: &Watch, plan: &Plan) -> Result<ActivationGrids> {
         let first = |(site, tries): (&Site, &Vec<(u32, First)>)| {
             let found = tries.iter().find(|t| t.0 == site.grid.bits).map(|t| (t.1.grid.clone(), t.1.effect));
             found.ok_or_else(|| Error::internal(format!("`{}` was measured with other bits", site.name)))
         };
         let found = plan.sites.iter().zip(&self.grids).map(first).collect::<Result<Vec<_>>>()?;
         let (refined, effects) = found.into_iter().unzip();
-        Ok(Seen { distributions: watch.distributions(), first: watch.fit(plan)?, refined, effects })
+        Ok(ActivationGrids { distributions: watch.distributions(), first: watch.fit(plan)?, refined, effects })
     }
 }
 
-impl Scene<'_> {
+impl Calibration<'_> {
     /// Measures the bits that `wanted` lists, or finds in `work` that an earlier run did. `watch` has seen the sites.
     pub fn sensitivity(
         &self,
@@ -77,9 +77,9 @@ impl Scene<'_> {
             return Err(Error::unsupported("the network has no output of real numbers, so nothing can be measured"));
         }
         let few = spread(self.samples, Some(self.recipe.mixed.samples))?;
-        let inputs = run::load(self.graph, &few, self.device, self.shelf, sink)?;
+        let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
         let refining = spread(self.samples, Some(self.recipe.resolved().refine_samples))?;
-        let refining = run::load(self.graph, &refining, self.device, &Shelf::memory(), sink)?;
+        let refining = run::load(self.graph, &refining, self.device, &RowStore::memory(), sink)?;
         let (weights, grids) =
             beside(self.device, || Ok::<_, Error>((self.tried_weights(wanted)?, self.tried_grids(watch, wanted)?)))?;
 
@@ -98,8 +98,9 @@ impl Scene<'_> {
             return Ok(measured);
         }
         let grids = self.refined(grids, &refining, sink)?;
-        let (sensitivity, _) =
-            timed(sink, Stage::Sensitivity, Some(STEPS), |sink| self.walk(inputs, few.len(), &weights, &grids, sink))?;
+        let (sensitivity, _) = timed(sink, Stage::Sensitivity, Some(STEPS), |sink| {
+            self.forward(inputs, few.len(), &weights, &grids, sink)
+        })?;
         let measured = Measured { sensitivity, grids };
         work.map_or(Ok(()), |work| work.keep(&key, &measured))?;
         Ok(measured)
@@ -153,7 +154,7 @@ impl Scene<'_> {
     }
 
     /// Walks through the float network and measures layers and sites where they stand.
-    fn walk(
+    fn forward(
         &self,
         inputs: Cache,
         samples: usize,
@@ -175,39 +176,41 @@ impl Scene<'_> {
             let error = Some(deviation.error()).filter(|e| e.is_finite()).unwrap_or(f64::MAX);
             BitError { bits, error, agreement: classes.then(|| deviation.agreement()) }
         };
-        let mut walk = Walk::new(self.graph, self.facts, inputs, self.device, self.shelf);
-        let wanted = walk.outputs()?;
-        let at_layers = (0..layers.len()).filter_map(|l| Some((walk.until_reader(&layers[l].nodes)?, Item::Layer(l))));
-        let at_sites = (0..sites.len()).filter_map(|s| Some((walk.until_known(sites[s].value)?, Item::Site(s))));
+        let mut forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store);
+        let wanted = forward.outputs()?;
+        let at_layers =
+            (0..layers.len()).filter_map(|l| Some((forward.until_reader(&layers[l].nodes)?, Item::Layer(l))));
+        let at_sites = (0..sites.len()).filter_map(|s| Some((forward.until_known(sites[s].value)?, Item::Site(s))));
         let mut items: Vec<(usize, Item)> = at_layers.chain(at_sites).collect();
         items.sort_by_key(|item| item.0);
-        let mut progress = Progress::new(&walk, &items, weights, grids);
+        let mut progress = Progress::new(&forward, &items, weights, grids);
 
         let mut of_layers = vec![Vec::new(); layers.len()];
         let mut of_sites = vec![Vec::new(); sites.len()];
         for &(position, item) in &items {
-            walk.advance(position)?;
+            forward.advance(position)?;
             match item {
                 Item::Layer(l) => {
                     let (layer, bias) = (&layers[l], biases.get(&l));
-                    let shift = |b| Shift::new(self.graph, self.facts, layer, b, &walk, padding.as_ref(), self.device);
+                    let shift =
+                        |b| Shift::new(self.graph, self.facts, layer, b, &forward, padding.as_ref(), self.device);
                     let shift = bias.map(shift).transpose()?;
                     let changed = [layer.weight].into_iter().chain(shift.as_ref().map(|s| s.value));
-                    let tail = walk.tail(Change::weights(changed.collect()))?;
+                    let tail = forward.tail(Change::weights(changed.collect()))?;
                     for (bits, weight) in &weights[l] {
                         let mut contents = vec![weight.grid.dequantize_u8(&layer.shape, &weight.integers)?];
                         if let Some(shift) = &shift {
                             contents.push(shift.corrected(&contents[0])?);
                         }
                         let contents: Vec<&[f32]> = contents.iter().map(Vec::as_slice).collect();
-                        of_layers[l].push(found(*bits, &walk.deviation(&tail, &contents, None, &wanted)?));
+                        of_layers[l].push(found(*bits, &forward.deviation(&tail, &contents, None, &wanted)?));
                         progress.tried(position, sink)?;
                     }
                 }
                 Item::Site(s) => {
-                    let tail = walk.tail(Change::site(sites[s].value, sites[s].readers.clone()))?;
+                    let tail = forward.tail(Change::site(sites[s].value, sites[s].readers.clone()))?;
                     for (bits, first) in &grids[s] {
-                        of_sites[s].push(found(*bits, &walk.deviation(&tail, &[], Some(&first.grid), &wanted)?));
+                        of_sites[s].push(found(*bits, &forward.deviation(&tail, &[], Some(&first.grid), &wanted)?));
                         progress.tried(position, sink)?;
                     }
                 }
@@ -254,8 +257,13 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(walk: &Walk, items: &[(usize, Item)], weights: &Tries<QuantizedWeight>, grids: &Tries<First>) -> Self {
-        let mut progress = Progress { nodes: walk.len(), done: 0, total: 0 };
+    fn new(
+        forward: &ForwardPass,
+        items: &[(usize, Item)],
+        weights: &Tries<QuantizedWeight>,
+        grids: &Tries<First>,
+    ) -> Self {
+        let mut progress = Progress { nodes: forward.len(), done: 0, total: 0 };
         let cost = |&(position, item): &(usize, Item)| match item {
             Item::Layer(l) => progress.cost(position) * weights[l].len(),
             Item::Site(s) => progress.cost(position) * grids[s].len(),

@@ -1,7 +1,7 @@
 //! The shift of the mean that a changed weight causes in the results of its layer.
 
+use super::forward::ForwardPass;
 use super::padding::Padding;
-use super::walk::Walk;
 use crate::engine::device::{Device, Inference};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Region, compile};
@@ -27,14 +27,14 @@ pub(crate) struct Shift<'a> {
 }
 
 impl<'a> Shift<'a> {
-    /// Of `layer`, which one node reads and before which `walk` stands; `bias` is its bias and that one's float content.
+    /// Of `layer`, which one node reads and before which `forward` stands; `bias` is its bias and that one's float content.
     /// Padding does not count.
     pub fn new(
         graph: &Graph,
         facts: &'a Facts,
         layer: &Layer,
         bias: &'a (ValueId, Vec<f32>),
-        walk: &'a Walk,
+        forward: &'a ForwardPass,
         padding: Option<&'a Padding>,
         device: &dyn Device,
     ) -> Result<Self> {
@@ -55,7 +55,7 @@ impl<'a> Shift<'a> {
             value: bias.0,
             bias: &bias.1,
             ready: device.inference(&compile(graph, facts, &region)?)?,
-            inputs: walk.value(x).ok_or_else(lost)?,
+            inputs: forward.value(x).ok_or_else(lost)?,
             padding: padding.filter(|_| !convolves),
             result: y,
             shape,

@@ -1,4 +1,4 @@
-//! The room against arrays recorded from the official code.
+//! The module against arrays recorded from the official code.
 
 use super::rounding::{alpha_init, grad_alpha, h, harden, nearest, regulariser, regulariser_gradient, soft};
 use super::search::tests::grid_error;

@@ -12,7 +12,7 @@ use crate::plan::{Plan, Recipe};
 use crate::probe::{Cache, Weights};
 use crate::quant::Grid;
 use crate::report::{Event, Sink, UnitReport};
-use crate::tensor::Shelf;
+use crate::tensor::RowStore;
 use crate::work::WorkDir;
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ pub(crate) struct Job<'a> {
     /// The samples.
     pub inputs: &'a Cache,
     /// Where values of the samples are put.
-    pub shelf: &'a Shelf,
+    pub store: &'a RowStore,
     /// What iterations cost.
     pub costs: &'a Costs,
     /// Where solutions are kept.

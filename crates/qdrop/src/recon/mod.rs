@@ -2,12 +2,12 @@
 //! dropping (Wei et al. 2022, section 4).
 //!
 //! A [`Problem`] is plain data and can be solved alone; a [`Solution`] holds integers, grids and the loss history. This
-//! room decides schedules; the device that it is given does the arithmetic.
+//! module decides schedules; the device that it is given does the arithmetic.
 
 mod curve;
-mod found;
 mod job;
 mod key;
+mod network_solution;
 mod reconstruct;
 mod solve;
 mod speed;
@@ -17,8 +17,8 @@ mod unit;
 pub use crate::engine::train::{Bias, Draws, Problem, RandomDraws, Weight};
 pub use solve::{Settings, Solution, solve};
 
-pub(crate) use found::{Biases, Found};
 pub(crate) use job::Job;
+pub(crate) use network_solution::{Biases, NetworkSolution};
 pub(crate) use speed::{Costs, measure};
 pub(crate) use tune::iterations;
 pub(crate) use unit::Units;

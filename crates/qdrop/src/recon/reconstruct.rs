@@ -1,8 +1,8 @@
 //! Solving the units one after the other, then tuning the whole network.
 
 use super::curve::curve;
-use super::found::Found;
 use super::job::{Job, Pace};
+use super::network_solution::NetworkSolution;
 use super::solve::{Settings, Solution};
 use super::unit::Units;
 use crate::engine::train::{Problem, RandomDraws};
@@ -16,7 +16,12 @@ use std::time::Instant;
 impl Job<'_> {
     /// Solves the units in order, from what nearest rounding gives, and tunes the network. Both streams advance through
     /// each unit once, when it is solved.
-    pub fn reconstruct(&self, start: Found, reports: &mut Vec<UnitReport>, sink: &mut dyn Sink) -> Result<Found> {
+    pub fn reconstruct(
+        &self,
+        start: NetworkSolution,
+        reports: &mut Vec<UnitReport>,
+        sink: &mut dyn Sink,
+    ) -> Result<NetworkSolution> {
         let units = &self.plan.units;
         let mut found = start;
         let mut float = self.inputs.clone();
@@ -28,13 +33,13 @@ impl Job<'_> {
         let context = Units { graph, facts, plan, learn_biases, device };
         for (number, unit) in units.iter().enumerate() {
             let compiled = context.compile(unit, &self.loss_weights, Some(&found))?;
-            let targets = compiled.float_outputs(&float, self.shelf, sink)?;
-            let quantize = |cache: &Cache, found: &Found, keep, sink: &dyn Sink| {
+            let targets = compiled.float_outputs(&float, self.store, sink)?;
+            let quantize = |cache: &Cache, found: &NetworkSolution, keep, sink: &dyn Sink| {
                 compiled.quantized(cache, found, &targets, keep, sink)
             };
             let read_later = |v: &ValueId| units[number + 1..].iter().any(|u| u.inputs.contains(v));
             let next = if unit.layers.is_empty() {
-                quantize(&quantized, &found, Some(self.shelf), sink)?.1
+                quantize(&quantized, &found, Some(self.store), sink)?.1
             } else {
                 let start = Instant::now();
                 let name = |l: &LayerId| self.plan.layers[l.0 as usize].name.clone();
@@ -58,7 +63,7 @@ impl Job<'_> {
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
                     found.grids[site.0 as usize] = grid;
                 }
-                let (mut last, mut next) = quantize(&quantized, &found, Some(self.shelf), sink)?;
+                let (mut last, mut next) = quantize(&quantized, &found, Some(self.store), sink)?;
                 // Other methods learn without quantized activations, and so for another loss.
                 let reverted = last.loss > first.loss && learned_quantized;
                 if reverted {
@@ -66,7 +71,7 @@ impl Job<'_> {
                     sink.event(&Event::Note { message });
                     drop(next);
                     found = before;
-                    (last, next) = quantize(&quantized, &found, Some(self.shelf), sink)?;
+                    (last, next) = quantize(&quantized, &found, Some(self.store), sink)?;
                 }
                 let report = UnitReport {
                     name: unit.name.clone(),

@@ -5,8 +5,8 @@
 //! all answer for the network's outputs at once. Few numbers are learned, so a few hundred samples suffice.
 
 use super::curve::curve;
-use super::found::Found;
 use super::job::{Job, Pace};
+use super::network_solution::NetworkSolution;
 use super::solve::Settings;
 use super::unit::{Loss, bias, rounded};
 use crate::engine::facts::{self, Facts};
@@ -65,7 +65,12 @@ struct Network {
 
 impl Job<'_> {
     /// Learns the biases and steps of `found`, which stays as it is where that does not bring the outputs closer.
-    pub fn tune(&self, found: &mut Found, pace: &mut Pace, sink: &mut dyn Sink) -> Result<Option<UnitReport>> {
+    pub fn tune(
+        &self,
+        found: &mut NetworkSolution,
+        pace: &mut Pace,
+        sink: &mut dyn Sink,
+    ) -> Result<Option<UnitReport>> {
         let start = Instant::now();
         let scale_lr = if self.recipe.resolved().scale_lr > 0.0 { SCALE_LR } else { 0.0 };
         let network = self.network(found, sink)?;
@@ -139,13 +144,13 @@ impl Job<'_> {
     }
 
     /// What the outputs depend on, with the integers of `found`, to be solved for its biases and steps.
-    fn network(&self, found: &Found, sink: &dyn Sink) -> Result<Network> {
+    fn network(&self, found: &NetworkSolution, sink: &dyn Sink) -> Result<Network> {
         let outputs = probe::ends(self.graph, self.facts);
         let (nodes, inputs) = (probe::behind(self.graph, &outputs), self.graph.inputs.clone());
         let rows: Vec<Rows> = inputs.iter().map(|v| self.inputs[v].clone()).collect();
         let region = Region { nodes, inputs, outputs, ..Region::default() };
         let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
-        let targets = float.run_while(&[], &[], &rows, self.shelf, &mut || probe::go_on(sink))?;
+        let targets = float.run_while(&[], &[], &rows, self.store, &mut || probe::go_on(sink))?;
 
         let mut biases = Vec::new();
         if self.recipe.resolved().learn_biases {

@@ -1,6 +1,6 @@
 //! One unit of a plan, ready to be run and solved.
 
-use super::found::{Biases, Found};
+use super::network_solution::{Biases, NetworkSolution};
 use super::solve::Solution;
 use crate::engine::device::{Device, Footprint, Inference};
 use crate::engine::facts::{self, Facts};
@@ -13,7 +13,7 @@ use crate::plan::{Layer, LayerId, Plan, SiteId, Unit, learned_biases};
 use crate::probe::{self, Cache, Weights};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Sink, decibels};
-use crate::tensor::{Rows, RowsWriter, Shelf, Tensor};
+use crate::tensor::{RowStore, Rows, RowsWriter, Tensor};
 use std::sync::Arc;
 
 /// Largest integer of the grids for which learning rates of steps were published.
@@ -49,7 +49,12 @@ pub(crate) struct Units<'a> {
 
 impl<'a> Units<'a> {
     /// `unit`, with what its outputs weigh. Layers that it only reads have the weights of `found`, where that is there.
-    pub fn compile(&self, unit: &'a Unit, loss_weights: &Weights, found: Option<&Found>) -> Result<Compiled<'a>> {
+    pub fn compile(
+        &self,
+        unit: &'a Unit,
+        loss_weights: &Weights,
+        found: Option<&NetworkSolution>,
+    ) -> Result<Compiled<'a>> {
         let Units { graph, facts, plan, learn_biases, device } = *self;
         let mut sites = unit.sites.clone();
         for (i, site) in plan.sites.iter().enumerate() {
@@ -103,15 +108,15 @@ impl Compiled<'_> {
         self.unit.inputs.iter().map(one).collect()
     }
 
-    /// Outputs of the float unit for the inputs in `cache`, on `shelf`.
-    pub fn float_outputs(&self, cache: &Cache, shelf: &Shelf, sink: &dyn Sink) -> Result<Vec<Rows>> {
+    /// Outputs of the float unit for the inputs in `cache`, in `store`.
+    pub fn float_outputs(&self, cache: &Cache, store: &RowStore, sink: &dyn Sink) -> Result<Vec<Rows>> {
         let biases = self.biases.iter().map(|b| b.2.as_slice());
         let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(biases).collect();
         self.float_ready.as_ref().unwrap_or(&self.ready).run_while(
             &weights,
             &vec![None; self.sites.len()],
             &self.inputs(cache)?,
-            shelf,
+            store,
             &mut || probe::go_on(sink),
         )
     }
@@ -121,9 +126,9 @@ impl Compiled<'_> {
     pub fn quantized(
         &self,
         cache: &Cache,
-        found: &Found,
+        found: &NetworkSolution,
         targets: &[Rows],
-        keep: Option<&Shelf>,
+        keep: Option<&RowStore>,
         sink: &dyn Sink,
     ) -> Result<(Distance, Vec<Rows>)> {
         let one = |l: &LayerId| {
@@ -134,7 +139,8 @@ impl Compiled<'_> {
         let biases = self.biases.iter().map(|b| found.biases.get(&b.1).unwrap_or(&b.2).as_slice());
         let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).chain(biases).collect();
         let grids: Vec<Option<&Grid>> = self.sites.iter().map(|s| Some(&found.grids[s.0 as usize])).collect();
-        let rows = |shelf: &Shelf| targets.iter().map(|t| shelf.rows(t.len(), t.width())).collect::<Result<Vec<_>>>();
+        let rows =
+            |store: &RowStore| targets.iter().map(|t| store.rows(t.len(), t.width())).collect::<Result<Vec<_>>>();
         let mut kept = keep.map(rows).transpose()?.unwrap_or_default();
         let mut loss = Loss::new(&self.program, targets, &self.loss_weights);
         self.ready.run_each(&weights, &grids, &self.inputs(cache)?, &mut |first, outputs| {

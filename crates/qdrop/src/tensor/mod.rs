@@ -5,7 +5,7 @@
 
 mod rows;
 
-pub use rows::{Precision, Rows, RowsWriter, Shelf};
+pub use rows::{Precision, RowStore, Rows, RowsWriter};
 
 use crate::error::{Error, Result};
 use half::{bf16, f16};

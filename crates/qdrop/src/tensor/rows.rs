@@ -42,7 +42,7 @@ impl Precision {
 enum Content {
     Memory {
         data: Vec<f32>,
-        /// The shelf's count of it.
+        /// The store's count of it.
         _held: Option<Held>,
     },
     Half {
@@ -142,14 +142,14 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()
 
 /// Where rows are put: into memory while all that live there stay within a limit, else into files that vanish with them.
 #[derive(Debug, Clone)]
-pub struct Shelf {
+pub struct RowStore {
     dir: PathBuf,
     limit: u64,
     precision: Precision,
     used: Arc<AtomicU64>,
 }
 
-impl Shelf {
+impl RowStore {
     /// Everything into memory, as it is.
     pub fn memory() -> Self {
         Self::new(u64::MAX, Path::new(""), Precision::Single)
@@ -157,15 +157,15 @@ impl Shelf {
 
     /// At most `limit` bytes into memory, the rest into files in `dir`.
     pub fn new(limit: u64, dir: &Path, precision: Precision) -> Self {
-        Shelf { dir: dir.to_path_buf(), limit, precision, used: Arc::default() }
+        RowStore { dir: dir.to_path_buf(), limit, precision, used: Arc::default() }
     }
 
     /// The same room, for values as they are.
-    pub fn single(&self) -> Shelf {
-        Shelf { precision: Precision::Single, ..self.clone() }
+    pub fn single(&self) -> RowStore {
+        RowStore { precision: Precision::Single, ..self.clone() }
     }
 
-    /// `rows` as this shelf keeps values: themselves where they are kept so already, else a copy.
+    /// `rows` as this store keeps values: themselves where they are kept so already, else a copy.
     pub fn keep(&self, rows: &Rows) -> Result<Rows> {
         if rows.precision() == self.precision {
             return Ok(rows.clone());
@@ -285,9 +285,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_lies_in_files_and_reads_the_same() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::new(100, dir.path(), Precision::Single);
+        let store = RowStore::new(100, dir.path(), Precision::Single);
         let fill = |len: usize| {
-            let mut writer = shelf.rows(len, 3).unwrap();
+            let mut writer = store.rows(len, 3).unwrap();
             for i in 0..len {
                 writer.push(&[i as f32, 0.5, -1.0]).unwrap();
             }
@@ -313,8 +313,8 @@ mod tests {
     fn half_precision_takes_half_the_room() {
         let dir = tempfile::tempdir().unwrap();
         for (limit, in_file) in [(24, false), (23, true)] {
-            let shelf = Shelf::new(limit, dir.path(), Precision::Half);
-            let mut writer = shelf.rows(4, 3).unwrap();
+            let store = RowStore::new(limit, dir.path(), Precision::Half);
+            let mut writer = store.rows(4, 3).unwrap();
             writer.push(&[1.0, -2.5, 65504.0, 0.1, 0.0, -0.0]).unwrap();
             writer.push(&[1e-8, 3.0, 2049.0, 7.0, 8.0, 9.0]).unwrap();
             let rows = writer.finish();
@@ -323,7 +323,7 @@ mod tests {
             assert!((rows.row(1).unwrap()[0] - 0.1).abs() < 5e-5);
             assert_eq!(*rows.row(2).unwrap(), [0.0, 3.0, 2048.0]);
             assert_eq!(*rows.row(3).unwrap(), [7.0, 8.0, 9.0]);
-            let mut writer = shelf.rows(1, 1).unwrap();
+            let mut writer = store.rows(1, 1).unwrap();
             let error = writer.push(&[65520.0]).unwrap_err().to_string();
             assert!(error.starts_with("65520 is too large for half precision"), "{error}");
         }

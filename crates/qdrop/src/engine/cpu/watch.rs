@@ -111,7 +111,7 @@ mod tests {
     use crate::engine::program::{Region, compile};
     use crate::graph::testing::{Builder, window};
     use crate::graph::{Op, Unary};
-    use crate::tensor::Shelf;
+    use crate::tensor::RowStore;
 
     /// A convolution and a rectifier, with sites on the images and on the result.
     fn ready() -> CpuInference {
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn sites_are_shown_in_order_whatever_the_threads() {
         let (ready, images) = (ready(), images());
-        let outputs = ready.run(&[], &[None, None], std::slice::from_ref(&images), &Shelf::memory()).unwrap();
+        let outputs = ready.run(&[], &[None, None], std::slice::from_ref(&images), &RowStore::memory()).unwrap();
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let seen = Mutex::new([Vec::new(), Vec::new()]);

@@ -158,7 +158,7 @@ impl<'a, R: Real> Call<'a, R> {
     }
 }
 
-/// A backward call. Gradients and wishes are already masked: only float operands that are present are wanted.
+/// A backward call. Gradients and what is wanted are already masked: only float operands that are present are wanted.
 pub(super) struct Back<'a, R> {
     pub call: Call<'a, R>,
     pub results: &'a [View<'a, R>],

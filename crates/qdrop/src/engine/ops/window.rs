@@ -184,12 +184,12 @@ pub(super) fn resolve_transposed(
         }
         a.output = spatial[k];
         let full = (a.output - 1) * a.stride + (a.kernel - 1) * a.dilation + 1 + extra[k];
-        let wish = match (output_shape.is_empty(), &window.padding) {
+        let wanted = match (output_shape.is_empty(), &window.padding) {
             (false, _) => Some(shape[k]),
             (true, Padding::Explicit(_)) => None,
             (true, _) => Some(a.output * a.stride),
         };
-        match wish {
+        match wanted {
             Some(size) => {
                 (a.begin, a.end) = split_pad(full.saturating_sub(size), window.padding == Padding::SameUpper);
                 a.input = size;

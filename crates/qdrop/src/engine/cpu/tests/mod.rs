@@ -13,7 +13,7 @@ use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::{Bias, LossWeights, Problem, RandomDraws, Step, Trainer, Weight};
 use crate::graph::{Attention, Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use crate::quant::{Grid, RangeSpec, Search, fit_weight};
-use crate::tensor::{DType, Rows, Shelf, Tensor};
+use crate::tensor::{DType, RowStore, Rows, Tensor};
 
 /// Builds a graph and the region that covers it.
 struct Net {
@@ -160,7 +160,7 @@ fn check_inference(problem: &Problem) {
     let naive_weights: Vec<Vec<f64>> = weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();
     for on in [false, true] {
         let grids: Vec<Option<&Grid>> = problem.grids.iter().map(|g| on.then_some(g)).collect();
-        let got = runner.run(&weights, &grids, &problem.float_inputs, &Shelf::memory()).unwrap();
+        let got = runner.run(&weights, &grids, &problem.float_inputs, &RowStore::memory()).unwrap();
         let keep = vec![on.then(Vec::new); problem.grids.len()];
         for sample in 0..problem.samples() {
             let inputs =

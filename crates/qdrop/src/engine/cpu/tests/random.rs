@@ -12,7 +12,7 @@ use crate::engine::train::{Problem, RandomDraws, Step, Trainer};
 use crate::graph::{Binary, Coordinates, Interpolation, Nearest, Op, Padding, Reduction, Resize, Unary};
 use crate::graph::{NodeId, PadMode, ValueId, Window};
 use crate::quant::Grid;
-use crate::tensor::{Shelf, Tensor};
+use crate::tensor::{RowStore, Tensor};
 use rayon::prelude::*;
 
 /// Networks of every test run.
@@ -77,9 +77,9 @@ fn growing(number: u32) -> Growing {
     let first = dice.one(&shapes).to_vec();
     g.dice = dice;
     g.input(first);
-    let wish = 2 + g.dice.below(11);
-    for _ in 0..6 * wish {
-        if g.net.graph.nodes.len() >= wish {
+    let wanted = 2 + g.dice.below(11);
+    for _ in 0..6 * wanted {
+        if g.net.graph.nodes.len() >= wanted {
             break;
         }
         g.step();
@@ -479,7 +479,7 @@ fn inference(problem: &Problem) -> Option<String> {
     let exact: Vec<Vec<f64>> = weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();
     for on in [false, true] {
         let grids: Vec<Option<&Grid>> = problem.grids.iter().map(|g| on.then_some(g)).collect();
-        let got = runner.run(&weights, &grids, &problem.float_inputs, &Shelf::memory()).unwrap();
+        let got = runner.run(&weights, &grids, &problem.float_inputs, &RowStore::memory()).unwrap();
         let keep = vec![on.then(Vec::new); problem.grids.len()];
         for sample in 0..SAMPLES {
             let inputs =

@@ -1,4 +1,4 @@
-//! The float network on a few samples, walked through once from value to value.
+//! The float network on a few samples, run forward once, from value to value.
 
 use super::deviation::Deviation;
 use super::run::{self, Cache};
@@ -8,20 +8,20 @@ use crate::engine::program::{Readers, Region, compile};
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::quant::Grid;
-use crate::tensor::{Rows, Shelf};
+use crate::tensor::{RowStore, Rows};
 use std::collections::BTreeSet;
 
-/// The float network walked through once, with the values that later nodes read.
-pub(crate) struct Walk<'a> {
+/// One pass forward through the float network, with the values that later nodes read.
+pub(crate) struct ForwardPass<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
     device: &'a dyn Device,
     /// Where values are put.
-    shelf: &'a Shelf,
+    store: &'a RowStore,
     /// What the outputs depend on, in order.
     nodes: Vec<NodeId>,
     outputs: Vec<ValueId>,
-    /// Nodes walked through.
+    /// Nodes that have run.
     at: usize,
     values: Cache,
 }
@@ -53,23 +53,23 @@ impl Change {
     }
 }
 
-impl<'a> Walk<'a> {
+impl<'a> ForwardPass<'a> {
     /// At the start of what the outputs of real numbers depend on, with the samples' `inputs`; values on the way are put on
-    /// `shelf`.
-    pub fn new(graph: &'a Graph, facts: &'a Facts, inputs: Cache, device: &'a dyn Device, shelf: &'a Shelf) -> Self {
+    /// `store`.
+    pub fn new(graph: &'a Graph, facts: &'a Facts, inputs: Cache, device: &'a dyn Device, store: &'a RowStore) -> Self {
         let outputs = run::ends(graph, facts);
         let nodes = run::behind(graph, &outputs);
-        Walk { graph, facts, device, shelf, nodes, outputs, at: 0, values: inputs }
+        ForwardPass { graph, facts, device, store, nodes, outputs, at: 0, values: inputs }
     }
 
-    /// What comes with values that the outputs depend on, in the order in which the walk meets them.
+    /// What comes with values that the outputs depend on, in the order in which the pass meets them.
     pub fn order<T>(&self, items: impl Iterator<Item = (ValueId, T)>) -> Vec<T> {
         let mut met: Vec<(usize, T)> = items.filter_map(|(v, item)| Some((self.until_known(v)?, item))).collect();
         met.sort_by_key(|m| m.0);
         met.into_iter().map(|m| m.1).collect()
     }
 
-    /// Walks on until `value` is known; its values, where an output depends on it.
+    /// Runs on until `value` is known; its values, where an output depends on it.
     pub fn until(&mut self, value: ValueId) -> Result<Option<&Rows>> {
         if let Some(position) = self.until_known(value) {
             self.advance(position)?;
@@ -77,23 +77,23 @@ impl<'a> Walk<'a> {
         Ok(self.values.get(&value))
     }
 
-    /// Nodes to walk through in all.
+    /// Nodes to run in all.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Nodes to walk through until one of `nodes` is next; none where no output depends on them.
+    /// Nodes to run until one of `nodes` is next; none where no output depends on them.
     pub fn until_reader(&self, nodes: &[NodeId]) -> Option<usize> {
         self.nodes.iter().position(|id| nodes.contains(id))
     }
 
-    /// Nodes to walk through until `value` is known; none where no output depends on it.
+    /// Nodes to run until `value` is known; none where no output depends on it.
     pub fn until_known(&self, value: ValueId) -> Option<usize> {
         let computes = |&id: &NodeId| self.graph.node(id).outputs.contains(&Some(value));
         if self.values.contains_key(&value) { Some(0) } else { self.nodes.iter().position(computes).map(|i| i + 1) }
     }
 
-    /// Walks on until `position` nodes are behind.
+    /// Runs on until `position` nodes are behind.
     pub fn advance(&mut self, position: usize) -> Result<()> {
         if position > self.at {
             let after = self.read_after(position);
@@ -140,7 +140,7 @@ impl<'a> Walk<'a> {
     /// What `part` computes, with the contents of its weights and the grid of its site.
     fn run(&self, part: &Part, weights: &[&[f32]], grid: Option<&Grid>) -> Result<Vec<Rows>> {
         let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
-        part.ready.run(weights, &grids, &self.inputs(part), self.shelf)
+        part.ready.run(weights, &grids, &self.inputs(part), self.store)
     }
 
     /// How far what `part`, a tail, computes is from `wanted`.

@@ -1,10 +1,10 @@
-//! The house rules of `ARCHITECTURE.md`, read off the source: who may import whom, where `unsafe`, matrix libraries and
+//! The rules of `ARCHITECTURE.md`, read off the source: who may import whom, where `unsafe`, matrix libraries and
 //! printing may stand, how long a file may be. Test code is free to import what it needs.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Room, and the rooms it may import. `error` may be imported everywhere; crate root and corridor know all rooms.
+/// Module, and the modules it may import. `error` may be imported everywhere; the crate root and `pipeline` may import all modules.
 /// `ARCHITECTURE.md` shows the same table.
 const TABLE: &[(&str, &[&str])] = &[
     ("error", &[]),
@@ -52,7 +52,7 @@ const TABLE: &[(&str, &[&str])] = &[
 /// Crates that multiply matrices or address vector units; only `engine` may use them.
 const KERNEL_CRATES: &[&str] = &["gemm", "pulp"];
 
-/// Rooms that may hold `unsafe`: the engine, and the door to a C library.
+/// Modules that may hold `unsafe`: the engine, and the door to a C library.
 const UNSAFE: &[&str] = &["engine", "runtime"];
 
 /// Longest file, in lines.
@@ -61,7 +61,7 @@ const LONGEST: usize = 600;
 /// A source file with comments, strings and test modules blanked out; line breaks stay.
 struct Source {
     path: PathBuf,
-    room: String,
+    module: String,
     code: String,
     lines: usize,
 }
@@ -206,8 +206,8 @@ fn sources() -> Vec<Source> {
             tests.insert(path.parent().unwrap().join(module));
         }
         let first = path.strip_prefix(&root).unwrap().components().next().unwrap();
-        let room = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_string();
-        all.push(Source { path: path.clone(), room, code, lines: text.lines().count() });
+        let module = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_string();
+        all.push(Source { path: path.clone(), module, code, lines: text.lines().count() });
     }
     let is_test = |p: &Path| p.with_extension("").ancestors().any(|a| tests.contains(a));
     all.retain(|s| !is_test(&s.path));
@@ -266,15 +266,15 @@ fn none(rule: &str, broken: Vec<String>) {
 #[test]
 fn imports_follow_the_table() {
     let mut broken = Vec::new();
-    for source in sources().iter().filter(|s| s.room != "lib") {
-        let Some((_, allowed)) = TABLE.iter().find(|(room, _)| *room == source.room) else {
-            broken.push(format!("room `{}` is not in the table", source.room));
+    for source in sources().iter().filter(|s| s.module != "lib") {
+        let Some((_, allowed)) = TABLE.iter().find(|(module, _)| *module == source.module) else {
+            broken.push(format!("module `{}` is not in the table", source.module));
             continue;
         };
         for name in names_behind("crate::", &source.code) {
-            let room = TABLE.iter().any(|(room, _)| *room == name);
-            if room && name != source.room && name != "error" && !allowed.contains(&name.as_str()) {
-                broken.push(format!("{}: `{}` may not import `{name}`", source.path.display(), source.room));
+            let module = TABLE.iter().any(|(module, _)| *module == name);
+            if module && name != source.module && name != "error" && !allowed.contains(&name.as_str()) {
+                broken.push(format!("{}: `{}` may not import `{name}`", source.path.display(), source.module));
             }
         }
     }
@@ -283,22 +283,22 @@ fn imports_follow_the_table() {
 
 #[test]
 fn arrows_never_turn_back() {
-    // Each row may name only rooms of earlier rows.
-    for (i, (room, allowed)) in TABLE.iter().enumerate() {
+    // Each row may name only modules of earlier rows.
+    for (i, (module, allowed)) in TABLE.iter().enumerate() {
         for other in *allowed {
-            assert!(TABLE[..i].iter().any(|(r, _)| r == other), "`{room}` imports `{other}`, which stands behind it");
+            assert!(TABLE[..i].iter().any(|(r, _)| r == other), "`{module}` imports `{other}`, which stands behind it");
         }
     }
 }
 
-/// Files of a room may be put in an order in which each reads only files before it.
+/// Files of a module may be put in an order in which each reads only files before it.
 #[test]
-fn no_room_is_a_circle() {
+fn no_module_is_a_circle() {
     let sources = sources();
-    let rooms: BTreeSet<&str> = sources.iter().map(|s| s.room.as_str()).collect();
+    let modules: BTreeSet<&str> = sources.iter().map(|s| s.module.as_str()).collect();
     let mut broken = Vec::new();
-    for room in rooms {
-        let folder = library().join(room);
+    for module in modules {
+        let folder = library().join(module);
         let file = |s: &&Source| s.path.parent() == Some(&folder) && !s.path.ends_with("mod.rs");
         let name = |s: &Source| s.path.file_stem().unwrap().to_str().unwrap().to_string();
         let mut left: Vec<(String, BTreeSet<String>)> =
@@ -313,32 +313,32 @@ fn no_room_is_a_circle() {
         }
         if !left.is_empty() {
             let names: Vec<&str> = left.iter().map(|f| f.0.as_str()).collect();
-            broken.push(format!("{room}: {}", names.join(", ")));
+            broken.push(format!("{module}: {}", names.join(", ")));
         }
     }
-    none("files of a room are in no circle", broken);
+    none("files of a module are in no circle", broken);
 }
 
 #[test]
 fn the_table_is_the_one_in_the_architecture() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");
     let page = std::fs::read_to_string(page).unwrap();
-    for (room, allowed) in TABLE {
+    for (module, allowed) in TABLE {
         let names: Vec<String> = allowed.iter().map(|r| format!("`{r}`")).collect();
-        let want = if *room == "pipeline" { "all of them".to_string() } else { names.join(", ") };
+        let want = if *module == "pipeline" { "all of them".to_string() } else { names.join(", ") };
         let want = if want.is_empty() { "-".to_string() } else { want };
-        let row = page.lines().find(|l| l.starts_with(&format!("| `{room}` |")));
-        let row = row.unwrap_or_else(|| panic!("ARCHITECTURE.md has no row for `{room}`"));
+        let row = page.lines().find(|l| l.starts_with(&format!("| `{module}` |")));
+        let row = row.unwrap_or_else(|| panic!("ARCHITECTURE.md has no row for `{module}`"));
         let cell = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
-        assert_eq!(cell, want, "imports of `{room}` in ARCHITECTURE.md");
+        assert_eq!(cell, want, "imports of `{module}` in ARCHITECTURE.md");
     }
 }
 
 #[test]
-fn unsafe_and_matrix_libraries_stay_in_their_rooms() {
+fn unsafe_and_matrix_libraries_stay_in_their_modules() {
     let mut broken = Vec::new();
-    for source in sources().iter().filter(|s| s.room != "engine") {
-        if !UNSAFE.contains(&source.room.as_str()) && has_word(&source.code, "unsafe") {
+    for source in sources().iter().filter(|s| s.module != "engine") {
+        if !UNSAFE.contains(&source.module.as_str()) && has_word(&source.code, "unsafe") {
             broken.push(format!("{}: unsafe", source.path.display()));
         }
         for name in KERNEL_CRATES {
@@ -349,13 +349,13 @@ fn unsafe_and_matrix_libraries_stay_in_their_rooms() {
             }
         }
     }
-    none("other rooms do this", broken);
+    none("other modules do this", broken);
 }
 
 #[test]
-fn no_room_but_the_engine_knows_a_device() {
+fn no_module_but_the_engine_knows_a_device() {
     let mut broken = Vec::new();
-    for source in sources().iter().filter(|s| s.room != "engine") {
+    for source in sources().iter().filter(|s| s.module != "engine") {
         for word in ["cpu", "naive", "ThreadPool", "ThreadPoolBuilder"].iter().filter(|w| has_word(&source.code, w)) {
             broken.push(format!("{} names `{word}`", source.path.display()));
         }

@@ -5,11 +5,11 @@ use crate::engine::device::Device;
 use crate::engine::facts::Facts;
 use crate::graph::Graph;
 use crate::plan::{Plan, Recipe};
-use crate::tensor::Shelf;
+use crate::tensor::RowStore;
 
 /// A network to be quantized and how.
 #[derive(Clone, Copy)]
-pub(crate) struct Scene<'a> {
+pub(crate) struct Calibration<'a> {
     pub graph: &'a Graph,
     pub facts: &'a Facts,
     pub plan: &'a Plan,
@@ -17,5 +17,5 @@ pub(crate) struct Scene<'a> {
     pub samples: &'a dyn Samples,
     pub device: &'a dyn Device,
     /// Where values of the samples are put.
-    pub shelf: &'a Shelf,
+    pub store: &'a RowStore,
 }

@@ -1,6 +1,6 @@
 //! From a recipe file and the flags typed over it to one [`Recipe`].
 
-use crate::args::{Input, Symmetric, Wish};
+use crate::args::{Input, RecipeFlags, Symmetric};
 use qdrop::plan::Recipe;
 use qdrop::{Error, Result};
 use std::path::Path;
@@ -40,45 +40,45 @@ fn set_some<T: Clone>(slot: &mut Option<T>, value: &Option<T>) {
 }
 
 /// Writes the quantization flags over `recipe`.
-pub fn apply(recipe: &mut Recipe, wish: &Wish) {
-    set(&mut recipe.weights.bits, &wish.weights);
-    set(&mut recipe.weights.per_channel, &wish.per_channel);
-    set(&mut recipe.weights.observer, &wish.observer);
-    set(&mut recipe.weights.first_last_bits, &wish.first_last_bits);
-    set(&mut recipe.weights.embedding_bits, &wish.embedding_bits);
-    set(&mut recipe.activations.bits, &wish.activations);
-    set(&mut recipe.activations.observer, &wish.observer);
-    set_some(&mut recipe.activations.factor_samples, &wish.factor_samples);
-    set_some(&mut recipe.activations.refine_samples, &wish.refine_samples);
-    set_some(&mut recipe.activations.placement, &wish.placement);
-    set_some(&mut recipe.activations.last_bits, &wish.first_last_bits);
-    set(&mut recipe.activations.first_output_8bit, &wish.first_output_8bit);
-    if let Some(symmetric) = wish.symmetric {
+pub fn apply(recipe: &mut Recipe, flags: &RecipeFlags) {
+    set(&mut recipe.weights.bits, &flags.weights);
+    set(&mut recipe.weights.per_channel, &flags.per_channel);
+    set(&mut recipe.weights.observer, &flags.observer);
+    set(&mut recipe.weights.first_last_bits, &flags.first_last_bits);
+    set(&mut recipe.weights.embedding_bits, &flags.embedding_bits);
+    set(&mut recipe.activations.bits, &flags.activations);
+    set(&mut recipe.activations.observer, &flags.observer);
+    set_some(&mut recipe.activations.factor_samples, &flags.factor_samples);
+    set_some(&mut recipe.activations.refine_samples, &flags.refine_samples);
+    set_some(&mut recipe.activations.placement, &flags.placement);
+    set_some(&mut recipe.activations.last_bits, &flags.first_last_bits);
+    set(&mut recipe.activations.first_output_8bit, &flags.first_output_8bit);
+    if let Some(symmetric) = flags.symmetric {
         recipe.weights.symmetric = matches!(symmetric, Symmetric::Weights | Symmetric::Both);
         recipe.activations.symmetric = matches!(symmetric, Symmetric::Activations | Symmetric::Both);
     }
-    set_some(&mut recipe.mixed.size, &wish.target_size);
-    set_some(&mut recipe.mixed.bitops, &wish.target_bitops);
-    set(&mut recipe.mixed.candidates, &wish.candidates);
-    recipe.mixed.first_last &= !wish.keep_first_last;
-    set(&mut recipe.mixed.samples, &wish.sensitivity_samples);
-    set(&mut recipe.method.name, &wish.method);
-    set(&mut recipe.method.preset, &wish.preset);
-    set_some(&mut recipe.method.iterations, &wish.iters);
-    set(&mut recipe.method.batch, &wish.batch);
-    set(&mut recipe.method.lambda, &wish.lambda);
-    set(&mut recipe.method.seed, &wish.seed);
-    set(&mut recipe.method.threads, &wish.threads);
-    set_some(&mut recipe.method.memory, &wish.memory);
-    set(&mut recipe.method.cache, &wish.cache);
-    set_some(&mut recipe.method.input_keep, &wish.keep_probability);
-    set_some(&mut recipe.method.activation_keep, &wish.keep_probability);
-    set_some(&mut recipe.units.granularity, &wish.granularity);
-    set(&mut recipe.units.blocks, &wish.blocks);
-    set_some(&mut recipe.input.samples, &wish.samples);
-    set(&mut recipe.output.target, &wish.target);
-    set(&mut recipe.output.format, &wish.file_format);
-    set(&mut recipe.output.encodings_version, &wish.encodings_version);
+    set_some(&mut recipe.mixed.size, &flags.target_size);
+    set_some(&mut recipe.mixed.bitops, &flags.target_bitops);
+    set(&mut recipe.mixed.candidates, &flags.candidates);
+    recipe.mixed.first_last &= !flags.keep_first_last;
+    set(&mut recipe.mixed.samples, &flags.sensitivity_samples);
+    set(&mut recipe.method.name, &flags.method);
+    set(&mut recipe.method.preset, &flags.preset);
+    set_some(&mut recipe.method.iterations, &flags.iters);
+    set(&mut recipe.method.batch, &flags.batch);
+    set(&mut recipe.method.lambda, &flags.lambda);
+    set(&mut recipe.method.seed, &flags.seed);
+    set(&mut recipe.method.threads, &flags.threads);
+    set_some(&mut recipe.method.memory, &flags.memory);
+    set(&mut recipe.method.cache, &flags.cache);
+    set_some(&mut recipe.method.input_keep, &flags.keep_probability);
+    set_some(&mut recipe.method.activation_keep, &flags.keep_probability);
+    set_some(&mut recipe.units.granularity, &flags.granularity);
+    set(&mut recipe.units.blocks, &flags.blocks);
+    set_some(&mut recipe.input.samples, &flags.samples);
+    set(&mut recipe.output.target, &flags.target);
+    set(&mut recipe.output.format, &flags.file_format);
+    set(&mut recipe.output.encodings_version, &flags.encodings_version);
 }
 
 /// Writes the flags of images and text over `recipe`.
@@ -111,7 +111,7 @@ mod tests {
         recipe.weights.bits = 3;
         recipe.method.iterations = Some(7);
         recipe.input.preset = Some("imagenet".into());
-        let wish = Wish {
+        let flags = RecipeFlags {
             iters: Some(9),
             method: Some(MethodName::Rtn),
             observer: Some(Observer::MinMax),
@@ -119,9 +119,9 @@ mod tests {
             refine_samples: Some(0),
             symmetric: Some(Symmetric::Weights),
             keep_probability: Some(0.25),
-            ..Wish::default()
+            ..RecipeFlags::default()
         };
-        apply(&mut recipe, &wish);
+        apply(&mut recipe, &flags);
         apply_input(&mut recipe, &Input { crop: Some(32), ..Input::default() });
         assert_eq!((recipe.weights.bits, recipe.method.iterations), (3, Some(9)));
         assert_eq!((recipe.weights.symmetric, recipe.activations.symmetric), (true, false));
