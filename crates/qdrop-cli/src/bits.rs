@@ -2,9 +2,7 @@
 
 use crate::args;
 use crate::{checks, out};
-use qdrop::graph::Graph;
-use qdrop::pipeline;
-use qdrop::plan::{Chosen, Recipe, Sensitivity};
+use qdrop::plan::{Recipe, Sensitivity};
 use qdrop::{Error, Result};
 use std::path::Path;
 
@@ -44,18 +42,6 @@ fn read(path: &Path) -> Result<Sensitivity> {
         return Err(at(Error::data(message)));
     }
     Ok(found)
-}
-
-/// Chooses bits for `graph` by `measured` and puts them into `recipe`.
-pub fn choose(
-    graph: &Graph,
-    recipe: &mut Recipe,
-    measured: &Sensitivity,
-    shapes: Option<&[Vec<usize>]>,
-) -> Result<Chosen> {
-    let chosen = pipeline::choose(graph, recipe, measured, shapes)?;
-    *recipe = recipe.with(&chosen);
-    Ok(chosen)
 }
 
 /// Writes `recipe` where it was wanted.

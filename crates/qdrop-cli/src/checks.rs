@@ -1,8 +1,8 @@
 //! What must hold about files before any work begins.
 
-use qdrop::disk;
+use qdrop::disk::{self, FileIdentity};
 use qdrop::error::Kind;
-use qdrop::plan::{MethodName, Recipe, Target};
+use qdrop::plan::{Recipe, Target};
 use qdrop::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -46,18 +46,18 @@ pub fn writable(output: &Path, taken: &[&Path], option: &str) -> Result<()> {
 
 /// That none of the `outputs`, which `option` decides, is one of the files `taken`, by whatever name.
 pub fn apart(outputs: &[impl AsRef<Path>], taken: &[impl AsRef<Path>], option: &str) -> Result<()> {
-    let mut written: Vec<(&Path, PathBuf, Identity)> = Vec::new();
+    let mut written: Vec<(&Path, PathBuf, FileIdentity)> = Vec::new();
     for output in outputs.iter().map(AsRef::as_ref) {
         // What external data of a large model is called.
         let mut data = output.as_os_str().to_owned();
         data.push(".data");
         for path in [output.to_path_buf(), PathBuf::from(data)] {
-            let identity = Identity::of(&path);
+            let identity = FileIdentity::of(&path);
             written.push((output, path, identity));
         }
     }
     for input in taken.iter().map(AsRef::as_ref) {
-        let identity = Identity::of(input);
+        let identity = FileIdentity::of(input);
         if let Some((output, ..)) = written.iter().find(|(_, path, own)| path == input || own.is(&identity)) {
             let error = Error::new(Kind::Io, format!("output and input `{}` are the same file", input.display()));
             return Err(error.at(output.display()).hint(format!("give another name with {option}")));
@@ -99,54 +99,6 @@ pub fn sample_files(path: &Path) -> Vec<PathBuf> {
         files.extend(text.lines().filter_map(first));
     }
     files
-}
-
-/// That there are samples, and as many as an iteration draws.
-pub fn enough(samples: usize, recipe: &Recipe, path: &Path) -> Result<()> {
-    let batch = recipe.method.batch;
-    if recipe.method.name != MethodName::Rtn && samples < batch {
-        let message = format!("expected at least as many calibration samples as a batch, {batch}, got {samples}");
-        return Err(Error::data(message).at(path.display()).hint("add samples, or lower --batch"));
-    }
-    Ok(())
-}
-
-/// What tells an existing file from all others, so that many are compared with it cheaply.
-enum Identity {
-    /// There is no such file.
-    Missing,
-    #[cfg(unix)]
-    Number(u64, u64),
-    #[cfg(not(unix))]
-    Path(PathBuf),
-}
-
-impl Identity {
-    fn of(path: &Path) -> Self {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            path.metadata().map_or(Identity::Missing, |m| Identity::Number(m.dev(), m.ino()))
-        }
-        #[cfg(not(unix))]
-        path.canonicalize().map_or(Identity::Missing, Identity::Path)
-    }
-
-    /// Whether both are one file that exists.
-    fn is(&self, other: &Identity) -> bool {
-        match (self, other) {
-            #[cfg(unix)]
-            (Identity::Number(dev, ino), Identity::Number(d, i)) => (dev, ino) == (d, i),
-            #[cfg(not(unix))]
-            (Identity::Path(a), Identity::Path(b)) => a == b,
-            _ => false,
-        }
-    }
-}
-
-/// Whether both paths are the same, or lead to one existing file, through links too.
-pub fn same_file(a: &Path, b: &Path) -> bool {
-    a == b || Identity::of(a).is(&Identity::of(b))
 }
 
 /// Where the result goes when the user names no file: the model's name with the bits, or `mixed` where they are to be

@@ -15,7 +15,6 @@ mod quality;
 mod reference;
 mod reports;
 mod runtime;
-mod samples;
 
 use args::{Cli, Command};
 use clap::Parser;

@@ -1,18 +1,17 @@
 //! The model as commands need it: read, with what `--fix` and `--shape` say of its inputs.
 
 use crate::args::{Fix, Shape};
-use qdrop::graph::{Dim, Graph, Value};
-use qdrop::pipeline::{self, Deployed};
 use qdrop::runtime::Library;
-use qdrop::{Error, Result};
+use qdrop::{Deployed, Error, Model, Result};
 use std::path::Path;
 
 impl Shape {
-    /// The shapes typed, as shapes of one sample of `graph`; `None` where none were.
-    pub fn of_samples(&self, graph: &Graph) -> Result<Option<Vec<Vec<usize>>>> {
+    /// The shapes typed, as shapes of one sample of `model`; `None` where none were.
+    pub fn of_samples(&self, model: &Model) -> Result<Option<Vec<Vec<usize>>>> {
         if self.shapes.is_empty() {
             return Ok(None);
         }
+        let graph = model.graph();
         for (&input, shape) in graph.inputs.iter().zip(&self.shapes) {
             let value = graph.value(input);
             let Some(dims) = value.fact.shape.as_ref().filter(|d| d.len() != shape.len()) else { continue };
@@ -26,31 +25,19 @@ impl Shape {
                 error.hint("give one size for each axis, batch first; the option once per input, in order")
             });
         }
-        Ok(Some(pipeline::sample_shapes(graph, &self.shapes)))
+        Ok(Some(model.sample_shapes(&self.shapes)))
     }
 }
 
 impl Fix {
     /// The network at `path` with what is fixed.
-    pub fn load(&self, path: &Path) -> Result<Graph> {
-        let mut graph = pipeline::load(path)?;
-        self.values
-            .iter()
-            .try_for_each(|(name, values)| pipeline::fix(&mut graph, name, values))
-            .map_err(|e| e.at(path.display()))?;
-        Ok(graph)
+    pub fn load(&self, path: &Path) -> Result<Model> {
+        self.values.iter().try_fold(Model::open(path)?, |model, (name, values)| model.fix(name, values))
     }
 
-    /// Fixes in `graph` whatever it has of what is fixed: a written file lacks it.
-    pub fn apply_known(&self, graph: &mut Graph) -> Result<()> {
-        let inputs = graph.inputs.iter().map(|&v| graph.value(v));
-        let named = |v: &Value| -> Vec<String> {
-            let symbol = |d: &Dim| if let Dim::Symbol(s) = d { Some(s.clone()) } else { None };
-            std::iter::once(v.name.clone()).chain(v.fact.shape.iter().flatten().filter_map(symbol)).collect()
-        };
-        let known: Vec<String> = inputs.flat_map(named).collect();
-        let mut wanted = self.values.iter().filter(|(name, _)| known.contains(name));
-        wanted.try_for_each(|(name, values)| pipeline::fix(graph, name, values))
+    /// `model` with whatever it has of what is fixed: a written file lacks it.
+    pub fn apply_known(&self, model: Model) -> Result<Model> {
+        self.values.iter().try_fold(model, |model, (name, values)| model.fix_known(name, values))
     }
 
     /// The file at `path` in a runtime, with what is fixed.
@@ -58,8 +45,6 @@ impl Fix {
         if self.values.is_empty() {
             return Deployed::open(library, path, threads);
         }
-        let mut graph = pipeline::load(path)?;
-        self.apply_known(&mut graph)?;
-        Deployed::of_graph(library, &graph, &path.display().to_string(), threads)
+        self.apply_known(Model::open(path)?)?.deploy(library, threads)
     }
 }

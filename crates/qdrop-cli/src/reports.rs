@@ -1,8 +1,8 @@
 //! The files of a report: one for programs, one for people.
 
 use crate::{checks, out};
-use qdrop::report::{EncodingsFile, Report, Table};
-use qdrop::{Error, Result};
+use qdrop::Result;
+use qdrop::report::{Report, Table};
 use std::path::{Path, PathBuf};
 
 /// Where a report goes.
@@ -56,12 +56,6 @@ impl Place {
         table.row([self.json.display().to_string(), "the same for programs".into()]);
         table
     }
-}
-
-/// What a report says of the file of encodings at `path`.
-pub fn encodings(path: &Path) -> Result<EncodingsFile> {
-    let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
-    Ok(EncodingsFile { file: path.display().to_string(), bytes })
 }
 
 /// The command line that this program was started by, under the program's name.

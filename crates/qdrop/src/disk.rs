@@ -70,6 +70,48 @@ pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// What tells an existing file from all others, so that many are compared with it cheaply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileIdentity {
+    /// There is no such file.
+    Missing,
+    #[cfg(unix)]
+    /// Device and number there.
+    Number(u64, u64),
+    #[cfg(not(unix))]
+    /// The whole path.
+    Path(std::path::PathBuf),
+}
+
+impl FileIdentity {
+    /// Of the file at `path`, through links.
+    pub fn of(path: &Path) -> Self {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            path.metadata().map_or(FileIdentity::Missing, |m| FileIdentity::Number(m.dev(), m.ino()))
+        }
+        #[cfg(not(unix))]
+        path.canonicalize().map_or(FileIdentity::Missing, FileIdentity::Path)
+    }
+
+    /// Whether both are one file that exists.
+    pub fn is(&self, other: &FileIdentity) -> bool {
+        match (self, other) {
+            #[cfg(unix)]
+            (FileIdentity::Number(dev, ino), FileIdentity::Number(d, i)) => (dev, ino) == (d, i),
+            #[cfg(not(unix))]
+            (FileIdentity::Path(a), FileIdentity::Path(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// Whether both paths are the same, or lead to one existing file, through links too.
+pub fn same_file(a: &Path, b: &Path) -> bool {
+    a == b || FileIdentity::of(a).is(&FileIdentity::of(b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

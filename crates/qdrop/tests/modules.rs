@@ -47,6 +47,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "work",
         ],
     ),
+    (
+        "quantizer",
+        &[
+            "data", "disk", "engine", "eval", "graph", "onnx", "pipeline", "plan", "probe", "report", "runtime",
+            "tensor", "work",
+        ],
+    ),
 ];
 
 /// Crates that multiply matrices or address vector units; only `engine` may use them.

@@ -2,10 +2,9 @@
 
 use crate::args::{self, Print};
 use crate::{Outcome, checks, flags, out, progress, runtime};
-use qdrop::Result;
-use qdrop::pipeline::{self, Bench, Pace};
 use qdrop::report::{Sink, Stage, Table, bytes, figure, timed};
 use qdrop::runtime::Library;
+use qdrop::{Bench, Pace, Result, UnitSpeed};
 use serde::Serialize;
 
 /// Runs the command.
@@ -17,14 +16,11 @@ pub fn run(args: &args::Bench, quiet: bool) -> Result<Outcome> {
     if let Some(library) = runtime::library(&args.runtime)? {
         return in_runtime(args, &library, progress::sink(quiet).as_mut());
     }
-    let read = args.shape.fix.load(&args.model)?;
-    let shapes = args.shape.of_samples(&read)?;
-    let at_model = |e: qdrop::Error| e.at(args.model.display());
-    let graph = pipeline::prepare(&read, shapes.as_deref()).map_err(at_model)?;
+    let model = args.shape.fix.load(&args.model)?;
+    let shapes = args.shape.of_samples(&model)?;
     let mut sink = progress::sink(quiet);
-    let (bench, _) = timed(sink.as_mut(), Stage::Bench, None, |sink| {
-        pipeline::bench(&graph, &recipe, shapes.as_deref(), sink).map_err(at_model)
-    })?;
+    let measure = |sink: &mut dyn Sink| model.bench(&recipe, shapes.as_deref(), sink);
+    let (bench, _) = timed(sink.as_mut(), Stage::Bench, None, measure)?;
     match args.format {
         Print::Json => out::json(&bench)?,
         Print::Text => out::print(&text(&bench))?,
@@ -52,7 +48,7 @@ fn in_runtime(args: &args::Bench, library: &Library, sink: &mut dyn Sink) -> Res
             let file = args.shape.fix.open(library, &args.model, threads)?;
             let inputs = file.noise(given)?;
             shapes = inputs.iter().map(|t| t.shape().to_vec()).collect();
-            paces.append(&mut pipeline::pace(&[(&file, &inputs)], sink)?);
+            paces.append(&mut qdrop::pace(&[(&file, &inputs)], sink)?);
         }
         Ok(paces)
     })?;
@@ -91,9 +87,8 @@ fn text(bench: &Bench) -> String {
             share(u.gflops / bench.ceiling_gflops),
         ]);
     }
-    let all = |f: fn(&pipeline::UnitSpeed) -> f64| {
-        share(bench.units.iter().map(|u| f(u) * u.seconds).sum::<f64>() / bench.seconds)
-    };
+    let all =
+        |f: fn(&UnitSpeed) -> f64| share(bench.units.iter().map(|u| f(u) * u.seconds).sum::<f64>() / bench.seconds);
     let gflops = bench.units.iter().map(|u| u.gflops * u.seconds).sum::<f64>() / bench.seconds;
     units.row([
         "all".into(),

@@ -1,13 +1,12 @@
 //! `qdrop compare`: distance between two networks, value by value.
 
 use crate::args::{Compare, Print};
-use crate::{Outcome, checks, flags, out, progress, runtime, samples};
-use qdrop::data::{Samples, Subset};
+use crate::{Outcome, checks, flags, out, progress, runtime};
+use qdrop::data::Subset;
 use qdrop::eval::Difference;
 use qdrop::graph::ValueId;
-use qdrop::pipeline::{self, Checked, Divergence};
 use qdrop::report::{Event, Table, figure};
-use qdrop::{Error, Result};
+use qdrop::{Dataset, Error, Model, Result, Samples};
 use serde::Serialize;
 
 /// Signal to noise, in dB, below which a value is said to have come apart: the error has a tenth of the amplitude.
@@ -47,8 +46,9 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     let a = args.run.fix.load(&args.a)?;
     let npz = path_b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
     let mut sink = progress::sink(quiet);
-    let recorded = npz.then(|| samples::recorded(path_b)).transpose()?;
-    let data = samples::open(&args.data, &recipe, &args.a, &a, if npz { None } else { limit }, sink.as_ref())?;
+    let sink = sink.as_mut();
+    let recorded = npz.then(|| Dataset::recorded(path_b)).transpose()?;
+    let data = Dataset::open(&args.data, &a, &recipe, if npz { None } else { limit }, sink)?;
     // Of a longer set, the recorded values are those of the first samples.
     let known = recorded.as_ref().map_or(data.len(), Samples::len);
     if known > data.len() {
@@ -56,30 +56,26 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
         let error = Error::data(message).at(path_b.display());
         return Err(error.hint("record the values of the very samples that are compared"));
     }
-    let data = pipeline::spread(Subset::first(data, known), if npz { limit } else { None })?;
-    let shapes = samples::shapes(&data)?;
-    let a = pipeline::prepare(&a, Some(&shapes))?;
+    let data = Subset::spread(Subset::first(data, known), if npz { limit } else { None })?;
     if args.encodings.is_some() && (npz || library.is_some()) {
         let error = Error::data("expected a network beside encodings that qdrop's engine runs");
         return Err(error.at(path_b.display()).hint("leave --encodings out"));
     }
-    let checked = Checked::new(&a, &shapes, &data)?;
     let (values, outputs) = if let Some(library) = &library {
         let b = args.run.fix.open(library, path_b, threads)?;
-        let Divergence { values, outputs } = pipeline::divergence(&a, &b, &checked, threads, sink.as_mut())?;
-        (values, Some(outputs))
+        let found = a.compare_deployed(&b, &data, threads, sink)?;
+        (found.values, Some(found.outputs))
     } else if let Some(recorded) = recorded {
-        let recorded = pipeline::spread(recorded, limit)?;
-        let found = pipeline::compare_recorded(&a, &recorded, &checked, threads, sink.as_mut());
+        let recorded = Subset::spread(recorded, limit)?;
+        let found = a.compare_recorded(&recorded, &data, threads, sink);
         (found.map_err(|e| e.at(path_b.display()))?, None)
     } else {
-        let mut b = pipeline::load_with(path_b, args.encodings.as_deref())?;
-        args.run.fix.apply_known(&mut b)?;
-        let b = pipeline::prepare(&b, Some(&shapes))?;
-        (pipeline::compare(&a, &b, &checked, threads, sink.as_mut())?, None)
+        let b = args.run.fix.apply_known(Model::open_with(path_b, args.encodings.as_deref())?)?;
+        (a.compare(&b, &data, threads, sink)?, None)
     };
-    let integer = |v: &&ValueId| a.value(**v).fact.dtype.is_some_and(|t| !t.is_float());
-    let integers: Vec<&str> = a.outputs.iter().filter(integer).map(|&v| a.value(v).name.as_str()).collect();
+    let graph = a.graph();
+    let integer = |v: &&ValueId| graph.value(**v).fact.dtype.is_some_and(|t| !t.is_float());
+    let integers: Vec<&str> = graph.outputs.iter().filter(integer).map(|&v| graph.value(v).name.as_str()).collect();
     if !integers.is_empty() {
         let names = integers.join("`, `");
         let message =

@@ -3,14 +3,11 @@
 use crate::args::{Demo, Print};
 use crate::demo::{self, CLASSES};
 use crate::reports::{self, Place};
-use crate::{Outcome, out, progress, samples};
-use qdrop::data::Samples;
-use qdrop::pipeline;
-use qdrop::plan::{MethodName, Recipe};
-use qdrop::report::{Accuracy, Event, Score, Source, Table, bytes, duration};
-use qdrop::{Error, Result};
+use crate::{Outcome, out, progress};
+use qdrop::plan::MethodName;
+use qdrop::report::{Event, Table, bytes, duration};
+use qdrop::{Dataset, Error, Model, Quantizer, Recipe, Result, Samples};
 use serde::Serialize;
-use std::time::Instant;
 
 /// Iterations per unit unless told otherwise.
 const ITERATIONS: usize = 700;
@@ -20,11 +17,12 @@ const CALIBRATION: (usize, u64) = (512, 1);
 const TEST: (usize, u64) = (2000, 2);
 /// Bits of weights and activations.
 const BITS: [(u32, u32); 2] = [(4, 4), (2, 2)];
-const METHODS: [(MethodName, &str, &str); 4] = [
-    (MethodName::Rtn, "rtn", "nearest rounding"),
-    (MethodName::Adaround, "adaround", "AdaRound"),
-    (MethodName::Brecq, "brecq", "BRECQ"),
-    (MethodName::Qdrop, "qdrop", "QDrop"),
+/// Methods, with what stands for them in file names.
+const METHODS: [(MethodName, &str); 4] = [
+    (MethodName::Rtn, "rtn"),
+    (MethodName::Adaround, "adaround"),
+    (MethodName::Brecq, "brecq"),
+    (MethodName::Qdrop, "qdrop"),
 ];
 
 /// One quantized file.
@@ -75,56 +73,45 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
     recipe.method.iterations = Some(args.iters.unwrap_or(ITERATIONS));
     (recipe.method.seed, recipe.method.threads) = (args.seed, args.threads);
     recipe.validate()?;
-    let read = pipeline::load(&model)?;
-    let calib = samples::open(&calib, &recipe, &model, &read, None, sink)?;
-    let test = samples::open(&test, &recipe, &model, &read, None, sink)?;
-    let shapes = samples::shapes(&calib)?;
-    let graph = pipeline::prepare(&read, Some(&shapes))?;
+    let network = Model::open(&model)?;
+    let calib = Dataset::open(&calib, &network, &recipe, None, sink)?;
+    let test = Dataset::open(&test, &network, &recipe, None, sink)?;
     sink.event(&Event::Note { message: "measuring the float network".into() });
-    let float = pipeline::evaluate(&graph, &test, args.threads, sink)?;
-    let score = |top1| Score::new(test.len(), [("top1", top1)]);
+    let float = network.evaluate(&test, &recipe, sink)?;
     let (mut results, mut nearest) = (Vec::new(), None);
     for (weight_bits, activation_bits) in BITS {
-        for (method, word, name) in METHODS {
-            sink.event(&Event::Note { message: format!("W{weight_bits}A{activation_bits} by {name}") });
-            (recipe.weights.bits, recipe.activations.bits, recipe.method.name) = (weight_bits, activation_bits, method);
-            let start = Instant::now();
-            let quantized = pipeline::quantize(&graph, &recipe, &calib, None, sink)?;
-            let seconds = start.elapsed().as_secs_f64();
+        for (method, word) in METHODS {
+            sink.event(&Event::Note { message: format!("W{weight_bits}A{activation_bits} by {method}") });
             let path = dir.join(format!("demo.w{weight_bits}a{activation_bits}.{word}.onnx"));
-            pipeline::save(&quantized.graph, &path)?;
-            // What is measured is what was written.
-            let written = pipeline::prepare(&pipeline::load(&path)?, Some(&shapes))?;
-            let top1 = pipeline::evaluate(&written, &test, args.threads, sink)?.top1;
-            let (bytes, file) = (pipeline::model_bytes(&path)?, path.display().to_string());
-            if method == MethodName::Rtn {
-                nearest = Some(score(top1));
+            let quantizer = Quantizer::new(&network).recipe(recipe.clone()).method(method);
+            let quantizer = quantizer.weights(weight_bits).activations(activation_bits);
+            let quantizer = quantizer.evaluate_on(&test).float_score(float.clone()).measure_nearest(false);
+            let mut report = quantizer.progress(sink).quantize_to(&calib, &path)?.into_report();
+            let seconds = report.quantizing_seconds();
+            if let Some(accuracy) = &mut report.accuracy {
+                if method == MethodName::Rtn {
+                    nearest = Some(accuracy.result.clone());
+                }
+                accuracy.nearest.clone_from(&nearest);
             }
-            let mut report = quantized.report;
-            let sources = [(Source::Evaluation, &test as &dyn Samples)];
-            report.quality = Some(pipeline::quality(&graph, &written, &recipe, &report, &sources, sink)?);
-            report.accuracy =
-                Some(Accuracy { float: score(float.top1), nearest: nearest.clone(), result: score(top1) });
-            (report.model, report.output) = (model.display().to_string(), Some(file.clone()));
-            (report.bytes_before, report.bytes_after) = (Some(pipeline::model_bytes(&model)?), Some(bytes));
             report.command = reports::command_line();
             Place::beside(&path).write(&report)?;
+            let top1 = report.accuracy.map_or(f64::NAN, |a| a.result.metrics["top1"]);
+            let (bytes, file) = (report.bytes_after.unwrap_or(0), path.display().to_string());
             results.push(Row { weight_bits, activation_bits, method: word, top1, bytes, seconds, file });
         }
     }
-    print(
-        &View {
-            model: model.display().to_string(),
-            calibration_samples: calib.len(),
-            test_samples: test.len(),
-            iterations: recipe.resolved().iterations,
-            seed: args.seed,
-            float_top1: float.top1,
-            float_bytes: pipeline::model_bytes(&model)?,
-            results,
-        },
-        args,
-    )
+    let view = View {
+        model: network.name(),
+        calibration_samples: calib.len(),
+        test_samples: test.len(),
+        iterations: recipe.resolved().iterations,
+        seed: args.seed,
+        float_top1: float.metrics["top1"],
+        float_bytes: network.size(),
+        results,
+    };
+    print(&view, args)
 }
 
 fn print(view: &View, args: &Demo) -> Result<Outcome> {
@@ -138,9 +125,9 @@ fn print(view: &View, args: &Demo) -> Result<Outcome> {
     };
     table.row(row("float", "", view.float_top1, view.float_bytes, String::new(), &view.model));
     for r in &view.results {
-        let name = METHODS.iter().find(|m| m.1 == r.method).map_or(r.method, |m| m.2);
+        let name = METHODS.iter().find(|m| m.1 == r.method).map_or(String::new(), |m| m.0.to_string());
         let bits = format!("W{}A{}", r.weight_bits, r.activation_bits);
-        table.row(row(&bits, name, r.top1, r.bytes, duration(r.seconds), &r.file));
+        table.row(row(&bits, &name, r.top1, r.bytes, duration(r.seconds), &r.file));
     }
     let dir = args.output_dir.display();
     let (model, preset) = (&view.model, demo::PRESET);

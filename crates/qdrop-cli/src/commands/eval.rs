@@ -1,12 +1,10 @@
 //! `qdrop eval`: accuracy of a file on labelled samples.
 
 use crate::args::{Eval, Print};
-use crate::{Outcome, checks, flags, out, progress, runtime, samples};
-use qdrop::data::Samples;
-use qdrop::pipeline::{self, Checked};
-use qdrop::plan::{Recipe, Task};
+use crate::{Outcome, checks, flags, out, progress, runtime};
+use qdrop::plan::Task;
 use qdrop::report::{Score, Sink, Stage, Table, duration, metric, timed};
-use qdrop::{Error, Result};
+use qdrop::{Dataset, Error, Model, Result, Samples};
 use serde::Serialize;
 
 /// The printed result; also its JSON.
@@ -37,21 +35,17 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
         return Err(error.hint("leave --runtime out: qdrop's own engine applies them"));
     }
     let mut sink = progress::sink(quiet);
-    let (score, skipped, seconds) = match &library {
-        Some(library) => {
-            let file = args.run.fix.open(library, &args.model, args.run.threads)?;
-            let face = file.face();
-            let data = samples::open(&args.data, &recipe, &args.model, &face, args.run.samples, sink.as_ref())?;
-            let shapes = samples::shapes(&data)?;
-            let checked = Checked::new(&face, &shapes, &data)?;
-            file.check(&checked, recipe.input.task).map_err(|e| e.at(args.data.display()))?;
-            let (score, timing) = timed(sink.as_mut(), Stage::Evaluate, Some(data.len()), |sink| {
-                file.measure(&checked, recipe.input.task, sink)
-            })?;
-            (score, data.skipped(), timing.seconds)
-        }
-        None => in_engine(args, &recipe, sink.as_mut())?,
+    let sink = sink.as_mut();
+    recipe.method.threads = args.run.threads;
+    let model = Model::open_with(&args.model, args.encodings.as_deref())?;
+    let model = args.run.fix.apply_known(model)?;
+    let data = Dataset::open(&args.data, &model, &recipe, args.run.samples, sink)?;
+    let evaluate = |sink: &mut dyn Sink| match &library {
+        Some(library) => model.evaluate_in(library, &data, &recipe, sink),
+        None => model.evaluate(&data, &recipe, sink),
     };
+    let (score, timing) = timed(sink, Stage::Evaluate, Some(data.len()), evaluate)?;
+    let (skipped, seconds) = (data.skipped(), timing.seconds);
     let runtime = library.as_ref().map(runtime::View::of);
     let view = View { model: args.model.display().to_string(), runtime, score, skipped, seconds };
     match args.format {
@@ -76,21 +70,6 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
         }
     }
     Ok(outcome)
-}
-
-/// Metrics, samples left out and seconds, measured in this program's own engine.
-fn in_engine(args: &Eval, recipe: &Recipe, sink: &mut dyn Sink) -> Result<(Score, usize, f64)> {
-    let mut read = pipeline::load_with(&args.model, args.encodings.as_deref())?;
-    args.run.fix.apply_known(&mut read)?;
-    let data = samples::open(&args.data, recipe, &args.model, &read, args.run.samples, sink)?;
-    let shapes = samples::shapes(&data)?;
-    let graph = pipeline::prepare(&read, Some(&shapes))?;
-    samples::check(&graph, &shapes, &data, recipe).map_err(|e| e.at(args.data.display()))?;
-    let checked = Checked::new(&graph, &shapes, &data)?;
-    let (score, timing) = timed(sink, Stage::Evaluate, Some(data.len()), |sink| {
-        pipeline::measure(&graph, &checked, recipe.input.task, args.run.threads, sink)
-    })?;
-    Ok((score, data.skipped(), timing.seconds))
 }
 
 /// Least values of metrics, all of them measured.

@@ -2,10 +2,9 @@
 
 use crate::args::{Inspect, Print};
 use crate::{Outcome, checks, out};
+use qdrop::Result;
 use qdrop::graph::{Dim, Fact, Graph, ValueId};
-use qdrop::plan::Recipe;
 use qdrop::report::{Table, bytes, count};
-use qdrop::{Result, pipeline};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -45,24 +44,25 @@ struct Operator {
 /// Runs the command.
 pub fn run(args: &Inspect) -> Result<Outcome> {
     checks::readable_file(&args.model)?;
-    let graph = args.shape.fix.load(&args.model)?;
+    let model = args.shape.fix.load(&args.model)?;
+    let graph = model.graph();
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for node in &graph.nodes {
         *kinds.entry(node.op.kind().to_string()).or_default() += 1;
     }
     let mut operators: Vec<Operator> = kinds.into_iter().map(|(kind, count)| Operator { kind, count }).collect();
     operators.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.kind.cmp(&b.kind)));
-    let shapes = args.shape.of_samples(&graph)?;
-    let work = multiply_adds(&graph, shapes.as_deref());
+    let shapes = args.shape.of_samples(&model)?;
+    let work = model.multiply_adds(shapes.as_deref());
     let summary = Summary {
-        model: args.model.display().to_string(),
-        bytes: pipeline::model_bytes(&args.model)?,
+        model: model.name(),
+        bytes: model.size(),
         opset: graph.opset,
-        inputs: ports(&graph, &graph.inputs),
-        outputs: ports(&graph, &graph.outputs),
+        inputs: ports(graph, &graph.inputs),
+        outputs: ports(graph, &graph.outputs),
         nodes: graph.nodes.len(),
         operators,
-        parameters: parameters(&graph),
+        parameters: parameters(graph),
         multiply_adds: work.as_ref().ok().copied(),
         multiply_adds_unknown: work.err().map(|e| e.to_string()),
     };
@@ -71,13 +71,6 @@ pub fn run(args: &Inspect) -> Result<Outcome> {
         Print::Text => out::print(&text(&summary))?,
     }
     Ok(Outcome::Done)
-}
-
-/// Multiply-adds of one sample, as planning counts them.
-fn multiply_adds(graph: &Graph, shapes: Option<&[Vec<usize>]>) -> Result<u64> {
-    let graph = pipeline::prepare(graph, shapes)?;
-    let plan = pipeline::plan(&graph, &Recipe::default(), shapes)?;
-    Ok(plan.units.iter().map(|u| u.multiply_adds).sum())
 }
 
 fn parameters(graph: &Graph) -> u64 {

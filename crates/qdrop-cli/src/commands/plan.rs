@@ -2,11 +2,10 @@
 
 use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, flags, out};
-use qdrop::graph::{Graph, ValueId};
-use qdrop::pipeline::{self, Memory};
-use qdrop::plan::{Chosen, Cost, LayerId, Plan, Recipe, Site, Target};
+use qdrop::graph::ValueId;
+use qdrop::plan::{Chosen, Cost, LayerId, Site, Target};
 use qdrop::report::{Table, bytes, chosen_bits, count};
-use qdrop::{Error, Result};
+use qdrop::{Error, Memory, Planned, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -98,19 +97,12 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
         return Err(Error::recipe("expected sensitivities beside a target, got none")
             .hint("measure them with `qdrop sensitivity MODEL -o FILE.json` and give --sensitivity FILE.json"));
     }
-    let graph = args.shape.fix.load(&args.model)?;
-    let shapes = args.shape.of_samples(&graph)?;
-    let at_model = |e: qdrop::Error| e.at(args.model.display());
-    let graph = pipeline::prepare(&graph, shapes.as_deref()).map_err(at_model)?;
-    let choose = |m| bits::choose(&graph, &mut recipe, &m, shapes.as_deref());
-    let chosen = measured.map(choose).transpose().map_err(at_model)?;
-    bits::save(&args.bits, &recipe)?;
-    let plan = pipeline::plan(&graph, &recipe, shapes.as_deref()).map_err(at_model)?;
-    let cost = pipeline::cost(&graph, &plan, shapes.as_deref()).map_err(at_model)?;
+    let model = args.shape.fix.load(&args.model)?;
+    let shapes = args.shape.of_samples(&model)?;
     let samples = recipe.input.samples.unwrap_or(SAMPLES);
-    let memory = pipeline::memory(&graph, &plan, &recipe, shapes.as_deref(), samples).map_err(at_model)?;
-    let model = args.model.display().to_string();
-    let view = View { cost, chosen, ..view(model, &graph, &plan, &recipe, memory) };
+    let planned = model.plan(&recipe, measured.as_ref(), shapes.as_deref(), samples)?;
+    bits::save(&args.bits, &planned.recipe)?;
+    let view = view(model.name(), planned);
     match args.format {
         Print::Json => out::json(&view)?,
         Print::Text => out::print(&text(&view))?,
@@ -118,7 +110,8 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, predicted_memory: Memory) -> View {
+fn view(model: String, planned: Planned) -> View {
+    let Planned { graph, recipe, plan, cost, chosen, memory, .. } = &planned;
     let name = |&v: &ValueId| graph.value(v).name.clone();
     let layer = |id: &LayerId| &plan.layers[id.0 as usize];
     let site = |id: &qdrop::plan::SiteId| &plan.sites[id.0 as usize];
@@ -166,9 +159,9 @@ fn view(model: String, graph: &Graph, plan: &Plan, recipe: &Recipe, predicted_me
             .iter()
             .map(|(node, reason)| FloatView { node: node.clone(), reason: reason.clone() })
             .collect(),
-        cost: Cost::default(),
-        chosen: None,
-        predicted_memory,
+        cost: *cost,
+        chosen: chosen.clone(),
+        predicted_memory: *memory,
         notes: recipe.notes(),
     }
 }

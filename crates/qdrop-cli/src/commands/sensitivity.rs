@@ -1,12 +1,11 @@
 //! `qdrop sensitivity`: what the bits of single layers and activations do to the network's outputs.
 
 use crate::args::{self, Print, Sort};
-use crate::{Outcome, checks, flags, out, progress, samples};
-use qdrop::data::Samples;
-use qdrop::pipeline::{self, Checked};
+use crate::{Outcome, checks, flags, out, progress};
+use qdrop::data::Subset;
 use qdrop::plan::{Curve, Sensitivity};
 use qdrop::report::{Table, count};
-use qdrop::{Error, Result};
+use qdrop::{Dataset, Error, Result, Samples};
 use std::path::{Path, PathBuf};
 
 /// Form of the written file.
@@ -32,15 +31,11 @@ pub fn run(args: &args::Sensitivity, quiet: bool) -> Result<Outcome> {
         checks::writable(path, &reads, "-o")?;
     }
     let mut sink = progress::sink(quiet);
-    let read = args.fix.load(&args.model)?;
+    let model = args.fix.load(&args.model)?;
     let limit = recipe.input.samples;
-    let calib = samples::open(&args.calib, &recipe, &args.model, &read, limit, sink.as_ref())?;
-    let calib = pipeline::spread(calib, limit)?;
-    let shapes = samples::shapes(&calib)?;
-    let graph = pipeline::prepare(&read, Some(&shapes)).map_err(|e| e.at(args.model.display()))?;
-    let checked = Checked::new(&graph, &shapes, &calib)?;
-    let mut found = pipeline::sensitivity(&graph, &recipe, &checked, sink.as_mut())?;
-    found.model = args.model.display().to_string();
+    let calib = Dataset::open(&args.calib, &model, &recipe, limit, sink.as_ref())?;
+    let calib = Subset::spread(calib, limit)?;
+    let found = model.sensitivity(&calib, &recipe, sink.as_mut())?;
     if let (Some(path), Some(form)) = (&args.output, form) {
         let text = match form {
             Form::Json => serde_json::to_string_pretty(&found).map_err(|e| Error::internal(format!("no JSON: {e}")))?,

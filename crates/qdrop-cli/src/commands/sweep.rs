@@ -1,14 +1,10 @@
 //! `qdrop sweep`: every run of a grid, one after the other or one alone, and all of them side by side.
 
 use crate::args::{Print, Sweep as Args};
-use crate::quality::Sets;
-use crate::{Outcome, checks, out, progress, samples};
-use qdrop::data::Samples;
-use qdrop::graph::Graph;
-use qdrop::pipeline::{self, Checked, WorkDir};
+use crate::{Outcome, checks, out, progress};
 use qdrop::plan::{Sweep, SweepRun};
-use qdrop::report::{Event, Score, Sink, Table, Trial, duration};
-use qdrop::{Error, Kind, Result};
+use qdrop::report::{Event, Report, Score, Sink, Table, Trial, duration};
+use qdrop::{CalibrationSet, Dataset, Error, Kind, Model, Quantizer, Result, WorkDir};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -24,7 +20,7 @@ pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
     }
     let folder = args.output_dir.clone().unwrap_or_else(|| default_folder(&args.sweep));
     let place = Place { folder: folder.clone(), sweep: text, file: args.sweep.clone(), title: title(&args.sweep) };
-    let keys = pipeline::run_keys(&runs).map_err(|e| e.at(args.sweep.display()))?;
+    let keys = qdrop::run_keys(&runs).map_err(|e| e.at(args.sweep.display()))?;
     if args.list {
         return list(&runs, &keys, &place, args.format);
     }
@@ -145,7 +141,7 @@ impl Place {
         for run in runs {
             let model = self.of(&run.name, "onnx");
             written.push(self.of(&run.name, "json"));
-            written.extend(pipeline::encodings_beside(&model, &run.recipe));
+            written.extend(qdrop::encodings_beside(&model, &run.recipe));
             written.push(model);
             if seen.insert((&run.model, &run.calib, &run.eval, &run.recipe.input.tokenizer)) {
                 reads.extend(checks::run_files(&run.model, [&run.calib, &run.eval], &run.recipe));
@@ -197,72 +193,53 @@ fn perform(
     sink: &mut dyn Sink,
 ) -> Result<(Trial, Option<WorkDir>)> {
     let recipe = &run.recipe;
-    let read = pipeline::load(&run.model)?;
-    let calibration = samples::calibration(&run.calib, recipe, &run.model, &read, sink)?;
-    let calib = calibration.used()?;
-    checks::enough(calib.len(), recipe, &run.calib)?;
-    let shapes = samples::shapes(&calib)?;
-    let graph = pipeline::prepare(&read, Some(&shapes))?;
-    let eval = samples::open(&run.eval, recipe, &run.model, &read, None, sink)?;
-    samples::check(&graph, &shapes, &eval, recipe).map_err(|e| e.at(run.eval.display()))?;
-    let (task, threads) = (recipe.input.task, recipe.method.threads);
+    let model = Model::open(&run.model)?;
+    let calibration = CalibrationSet::open(&run.calib, &model, recipe, sink)?;
+    let eval = Dataset::open(&run.eval, &model, recipe, None, sink)?;
     let measured = format!("{:?} {:?} {:?}", run.model, run.eval, recipe.input);
     let float = match found.get(&measured) {
         Some(score) => score.clone(),
-        None => pipeline::measure(&graph, &eval, task, threads, sink)?,
+        None => model.evaluate(&eval, recipe, sink)?,
     };
     found.insert(measured, float.clone());
 
-    let checked = Checked::new(&graph, &shapes, &calib)?;
-    let others = (!checks::same_file(&run.eval, &run.calib)).then_some(&eval as &dyn Samples);
-    let sets = Sets::new(recipe, &calibration, &checked, others)?;
-    let start = Instant::now();
+    let (used, rest) = (calibration.used()?, calibration.left_out()?);
     let work = match recipe.resolved().learns {
         true => Some(WorkDir::open(&place.of(&run.name, "work"))?),
         false => None,
     };
-    let done = pipeline::quantize(&graph, recipe, &checked, work.as_ref(), sink)?;
     let output = place.of(&run.name, "onnx");
-    done.save(&output)?;
-    let encodings = pipeline::encodings_beside(&output, recipe);
-    let seconds = start.elapsed().as_secs_f64();
-    // What is measured is what was written.
-    let mut report = done.report;
-    report.near_chance = pipeline::near_chance(&graph, &eval, recipe, &float)?;
-    let result = written(&output, encodings.as_deref(), &shapes).and_then(|written| {
-        sets.measure(&graph, &written, recipe, &mut report, sink)?;
-        pipeline::measure(&written, &eval, task, threads, sink)
-    });
-    report.model = run.model.display().to_string();
-    report.command = crate::reports::command_line();
-    report.bytes_before = Some(pipeline::model_bytes(&run.model)?);
-    report.bytes_after = Some(pipeline::model_bytes(&output)?);
-    match keep_model {
-        true => {
-            report.output = Some(output.display().to_string());
-            report.encodings = encodings.as_deref().map(crate::reports::encodings).transpose()?;
-        }
-        false => {
-            let both = [Some(output), encodings];
-            both.iter().flatten().try_for_each(|f| std::fs::remove_file(f).map_err(|e| Error::io(f, e)))?;
-        }
+    let mut quantizer = Quantizer::new(&model).recipe(recipe.clone()).unseen(&*rest);
+    quantizer = quantizer.evaluate_on(&eval).float_score(float.clone()).measure_nearest(false);
+    if let Some(work) = &work {
+        quantizer = quantizer.work_dir(work);
     }
+    let done = quantizer.progress(sink).quantize_to(&used, &output);
+    if !keep_model {
+        let both = [Some(output.clone()), qdrop::encodings_beside(&output, recipe)];
+        let written = both.iter().flatten().filter(|f| f.exists());
+        written.into_iter().try_for_each(|f| std::fs::remove_file(f).map_err(|e| Error::io(f, e)))?;
+    }
+    let done = done?;
+    let weight_bytes = done.weight_bytes();
+    let mut report = Report { command: crate::reports::command_line(), ..done.into_report() };
+    if !keep_model {
+        (report.output, report.encodings) = (None, None);
+    }
+    let seconds = report.quantizing_seconds();
+    let result = report.accuracy.take().ok_or_else(|| Error::unsupported("the network's answers cannot be computed"));
     let trial = Trial {
         schema: Trial::SCHEMA,
         key: key.to_string(),
         name: run.name.clone(),
         cases: run.cases.clone(),
         float,
-        result: result?,
-        weight_bytes: done.cost.weight_bytes,
+        result: result?.result,
+        weight_bytes,
         seconds,
         report,
     };
     Ok((trial, work))
-}
-
-fn written(path: &Path, encodings: Option<&Path>, shapes: &[Vec<usize>]) -> Result<Graph> {
-    pipeline::prepare(&pipeline::load_with(path, encodings)?, Some(shapes))
 }
 
 fn list(runs: &[SweepRun], keys: &[String], place: &Place, format: Print) -> Result<Outcome> {

@@ -57,6 +57,7 @@ pub use arrays::Arrays;
 pub use decode::{EXTENSIONS, Pixels};
 pub use prepare::{PRESETS, Prepare};
 pub use text::{Text, open_text};
+pub(crate) use views::spreads;
 pub use views::{InputSpec, Subset, check_against, fit, spread};
 
 use crate::error::{Error, Kind, Result};
@@ -128,6 +129,11 @@ pub trait Samples: Sync {
     fn input_names(&self) -> Option<Vec<String>> {
         None
     }
+
+    /// Where the set comes from, as the caller named it (a path), for errors.
+    fn source(&self) -> Option<String> {
+        None
+    }
 }
 
 macro_rules! forward_samples {
@@ -156,6 +162,9 @@ macro_rules! forward_samples {
             }
             fn input_names(&self) -> Option<Vec<String>> {
                 (**self).input_names()
+            }
+            fn source(&self) -> Option<String> {
+                (**self).source()
             }
         }
     };

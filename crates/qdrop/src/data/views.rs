@@ -3,6 +3,7 @@
 use super::{Samples, Target, forward_labels};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
+use std::collections::BTreeSet;
 
 /// The fractional part of the golden ratio, of 2^64.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -20,6 +21,11 @@ pub fn spread(len: usize, limit: Option<usize>) -> impl Iterator<Item = usize> {
         let fraction = (i as u64).wrapping_mul(GOLDEN);
         begin(i) + ((u128::from(fraction) * (begin(i + 1) - begin(i)) as u128) >> 64) as usize
     })
+}
+
+/// Indices of the parts of `samples` samples that [`Subset::spread`] yields for each of `counts`.
+pub(crate) fn spreads(samples: usize, counts: &[usize]) -> BTreeSet<usize> {
+    counts.iter().flat_map(|&n| spread(samples, Some(n))).collect()
 }
 
 /// Some of the samples of another set, in a given order.
@@ -42,6 +48,12 @@ impl<S: Samples> Subset<S> {
             Some(i) => Err(Error::data(format!("expected sample indices below {}, got {i}", samples.len()))),
             None => Ok(Subset { samples, indices }),
         }
+    }
+
+    /// At most `limit` samples, spread over the set as [`spread`] tells; all of them without a limit.
+    pub fn spread(samples: S, limit: Option<usize>) -> Result<Self> {
+        let indices = spread(samples.len(), limit).collect();
+        Self::new(samples, indices)
     }
 }
 
@@ -76,6 +88,10 @@ impl<S: Samples> Samples for Subset<S> {
 
     fn input_names(&self) -> Option<Vec<String>> {
         self.samples.input_names()
+    }
+
+    fn source(&self) -> Option<String> {
+        self.samples.source()
     }
 }
 

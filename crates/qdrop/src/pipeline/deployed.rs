@@ -1,6 +1,6 @@
 //! A file in a runtime: what it declares, what it answers for samples, and what a task measures about it.
 
-use super::measure::{answering, check_answers, scores};
+use super::measure::{answering, check_answers, only, scores};
 use super::samples::check_classes;
 use crate::data::Samples;
 use crate::engine::device::processors;
@@ -113,7 +113,7 @@ impl Deployed {
         let names = self.outputs();
         let wanted = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
         let asked = self.asked(wanted, samples, sink)?;
-        scores([&asked], samples, task, &processors(self.threads)?, sink).map(|[score]| score)
+        scores(&[&asked], samples, task, &processors(self.threads)?, sink).and_then(only)
     }
 
     /// This, asked for the outputs `wanted`.

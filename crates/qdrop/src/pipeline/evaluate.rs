@@ -20,17 +20,17 @@ pub fn evaluate(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut
     };
     let device = &processors(threads)?;
     let network = Network::new(graph, &shapes, vec![scores], device)?;
-    classify([&network], samples, device, sink).map(|[metrics]| metrics)
+    classify(&[&network], samples, device, sink)?.pop().ok_or_else(|| Error::internal("a network was not measured"))
 }
 
 /// Accuracies of what `networks` answer first.
-pub(super) fn classify<const N: usize>(
-    networks: [&dyn Answering; N],
+pub(super) fn classify(
+    networks: &[&dyn Answering],
     samples: &dyn Samples,
     device: &dyn Device,
     sink: &mut dyn Sink,
-) -> Result<[Metrics; N]> {
-    let mut counts: [Classification; N] = std::array::from_fn(|_| Classification::default());
+) -> Result<Vec<Metrics>> {
+    let mut counts: Vec<Classification> = networks.iter().map(|_| Classification::default()).collect();
     answer(networks, samples, device, sink, |first, values| {
         for (counts, values) in counts.iter_mut().zip(&values) {
             for (i, scores) in values.iter().flat_map(Rows::iter).enumerate() {
@@ -44,7 +44,7 @@ pub(super) fn classify<const N: usize>(
         Ok(())
     })?;
     let found: Option<Vec<Metrics>> = counts.iter().map(Classification::metrics).collect();
-    found.and_then(|f| f.try_into().ok()).ok_or_else(|| Error::data("expected samples, got none"))
+    found.ok_or_else(|| Error::data("expected samples, got none"))
 }
 
 /// Distance of every float value that `a` (the reference) and `b` both compute under one name, in the order in which
@@ -242,7 +242,7 @@ mod tests {
         }
         let (a, b) = (graph([1.0, 0.0, 0.0, 1.0]), graph([0.0, 1.0, 1.0, 0.0]));
         let samples = Counted(pairs(), AtomicUsize::new(0));
-        let both = measure_all([&a, &b], &samples, None, 2, &mut Silent).unwrap();
+        let both = measure_all(&[&a, &b], &samples, None, 2, &mut Silent).unwrap();
         // The first sample also tells the shapes.
         assert_eq!(samples.1.load(Ordering::Relaxed), 41);
         let alone = [&a, &b].map(|g| measure(g, &pairs(), None, 1, &mut Silent).unwrap());

@@ -5,7 +5,7 @@ use crate::data::{Samples, Target, Window};
 use crate::engine::device::{Device, processors};
 use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
-use crate::eval::{language, squad};
+use crate::eval::{Metrics, language, squad};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Task};
 use crate::probe::{Answering, Network, answer, input_shapes, shapes_of};
@@ -22,37 +22,44 @@ pub fn measure(
     threads: usize,
     sink: &mut dyn Sink,
 ) -> Result<Score> {
-    measure_all([graph], samples, task, threads, sink).map(|[score]| score)
+    measure_all(&[graph], samples, task, threads, sink).and_then(only)
 }
 
 /// As [`measure`], for several networks at once: every sample is decoded once.
-pub fn measure_all<const N: usize>(
-    graphs: [&Graph; N],
+pub fn measure_all(
+    graphs: &[&Graph],
     samples: &dyn Samples,
     task: Option<Task>,
     threads: usize,
     sink: &mut dyn Sink,
-) -> Result<[Score; N]> {
+) -> Result<Vec<Score>> {
     let shapes = shapes_of(samples)?;
     let device = &processors(threads)?;
     let network = |graph: &&Graph| Network::new(graph, &shapes, outputs(graph, task)?, device);
     let networks = graphs.iter().map(network).collect::<Result<Vec<_>>>()?;
-    scores(std::array::from_fn(|i| &networks[i] as &dyn Answering), samples, task, device, sink)
+    let networks: Vec<&dyn Answering> = networks.iter().map(|n| n as &dyn Answering).collect();
+    scores(&networks, samples, task, device, sink)
+}
+
+/// The one score of one network.
+pub(super) fn only(scores: Vec<Score>) -> Result<Score> {
+    scores.into_iter().next().ok_or_else(|| Error::internal("a network was not measured"))
 }
 
 /// The metrics of `task` for what `networks` answer, whose values are those that [`answering`] tells.
-pub(super) fn scores<const N: usize>(
-    networks: [&dyn Answering; N],
+pub(super) fn scores(
+    networks: &[&dyn Answering],
     samples: &dyn Samples,
     task: Option<Task>,
     device: &dyn Device,
     sink: &mut dyn Sink,
-) -> Result<[Score; N]> {
+) -> Result<Vec<Score>> {
     let Some(task) = task else {
         let found = classify(networks, samples, device, sink)?;
-        return Ok(found.map(|metrics| Score::new(metrics.samples, [("top1", metrics.top1), ("top5", metrics.top5)])));
+        let score = |metrics: Metrics| Score::new(metrics.samples, [("top1", metrics.top1), ("top5", metrics.top5)]);
+        return Ok(found.into_iter().map(score).collect());
     };
-    let mut answers: [Answers; N] = std::array::from_fn(|_| Answers::default());
+    let mut answers: Vec<Answers> = networks.iter().map(|_| Answers::default()).collect();
     answer(networks, samples, device, sink, |first, values| {
         for i in 0..values.first().and_then(|v| v.first()).map_or(0, Rows::len) {
             let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
@@ -64,8 +71,7 @@ pub(super) fn scores<const N: usize>(
         }
         Ok(())
     })?;
-    let found = answers.into_iter().map(|a| a.score(task)).collect::<Result<Vec<_>>>()?;
-    found.try_into().map_err(|_| Error::internal("a network was not measured"))
+    answers.into_iter().map(|a| a.score(task)).collect()
 }
 
 /// That `graph` (simplified) answers what `task` asks and that every sample has what its answer is held against; `shapes`

@@ -19,7 +19,7 @@ mod sensitivity;
 mod unfold;
 mod written;
 
-pub use crate::probe::{declared_shapes, input_shapes, sample_shapes, several_at_once, spread};
+pub use crate::probe::{declared_shapes, input_shapes, sample_shapes, several_at_once};
 pub use crate::work::WorkDir;
 pub use bench::{Bench, UnitSpeed, bench};
 pub use deployed::Deployed;
@@ -36,4 +36,5 @@ pub use quantize::{quantize, quantize_on};
 pub use quantized::Quantized;
 pub use samples::{Checked, check_labels};
 pub use sensitivity::{output_error, sensitivity};
+pub(crate) use written::simulate;
 pub use written::{encodings_beside, encodings_path, load_with};

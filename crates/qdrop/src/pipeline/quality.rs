@@ -2,14 +2,14 @@
 
 use super::evaluate::compare;
 use super::samples::Checked;
-use crate::data::{self, Prepare, Samples, Subset, Target};
+use crate::data::{self, Prepare, Samples, Subset, Target, spreads};
 use crate::engine::device::{Device, processors};
 use crate::engine::facts::{self, Facts};
 use crate::error::{Error, Kind, Result};
 use crate::eval::{Chance, Comparison, Difference};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Recipe, Task};
-use crate::probe::{self, Network, each, input_shapes, is_real, spread, spreads};
+use crate::probe::{self, Network, each, input_shapes, is_real};
 use crate::report::{
     Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality, Report, Score, Sink, Source, Stage, added,
 };
@@ -99,7 +99,7 @@ pub fn quality(
     if quality.is_low() {
         quality.losses = report.known_losses(quality.noise());
         if quality.losses.is_empty() {
-            let few = spread(&samples, Some(SAMPLES.1))?;
+            let few = Subset::spread(&samples, Some(SAMPLES.1))?;
             quality.losses = losses(graph, written, report, &few, threads, sink)?;
         }
     }
@@ -137,7 +137,7 @@ fn choose<'a>(
     let calibration = || {
         let found = sources.iter().find(|s| s.0 == Source::Calibration && !s.1.is_empty());
         let &(source, samples) = found.ok_or_else(|| Error::data("expected samples to compare on, got none"))?;
-        Ok((source, spread(samples, Some(most))?))
+        Ok((source, Subset::spread(samples, Some(most))?))
     };
     best.map_or_else(calibration, Ok)
 }

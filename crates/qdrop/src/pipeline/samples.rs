@@ -1,11 +1,11 @@
 //! What a run demands of its samples, and a view of them that is checked.
 
-use crate::data::{Samples, forward_labels};
+use crate::data::{Samples, forward_labels, spreads};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::Recipe;
-use crate::probe::{input_shapes, spreads};
+use crate::probe::input_shapes;
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeSet;
 
@@ -110,6 +110,10 @@ impl Samples for Checked<'_> {
 
     fn input_names(&self) -> Option<Vec<String>> {
         self.inner.input_names()
+    }
+
+    fn source(&self) -> Option<String> {
+        self.inner.source()
     }
 }
 

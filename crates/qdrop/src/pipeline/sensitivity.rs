@@ -1,13 +1,13 @@
 //! Sensitivities of a network, and errors of what came of it.
 
 use super::memory;
-use crate::data::Samples;
+use crate::data::{Samples, Subset, spreads};
 use crate::engine::device::processors;
 use crate::engine::facts;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Measure, Mixed, Recipe, Sensitivity};
-use crate::probe::{self, Calibration, Deviation, Loaded, Network, input_shapes, spread, spreads};
+use crate::probe::{self, Calibration, Deviation, Loaded, Network, input_shapes};
 use crate::report::{Sink, Stage, timed};
 use crate::tensor::{Precision, RowStore, Rows, Tensor};
 
@@ -48,7 +48,7 @@ pub fn output_error(
     samples: &dyn Samples,
     sink: &mut dyn Sink,
 ) -> Result<f64> {
-    let few = spread(samples, Some(recipe.mixed.samples))?;
+    let few = Subset::spread(samples, Some(recipe.mixed.samples))?;
     let shapes = probe::shapes_of(&few)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     // Outputs keep their order, values inside their names.

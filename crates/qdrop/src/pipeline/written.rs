@@ -33,7 +33,7 @@ pub fn load_with(model: &Path, encodings: Option<&Path>) -> Result<Graph> {
 }
 
 /// `graph` with quantizers where the encodings in `text` want them.
-pub(super) fn simulate(graph: &Graph, text: &str) -> Result<Graph> {
+pub(crate) fn simulate(graph: &Graph, text: &str) -> Result<Graph> {
     let (plan, grids) = Encodings::read(text, graph)?;
     let output = Output::default();
     let opset = lower::required_opset(output, &plan);

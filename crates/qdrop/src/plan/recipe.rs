@@ -200,6 +200,18 @@ pub enum MethodName {
     Qdrop,
 }
 
+impl fmt::Display for MethodName {
+    /// The name people read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MethodName::Rtn => "nearest rounding",
+            MethodName::Adaround => "AdaRound",
+            MethodName::Brecq => "BRECQ",
+            MethodName::Qdrop => "QDrop",
+        })
+    }
+}
+
 /// How much time a run may spend and whether it keeps to the paper: defaults for the options that are left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -5,8 +5,8 @@ use super::forward::ForwardPass;
 use super::observe::above;
 use super::padding::Padding;
 use super::run;
-use super::samples::spread;
 use crate::calibrate::{self, Channels};
+use crate::data::Subset;
 use crate::engine::device::beside;
 use crate::engine::program::around;
 use crate::error::Result;
@@ -46,7 +46,7 @@ impl Calibration<'_> {
 
     /// The network with the factors of those of `sites` that gain by them.
     fn divided(&self, plan: &Plan, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Factored>> {
-        let few = spread(self.samples, Some(few))?;
+        let few = Subset::spread(self.samples, Some(few))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
         let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
         let store = RowStore::memory();

@@ -3,9 +3,9 @@
 use super::calibration::Calibration;
 use super::refine::{self, Effect};
 use super::run;
-use super::samples::spread;
 use super::screen::screened;
 use crate::calibrate::Watch;
+use crate::data::Subset;
 use crate::engine::device::beside;
 use crate::error::Result;
 use crate::quant::{Distribution, Grid};
@@ -39,7 +39,7 @@ impl Calibration<'_> {
                 if screened(&self.plan.sites) {
                     return self.screen(few, watch, &mut activations.refined, sink);
                 }
-                let few = spread(self.samples, Some(few))?;
+                let few = Subset::spread(self.samples, Some(few))?;
                 let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
                 refine::refine(self.graph, self.facts, self.plan, inputs, self.device, &mut activations.refined, sink)
             })?;

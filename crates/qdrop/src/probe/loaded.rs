@@ -58,6 +58,10 @@ impl Samples for Loaded<'_> {
     fn input_names(&self) -> Option<Vec<String>> {
         self.samples.input_names()
     }
+
+    fn source(&self) -> Option<String> {
+        self.samples.source()
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ mod observe;
 mod padding;
 mod refine;
 mod run;
-mod samples;
 mod screen;
 mod sensitivity;
 mod shapes;
@@ -30,8 +29,6 @@ pub(crate) use run::{
     Answering, Cache, Network, SAMPLES, answer, behind, borders, each, ends, go_on, input_facts, is_real, load,
     shapes_of,
 };
-pub use samples::spread;
-pub(crate) use samples::spreads;
 pub(crate) use screen::screened;
 pub(crate) use sensitivity::Measured;
 pub use shapes::{declared_shapes, input_shapes, sample_shapes, several_at_once};

@@ -4,7 +4,6 @@ use super::calibration::Calibration;
 use super::finite::{self, Strange};
 use super::padding::Padding;
 use super::run;
-use super::samples::spread;
 use crate::calibrate::Watch;
 use crate::data::{Samples, Subset};
 use crate::engine::device::Values;
@@ -122,7 +121,7 @@ impl Calibration<'_> {
             let [sites, kernel_sites] = [Watch::new(self.plan), Watch::new(self.plan)];
             return Ok(Observed { sites, kernel_sites, widths: Vec::new() });
         }
-        let samples = spread(self.samples, Some(self.recipe.activations.samples))?;
+        let samples = Subset::spread(self.samples, Some(self.recipe.activations.samples))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &samples)?;
         // A value may have several sites, for different readers.
         let mut sites: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();

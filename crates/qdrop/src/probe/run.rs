@@ -192,8 +192,8 @@ pub(crate) fn each<T: Send>(
 
 /// Calls `take` with the first index of a chunk of samples and what each of `networks` answers for it, chunk after chunk, as
 /// [`each`] does.
-pub(crate) fn answer<const N: usize>(
-    networks: [&dyn Answering; N],
+pub(crate) fn answer(
+    networks: &[&dyn Answering],
     samples: &dyn Samples,
     device: &dyn Device,
     sink: &mut dyn Sink,

@@ -9,7 +9,6 @@ use super::calibration::Calibration;
 use super::forward::{Change, ForwardPass};
 use super::refine::Effect;
 use super::run::{self, Cache};
-use super::samples::spread;
 use crate::calibrate::{self, Refined, Watch};
 use crate::data::{Samples, Subset};
 use crate::engine::device::Inference;
@@ -57,7 +56,7 @@ impl Calibration<'_> {
         grids: &mut [Grid],
         sink: &mut dyn Sink,
     ) -> Result<Vec<Effect>> {
-        let chosen = spread(self.samples, Some(few))?;
+        let chosen = Subset::spread(self.samples, Some(few))?;
         let inputs = run::load(self.graph, &chosen, self.device, self.store, sink)?;
         let guesses = self.guess(&inputs, grids, sink)?;
         let total: f64 = guesses.iter().flatten().map(|g| g.error).sum();
@@ -106,7 +105,7 @@ impl Calibration<'_> {
             return Ok(true);
         }
         // A narrower range must cost nothing on the samples that need the whole of it.
-        let observed = spread(self.samples, Some(self.recipe.activations.samples))?;
+        let observed = Subset::spread(self.samples, Some(self.recipe.activations.samples))?;
         let extremes: BTreeSet<usize> = watch.extremes(i).into_iter().flatten().collect();
         if extremes.is_empty() {
             return Ok(false);

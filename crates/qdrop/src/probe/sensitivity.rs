@@ -13,10 +13,9 @@ use super::grids::ActivationGrids;
 use super::padding::Padding;
 use super::refine::{self, Effect};
 use super::run::{self, Cache};
-use super::samples::spread;
 use super::shift::Shift;
 use crate::calibrate::{self, Watch};
-use crate::data::Samples;
+use crate::data::{Samples, Subset};
 use crate::engine::device::beside;
 use crate::engine::program::{Region, compile};
 use crate::error::{Error, Result};
@@ -76,9 +75,9 @@ impl Calibration<'_> {
         if outputs.is_empty() {
             return Err(Error::unsupported("the network has no output of real numbers, so nothing can be measured"));
         }
-        let few = spread(self.samples, Some(self.recipe.mixed.samples))?;
+        let few = Subset::spread(self.samples, Some(self.recipe.mixed.samples))?;
         let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
-        let refining = spread(self.samples, Some(self.recipe.resolved().refine_samples))?;
+        let refining = Subset::spread(self.samples, Some(self.recipe.resolved().refine_samples))?;
         let refining = run::load(self.graph, &refining, self.device, &RowStore::memory(), sink)?;
         let (weights, grids) =
             beside(self.device, || Ok::<_, Error>((self.tried_weights(wanted)?, self.tried_grids(watch, wanted)?)))?;
@@ -163,7 +162,7 @@ impl Calibration<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Sensitivity> {
         let (layers, sites) = (&self.plan.layers, &self.plan.sites);
-        let few = spread(self.samples, Some(samples))?;
+        let few = Subset::spread(self.samples, Some(samples))?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
         let biases = self.biases()?;
         let classes = match run::ends(self.graph, self.facts)[..] {

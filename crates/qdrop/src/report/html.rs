@@ -41,12 +41,7 @@ impl Report {
     }
 
     fn summary(&self) -> Markup {
-        let method = match self.method {
-            MethodName::Rtn => "nearest rounding",
-            MethodName::Adaround => "AdaRound",
-            MethodName::Brecq => "BRECQ",
-            MethodName::Qdrop => "QDrop",
-        };
+        let method = self.method.to_string();
         let preset = match self.preset {
             Preset::Paper => "paper",
             Preset::Balanced => "balanced",

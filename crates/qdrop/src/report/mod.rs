@@ -28,6 +28,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A step of a run, in the order in which a run passes through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -191,6 +192,50 @@ pub struct Silent;
 
 impl Sink for Silent {
     fn event(&mut self, _: &Event) {}
+}
+
+/// A sink that hands every event to a function, and cancels when a flag is set.
+///
+/// ```
+/// use qdrop::report::{Event, Progress, Sink, Stage};
+/// use std::sync::atomic::{AtomicBool, Ordering};
+///
+/// let (mut events, stop) = (Vec::new(), AtomicBool::new(false));
+/// let mut progress = Progress::new(|event: &Event| events.push(event.clone())).stopped_by(&stop);
+/// progress.event(&Event::StageStarted { stage: Stage::Read, total: None });
+/// stop.store(true, Ordering::Relaxed);
+/// assert!(progress.cancelled());
+/// drop(progress);
+/// assert_eq!(events.len(), 1);
+/// ```
+#[derive(Debug)]
+pub struct Progress<'a, F> {
+    each: F,
+    stop: Option<&'a AtomicBool>,
+}
+
+impl<'a, F: FnMut(&Event) + Sync> Progress<'a, F> {
+    /// Calls `each` for every event.
+    pub fn new(each: F) -> Self {
+        Progress { each, stop: None }
+    }
+
+    /// Cancels the run when `stop` becomes true.
+    #[must_use]
+    pub fn stopped_by(mut self, stop: &'a AtomicBool) -> Self {
+        self.stop = Some(stop);
+        self
+    }
+}
+
+impl<F: FnMut(&Event) + Sync> Sink for Progress<'_, F> {
+    fn event(&mut self, event: &Event) {
+        (self.each)(event);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
 }
 
 /// Runs `work` as `stage`: tells `sink` of its begin and end and returns the result with the time it took.
@@ -397,6 +442,12 @@ pub struct Report {
 impl Report {
     /// Version of the layout this library writes.
     pub const SCHEMA: u32 = 2;
+
+    /// Wall-clock time of the run, in seconds, without what was measured of its result.
+    pub fn quantizing_seconds(&self) -> f64 {
+        let counts = |t: &&Timing| !matches!(t.stage, Stage::Compare | Stage::Evaluate);
+        self.timings.iter().filter(counts).map(|t| t.seconds).sum()
+    }
 
     /// A report that knows only its method: no model, units or timings yet.
     pub fn new(method: MethodName) -> Self {

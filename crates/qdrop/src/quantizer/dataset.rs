@@ -1,0 +1,153 @@
+//! Samples in files, opened for a network.
+
+use super::model::Model;
+use crate::data::{self, Limits, Prepare, Samples, Subset, Text, forward_labels};
+use crate::engine::heap::installed;
+use crate::error::{Error, Result};
+use crate::plan::{Recipe, Task};
+use crate::probe::shapes_of;
+use crate::report::Sink;
+use crate::tensor::Tensor;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Samples from a path: images, arrays or text, prepared for a network as a recipe's input settings say.
+///
+/// ```
+/// use qdrop::report::Silent;
+/// use qdrop::{Dataset, Model, Recipe, Samples};
+///
+/// let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+/// let model = Model::open(format!("{examples}/network.onnx"))?;
+/// let calibration = Dataset::open(format!("{examples}/samples.npz"), &model, &Recipe::default(), None, &Silent)?;
+/// assert_eq!(calibration.get(0)?[0].shape(), [3, 12, 12]);
+/// # Ok::<(), qdrop::Error>(())
+/// ```
+pub struct Dataset {
+    samples: Subset<Box<dyn Samples + Send + Sync>>,
+    path: PathBuf,
+}
+
+impl Dataset {
+    /// Opens `path` for the inputs of `model`, prepared as `recipe.input` says; at most `limit` samples, spread over the
+    /// set; for SQuAD the windows of at most so many questions. Unpacked they may take the memory that the recipe allows,
+    /// or else what the machine has. Opening stops when `sink` asks for it.
+    pub fn open(
+        path: impl AsRef<Path>,
+        model: &Model,
+        recipe: &Recipe,
+        limit: Option<usize>,
+        sink: &dyn Sink,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let beside = |path: &Path| path.parent().map(Path::to_path_buf).unwrap_or_default();
+        if let Some(task) = recipe.input.task.filter(|_| path.is_dir()) {
+            let what =
+                if task == Task::Squad { "one of its .json files" } else { "one of its .tsv, .csv or .jsonl files" };
+            let error = Error::data(format!("task `{task}`: expected a file of texts, got a folder"));
+            return Err(error.at(path.display()).hint(format!("give {what}")));
+        }
+        let inputs = model.inputs();
+        let model = model.path().map(beside).unwrap_or_default();
+        let samples = match Text::resolve(&recipe.input, &[&model, &beside(path)])? {
+            Some(text) => Subset::spread(data::open_text(path, &text, &inputs, limit)?, None)?,
+            None => {
+                let stopped = || sink.cancelled();
+                let found = data::open(path, &Prepare::resolve(&recipe.input)?, &limits(recipe, &stopped))?;
+                if found.is_empty() {
+                    return Err(Error::data("expected samples, found none").at(path.display()));
+                }
+                Subset::spread(data::fit(found, &inputs).map_err(|e| e.at(path.display()))?, limit)?
+            }
+        };
+        Ok(Dataset { samples, path: path.to_path_buf() })
+    }
+
+    /// Values of a network that another program recorded in the `.npz` file at `path`, one entry a sample, arrays named
+    /// after the values.
+    pub fn recorded(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let recipe = Recipe::default();
+        let found = data::open(path, &Prepare::resolve(&recipe.input)?, &limits(&recipe, &|| false))?;
+        Ok(Dataset { samples: Subset::spread(found, None)?, path: path.to_path_buf() })
+    }
+}
+
+impl Samples for Dataset {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        self.samples.get(index)
+    }
+
+    forward_labels!(samples);
+
+    fn input_names(&self) -> Option<Vec<String>> {
+        self.samples.input_names()
+    }
+
+    fn source(&self) -> Option<String> {
+        Some(self.path.display().to_string())
+    }
+}
+
+fn limits<'a>(recipe: &Recipe, stopped: &'a (dyn Fn() -> bool + Sync)) -> Limits<'a> {
+    let memory = recipe.method.memory.map(|m| m.0).or_else(installed).unwrap_or(u64::MAX);
+    Limits { memory, stopped }
+}
+
+/// Samples to calibrate on, chosen from a set, and those that are left for measuring.
+pub struct CalibrationSet {
+    set: Dataset,
+    /// Indices of those that are used.
+    used: Vec<usize>,
+    /// Of a set of texts, those that are not.
+    others: Option<Subset<Dataset>>,
+}
+
+impl CalibrationSet {
+    /// Opens `path` as [`Dataset::open`] does and chooses as many samples as `recipe.input.samples` says, spread over the
+    /// set; all of them where it says nothing.
+    pub fn open(path: impl AsRef<Path>, model: &Model, recipe: &Recipe, sink: &dyn Sink) -> Result<Self> {
+        let path = path.as_ref();
+        let limit = recipe.input.samples;
+        let Some(task) = recipe.input.task else {
+            let set = Dataset::open(path, model, recipe, None, sink)?;
+            let used = data::spread(set.len(), limit).collect();
+            return Ok(CalibrationSet { set, used, others: None });
+        };
+        // How long samples are follows from the texts that are used.
+        let set = Dataset::open(path, model, recipe, limit, sink)?;
+        // A question of SQuAD is several windows.
+        let used: Vec<usize> = data::spread(set.len(), limit).collect();
+        let others = match (limit, set.is_empty() || task == Task::Squad) {
+            (Some(limit), false) => {
+                let mut recipe = recipe.clone();
+                recipe.input.max_length = shapes_of(&set)?.first().and_then(|s| s.first().copied());
+                let all = Dataset::open(path, model, &recipe, None, sink)?;
+                let chosen: BTreeSet<usize> = data::spread(all.len(), Some(limit)).collect();
+                let others = (0..all.len()).filter(|i| !chosen.contains(i)).collect();
+                Some(Subset::new(all, others)?)
+            }
+            _ => None,
+        };
+        Ok(CalibrationSet { set, used, others })
+    }
+
+    /// The samples that are used.
+    pub fn used(&self) -> Result<Subset<&Dataset>> {
+        Subset::new(&self.set, self.used.clone())
+    }
+
+    /// The samples of the set that are not used.
+    pub fn left_out(&self) -> Result<Box<dyn Samples + '_>> {
+        if let Some(others) = &self.others {
+            return Ok(Box::new(others));
+        }
+        let used: BTreeSet<usize> = self.used.iter().copied().collect();
+        let others = (0..self.set.len()).filter(|i| !used.contains(i)).collect();
+        Ok(Box::new(Subset::new(&self.set, others)?))
+    }
+}

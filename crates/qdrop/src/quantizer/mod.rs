@@ -1,0 +1,450 @@
+//! Quantizing from a program: what the command line, sweeps and other languages call.
+//!
+//! A [`Model`] is a network, a [`Dataset`] or anything that is [`Samples`] holds tensors for it, and a [`Quantizer`] makes of
+//! both a [`QuantizedModel`]: a network in few bits, read back as it was written and measured, with its [`Report`].
+
+mod dataset;
+mod model;
+mod result;
+
+pub use dataset::{CalibrationSet, Dataset};
+pub use model::{Model, Planned};
+pub use result::QuantizedModel;
+
+use crate::data::{Samples, Subset};
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::pipeline::{self, Checked, Deployed, Quantized};
+use crate::plan::{MethodName, Preset, Recipe, Sensitivity, Target};
+use crate::probe::shapes_of;
+use crate::report::{
+    Accuracy, Event, Latency, MixedReport, NearChance, Report, Score, Silent, Sink, Source, Stage, Timing, timed,
+};
+use crate::runtime::Library;
+use crate::work::WorkDir;
+use std::path::Path;
+
+/// Quantizes a [`Model`]: options first, then [`Quantizer::quantize`] or [`Quantizer::quantize_to`].
+///
+/// ```
+/// use qdrop::{Dataset, Model, Quantizer, Recipe, plan::Preset, report::Silent};
+///
+/// let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+/// let model = Model::open(format!("{examples}/network.onnx"))?;
+/// let samples = Dataset::open(format!("{examples}/samples.npz"), &model, &Recipe::default(), None, &Silent)?;
+/// let quantized = Quantizer::new(&model)
+///     .weights(4)
+///     .activations(4)
+///     .preset(Preset::Fast)
+///     .configure(|recipe| recipe.method.iterations = Some(20))
+///     .evaluate_on(&samples)
+///     .quantize(&samples)?;
+/// let accuracy = quantized.report().accuracy.as_ref().unwrap();
+/// assert!(accuracy.result.metrics["top1"] > 50.0);
+/// let file: Vec<u8> = quantized.to_bytes()?;
+/// assert!((file.len() as u64) < model.size());
+/// # Ok::<(), qdrop::Error>(())
+/// ```
+pub struct Quantizer<'a> {
+    model: &'a Model,
+    recipe: Recipe,
+    sensitivity: Option<Sensitivity>,
+    evaluation: Option<&'a dyn Samples>,
+    float_score: Option<Score>,
+    measure_nearest: bool,
+    unseen: Option<&'a dyn Samples>,
+    runtime: Option<&'a Library>,
+    work: Option<&'a WorkDir>,
+    sink: Option<&'a mut dyn Sink>,
+    timings: Vec<Timing>,
+}
+
+impl<'a> Quantizer<'a> {
+    /// For `model`, by the default recipe: QDrop, weights and activations of 4 bits.
+    pub fn new(model: &'a Model) -> Self {
+        Quantizer {
+            model,
+            recipe: Recipe::default(),
+            sensitivity: None,
+            evaluation: None,
+            float_score: None,
+            measure_nearest: true,
+            unseen: None,
+            runtime: None,
+            work: None,
+            sink: None,
+            timings: Vec::new(),
+        }
+    }
+
+    /// Takes all options from `recipe`.
+    #[must_use]
+    pub fn recipe(mut self, recipe: Recipe) -> Self {
+        self.recipe = recipe;
+        self
+    }
+
+    /// Changes options of the recipe.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Recipe)) -> Self {
+        change(&mut self.recipe);
+        self
+    }
+
+    /// Bits of weights, 2 to 8, or 32 for float.
+    #[must_use]
+    pub fn weights(self, bits: u32) -> Self {
+        self.configure(|recipe| recipe.weights.bits = bits)
+    }
+
+    /// Bits of activations, 2 to 8, or 16 or 32.
+    #[must_use]
+    pub fn activations(self, bits: u32) -> Self {
+        self.configure(|recipe| recipe.activations.bits = bits)
+    }
+
+    /// The method; QDrop unless told otherwise.
+    #[must_use]
+    pub fn method(self, method: MethodName) -> Self {
+        self.configure(|recipe| recipe.method.name = method)
+    }
+
+    /// How much time learning takes.
+    #[must_use]
+    pub fn preset(self, preset: Preset) -> Self {
+        self.configure(|recipe| recipe.method.preset = preset)
+    }
+
+    /// Seed of all random numbers: the same seed gives the same file.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        self.configure(|recipe| recipe.method.seed = seed)
+    }
+
+    /// Where the file will run.
+    #[must_use]
+    pub fn target(self, target: Target) -> Self {
+        self.configure(|recipe| recipe.output.target = target)
+    }
+
+    /// Chooses bits layer by layer by what was measured before; the recipe has a target of size or bit operations. Without
+    /// this the run measures by itself.
+    #[must_use]
+    pub fn sensitivity(mut self, measured: Sensitivity) -> Self {
+        self.sensitivity = Some(measured);
+        self
+    }
+
+    /// Labelled samples on which the float network, nearest rounding and the result are measured.
+    #[must_use]
+    pub fn evaluate_on(mut self, samples: &'a dyn Samples) -> Self {
+        self.evaluation = Some(samples);
+        self
+    }
+
+    /// What the float network is known to reach on the samples of [`Quantizer::evaluate_on`]; it is not measured again.
+    #[must_use]
+    pub fn float_score(mut self, score: Score) -> Self {
+        self.float_score = Some(score);
+        self
+    }
+
+    /// Whether nearest rounding is measured on the samples of [`Quantizer::evaluate_on`] too; yes unless told otherwise.
+    #[must_use]
+    pub fn measure_nearest(mut self, measure: bool) -> Self {
+        self.measure_nearest = measure;
+        self
+    }
+
+    /// Samples without labels that the run does not calibrate on, for the distance between the outputs of the result and of
+    /// the float network. Without them those of the calibration samples serve that no stage reads, then those of
+    /// [`Quantizer::evaluate_on`], then all calibration samples.
+    #[must_use]
+    pub fn unseen(mut self, samples: &'a dyn Samples) -> Self {
+        self.unseen = Some(samples);
+        self
+    }
+
+    /// Measures accuracy in this runtime instead of the library's own engine, and the latency of both networks.
+    #[must_use]
+    pub fn runtime(mut self, library: &'a Library) -> Self {
+        self.runtime = Some(library);
+        self
+    }
+
+    /// Keeps every solved unit in `work`, from where a run of equal settings takes it. The caller removes the directory when
+    /// the result is safe.
+    #[must_use]
+    pub fn work_dir(mut self, work: &'a WorkDir) -> Self {
+        self.work = Some(work);
+        self
+    }
+
+    /// Tells `sink` what happens, and asks it whether to stop.
+    #[must_use]
+    pub fn progress(mut self, sink: &'a mut dyn Sink) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// Stages that the caller went through before, for the report.
+    #[must_use]
+    pub fn after(mut self, timings: Vec<Timing>) -> Self {
+        self.timings = timings;
+        self
+    }
+
+    /// Quantizes in memory, calibrating on `calibration`: a few hundred samples without labels. What is measured is the
+    /// network that [`QuantizedModel::to_bytes`] gives. For networks below 2 GiB.
+    pub fn quantize(self, calibration: &dyn Samples) -> Result<QuantizedModel> {
+        self.run(calibration, None)
+    }
+
+    /// Quantizes and writes the file `output`, and its encodings beside it where the target wants them, before anything is
+    /// measured; what is measured is the file, read back.
+    pub fn quantize_to(self, calibration: &dyn Samples, output: impl AsRef<Path>) -> Result<QuantizedModel> {
+        self.run(calibration, Some(output.as_ref()))
+    }
+
+    fn run(self, calibration: &dyn Samples, output: Option<&Path>) -> Result<QuantizedModel> {
+        let mut silent = Silent;
+        let Quantizer { model, mut recipe, sensitivity, runtime, mut timings, work, .. } = self;
+        let sink = self.sink.unwrap_or(&mut silent);
+        recipe.validate()?;
+        enough(calibration, &recipe)?;
+        let shapes = shapes_of(calibration)?;
+        let prepare =
+            |_: &mut dyn Sink| pipeline::prepare(model.graph(), Some(&shapes)).map_err(|e| e.at(model.name()));
+        let (graph, timing) = timed(sink, Stage::Simplify, None, prepare)?;
+        timings.push(timing);
+        let mut mixed = None;
+        if let Some(sensitivity) = sensitivity {
+            let chosen = pipeline::choose(&graph, &recipe, &sensitivity, Some(&shapes))?;
+            recipe = recipe.with(&chosen);
+            mixed = Some(MixedReport { chosen, sensitivity, reached_error: None });
+        }
+        let checked = Checked::new(&graph, &shapes, calibration)?;
+        let mut measuring = Measuring {
+            model,
+            graph: &graph,
+            shapes: &shapes,
+            calibration: &checked,
+            unseen: self.unseen,
+            evaluation: None,
+            float_score: self.float_score,
+            nearest: self.measure_nearest,
+            runtime,
+        };
+        measuring.evaluation = match self.evaluation {
+            Some(samples) => measuring.measurable(samples, &recipe, sink)?,
+            None => None,
+        };
+
+        let done = pipeline::quantize(&graph, &recipe, &checked, work, sink)?;
+        let mut report = done.report.clone();
+        if let Some(now) = &report.mixed {
+            recipe = recipe.with(&now.chosen);
+        }
+        report.mixed = report.mixed.or(mixed);
+        for timing in std::mem::take(&mut report.timings) {
+            spent(&mut timings, timing);
+        }
+        let write = |_: &mut dyn Sink| result::written(&done, output);
+        let (written, timing) = timed(sink, Stage::Write, None, write)?;
+        timings.push(timing);
+        report.model = model.name();
+        (report.bytes_before, report.bytes_after) = (Some(model.size()), Some(written.bytes));
+        (report.output, report.encodings) = (written.output.clone(), written.encodings.clone());
+        // What is measured is what was written.
+        let simplified = pipeline::prepare(&written.graph, Some(&shapes))?;
+        measuring.measure(&done, &written, &simplified, &recipe, (&mut report, &mut timings), sink)?;
+        report.skipped = calibration.skipped() + measuring.evaluation.map_or(0, Samples::skipped);
+        report.timings = timings;
+        Ok(QuantizedModel::new(done, recipe, report))
+    }
+}
+
+/// That there are as many samples as an iteration draws.
+fn enough(samples: &dyn Samples, recipe: &Recipe) -> Result<()> {
+    let (len, batch) = (samples.len(), recipe.method.batch);
+    if recipe.method.name != MethodName::Rtn && len < batch {
+        let message = format!("expected at least as many calibration samples as a batch, {batch}, got {len}");
+        let error = Error::data(message).hint("add samples, or lower --batch");
+        return Err(samples.source().into_iter().fold(error, Error::at));
+    }
+    Ok(())
+}
+
+/// Adds `timing` to that of the same stage, if there is one.
+fn spent(timings: &mut Vec<Timing>, timing: Timing) {
+    match timings.iter_mut().find(|t| t.stage == timing.stage) {
+        Some(before) => before.seconds += timing.seconds,
+        None => timings.push(timing),
+    }
+}
+
+/// What the result of a run is measured with.
+struct Measuring<'r> {
+    model: &'r Model,
+    /// The float network, simplified.
+    graph: &'r Graph,
+    shapes: &'r [Vec<usize>],
+    calibration: &'r Checked<'r>,
+    unseen: Option<&'r dyn Samples>,
+    evaluation: Option<&'r dyn Samples>,
+    float_score: Option<Score>,
+    nearest: bool,
+    runtime: Option<&'r Library>,
+}
+
+impl<'r> Measuring<'r> {
+    /// `samples`, where answers for them can be had; an error where they do not fit the network's answers.
+    fn measurable<'s>(
+        &self,
+        samples: &'s dyn Samples,
+        recipe: &Recipe,
+        sink: &mut dyn Sink,
+    ) -> Result<Option<&'s dyn Samples>> {
+        let task = recipe.input.task;
+        let at = |e: Error| samples.source().into_iter().fold(e, Error::at);
+        match (pipeline::unknown_answer(self.graph, self.shapes, task)?, self.runtime) {
+            (None, _) => model::check_answers(self.graph, self.shapes, samples, recipe)?,
+            (Some(_), Some(library)) => self.model.deploy(library, 1)?.check(samples, task).map_err(at)?,
+            (Some(name), None) => {
+                let message = format!(
+                    "accuracy is not measured: output `{name}` depends on an operator that cannot be run here; try \
+                     `--runtime ort`"
+                );
+                sink.event(&Event::Note { message });
+                return Ok(None);
+            }
+        }
+        Ok(Some(samples))
+    }
+
+    /// Measures the network that was `written`, `simplified`, and puts it into the report.
+    fn measure(
+        &self,
+        done: &Quantized,
+        written: &result::Written,
+        simplified: &Graph,
+        recipe: &Recipe,
+        (report, timings): (&mut Report, &mut Vec<Timing>),
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let ((), timing) = timed(sink, Stage::Compare, None, |sink| -> Result<()> {
+            if let Some(mixed) = &mut report.mixed {
+                mixed.sensitivity.model = self.model.name();
+                let error = pipeline::output_error(self.graph, simplified, recipe, self.calibration, sink)?;
+                mixed.reached_error = Some(error);
+            }
+            self.quality(simplified, recipe, report, sink)
+        })?;
+        timings.push(timing);
+        if let Some(samples) = self.evaluation {
+            let (accuracy, timing) = timed(sink, Stage::Evaluate, None, |sink| match self.runtime {
+                Some(library) => {
+                    self.accuracy_in(library, done, written, (samples, recipe), sink).map_err(after_writing)
+                }
+                None => self.accuracy(done, simplified, (samples, recipe), sink),
+            })?;
+            report.near_chance = self.near_chance(samples, recipe, &accuracy.float)?;
+            report.accuracy = Some(accuracy);
+            timings.push(timing);
+        }
+        if let Some(library) = self.runtime {
+            let latency = |sink: &mut dyn Sink| self.latency(library, written, sink);
+            let (latency, timing) = timed(sink, Stage::Bench, None, latency).map_err(after_writing)?;
+            report.latency = Some(latency);
+            timings.push(timing);
+        }
+        Ok(())
+    }
+
+    /// The distance of the outputs of `written` to the float network's.
+    fn quality(&self, written: &Graph, recipe: &Recipe, report: &mut Report, sink: &mut dyn Sink) -> Result<()> {
+        let unused = Subset::new(self.calibration, pipeline::left_out(recipe, self.calibration.len()))?;
+        let mut sources: Vec<(Source, &dyn Samples)> = Vec::new();
+        sources.extend(self.unseen.map(|samples| (Source::LeftOut, samples)));
+        sources.push((Source::LeftOut, &unused));
+        sources.extend(self.evaluation.filter(|e| !self.calibrated_on(*e)).map(|e| (Source::Evaluation, e)));
+        sources.push((Source::Calibration, self.calibration));
+        report.quality = Some(pipeline::quality(self.graph, written, recipe, report, &sources, sink)?);
+        Ok(())
+    }
+
+    /// Whether `samples` lie where the calibration samples lie.
+    fn calibrated_on(&self, samples: &dyn Samples) -> bool {
+        match (samples.source(), self.calibration.source()) {
+            (Some(a), Some(b)) => disk::same_file(Path::new(&a), Path::new(&b)),
+            _ => false,
+        }
+    }
+
+    fn near_chance(&self, samples: &dyn Samples, recipe: &Recipe, float: &Score) -> Result<Option<NearChance>> {
+        pipeline::near_chance(self.graph, samples, recipe, float)
+    }
+
+    /// Accuracy in the library's own engine.
+    fn accuracy(
+        &self,
+        done: &Quantized,
+        written: &Graph,
+        (samples, recipe): (&dyn Samples, &Recipe),
+        sink: &mut dyn Sink,
+    ) -> Result<Accuracy> {
+        let (task, threads) = (recipe.input.task, recipe.method.threads);
+        let mut networks = vec![written];
+        networks.extend(self.nearest.then_some(&done.nearest));
+        networks.extend(self.float_score.is_none().then_some(self.graph));
+        let mut scores = pipeline::measure_all(&networks, samples, task, threads, sink)?.into_iter();
+        let mut next = || scores.next().ok_or_else(|| Error::internal("a network was not measured"));
+        let result = next()?;
+        let nearest = if self.nearest { Some(next()?) } else { None };
+        let float = self.float_score.clone().map_or_else(next, Ok)?;
+        Ok(Accuracy { float, nearest, result })
+    }
+
+    /// Accuracy in a runtime.
+    fn accuracy_in(
+        &self,
+        library: &Library,
+        done: &Quantized,
+        written: &result::Written,
+        (samples, recipe): (&dyn Samples, &Recipe),
+        sink: &mut dyn Sink,
+    ) -> Result<Accuracy> {
+        let (task, threads) = (recipe.input.task, recipe.method.threads);
+        let mut measure = |file: Deployed| file.measure(samples, task, sink);
+        let float = match &self.float_score {
+            Some(known) => known.clone(),
+            None => measure(self.model.deploy(library, threads)?)?,
+        };
+        let nearest = || Deployed::of_graph(library, &done.nearest, "the network rounded to nearest", threads);
+        let nearest = if self.nearest { Some(measure(nearest()?)?) } else { None };
+        Ok(Accuracy { float, nearest, result: measure(written.deploy(library, threads)?)? })
+    }
+
+    /// Latency in a runtime of the float network and the result, on one thread and the first calibration sample.
+    fn latency(&self, library: &Library, written: &result::Written, sink: &mut dyn Sink) -> Result<Latency> {
+        const THREADS: usize = 1;
+        let files = [self.model.deploy(library, THREADS)?, written.deploy(library, THREADS)?];
+        let sample = self.calibration.get(0)?;
+        let inputs = [files[0].batch_of(&sample)?, files[1].batch_of(&sample)?];
+        let paces = pipeline::pace(&[(&files[0], &inputs[0]), (&files[1], &inputs[1])], sink)?;
+        Ok(Latency {
+            runtime: library.name(),
+            threads: THREADS,
+            batch: inputs[0].first().and_then(|t| t.shape().first()).copied().unwrap_or(1),
+            float_ms: paces[0].processor_ms[0],
+            result_ms: paces[1].processor_ms[0],
+        })
+    }
+}
+
+/// `error` of a runtime, told when the file is there.
+fn after_writing(error: Error) -> Error {
+    let hint = "the file is written; `qdrop eval` without --runtime measures it in qdrop's own engine";
+    if error.advice().is_none() { error.hint(hint) } else { error }
+}

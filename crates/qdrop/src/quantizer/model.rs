@@ -1,0 +1,312 @@
+//! A network as callers hold it.
+
+use crate::data::{InputSpec, Samples};
+use crate::engine::device::processors;
+use crate::error::Result;
+use crate::eval::Difference;
+use crate::graph::{Dim, Graph, ValueId};
+use crate::onnx;
+use crate::pipeline::{self, Bench, Checked, Deployed, Divergence, Memory};
+use crate::plan::{Chosen, Cost, Plan, Recipe, Sensitivity};
+use crate::probe::{Network, answer, shapes_of};
+use crate::report::{Score, Sink};
+use crate::runtime::Library;
+use crate::tensor::{DType, Rows};
+use std::path::{Path, PathBuf};
+
+/// Name of a network that was not read from a file.
+const UNNAMED: &str = "model";
+
+/// A network, read from an ONNX file or from bytes.
+///
+/// ```
+/// use qdrop::Model;
+///
+/// let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/network.onnx");
+/// let model = Model::open(path)?;
+/// let input = &model.inputs()[0];
+/// assert_eq!((input.name.as_str(), &input.shape[..]), ("image", &[Some(3), Some(12), Some(12)][..]));
+/// assert_eq!(model.outputs(), ["scores"]);
+/// # Ok::<(), qdrop::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Model {
+    graph: Graph,
+    path: Option<PathBuf>,
+    bytes: u64,
+    /// Whether it differs from its file.
+    changed: bool,
+}
+
+/// What quantizing a [`Model`] by a [`Recipe`] would do.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Planned {
+    /// The simplified network that the plan speaks of.
+    pub graph: Graph,
+    /// The recipe, with bits that were chosen as exceptions.
+    pub recipe: Recipe,
+    /// Layers, quantizers and reconstruction units.
+    pub plan: Plan,
+    /// Size of the weights and bit operations.
+    pub cost: Cost,
+    /// How bits were chosen, where sensitivities were given.
+    pub chosen: Option<Chosen>,
+    /// Predicted memory of the run.
+    pub memory: Memory,
+}
+
+impl Model {
+    /// Reads the ONNX file at `path`, external data included.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, None)
+    }
+
+    /// As [`Model::open`], with the quantizers that an AIMET encodings file asks for.
+    pub fn open_with(path: impl AsRef<Path>, encodings: Option<&Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let graph = pipeline::load_with(path, encodings)?;
+        let (bytes, changed) = (onnx::size_on_disk(path)?, encodings.is_some());
+        Ok(Model { graph, path: Some(path.to_path_buf()), bytes, changed })
+    }
+
+    /// Reads an ONNX model from memory; its weights must lie in `bytes` too.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let graph = onnx::read_bytes(bytes, None)?;
+        Ok(Model { graph, path: None, bytes: bytes.len() as u64, changed: false })
+    }
+
+    /// Gives the input, or the open size of inputs, that is called `name` the value `values` for good: one number for all
+    /// elements, or one each. An error when nothing is called so, or when the numbers do not fit.
+    pub fn fix(mut self, name: &str, values: &[f64]) -> Result<Self> {
+        pipeline::fix(&mut self.graph, name, values).map_err(|e| e.at(self.name()))?;
+        self.changed = true;
+        Ok(self)
+    }
+
+    /// As [`Model::fix`], unless nothing is called `name`: what was fixed once is no input of the quantized network.
+    pub fn fix_known(self, name: &str, values: &[f64]) -> Result<Self> {
+        let symbol = |d: &Dim| matches!(d, Dim::Symbol(s) if s == name);
+        let named = |&v: &ValueId| {
+            let value = self.graph.value(v);
+            value.name == name || value.fact.shape.iter().flatten().any(symbol)
+        };
+        if self.graph.inputs.iter().any(named) { self.fix(name, values) } else { Ok(self) }
+    }
+
+    /// What errors and reports call it: the path it was read from, as it was given.
+    pub fn name(&self) -> String {
+        self.path.as_deref().map_or_else(|| UNNAMED.into(), |p| p.display().to_string())
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Size in bytes of the file it was read from, external data included, or of the bytes.
+    pub fn size(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What samples must hold for each input, in order: its name, type and shape without the batch axis.
+    pub fn inputs(&self) -> Vec<InputSpec> {
+        let size = |dim: &Dim| match dim {
+            Dim::Known(n) => Some(*n),
+            _ => None,
+        };
+        let spec = |(&id, axis): (&ValueId, Option<usize>)| {
+            let value = self.graph.value(id);
+            let dims = value.fact.shape.as_deref().unwrap_or_default();
+            let mut shape: Vec<Option<usize>> = dims.iter().map(size).collect();
+            let whole = shape.clone();
+            // An axis of 1 in front may be missing where the file says nothing of a batch.
+            let axis = axis.or((shape.first() == Some(&Some(1))).then_some(0)).filter(|&a| a < shape.len());
+            axis.map(|axis| shape.remove(axis));
+            let spec = InputSpec::new(&value.name, value.fact.dtype.unwrap_or(DType::F32), shape);
+            let one = |(i, d): (usize, Option<usize>)| if Some(i) == axis { d.or(Some(1)) } else { d };
+            if axis.is_some() { spec.or(whole.into_iter().enumerate().map(one).collect::<Vec<_>>()) } else { spec }
+        };
+        self.graph.inputs.iter().zip(self.graph.batch_axes()).map(spec).collect()
+    }
+
+    /// Shapes of one sample, without the batch axis, of inputs of the shapes `whole`.
+    pub fn sample_shapes(&self, whole: &[Vec<usize>]) -> Vec<Vec<usize>> {
+        pipeline::sample_shapes(&self.graph, whole)
+    }
+
+    /// Names of the outputs, in order.
+    pub fn outputs(&self) -> Vec<&str> {
+        self.graph.outputs.iter().map(|&v| self.graph.value(v).name.as_str()).collect()
+    }
+
+    /// The network as it was read. The graph's interface may change in any release.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What quantizing by `recipe` on `samples` calibration samples would do, before any data is read. `sample_shapes` are
+    /// those of one sample, one per input, without the batch axis; `None` takes what the file declares. Bits are chosen by
+    /// what was `measured` where the recipe has a target of size or bit operations.
+    pub fn plan(
+        &self,
+        recipe: &Recipe,
+        measured: Option<&Sensitivity>,
+        sample_shapes: Option<&[Vec<usize>]>,
+        samples: usize,
+    ) -> Result<Planned> {
+        let made = || -> Result<Planned> {
+            let graph = pipeline::prepare(&self.graph, sample_shapes)?;
+            let chosen = measured.map(|m| pipeline::choose(&graph, recipe, m, sample_shapes)).transpose()?;
+            let recipe = chosen.as_ref().map_or_else(|| recipe.clone(), |chosen| recipe.with(chosen));
+            let plan = pipeline::plan(&graph, &recipe, sample_shapes)?;
+            let cost = pipeline::cost(&graph, &plan, sample_shapes)?;
+            let memory = pipeline::memory(&graph, &plan, &recipe, sample_shapes, samples)?;
+            Ok(Planned { graph, recipe, plan, cost, chosen, memory })
+        };
+        made().map_err(|e| e.at(self.name()))
+    }
+
+    /// Multiply-adds of one sample in the layers that quantizing would take; `sample_shapes` as in [`Model::plan`].
+    pub fn multiply_adds(&self, sample_shapes: Option<&[Vec<usize>]>) -> Result<u64> {
+        let graph = pipeline::prepare(&self.graph, sample_shapes)?;
+        let plan = pipeline::plan(&graph, &Recipe::default(), sample_shapes)?;
+        Ok(plan.units.iter().map(|u| u.multiply_adds).sum())
+    }
+
+    /// Refuses what cannot be quantized by `recipe`, before data is read, as far as the file tells its inputs' sizes.
+    pub fn check(&self, recipe: &Recipe) -> Result<()> {
+        if pipeline::declared_shapes(&self.graph).is_none() || pipeline::several_at_once(&self.graph) {
+            return Ok(());
+        }
+        let planned = pipeline::prepare(&self.graph, None).and_then(|graph| pipeline::plan(&graph, recipe, None));
+        planned.map(drop).map_err(|e| e.at(self.name()))
+    }
+
+    /// Accuracy on labelled `samples`: the metrics of the recipe's task, or else top-1 and top-5 in per cent.
+    pub fn evaluate(&self, samples: &dyn Samples, recipe: &Recipe, sink: &mut dyn Sink) -> Result<Score> {
+        let (graph, shapes) = self.prepared(samples)?;
+        check_answers(&graph, &shapes, samples, recipe)?;
+        let checked = Checked::new(&graph, &shapes, samples)?;
+        pipeline::measure(&graph, &checked, recipe.input.task, recipe.method.threads, sink)
+    }
+
+    /// As [`Model::evaluate`], in a runtime.
+    pub fn evaluate_in(
+        &self,
+        library: &Library,
+        samples: &dyn Samples,
+        recipe: &Recipe,
+        sink: &mut dyn Sink,
+    ) -> Result<Score> {
+        let file = self.deploy(library, recipe.method.threads)?;
+        let checked = Checked::new(&file.face(), &shapes_of(samples)?, samples)?;
+        let task = recipe.input.task;
+        file.check(&checked, task).map_err(|e| samples.source().into_iter().fold(e, crate::Error::at))?;
+        file.measure(&checked, task, sink)
+    }
+
+    /// Calls `each` with the index of a sample and the values of all outputs for it, sample after sample, for metrics of
+    /// one's own. Values are flat, in row-major order, without the batch axis. `threads` 0 takes all cores.
+    pub fn answers(
+        &self,
+        samples: &dyn Samples,
+        threads: usize,
+        sink: &mut dyn Sink,
+        mut each: impl FnMut(usize, &[&[f32]]) -> Result<()>,
+    ) -> Result<()> {
+        let (graph, shapes) = self.prepared(samples)?;
+        let device = &processors(threads)?;
+        let network = Network::new(&graph, &shapes, graph.outputs.clone(), device)?;
+        let checked = Checked::new(&graph, &shapes, samples)?;
+        answer(&[&network], &checked, device, sink, |first, values| {
+            let values = values.into_iter().next().unwrap_or_default();
+            for i in 0..values.first().map_or(0, Rows::len) {
+                let rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
+                each(first + i, &rows.iter().map(|r| &**r).collect::<Vec<_>>())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// How far each value of this network is from the one of the same name in `other`, over `samples`.
+    pub fn compare(
+        &self,
+        other: &Model,
+        samples: &dyn Samples,
+        threads: usize,
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Difference>> {
+        let (graph, shapes) = self.prepared(samples)?;
+        let other = pipeline::prepare(&other.graph, Some(&shapes)).map_err(|e| e.at(other.name()))?;
+        pipeline::compare(&graph, &other, &Checked::new(&graph, &shapes, samples)?, threads, sink)
+    }
+
+    /// As [`Model::compare`], with values that another program `recorded`: one entry a sample, tensors named after the
+    /// network's values.
+    pub fn compare_recorded(
+        &self,
+        recorded: &dyn Samples,
+        samples: &dyn Samples,
+        threads: usize,
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Difference>> {
+        let (graph, shapes) = self.prepared(samples)?;
+        pipeline::compare_recorded(&graph, recorded, &Checked::new(&graph, &shapes, samples)?, threads, sink)
+    }
+
+    /// As [`Model::compare`], with `file` in a runtime.
+    pub fn compare_deployed(
+        &self,
+        file: &Deployed,
+        samples: &dyn Samples,
+        threads: usize,
+        sink: &mut dyn Sink,
+    ) -> Result<Divergence> {
+        let (graph, shapes) = self.prepared(samples)?;
+        pipeline::divergence(&graph, file, &Checked::new(&graph, &shapes, samples)?, threads, sink)
+    }
+
+    /// What the bits of each layer and activation alone do to the network's outputs on `samples`.
+    pub fn sensitivity(&self, samples: &dyn Samples, recipe: &Recipe, sink: &mut dyn Sink) -> Result<Sensitivity> {
+        let (graph, shapes) = self.prepared(samples)?;
+        let found = pipeline::sensitivity(&graph, recipe, &Checked::new(&graph, &shapes, samples)?, sink)?;
+        Ok(Sensitivity { model: self.name(), ..found })
+    }
+
+    /// How fast this machine solves the network's units by `recipe`, on noise; `sample_shapes` as in [`Model::plan`].
+    pub fn bench(&self, recipe: &Recipe, sample_shapes: Option<&[Vec<usize>]>, sink: &mut dyn Sink) -> Result<Bench> {
+        let graph = pipeline::prepare(&self.graph, sample_shapes);
+        let bench = graph.and_then(|graph| pipeline::bench(&graph, recipe, sample_shapes, sink));
+        bench.map_err(|e| e.at(self.name()))
+    }
+
+    /// The network in a runtime, at its default optimisation level.
+    pub fn deploy(&self, library: &Library, threads: usize) -> Result<Deployed> {
+        match &self.path {
+            Some(path) if !self.changed => Deployed::open(library, path, threads),
+            _ => Deployed::of_graph(library, &self.graph, &self.name(), threads),
+        }
+    }
+
+    /// The simplified network for `samples`, and their shapes.
+    fn prepared(&self, samples: &dyn Samples) -> Result<(Graph, Vec<Vec<usize>>)> {
+        let shapes = shapes_of(samples)?;
+        let graph = pipeline::prepare(&self.graph, Some(&shapes)).map_err(|e| e.at(self.name()))?;
+        Ok((graph, shapes))
+    }
+}
+
+/// That `graph` answers what `recipe` measures, and that every one of `samples` has what its answer is held against.
+pub(super) fn check_answers(
+    graph: &Graph,
+    shapes: &[Vec<usize>],
+    samples: &dyn Samples,
+    recipe: &Recipe,
+) -> Result<()> {
+    let checked = match recipe.input.task {
+        Some(task) => pipeline::check_task(graph, shapes, samples, task),
+        None => pipeline::check_labels(graph, shapes, samples),
+    };
+    checked.map_err(|e| samples.source().into_iter().fold(e, crate::Error::at))
+}
