@@ -5,9 +5,10 @@ use crate::demo::{self, CLASSES};
 use crate::reports::{self, Place};
 use crate::{Outcome, out, progress, samples};
 use qdrop::data::Samples;
+use qdrop::graph::Graph;
 use qdrop::pipeline;
 use qdrop::plan::{MethodName, Recipe};
-use qdrop::report::{Accuracy, Event, Score, Source, Table, bytes, duration};
+use qdrop::report::{Accuracy, Event, Score, Sink, Source, Table, bytes, duration};
 use qdrop::{Error, Result};
 use serde::Serialize;
 use std::time::Instant;
@@ -81,7 +82,10 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
     let shapes = samples::shapes(&calib)?;
     let graph = pipeline::prepare(&read, Some(&shapes))?;
     sink.event(&Event::Note { message: "measuring the float network".into() });
-    let float = pipeline::evaluate(&graph, &test, args.threads, sink)?;
+    let measure = |graph: &Graph, sink: &mut dyn Sink| -> Result<f64> {
+        Ok(pipeline::measure(graph, &test, None, args.threads, sink)?.metrics["top1"])
+    };
+    let float = measure(&graph, sink)?;
     let score = |top1| Score::new(test.len(), [("top1", top1)]);
     let (mut results, mut nearest) = (Vec::new(), None);
     for (weight_bits, activation_bits) in BITS {
@@ -95,7 +99,7 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
             pipeline::save(&quantized.graph, &path)?;
             // What is measured is what was written.
             let written = pipeline::prepare(&pipeline::load(&path)?, Some(&shapes))?;
-            let top1 = pipeline::evaluate(&written, &test, args.threads, sink)?.top1;
+            let top1 = measure(&written, sink)?;
             let (bytes, file) = (pipeline::model_bytes(&path)?, path.display().to_string());
             if method == MethodName::Rtn {
                 nearest = Some(score(top1));
@@ -103,8 +107,7 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
             let mut report = quantized.report;
             let sources = [(Source::Evaluation, &test as &dyn Samples)];
             report.quality = Some(pipeline::quality(&graph, &written, &recipe, &report, &sources, sink)?);
-            report.accuracy =
-                Some(Accuracy { float: score(float.top1), nearest: nearest.clone(), result: score(top1) });
+            report.accuracy = Some(Accuracy { float: score(float), nearest: nearest.clone(), result: score(top1) });
             (report.model, report.output) = (model.display().to_string(), Some(file.clone()));
             (report.bytes_before, report.bytes_after) = (Some(pipeline::model_bytes(&model)?), Some(bytes));
             report.command = reports::command_line();
@@ -119,7 +122,7 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
             test_samples: test.len(),
             iterations: recipe.resolved().iterations,
             seed: args.seed,
-            float_top1: float.top1,
+            float_top1: float,
             float_bytes: pipeline::model_bytes(&model)?,
             results,
         },

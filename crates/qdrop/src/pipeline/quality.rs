@@ -1,6 +1,6 @@
 //! How close the written file comes to the float network, on samples that the run did not learn from where there are any.
 
-use super::evaluate::compare;
+use super::compare::compare;
 use super::samples::Checked;
 use crate::data::{self, Prepare, Samples, Subset, Target};
 use crate::engine::device::{Device, processors};
