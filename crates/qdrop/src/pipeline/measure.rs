@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::{Classification, Metrics, language, squad};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Task};
-use crate::probe::{Answering, Network, answer, input_shapes, shapes_of};
+use crate::probe::{Answering, Network, answer, input_shapes, largest, shapes_of};
 use crate::report::{Score, Sink};
 use crate::tensor::Rows;
 use std::sync::Arc;
@@ -185,8 +185,7 @@ impl Answers {
         match target {
             Target::Class(class) => {
                 // Among equal scores the lowest class.
-                let best = (0..first.len()).rev().max_by(|&a, &b| first[a].total_cmp(&first[b]));
-                self.classes.0.push(best.unwrap_or_default());
+                self.classes.0.push(largest(first).unwrap_or_default());
                 self.classes.1.push(class);
             }
             Target::Number(number) => {

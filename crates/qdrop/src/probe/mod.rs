@@ -20,7 +20,7 @@ mod shift;
 mod weigh;
 
 pub(crate) use calibration::Calibration;
-pub(crate) use deviation::Deviation;
+pub(crate) use deviation::{Deviation, largest};
 pub(crate) use factors::Factored;
 pub(crate) use grids::ActivationGrids;
 pub(crate) use loaded::Loaded;
