@@ -27,8 +27,8 @@ pub(crate) use loaded::Loaded;
 pub(crate) use observe::{Observed, Widths};
 pub(crate) use padding::Padding;
 pub(crate) use run::{
-    Answering, Cache, Network, SAMPLES, answer, behind, borders, each, ends, go_on, input_facts, is_real, load,
-    shapes_of,
+    Answering, Cache, Network, SAMPLES, answer, borders, each, ends, go_on, input_facts, is_real, load, shapes_of,
+    whole,
 };
 pub use samples::spread;
 pub(crate) use samples::spreads;

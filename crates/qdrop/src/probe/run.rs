@@ -232,6 +232,12 @@ pub(crate) fn ends(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     ends
 }
 
+/// All that the values of [`ends`] depend on.
+pub(crate) fn whole(graph: &Graph, facts: &Facts) -> Region {
+    let outputs = ends(graph, facts);
+    Region { nodes: behind(graph, &outputs), inputs: graph.inputs.clone(), outputs, ..Region::default() }
+}
+
 /// Computed values of real numbers that an output depends on by way of what cannot be run, in order.
 pub(crate) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     let unknown = |v: &&ValueId| facts.get(**v).is_none();

@@ -128,9 +128,7 @@ impl Calibration<'_> {
     /// Estimates for all sites at once.
     fn estimates(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
         let rows: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
-        let outputs = run::ends(self.graph, self.facts);
-        let nodes = run::behind(self.graph, &outputs);
-        let region = Region { nodes, inputs: self.graph.inputs.clone(), outputs, ..Region::default() };
+        let region = run::whole(self.graph, self.facts);
         let energies = energies(&*self.device.inference(&compile(self.graph, self.facts, &region)?)?, &rows, sink)?;
         let sizes: Vec<f32> = energies.iter().map(|e| e.sqrt() as f32).collect();
         // A program has one quantizer a value.

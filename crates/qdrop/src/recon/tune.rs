@@ -145,10 +145,8 @@ impl Job<'_> {
 
     /// What the outputs depend on, with the integers of `found`, to be solved for its biases and steps.
     fn network(&self, found: &NetworkSolution, sink: &dyn Sink) -> Result<Network> {
-        let outputs = probe::ends(self.graph, self.facts);
-        let (nodes, inputs) = (probe::behind(self.graph, &outputs), self.graph.inputs.clone());
-        let rows: Vec<Rows> = inputs.iter().map(|v| self.inputs[v].clone()).collect();
-        let region = Region { nodes, inputs, outputs, ..Region::default() };
+        let region = probe::whole(self.graph, self.facts);
+        let rows: Vec<Rows> = region.inputs.iter().map(|v| self.inputs[v].clone()).collect();
         let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
         let targets = float.run_while(&[], &[], &rows, self.store, &mut || probe::go_on(sink))?;
 
