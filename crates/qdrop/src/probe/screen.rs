@@ -12,7 +12,6 @@ use super::run::{self, Cache};
 use super::samples::spread;
 use crate::calibrate::{self, Refined, Watch};
 use crate::data::{Samples, Subset};
-use crate::engine::device::Inference;
 use crate::engine::program::{Region, compile};
 use crate::error::{Kind, Result};
 use crate::graph::ValueId;
@@ -129,8 +128,9 @@ impl Calibration<'_> {
     fn estimates(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
         let rows: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
         let region = run::whole(self.graph, self.facts);
-        let energies = energies(&*self.device.inference(&compile(self.graph, self.facts, &region)?)?, &rows, sink)?;
-        let sizes: Vec<f32> = energies.iter().map(|e| e.sqrt() as f32).collect();
+        let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
+        let energies = run::energies(&*float, &rows, f64::from(f32::MIN_POSITIVE), sink)?;
+        let sizes: Vec<f32> = energies.iter().map(|e| e.0.sqrt() as f32).collect();
         // A program has one quantizer a value.
         let made: BTreeSet<ValueId> =
             region.nodes.iter().flat_map(|&n| self.graph.node(n).outputs.iter().flatten()).copied().collect();
@@ -206,20 +206,6 @@ impl Measuring<'_> {
             Ok(forward.deviation(&tail, &[], Some(grid), wanted)?.error())
         })
     }
-}
-
-/// Σ y² of every output of `float` for `rows`.
-fn energies(float: &dyn Inference, rows: &[Rows], sink: &mut dyn Sink) -> Result<Vec<f64>> {
-    let mut energies = Vec::new();
-    let mut add = |_, outputs: &[Vec<f32>]| {
-        energies.resize(outputs.len(), f64::from(f32::MIN_POSITIVE));
-        for (energy, values) in energies.iter_mut().zip(outputs) {
-            *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
-        }
-        run::go_on(sink)
-    };
-    float.run_each(&[], &[], rows, &mut add)?;
-    Ok(energies)
 }
 
 /// Some of the samples of `inputs`.

@@ -40,15 +40,7 @@ pub(crate) fn weigh(
     values.sort_unstable();
     values.dedup();
     let float = device.inference(&compile(graph, facts, &region)?)?;
-    let mut energies = vec![(f64::MIN_POSITIVE, 0); region.outputs.len()];
-    let mut add = |_, outputs: &[Vec<f32>]| {
-        for ((energy, count), values) in energies.iter_mut().zip(outputs) {
-            *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
-            *count += values.len();
-        }
-        run::go_on(sink)
-    };
-    float.run_each(&[], &[], &rows, &mut add)?;
+    let energies = run::energies(&*float, &rows, f64::MIN_POSITIVE, sink)?;
     let size = |&(energy, count): &(f64, usize)| (energy / count.max(1) as f64).sqrt().max(SMALLEST) as f32;
     let sizes: Vec<f32> = energies.iter().map(size).collect();
     let region = Region { sites: values.iter().map(|&v| (v, None)).collect(), ..region };
