@@ -6,11 +6,11 @@
 //! only where samples that did not choose the step agree.
 
 use super::calibration::Calibration;
-use super::forward::{Change, ForwardPass};
-use super::refine::Effect;
+use super::forward::ForwardPass;
+use super::refine::{Effect, Measuring};
 use super::run::{self, Cache};
 use super::samples::spread;
-use crate::calibrate::{self, Refined, Watch};
+use crate::calibrate::{self, Watch};
 use crate::data::{Samples, Subset};
 use crate::engine::program::{Region, compile};
 use crate::error::{Kind, Result};
@@ -174,37 +174,7 @@ impl Calibration<'_> {
     }
 
     fn measuring(&self, inputs: Cache) -> Result<Measuring<'_>> {
-        let forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store);
-        let wanted = forward.outputs()?;
-        Ok(Measuring(forward, wanted))
-    }
-}
-
-/// The float network on some samples, and its outputs.
-struct Measuring<'a>(ForwardPass<'a>, Vec<Rows>);
-
-impl Measuring<'_> {
-    /// Distances of the outputs when `site` alone is quantized by each of `grids`. Sites are asked for in order.
-    fn distances<const N: usize>(&mut self, site: &Site, grids: [&Grid; N]) -> Result<[f64; N]> {
-        let Measuring(forward, wanted) = self;
-        forward.until(site.value)?;
-        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
-        let mut distances = [0.0; N];
-        for (distance, grid) in distances.iter_mut().zip(grids) {
-            *distance = forward.deviation(&tail, &[], Some(grid), wanted)?.error();
-        }
-        Ok(distances)
-    }
-
-    /// `grid` of `site`, refined.
-    fn refined(&mut self, site: &Site, grid: &Grid, sink: &dyn Sink) -> Result<Refined> {
-        let Measuring(forward, wanted) = self;
-        forward.until(site.value)?;
-        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
-        calibrate::refine_step(grid, |grid| {
-            run::go_on(sink)?;
-            Ok(forward.deviation(&tail, &[], Some(grid), wanted)?.error())
-        })
+        Measuring::new(ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store))
     }
 }
 
