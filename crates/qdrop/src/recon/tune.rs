@@ -4,7 +4,7 @@
 //! Units are solved one after the other, each for its own output; what is left of their errors adds up on the way. Here
 //! all answer for the network's outputs at once. Few numbers are learned, so a few hundred samples suffice.
 
-use super::curve::curve;
+use super::curve::report;
 use super::job::{Job, Pace};
 use super::network_solution::NetworkSolution;
 use super::solve::Settings;
@@ -114,7 +114,6 @@ impl Job<'_> {
         let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
         let after: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
         let mut last = measure(&after, &solution.grids, sink)?;
-        let (iterations, curve) = (solution.losses.len(), curve(&solution.losses, &settings));
         let closer = last.loss < first.loss;
         if closer {
             found.biases.extend(network.biases.iter().copied().zip(solution.biases.into_iter().map(|b| b.1)));
@@ -124,21 +123,8 @@ impl Job<'_> {
         } else {
             last = first;
         }
-        let report = UnitReport {
-            name: "network".into(),
-            unit: None,
-            layers,
-            loss_before: first.loss,
-            loss_after: last.loss,
-            snr_before: first.snr,
-            snr_after: last.snr,
-            iterations,
-            planned: settings.iterations,
-            reverted: !closer,
-            curve,
-            resumed,
-            seconds: start.elapsed().as_secs_f64(),
-        };
+        let report = report("network", None, layers, [first, last], &solution.losses, &settings, start);
+        let report = UnitReport { reverted: !closer, resumed, ..report };
         sink.event(&pace.finished(&report));
         Ok(Some(report))
     }
