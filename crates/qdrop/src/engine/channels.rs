@@ -67,7 +67,7 @@ fn made(graph: &Graph, facts: &Facts, node: &Node, result: ValueId, axes: &[Opti
     }
     match &node.op {
         Op::Transpose { perm } => transposed(perm, shape.len(), axes[node.input(0)?.0 as usize]?),
-        Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => {
+        op if op.reshapes() => {
             let x = node.input(0)?;
             let (from, axis) = (&facts.get(x)?.shape, axes[x.0 as usize]?);
             // The axis with as many elements behind it; heads of features leave the rest of them behind.
@@ -104,7 +104,7 @@ pub fn tokens(graph: &Graph, facts: &Facts, length: usize) -> Vec<Option<usize>>
             };
             let axis = match &node.op {
                 Op::Transpose { perm } => from(0).and_then(|(_, axis)| transposed(perm, to.len(), axis)),
-                Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => {
+                op if op.reshapes() => {
                     // As many elements as before in front of them.
                     let same = |(old, axis)| (0..to.len()).find(|&a| around(to, a)[..2] == around(old, axis)[..2]);
                     from(0).and_then(same)

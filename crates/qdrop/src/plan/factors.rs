@@ -372,7 +372,7 @@ impl Search<'_> {
                 let axis = transposed(perm, from.len(), axis)?;
                 return Some(vec![Moved { value: out, axis, channels: channels.to_vec() }]);
             }
-            Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => {
+            op if op.reshapes() => {
                 let out = view.single_output(node)?;
                 let [outer, along, inner] = around(from, axis);
                 let to = shape(out)?;
