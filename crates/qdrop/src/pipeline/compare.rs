@@ -131,27 +131,11 @@ fn shared(a: &Graph, b: &Graph, shapes: &[Vec<usize>]) -> Result<(Vec<ValueId>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Arrays;
+    use crate::data::testing::samples;
     use crate::graph::{Dim, Fact, Node, Op, Unary};
     use crate::report::Silent;
     use crate::tensor::{DType, Tensor};
-
-    /// Samples are pairs of scores; the label is in the last column.
-    struct Pairs(Vec<[f32; 3]>);
-
-    impl Samples for Pairs {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            Ok(vec![Tensor::f32(&[2], self.0[index][..2].to_vec())])
-        }
-        fn label(&self, index: usize) -> Option<usize> {
-            Some(self.0[index][2] as usize)
-        }
-        fn name(&self, index: usize) -> String {
-            format!("row {index}")
-        }
-    }
 
     /// relu(x · w).
     fn graph(w: [f32; 4]) -> Graph {
@@ -166,8 +150,8 @@ mod tests {
         g
     }
 
-    fn pairs() -> Pairs {
-        Pairs((0..40).map(|i| if i % 4 == 0 { [1.0, 2.0, 0.0] } else { [1.0, 2.0, 1.0] }).collect())
+    fn pairs() -> Arrays {
+        samples(&[2], [1.0, 2.0].repeat(40), None)
     }
 
     #[test]
@@ -183,29 +167,15 @@ mod tests {
 
     #[test]
     fn recorded_values_are_found_by_name() {
-        struct Recorded(usize, Vec<&'static str>);
-        impl Samples for Recorded {
-            fn len(&self) -> usize {
-                self.0
-            }
-            fn get(&self, _: usize) -> Result<Vec<Tensor>> {
-                Ok(self.1.iter().map(|_| Tensor::f32(&[2], vec![1.0, 1.5])).collect())
-            }
-            fn name(&self, index: usize) -> String {
-                format!("row {index}")
-            }
-            fn label(&self, _: usize) -> Option<usize> {
-                None
-            }
-            fn input_names(&self) -> Option<Vec<String>> {
-                Some(self.1.iter().map(|n| n.to_string()).collect())
-            }
-        }
+        let recorded = |n: usize, names: &[&str]| {
+            let values = || Tensor::f32(&[n, 2], [1.0, 1.5].repeat(n));
+            Arrays::new(names.iter().map(|name| (name.to_string(), values())).collect(), None).unwrap()
+        };
         let g = graph([1.0, 0.0, 0.0, 1.0]);
-        let run = |r: Recorded| compare_recorded(&g, &r, &pairs(), 1, &mut Silent);
-        let found = run(Recorded(40, vec!["z", "other"])).unwrap();
+        let run = |n, names: &[&str]| compare_recorded(&g, &recorded(n, names), &pairs(), 1, &mut Silent);
+        let found = run(40, &["z", "other"]).unwrap();
         assert_eq!(found.iter().map(|d| (d.name.as_str(), d.max_abs)).collect::<Vec<_>>(), [("z", 0.5)]);
-        assert!(run(Recorded(40, vec!["other"])).unwrap().is_empty());
-        assert!(run(Recorded(39, vec!["z"])).unwrap_err().to_string().contains("40 samples, got 39"));
+        assert!(run(40, &["other"]).unwrap().is_empty());
+        assert!(run(39, &["z"]).unwrap_err().to_string().contains("40 samples, got 39"));
     }
 }

@@ -248,10 +248,10 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::testing::Counted;
     use crate::graph::{Dim, Fact, Node, Op, Unary};
     use crate::report::{Event, Silent};
     use crate::tensor::{DType, Tensor};
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Samples of numbers with what their answers are held against.
     struct Rows(Vec<(Vec<i64>, Option<Target>)>);
@@ -325,29 +325,12 @@ mod tests {
 
     #[test]
     fn several_networks_are_measured_on_samples_that_are_decoded_once() {
-        /// Counts how often a sample is asked for.
-        struct Counted(Rows, AtomicUsize);
-        impl Samples for Counted {
-            fn len(&self) -> usize {
-                self.0.len()
-            }
-            fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-                self.1.fetch_add(1, Ordering::Relaxed);
-                self.0.get(index)
-            }
-            fn label(&self, index: usize) -> Option<usize> {
-                self.0.label(index)
-            }
-            fn name(&self, index: usize) -> String {
-                self.0.name(index)
-            }
-        }
         let (a, mut b) = (graph(2, &["y"], false), graph(2, &["y"], false));
         b.nodes[1].op = Op::Unary(Unary::Neg);
-        let samples = Counted(pairs(), AtomicUsize::new(0));
+        let samples = Counted::new(pairs());
         let both = measure_all([&a, &b], &samples, None, 2, &mut Silent).unwrap();
         // The first sample also tells the shapes.
-        assert_eq!(samples.1.load(Ordering::Relaxed), 41);
+        assert_eq!(samples.asked(), 41);
         let alone = [&a, &b].map(|g| measure(g, &pairs(), None, 1, &mut Silent).unwrap());
         assert_eq!(both, alone);
         assert_ne!(both[0], both[1]);

@@ -18,28 +18,10 @@ pub(crate) fn spreads(samples: usize, counts: &[usize]) -> BTreeSet<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::Tensor;
-
-    struct Rows(Vec<f32>);
-
-    impl Samples for Rows {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            Ok(vec![Tensor::f32(&[1], vec![self.0[index]])])
-        }
-        fn label(&self, _: usize) -> Option<usize> {
-            None
-        }
-        fn name(&self, index: usize) -> String {
-            format!("row {index}")
-        }
-    }
 
     #[test]
     fn a_part_is_spread_evenly() {
-        let rows = || Rows((0..10).map(|i| i as f32).collect());
+        let rows = || data::testing::samples(&[1], (0..10).map(|i| i as f32).collect(), None);
         let part = spread(rows(), Some(4)).unwrap();
         let picked: Vec<f32> = (0..part.len()).map(|i| part.get(i).unwrap()[0].as_f32().unwrap()[0]).collect();
         assert_eq!(picked, [0.0, 3.0, 5.0, 9.0]);

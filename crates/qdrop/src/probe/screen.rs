@@ -201,26 +201,6 @@ mod tests {
 
     const SAMPLES: usize = 256;
 
-    struct Made(Vec<Vec<f32>>);
-
-    impl Samples for Made {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            Ok(vec![Tensor::f32(&[4], self.0[index].clone())])
-        }
-
-        fn label(&self, _: usize) -> Option<usize> {
-            None
-        }
-
-        fn name(&self, index: usize) -> String {
-            index.to_string()
-        }
-    }
-
     /// The step that y = relu(x)·w begins with and the one it comes to, when `first` is x's first column and `weight` what
     /// it counts.
     fn steps(first: impl Fn(usize) -> f32, weight: f32) -> (f32, f32) {
@@ -237,7 +217,7 @@ mod tests {
         let plan = Plan { sites, ..Plan::default() };
         let rest = |i: usize| [(i % 8) as f32 / 7.0, (i % 5) as f32 / 4.0, (i % 3) as f32 / 2.0];
         let row = |i: usize| [&[first(i)][..], &rest(i)].concat();
-        let samples = Made((0..SAMPLES).map(row).collect());
+        let samples = data::testing::samples(&[4], (0..SAMPLES).flat_map(row).collect(), None);
         let facts = facts::infer(&g, &[vec![1, 4]]).unwrap();
         let (recipe, device, store) = (Recipe::default(), processors(2).unwrap(), RowStore::memory());
         let calibration = Calibration {
