@@ -30,12 +30,7 @@ pub fn json(value: &impl serde::Serialize) -> Result<()> {
 
 /// Writes `text` into the file at `path`, which is whole or not there.
 pub fn file(path: &Path, text: &str) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = disk::temporary_file(disk::folder(path))?;
-        file.write_all(text.as_bytes())?;
-        disk::put_in_place(file, path)
-    };
-    write().map_err(|e| Error::io(path, e))
+    disk::write(path, &[text.as_bytes()]).map_err(|e| Error::io(path, e))
 }
 
 /// Characters of a line that tables take at most.

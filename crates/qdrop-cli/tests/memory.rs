@@ -2,21 +2,15 @@
 
 mod common;
 
+use common::{json, run};
 use qdrop_testing::shared;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-fn run(dir: &Path, line: &str) -> (Option<i32>, String, String) {
-    let output = common::qdrop(dir, &line.split_whitespace().collect::<Vec<_>>());
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
 #[test]
 fn what_does_not_fit_lies_in_files_and_changes_no_byte() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     let line = "quantize model.onnx --calib images --recipe short.toml -w 2 -a 2 -q";
     assert_eq!(run(dir, &format!("{line} -o free.onnx")).0, Some(0));
 
@@ -28,8 +22,7 @@ fn what_does_not_fit_lies_in_files_and_changes_no_byte() {
     // Of what it needs at least, almost nothing is left for values of samples.
     let needed = said.split("too small, ").nth(1).and_then(|s| s.split(" MiB").next()).unwrap();
     let memory = format!("{}MiB", needed.parse::<f64>().unwrap() + 0.1);
-    let plan = run(dir, &format!("plan model.onnx --recipe short.toml --samples 40 --memory {memory} --format json")).1;
-    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let plan = json(dir, &format!("plan model.onnx --recipe short.toml --samples 40 --memory {memory}"));
     assert!(plan["predicted_memory"]["files"].as_u64().unwrap() > 0, "{plan}");
     let (code, _, said) = run(dir, &format!("{line} -o small.onnx --memory {memory}"));
     assert_eq!(code, Some(0), "{said}");
@@ -65,8 +58,7 @@ fn a_run_takes_what_the_plan_says() {
     let mut values = Vec::new();
     for memory in ["", "--cache f16", "--memory 150MiB"] {
         let more = format!("--input imagenet-norm --iters 4 --samples 1024 --threads 2 {memory}");
-        let plan: serde_json::Value =
-            serde_json::from_str(&run(dir.path(), &format!("plan {model} {more} --format json")).1).unwrap();
+        let plan = json(dir.path(), &format!("plan {model} {more}"));
         let predicted = plan["predicted_memory"]["total"].as_u64().unwrap();
         let calib = data.join("calib");
         let peak = peak(dir.path(), &format!("quantize {model} --calib {} -q -o o.onnx {more}", calib.display()));

@@ -2,26 +2,9 @@
 
 mod common;
 
+use common::{json, ok, run};
 use qdrop_testing::npy;
-use serde_json::Value;
 use std::path::Path;
-
-fn run(dir: &Path, line: &str) -> (Option<i32>, String, String) {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let output = common::qdrop(dir, &words);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-fn ok(dir: &Path, line: &str) -> String {
-    let (code, out, said) = run(dir, line);
-    assert_eq!(code, Some(0), "{line}: {said}");
-    out
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap()
-}
 
 /// Bytes that the weights of the quantized file at `path` take at the bits that each output channel's integers need. The
 /// file may hold the integers less their zero points, times a power of two.
@@ -41,18 +24,17 @@ fn bytes_of_weights(path: &Path) -> f64 {
 
 #[test]
 fn the_file_meets_the_target_and_its_recipe_repeats_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     let line = "quantize model.onnx --calib images --recipe short.toml --sensitivity-samples 16 -a 4";
-    let text = ok(dir, &format!("{line} --target-size w3 --save-recipe chosen.toml -o a.onnx --format json"));
-    let mixed = &json(&text)["mixed"];
+    let report = json(dir, &format!("{line} --target-size w3 --save-recipe chosen.toml -o a.onnx"));
+    let mixed = &report["mixed"];
     let most = mixed["chosen"]["most_weight_bytes"].as_u64().unwrap();
     let size = mixed["chosen"]["cost"]["weight_bytes"].as_u64().unwrap();
     // 3 bits in both layers of the block, 8 bits in the first layer and in the head.
     assert_eq!(most, (2 * 8 * 8 * 9 * 3 + (3 * 8 * 9 + 32) * 8) / 8);
     let written = bytes_of_weights(&dir.join("a.onnx"));
-    assert!(size <= most && written <= size as f64, "{written} bytes, {text}");
+    assert!(size <= most && written <= size as f64, "{written} bytes, {report}");
     assert!(
         mixed["reached_error"].as_f64().unwrap() > 0.0 && mixed["chosen"]["predicted_error"].as_f64().unwrap() > 0.0
     );
@@ -61,39 +43,37 @@ fn the_file_meets_the_target_and_its_recipe_repeats_it() {
     let bytes = |name: &str| std::fs::read(dir.join(name)).unwrap();
     let recipe = std::fs::read_to_string(dir.join("chosen.toml")).unwrap();
     assert_eq!(recipe.matches("weight_bits = ").count(), 4, "{recipe}");
-    let text = ok(dir, "quantize model.onnx --calib images --recipe chosen.toml -o b.onnx --format json");
-    assert!(json(&text)["mixed"].is_null() && bytes("b.onnx") == bytes("a.onnx"));
+    let report = json(dir, "quantize model.onnx --calib images --recipe chosen.toml -o b.onnx");
+    assert!(report["mixed"].is_null() && bytes("b.onnx") == bytes("a.onnx"));
     // What another command measured leads to the same choice.
     ok(dir, "sensitivity model.onnx --calib images --recipe short.toml --sensitivity-samples 16 -o s.json");
     let text = ok(dir, &format!("{line} --target-size w3 --sensitivity s.json -o c.onnx"));
     assert!(text.contains("Bits chosen") && text.contains("error of outputs, reached"), "{text}");
     assert!(bytes("c.onnx") == bytes("a.onnx"));
-    let plan = json(&ok(dir, "plan model.onnx --target-size w3 --sensitivity s.json --format json"));
+    let plan = json(dir, "plan model.onnx --target-size w3 --sensitivity s.json");
     assert_eq!(plan["cost"]["weight_bytes"].as_u64(), Some(size));
     assert_eq!(plan["chosen"]["exceptions"].as_array().unwrap().len(), 4);
 }
 
 #[test]
 fn bit_operations_choose_activations_too() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     let line = "quantize model.onnx --calib images --method rtn --sensitivity-samples 8 --candidates 2,4,8 -o a.onnx";
-    let report = json(&ok(dir, &format!("{line} --target-bitops w4a4 --format json")));
+    let report = json(dir, &format!("{line} --target-bitops w4a4"));
     let chosen = &report["mixed"]["chosen"];
     assert!(chosen["cost"]["bit_operations"].as_u64() <= chosen["most_bit_operations"].as_u64());
     let exceptions = chosen["exceptions"].as_array().unwrap();
     assert!(exceptions.iter().any(|e| e["activation_bits"].is_u64()), "{report}");
     assert!(ok(dir, &format!("{line} --target-bitops w4a4")).contains("activations of"), "{report}");
-    let plain = json(&ok(dir, "plan model.onnx --format json"));
+    let plain = json(dir, "plan model.onnx");
     assert_eq!(plain["cost"]["bit_operations"], chosen["most_bit_operations"], "w4a4 is what uniform bits take");
 }
 
 #[test]
 fn sensitivities_are_tables_json_and_csv() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     let line = "sensitivity model.onnx --calib images --sensitivity-samples 8 --candidates 2,8";
     let table = ok(dir, line);
     for title in ["Weights alone: outputs' signal to noise in dB, 8 samples", "Activations alone: ", "2 bit  8 bit"] {
@@ -101,7 +81,7 @@ fn sensitivities_are_tables_json_and_csv() {
     }
     let rows: Vec<&str> = table.lines().filter(|l| l.contains("stem ") || l.contains("head")).collect();
     assert!(rows.len() == 2 && rows[0].contains("stem"), "{table}");
-    let found = json(&ok(dir, &format!("{line} -o s.csv --format json --sort error")));
+    let found = json(dir, &format!("{line} -o s.csv --sort error"));
     let csv = std::fs::read_to_string(dir.join("s.csv")).unwrap();
     let lines: Vec<&str> = csv.lines().collect();
     assert_eq!(lines[0], "kind,name,value,elements,bits,error,snr_db,agreement");
@@ -128,22 +108,12 @@ fn sensitivities_are_tables_json_and_csv() {
 #[cfg(unix)]
 #[test]
 fn a_stopped_run_finds_the_same_bits() {
-    use std::process::{Command, Stdio};
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     let line =
         "quantize model.onnx --calib images --batch 8 --iters 3000 --target-size w3 --sensitivity-samples 16 -a 3";
     ok(dir, &format!("{line} -o whole.onnx"));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_qdrop"))
-        .current_dir(dir)
-        .args(line.split(' ').chain(["-o", "out.onnx"]))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-    assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("iteration")), "learning never began");
+    let (mut child, _lines) = common::learning(dir, &format!("{line} -o out.onnx"));
     child.kill().unwrap();
     child.wait().unwrap();
     let kept = |ending: &str| {

@@ -2,29 +2,16 @@
 
 mod common;
 
+use common::{both, ok};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-/// Standard output and standard error of a command that must succeed.
-fn run(dir: &Path, line: &str) -> (String, String) {
-    let output = common::qdrop(dir, &line.split_whitespace().collect::<Vec<_>>());
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{line}: {}", text(&output.stderr));
-    (text(&output.stdout), text(&output.stderr))
-}
-
+/// The report of a run, and what it said.
 fn json(dir: &Path, line: &str) -> (Value, String) {
-    let (printed, said) = run(dir, &format!("{line} --format json"));
+    let (printed, said) = both(dir, &format!("{line} --format json"));
     (serde_json::from_str(&printed).unwrap(), said)
-}
-
-/// A folder with the tests' files.
-fn world() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
-    dir
 }
 
 /// The demo's network with its pictures, made once: `demo.onnx`, `calib/` and `test/`.
@@ -32,7 +19,7 @@ fn demo() -> &'static Path {
     static DEMO: OnceLock<TempDir> = OnceLock::new();
     let dir = DEMO.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        run(dir.path(), "demo --iters 1 --output-dir .");
+        ok(dir.path(), "demo --iters 1 --output-dir .");
         // A tenth of the pictures is enough.
         for class in std::fs::read_dir(dir.path().join("test")).unwrap() {
             let mut files: Vec<_> =
@@ -52,9 +39,9 @@ fn plain(text: &str) -> String {
 
 #[test]
 fn every_run_ends_with_the_distance_to_the_float_network() {
-    let dir = world();
+    let dir = common::folder();
     let dir = dir.path();
-    let (text, _) = run(dir, "quantize model.onnx --calib images --method rtn -w 8 -a 8 -o a.onnx");
+    let text = ok(dir, "quantize model.onnx --calib images --method rtn -w 8 -a 8 -o a.onnx");
     assert!(text.contains("\nQuality on 40 calibration samples that the run also used\n"), "{text}");
     assert!(text.contains("same top-1") && text.contains("  logits") && !text.contains("warning:"), "{text}");
     let (report, said) = json(dir, "quantize model.onnx --calib images --method rtn -w 8 -a 8 -o a.onnx");
@@ -76,7 +63,7 @@ fn every_run_ends_with_the_distance_to_the_float_network() {
 
 #[test]
 fn samples_that_the_run_did_not_use_come_first() {
-    let dir = world();
+    let dir = common::folder();
     let dir = dir.path();
     let from = |more: &str| {
         let line = format!("quantize model.onnx --method rtn -w 8 -a 8 -o a.onnx --no-report {more}");
@@ -100,7 +87,7 @@ fn samples_that_the_run_did_not_use_come_first() {
     let learn = "quantize model.onnx --calib images --recipe short.toml -w 3 -a 3";
     let one = json(dir, &format!("{learn} -o one.onnx")).0;
     assert_eq!(one["quality"]["source"], "calibration");
-    let (text, _) = run(dir, "quantize model.onnx --calib images --recipe short.toml -w 3 -a 3 -o two.onnx");
+    let text = ok(dir, "quantize model.onnx --calib images --recipe short.toml -w 3 -a 3 -o two.onnx");
     assert!(text.contains("Quality on 40 calibration samples that the run also learned from"), "{text}");
 }
 
@@ -108,7 +95,7 @@ fn samples_that_the_run_did_not_use_come_first() {
 fn low_quality_names_what_loses_most() {
     let dir = demo();
     let line = "quantize demo.onnx --calib calib --input imagenet-norm --method rtn -w 2 -a 2 -o low.onnx";
-    let (text, _) = run(dir, &format!("{line} -q"));
+    let text = ok(dir, &format!("{line} -q"));
     assert!(text.contains("Quality on 64 calibration samples that the run did not use"), "{text}");
     let warning = plain(text.split("\n\n").find(|part| part.starts_with("warning: ")).expect("there is a warning"));
     assert!(warning.contains("dB of signal to noise, below 20 dB") && warning.contains("--method qdrop"), "{warning}");
@@ -146,7 +133,7 @@ fn without_steps_held_against_the_outputs_layers_are_found_by_comparing() {
 fn wrongly_prepared_samples_are_noticed() {
     let dir = demo();
     let line = "quantize demo.onnx --calib calib --method rtn -w 8 -a 8 --eval test -o wrong.onnx";
-    let (text, said) = run(dir, line);
+    let (text, said) = both(dir, line);
     let note = plain(text.split("\n\n").find(|part| part.starts_with("note: ")).expect("there is a note"));
     assert!(note.starts_with("note: top-1 of the float network is "), "{note}");
     assert!(note.contains("hardly above guessing (5.00 %); no preparation was asked for"), "{note}");
@@ -159,6 +146,6 @@ fn wrongly_prepared_samples_are_noticed() {
     assert!(quiet.stderr.is_empty(), "{}", String::from_utf8_lossy(&quiet.stderr));
     let page = std::fs::read_to_string(dir.join("wrong.report.html")).unwrap();
     assert!(page.contains("<b>note: </b>top-1 of the float network is "), "{page}");
-    let (text, _) = run(dir, &line.replace("--method", "--input imagenet-norm --method"));
+    let text = ok(dir, &line.replace("--method", "--input imagenet-norm --method"));
     assert!(!text.contains("note: ") && text.contains("Quality on 64 calibration samples"), "{text}");
 }

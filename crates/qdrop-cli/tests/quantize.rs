@@ -2,21 +2,13 @@
 
 mod common;
 
+use common::{json, ok, run};
 use qdrop::graph::{Fact, Node, Op};
-use std::path::Path;
-
-fn ok(dir: &Path, line: &str) -> String {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let output = common::qdrop(dir, &words);
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 #[test]
 fn the_same_seed_writes_the_same_bytes_on_any_number_of_threads() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     let run = |name: &str, more: &str| {
         ok(dir, &format!("quantize model.onnx --calib images --recipe short.toml -w 2 -a 2 -o {name} {more}"));
         std::fs::read(dir.join(name)).unwrap()
@@ -32,14 +24,10 @@ fn the_same_seed_writes_the_same_bytes_on_any_number_of_threads() {
 
 #[test]
 fn reports_are_json_and_learning_lowers_the_loss() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
-    let text = ok(
-        dir,
-        "quantize model.onnx --calib images --eval list.csv --batch 8 --iters 300 -w 2 -a 3 -o a.onnx --format json",
-    );
-    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let line = "quantize model.onnx --calib images --eval list.csv --batch 8 --iters 300 -w 2 -a 3 -o a.onnx";
+    let report = json(dir, line);
     assert_eq!((&report["weight_bits"], &report["activation_bits"]), (&2.into(), &3.into()));
     let units = report["units"].as_array().unwrap();
     assert_eq!(
@@ -47,16 +35,16 @@ fn reports_are_json_and_learning_lowers_the_loss() {
         ["stem", "block", "head", "network"]
     );
     let loss = |u: &serde_json::Value, key: &str| u[key].as_f64().unwrap();
-    assert!(loss(&units[1], "loss_after") < loss(&units[1], "loss_before"), "{text}");
-    assert!(loss(&units[3], "loss_after") < loss(&units[3], "loss_before"), "{text}");
+    assert!(loss(&units[1], "loss_after") < loss(&units[1], "loss_before"), "{report}");
+    assert!(loss(&units[3], "loss_after") < loss(&units[3], "loss_before"), "{report}");
     assert_eq!(
         (&units[3]["iterations"], units[3]["layers"].as_array().map(Vec::len)),
         (&150.into(), Some(4)),
-        "{text}"
+        "{report}"
     );
     assert_eq!(report["accuracy"]["result"]["samples"], 40);
-    assert!(report["estimate"].as_f64().is_some_and(|seconds| seconds > 0.0), "{text}");
-    let eval: serde_json::Value = serde_json::from_str(&ok(dir, "eval a.onnx --data list.csv --format json")).unwrap();
+    assert!(report["estimate"].as_f64().is_some_and(|seconds| seconds > 0.0), "{report}");
+    let eval = json(dir, "eval a.onnx --data list.csv");
     assert_eq!(eval["top1"], report["accuracy"]["result"]["top1"], "the file measures as reported");
 }
 
@@ -64,9 +52,8 @@ fn reports_are_json_and_learning_lowers_the_loss() {
 #[test]
 fn networks_that_end_in_integers_are_quantized() {
     for with_real in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::folder();
         let dir = dir.path();
-        common::world(dir);
         let mut graph = common::network();
         let class = graph.add_value("class", Fact::default());
         let op = Op::ArgReduce { largest: true, axis: 1, keepdims: false, select_last_index: false };
@@ -76,8 +63,8 @@ fn networks_that_end_in_integers_are_quantized() {
             graph.outputs.extend(graph.value_ids().find(|&v| graph.value(v).name == "flat"));
         }
         qdrop::onnx::write(&graph, &dir.join("class.onnx")).unwrap();
-        let line = "quantize class.onnx --calib images --batch 8 --iters 4 -w 2 -a 3 -o a.onnx --format json";
-        let report: serde_json::Value = serde_json::from_str(&ok(dir, line)).unwrap();
+        let line = "quantize class.onnx --calib images --batch 8 --iters 4 -w 2 -a 3 -o a.onnx";
+        let report = json(dir, line);
         let last = report["units"].as_array().unwrap().last().unwrap()["name"].clone();
         assert_eq!(last, if with_real { "network" } else { "head" });
     }
@@ -85,25 +72,22 @@ fn networks_that_end_in_integers_are_quantized() {
 
 #[test]
 fn without_a_name_the_file_is_named_after_model_and_bits() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     ok(dir.path(), "quantize model.onnx --calib images --method rtn -w 3 -a 8");
     assert!(dir.path().join("model.w3a8.onnx").is_file());
 }
 
 #[test]
 fn unreadable_images_are_counted_when_asked() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     let text = ok(dir.path(), "quantize model.onnx --calib corrupt --skip-bad --method rtn -o out.onnx");
     assert!(text.contains("1 samples left out because they could not be read"), "{text}");
 }
 
 #[test]
 fn every_option_of_the_recipe_is_printed_and_read_back() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     std::fs::write(dir.join("default.toml"), ok(dir, "recipe")).unwrap();
     let run = |name: &str, recipe: &str| {
         ok(dir, &format!("quantize model.onnx --calib images {recipe} --iters 10 --batch 8 -o {name}"));
@@ -115,12 +99,10 @@ fn every_option_of_the_recipe_is_printed_and_read_back() {
 #[cfg(unix)]
 #[test]
 fn presets_set_what_is_left_out() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     let iterations = |more: &str| {
-        let text = ok(dir, &format!("quantize model.onnx --calib images --batch 8 -o a.onnx --format json {more}"));
-        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let report = json(dir, &format!("quantize model.onnx --calib images --batch 8 -o a.onnx {more}"));
         let units = report["units"].as_array().unwrap().len();
         (report["iterations"].as_u64().unwrap(), units)
     };
@@ -130,20 +112,10 @@ fn presets_set_what_is_left_out() {
 
 #[test]
 fn an_interrupted_run_leaves_no_file() {
-    use std::process::{Command, Stdio};
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
-    let words = "quantize model.onnx --calib images --batch 8 --iters 100000000 -o out.onnx";
-    let mut child = Command::new(env!("CARGO_BIN_EXE_qdrop"))
-        .current_dir(dir.path())
-        .args(words.split(' '))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // The first line about iterations says that learning has begun.
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-    assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("iteration")), "learning never began");
+    use std::process::Command;
+    let dir = common::folder();
+    let line = "quantize model.onnx --calib images --batch 8 --iters 100000000 -o out.onnx";
+    let (mut child, lines) = common::learning(dir.path(), line);
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
@@ -156,8 +128,7 @@ fn an_interrupted_run_leaves_no_file() {
 #[test]
 fn the_demo_writes_what_it_lists() {
     let dir = tempfile::tempdir().unwrap();
-    let text = ok(dir.path(), "demo --iters 3 --output-dir d --format json");
-    let view: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let view = json(dir.path(), "demo --iters 3 --output-dir d");
     let results = view["results"].as_array().unwrap();
     assert_eq!(results.len(), 8);
     for row in results {
@@ -174,38 +145,36 @@ fn the_demo_writes_what_it_lists() {
 
 #[test]
 fn bench_measures_every_unit() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
-    let text = ok(dir, "bench model.onnx -w 2 -a 2 --batch 8 --threads 2 --format json");
-    let bench: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&bench["batch"], &bench["threads"]), (&8.into(), &2.into()), "{text}");
+    let bench = json(dir, "bench model.onnx -w 2 -a 2 --batch 8 --threads 2");
+    assert_eq!((&bench["batch"], &bench["threads"]), (&8.into(), &2.into()), "{bench}");
     let units = bench["units"].as_array().unwrap();
     assert_eq!(units.iter().map(|u| u["name"].as_str().unwrap()).collect::<Vec<_>>(), ["stem", "block", "head"]);
     let number = |v: &serde_json::Value, key: &str| v[key].as_f64().unwrap();
     for unit in units {
         let shares = number(unit, "forward") + number(unit, "backward") + number(unit, "update");
-        assert!((shares - 1.0).abs() < 1e-9 && number(unit, "seconds") > 0.0 && number(unit, "gflops") > 0.0, "{text}");
+        assert!(
+            (shares - 1.0).abs() < 1e-9 && number(unit, "seconds") > 0.0 && number(unit, "gflops") > 0.0,
+            "{bench}"
+        );
     }
-    assert!(number(&bench, "ceiling_gflops") > 0.0 && number(&bench, "calibrate") > 0.0, "{text}");
+    assert!(number(&bench, "ceiling_gflops") > 0.0 && number(&bench, "calibrate") > 0.0, "{bench}");
     let table = ok(dir, "bench model.onnx --batch 8");
     assert!(table.contains("An iteration of 8 samples") && table.contains("of ceiling"), "{table}");
-    let output = common::qdrop(dir, &["bench", "model.onnx", "--method", "rtn"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("expected a method that learns"));
+    let (code, _, said) = run(dir, "bench model.onnx --method rtn");
+    assert!(code == Some(2) && said.contains("expected a method that learns"), "{said}");
 }
 
 #[test]
 fn a_unit_never_ends_worse_than_it_began() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     std::fs::write(dir.join("wild.toml"), "[method]\nbatch = 8\niterations = 3\nrounding_lr = 10.0\n").unwrap();
     let words = "quantize model.onnx --calib images --recipe wild.toml -w 3 -a 8 -o a.onnx --format json";
-    let output = common::qdrop(dir, &words.split(' ').collect::<Vec<_>>());
-    let said = String::from_utf8_lossy(&output.stderr);
+    let (_, printed, said) = run(dir, words);
     assert!(said.contains("note: unit `block`: learning raised the loss, nearest rounding stays"), "{said}");
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
     for unit in report["units"].as_array().unwrap() {
         assert!(unit["loss_after"].as_f64() <= unit["loss_before"].as_f64(), "{report}");
     }

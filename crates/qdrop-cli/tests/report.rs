@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::{ok, run};
 use image::RgbImage;
 use qdrop::plan::MethodName;
 use qdrop::report::{
@@ -14,28 +15,15 @@ use std::process::Command;
 
 const RUN: &str = "quantize model.onnx --calib images --eval list.csv --recipe short.toml -w 2 -a 2 --seed 5";
 
-fn run(dir: &Path, line: &str) -> (Option<i32>, String, String) {
-    let output = common::qdrop(dir, &line.split_whitespace().collect::<Vec<_>>());
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-fn done(dir: &Path, line: &str) -> String {
-    let (code, printed, said) = run(dir, line);
-    assert_eq!(code, Some(0), "{line}: {said}");
-    printed
-}
-
 fn read(path: &Path) -> Report {
     Report::from_json(&std::fs::read(path).unwrap()).unwrap()
 }
 
 #[test]
 fn a_run_leaves_its_report_beside_the_file() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
-    let printed = done(dir, &format!("{RUN} -o out.onnx"));
+    let printed = ok(dir, &format!("{RUN} -o out.onnx"));
     assert!(printed.contains("out.report.html") && printed.contains("out.report.json"), "{printed}");
     let report = read(&dir.join("out.report.json"));
     let names: Vec<&str> = report.units.iter().map(|u| u.name.as_str()).collect();
@@ -67,21 +55,21 @@ fn a_run_leaves_its_report_beside_the_file() {
     // The page holds every unit, and is made anew from the JSON alone.
     let page = std::fs::read_to_string(dir.join("out.report.html")).unwrap();
     assert!(names.iter().all(|n| page.contains(n)) && page.contains("seed 5"));
-    assert_eq!(done(dir, "report out.report.json -o again.html").trim(), "again.html");
+    assert_eq!(ok(dir, "report out.report.json -o again.html").trim(), "again.html");
     assert_eq!(std::fs::read_to_string(dir.join("again.html")).unwrap(), page);
 
     // Its recipe alone leads to the same file, and so does a run without a report.
     std::fs::write(dir.join("explicit.toml"), &report.recipe).unwrap();
-    done(dir, "quantize model.onnx --calib images --recipe explicit.toml -o same.onnx --no-report");
+    ok(dir, "quantize model.onnx --calib images --recipe explicit.toml -o same.onnx --no-report");
     let bytes = |name: &str| std::fs::read(dir.join(name)).unwrap();
     assert!(bytes("same.onnx") == bytes("out.onnx"));
     assert!(!dir.join("same.report.html").exists() && !dir.join("same.report.json").exists());
 
     // From finished units come the same curves.
     let line = format!("{RUN} -o kept.onnx --work-dir work --report other");
-    done(dir, &line);
+    ok(dir, &line);
     let first = read(&dir.join("other.json"));
-    done(dir, &line);
+    ok(dir, &line);
     let again = read(&dir.join("other.json"));
     assert!(again.units.iter().all(|u| u.resumed) && !first.units[0].resumed);
     for (a, b) in first.units.iter().zip(&again.units) {
@@ -91,14 +79,13 @@ fn a_run_leaves_its_report_beside_the_file() {
 
 #[test]
 fn a_report_is_replaced_only_by_a_run_that_succeeds() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     std::fs::write(dir.join("out.report.html"), "before").unwrap();
     let (code, _, said) = run(dir, "quantize model.onnx --calib corrupt --method rtn -o out.onnx");
     assert_eq!(code, Some(2), "{said}");
     assert_eq!(std::fs::read_to_string(dir.join("out.report.html")).unwrap(), "before");
-    done(dir, "quantize model.onnx --calib images --method rtn -o out.onnx");
+    ok(dir, "quantize model.onnx --calib images --method rtn -o out.onnx");
     let page = std::fs::read_to_string(dir.join("out.report.html")).unwrap();
     assert!(page.contains("nearest rounding") && page.contains("block/conv1"), "{page}");
     assert!(!std::fs::read_dir(dir).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with('.')));
@@ -106,9 +93,8 @@ fn a_report_is_replaced_only_by_a_run_that_succeeds() {
 
 #[test]
 fn a_place_that_cannot_be_written_is_refused_before_work() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     std::fs::create_dir(dir.join("folder.html")).unwrap();
     for (more, want) in [
         ("--report nowhere/r", "the directory `nowhere` does not exist"),
@@ -298,10 +284,9 @@ fn luminance(&image::Rgb([r, g, b]): &image::Rgb<u8>) -> f64 {
 #[test]
 fn a_browser_shows_the_report_in_light_and_dark() {
     let Some(browser) = browser() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
-    done(dir, &format!("{RUN} -o out.onnx"));
+    ok(dir, &format!("{RUN} -o out.onnx"));
     let page = dir.join("out.report.html");
     // Everything unfolded, so that charts are seen.
     let open = std::fs::read_to_string(&page).unwrap().replace("<details>", "<details open>");

@@ -4,27 +4,18 @@ mod common;
 
 use qdrop_testing::onnxruntime;
 use serde_json::Value;
-use std::path::Path;
 
 /// Largest difference in top-1 between the runtime and the engine on 40 samples, in points: one sample.
 const TOP1: f64 = 2.5;
 /// Least signal to noise between the two on a float network, in dB.
 const SAME: f64 = 80.0;
 
-/// Runs words that must succeed; their results as JSON.
-fn json(dir: &Path, words: &[&str]) -> Value {
-    let output = common::qdrop(dir, &[words, &["--format", "json"]].concat());
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 #[test]
 fn a_runtime_measures_what_the_engine_does() {
     let Some(library) = onnxruntime() else { return };
     let library = library.to_str().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
-    let run = |line: &str| json(dir.path(), &line.split(' ').collect::<Vec<_>>());
+    let dir = common::folder();
+    let run = |line: &str| common::json(dir.path(), line);
     let in_runtime = |line: &str| run(&format!("{line} --runtime ort --runtime-library {library}"));
 
     let engine = run("eval model.onnx --data list.csv");
@@ -57,18 +48,14 @@ fn a_runtime_measures_what_the_engine_does() {
     let latency = &report["latency"];
     assert_eq!(latency["runtime"], runtime["runtime"]["name"]);
     assert!(latency["float_ms"].as_f64().unwrap() > 0.0 && latency["result_ms"].as_f64().unwrap() > 0.0);
-    let output = common::qdrop(
-        dir.path(),
-        &["eval", "out.onnx", "--data", "list.csv", "--runtime", "ort", "--runtime-library", library],
-    );
-    assert!(String::from_utf8_lossy(&output.stdout).contains("In ONNX Runtime 1."));
+    let line = format!("eval out.onnx --data list.csv --runtime ort --runtime-library {library}");
+    assert!(common::ok(dir.path(), &line).contains("In ONNX Runtime 1."));
 }
 
 #[test]
 fn a_damaged_file_is_refused_in_the_runtimes_words() {
     let Some(library) = onnxruntime() else { return };
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     for file in ["truncated.onnx", "text.onnx", "empty.onnx", "absurd.onnx", "unknown.onnx"] {
         let words = ["eval", file, "--data", "list.csv", "--runtime", "ort", "--runtime-library"];
         let output = common::qdrop(dir.path(), &[&words[..], &[library.to_str().unwrap()]].concat());
@@ -83,8 +70,7 @@ fn a_damaged_file_is_refused_in_the_runtimes_words() {
 
 #[test]
 fn a_missing_library_is_told_with_the_places_before_any_work() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     let bin = dir.path().join("empty-bin");
     std::fs::create_dir(&bin).unwrap();
     for line in [

@@ -1,7 +1,9 @@
 //! Runs that are killed, stopped or meet damage, and go on by the same command to the same bytes.
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// A real run, some seconds long: the demo's network on 64 of its pictures.
@@ -10,9 +12,7 @@ const RECIPE: &str = "[method]\nbatch = 16\niterations = 200\n";
 
 fn world() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let words = ["demo", "--draw", "64", "--output-dir", "pictures"];
-    let mut draw = Command::new(env!("CARGO_BIN_EXE_qdrop"));
-    assert!(draw.current_dir(dir.path()).args(words).stdout(Stdio::null()).status().unwrap().success());
+    common::ok(dir.path(), "demo --draw 64 --output-dir pictures");
     let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo.onnx");
     std::fs::copy(network, dir.path().join("demo.onnx")).unwrap();
     std::fs::write(dir.path().join("run.toml"), RECIPE).unwrap();
@@ -20,9 +20,7 @@ fn world() -> tempfile::TempDir {
 }
 
 fn start(dir: &Path, more: &str) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_qdrop"));
-    command.current_dir(dir).args(RUN.split_whitespace()).args(more.split_whitespace());
-    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    common::start(dir, &format!("{RUN} {more}"))
 }
 
 /// Runs to the end: what it said on stderr, and the file.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::path::Path;
+use common::{json, ok, run};
 
 const SWEEP: &str = r#"
 model = "model.onnx"
@@ -24,94 +24,79 @@ key = "method.seed"
 values = [0, 1]
 "#;
 
-fn run(dir: &Path, line: &str) -> (bool, String, String) {
-    let output = common::qdrop(dir, &line.split_whitespace().collect::<Vec<_>>());
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.success(), text(&output.stdout), text(&output.stderr))
-}
-
-fn json(dir: &Path, line: &str) -> serde_json::Value {
-    let (done, text, error) = run(dir, line);
-    assert!(done, "{line}: {error}");
-    serde_json::from_str(&text).unwrap()
-}
-
 #[test]
 fn a_grid_runs_once_and_one_by_one() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     std::fs::write(dir.join("grid.toml"), SWEEP).unwrap();
-    let runs = json(dir, "sweep grid.toml --list --format json");
+    let runs = json(dir, "sweep grid.toml --list");
     assert_eq!(runs.as_array().unwrap().len(), 8);
     assert_eq!((&runs[5]["name"], &runs[5]["done"]), (&"W4A4_rtn_1".into(), &false.into()));
     assert!(!dir.join("grid.sweep").exists(), "a list leaves nothing behind");
 
-    let one = json(dir, "sweep grid.toml --index 3 --keep-models --format json");
+    let one = json(dir, "sweep grid.toml --index 3 --keep-models");
     assert_eq!((one.as_array().unwrap().len(), &one[0]["name"]), (1, &"W2A2_qdrop_1".into()));
     let page = |name: &str| std::fs::read_to_string(dir.join("grid.sweep").join(name)).unwrap();
     assert!(page("sweep.html").contains("7 to come"));
     let kept = std::fs::read(dir.join("grid.sweep/runs/W2A2_qdrop_1.onnx")).unwrap();
     let same = "quantize model.onnx --calib images --eval list.csv -w 2 -a 2 --iters 5 --batch 8 --seed 1 -o b.onnx";
-    let report = json(dir, &format!("{same} --format json"));
+    let report = json(dir, same);
     assert!(std::fs::read(dir.join("b.onnx")).unwrap() == kept, "a run is what quantize does");
     assert_eq!(report["accuracy"]["result"], one[0]["result"]);
 
-    let first = json(dir, "sweep grid.toml --format json");
+    let first = json(dir, "sweep grid.toml");
     assert_eq!(first.as_array().unwrap().len(), 8);
     assert_eq!(first[3], one[0], "what is done is not run again");
-    assert_eq!(first, json(dir, "sweep grid.toml --format json"));
+    assert_eq!(first, json(dir, "sweep grid.toml"));
     assert_eq!(page("sweep.csv").lines().count(), 9);
     let names: Vec<_> = std::fs::read_dir(dir.join("grid.sweep/runs")).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(names.len(), 9, "results and the one network that was kept: {names:?}");
-    let (_, text, _) = run(dir, "sweep grid.toml");
+    let text = ok(dir, "sweep grid.toml");
     assert_eq!(text.lines().filter(|l| l.contains("W2A2") || l.contains("W4A4")).count(), 4, "{text}");
 
     // A run's page comes from its result.
-    assert!(run(dir, "report grid.sweep/runs/W2A2_qdrop_1.json -o one.html").0);
+    ok(dir, "report grid.sweep/runs/W2A2_qdrop_1.json -o one.html");
     let one = std::fs::read_to_string(dir.join("one.html")).unwrap();
     assert!(["top-1", "block/conv1", "seed 1", "qdrop sweep grid.toml"].iter().all(|w| one.contains(w)), "{one}");
 
     // Another option is another run; those of nearest rounding do not follow from it, but their recipe does.
     std::fs::write(dir.join("grid.toml"), SWEEP.replace("iterations = 5", "iterations = 6")).unwrap();
-    let runs = json(dir, "sweep grid.toml --list --format json");
+    let runs = json(dir, "sweep grid.toml --list");
     assert!(runs.as_array().unwrap().iter().all(|r| r["done"] == false));
 }
 
 #[test]
 fn a_run_that_fails_leaves_the_others() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     let text = SWEEP.replace("{ name = \"W4A4\" }", "{ name = \"bad\", calib = \"corrupt\" }");
     std::fs::write(dir.join("grid.toml"), &text).unwrap();
-    let (done, table, error) = run(dir, "sweep grid.toml -o out");
-    assert!(!done && error.contains("07.bmp") && error.contains("run `bad_"), "{error}");
+    let (code, table, error) = run(dir, "sweep grid.toml -o out");
+    assert!(code != Some(0) && error.contains("07.bmp") && error.contains("run `bad_"), "{error}");
     assert!(table.contains("W2A2") && table.contains("4 runs are missing"), "{table}");
     for (line, want) in [
         ("sweep grid.toml --index 8", "0 to 7"),
         ("sweep short.toml", "unknown field `method`"),
         ("sweep none.toml", "none.toml"),
     ] {
-        let (done, _, error) = run(dir, line);
-        assert!(!done && error.contains(want), "{line}: {error}");
+        let (code, _, error) = run(dir, line);
+        assert!(code != Some(0) && error.contains(want), "{line}: {error}");
     }
     std::fs::write(dir.join("grid.toml"), text.replace("corrupt", "nowhere")).unwrap();
-    let (done, _, error) = run(dir, "sweep grid.toml -o elsewhere");
-    assert!(!done && error.contains("nowhere") && !dir.join("elsewhere").exists(), "{error}");
+    let (code, _, error) = run(dir, "sweep grid.toml -o elsewhere");
+    assert!(code != Some(0) && error.contains("nowhere") && !dir.join("elsewhere").exists(), "{error}");
 }
 
 #[cfg(unix)]
 #[test]
 fn results_never_take_the_place_of_what_is_read() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::folder();
     let dir = dir.path();
-    common::world(dir);
     std::fs::create_dir_all(dir.join("out/runs")).unwrap();
     let refused = |text: &str, output: &str| {
         std::fs::write(dir.join("grid.toml"), text).unwrap();
-        let (done, _, error) = run(dir, "sweep grid.toml -o out");
-        assert!(!done && error.contains(output) && error.contains("are the same file"), "{error}");
+        let (code, _, error) = run(dir, "sweep grid.toml -o out");
+        assert!(code != Some(0) && error.contains(output) && error.contains("are the same file"), "{error}");
         assert!(error.contains("--output-dir"), "{error}");
     };
     // A model where a run would put its own, reached by a link.

@@ -2,32 +2,24 @@
 
 mod common;
 
+use common::{both, json, ok, run};
 use qdrop::graph::{Graph, Op};
 use qdrop::tensor::DType;
 use qdrop_testing::python;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs a line that must succeed; its results and what it tells beside them.
-fn ok(dir: &Path, line: &str) -> (String, String) {
-    let output = common::qdrop(dir, &line.split_whitespace().collect::<Vec<_>>());
-    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(output.status.success(), "{line}: {err}");
-    (out, err)
-}
-
 /// Learns W`bits`A`bits` for `target` on the little network; the written graph, and what is told of the target.
 fn quantized(dir: &Path, target: &str, bits: u32) -> (Graph, Vec<String>) {
     let line = format!(
         "quantize model.onnx --calib images --eval list.csv --recipe short.toml --target {target} -w {bits} -a {bits} --format json"
     );
-    let (report, told) = ok(dir, &line);
+    let (report, told) = both(dir, &line);
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     let file = format!("model.w{bits}a{bits}.{target}.onnx");
     assert_eq!(report["output"], file.as_str());
     // The file measures as reported, so it is read back as what it means.
-    let measured = ok(dir, &format!("eval {file} --data list.csv --format json")).0;
-    let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
+    let measured = json(dir, &format!("eval {file} --data list.csv"));
     assert_eq!(measured["top1"], report["accuracy"]["result"]["top1"], "{target}");
     ok(dir, &format!("compare model.onnx {file} --data images"));
     if let Some(python) = python() {
@@ -59,8 +51,7 @@ fn zeros(graph: &Graph, weights: bool) -> Vec<(DType, i64)> {
 
 #[test]
 fn tensorrt_gets_signed_8_bits_with_zero_points_0() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     let (graph, notes) = quantized(dir.path(), "tensorrt", 8);
     assert!(notes.is_empty(), "{notes:?}");
     assert_eq!((count(&graph, "QuantizeLinear"), count(&graph, "DequantizeLinear"), count(&graph, "Clip")), (3, 7, 0));
@@ -70,8 +61,7 @@ fn tensorrt_gets_signed_8_bits_with_zero_points_0() {
 
 #[test]
 fn openvino_gets_signed_weights_and_unsigned_activations_of_any_bits() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     for (bits, clips, told) in [(8, 0, 0), (3, 2, 1)] {
         let (graph, notes) = quantized(dir.path(), "openvino", bits);
         assert_eq!((count(&graph, "Clip"), notes.len()), (clips, told), "{notes:?}");
@@ -82,8 +72,7 @@ fn openvino_gets_signed_weights_and_unsigned_activations_of_any_bits() {
 
 #[test]
 fn qonnx_gets_quantizers_on_float_weights() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     let (graph, notes) = quantized(dir.path(), "qonnx", 2);
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert_eq!((count(&graph, "Quant"), count(&graph, "QuantizeLinear"), graph.nodes.len()), (7, 0, 17));
@@ -92,18 +81,16 @@ fn qonnx_gets_quantizers_on_float_weights() {
         assert_eq!(matches!(node.op, Op::Quant { signed: true, .. }), weight.is_some(), "{}", node.name);
     }
     // It is quantized, and said to be.
-    let output = common::qdrop(dir.path(), &["plan", "model.w2a2.qonnx.onnx"]);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (_, _, text) = run(dir.path(), "plan model.w2a2.qonnx.onnx");
     assert!(text.contains("a network that is quantized already cannot be quantized again"), "{text}");
 }
 
 #[test]
 fn qnn_gets_a_float_network_with_encodings_beside_it() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     let path = |name: &str| dir.path().join(name);
     let line = "quantize model.onnx --calib images --eval list.csv --recipe short.toml --target qnn -w 4 -a 16";
-    let (report, told) = ok(dir.path(), &format!("{line} --format json"));
+    let (report, told) = both(dir.path(), &format!("{line} --format json"));
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["encodings"]["file"], "model.w4a16.qnn.encodings.json");
     let written = std::fs::read(path("model.w4a16.qnn.encodings.json")).unwrap();
@@ -138,15 +125,14 @@ fn qnn_gets_a_float_network_with_encodings_beside_it() {
     }
 
     // Both files together measure as reported.
-    let both = "model.w4a16.qnn.onnx --encodings model.w4a16.qnn.encodings.json";
-    let measured = ok(dir.path(), &format!("eval {both} --data list.csv --format json")).0;
-    let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
+    let pair = "model.w4a16.qnn.onnx --encodings model.w4a16.qnn.encodings.json";
+    let measured = json(dir.path(), &format!("eval {pair} --data list.csv"));
     assert_eq!(measured["top1"], report["accuracy"]["result"]["top1"]);
-    let apart = ok(dir.path(), &format!("compare model.w4a16.qnn.onnx {both} --data images --format json")).0;
-    assert!(serde_json::from_str::<serde_json::Value>(&apart).unwrap()["first_difference"].is_string(), "{apart}");
+    let apart = json(dir.path(), &format!("compare model.w4a16.qnn.onnx {pair} --data images"));
+    assert!(apart["first_difference"].is_string(), "{apart}");
 
     // The same run gives the same bytes; another version says the same otherwise; the terminal names the file.
-    let (text, _) = ok(dir.path(), line);
+    let text = ok(dir.path(), line);
     assert!(text.contains("model.w4a16.qnn.encodings.json"), "{text}");
     assert_eq!(std::fs::read(path("model.w4a16.qnn.encodings.json")).unwrap(), written);
     ok(dir.path(), &format!("{line} --encodings-version 2.0.0 -o other.onnx"));
@@ -154,21 +140,19 @@ fn qnn_gets_a_float_network_with_encodings_beside_it() {
         serde_json::from_slice(&std::fs::read(path("other.encodings.json")).unwrap()).unwrap();
     let other = other["encodings"].as_array().unwrap();
     assert!(other.iter().any(|e| e["output_dtype"] == "int4") && other.iter().any(|e| e["output_dtype"] == "int32"));
-    let both = "other.onnx --encodings other.encodings.json";
-    let measured = ok(dir.path(), &format!("eval {both} --data list.csv --format json")).0;
-    let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
+    let pair = "other.onnx --encodings other.encodings.json";
+    let measured = json(dir.path(), &format!("eval {pair} --data list.csv"));
     assert_eq!(measured["top1"], report["accuracy"]["result"]["top1"]);
 }
 
 #[test]
 fn encodings_overwrite_nothing_that_the_run_reads() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     let path = |name: &str| dir.path().join(name);
     let refused = |line: &str| {
-        let output = common::qdrop(dir.path(), &line.split_whitespace().collect::<Vec<_>>());
-        assert_eq!(output.status.code(), Some(2), "{line}");
-        String::from_utf8(output.stderr).unwrap()
+        let (code, _, said) = run(dir.path(), line);
+        assert_eq!(code, Some(2), "{line}");
+        said
     };
     std::fs::create_dir(path("sub")).unwrap();
     std::fs::create_dir(path("sub/net.encodings.json")).unwrap();
@@ -186,12 +170,10 @@ fn encodings_overwrite_nothing_that_the_run_reads() {
 
 #[test]
 fn refusals_leave_no_file() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     std::fs::write(dir.path().join("target.toml"), "[output]\ntarget = \"tensorrt\"\n").unwrap();
-    let output = common::qdrop(dir.path(), &["quantize", "model.onnx", "--calib", "images", "--recipe", "target.toml"]);
-    assert_eq!(output.status.code(), Some(2));
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (code, _, text) = run(dir.path(), "quantize model.onnx --calib images --recipe target.toml");
+    assert_eq!(code, Some(2));
     assert!(text.contains("weights.bits: target tensorrt takes 8 bits"), "{text}");
     assert!(!text.contains("load samples"), "refused before data: {text}");
     let left = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());

@@ -3,9 +3,9 @@
 
 mod common;
 
+use common::{json, run};
 use serde_json::Value;
 use std::path::Path;
-use std::process::Output;
 
 /// Fills `dir` with a network of two classes, sentences and a recipe.
 fn world(dir: &Path) {
@@ -19,21 +19,10 @@ fn world(dir: &Path) {
     std::fs::write(dir.join("task.toml"), "[input]\ntask = \"CoLA\"\nmax_length = 9\n").unwrap();
 }
 
-fn run(dir: &Path, line: &str) -> Output {
-    common::qdrop(dir, &line.split_whitespace().collect::<Vec<_>>())
-}
-
-fn json(dir: &Path, line: &str) -> Value {
-    let output = run(dir, line);
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// Standard error without progress.
 fn refusal(dir: &Path, line: &str) -> String {
-    let output = run(dir, line);
-    assert_eq!(output.status.code(), Some(2), "{line}");
-    let text = String::from_utf8(output.stderr).unwrap();
+    let (code, _, text) = run(dir, line);
+    assert_eq!(code, Some(2), "{line}");
     let lines = text.lines().filter(|l| l.starts_with("error:") || l.starts_with("hint:"));
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -44,19 +33,19 @@ fn the_report_shows_the_tasks_metrics() {
     let dir = dir.path();
     world(dir);
     let quantize = "quantize table.onnx --calib dev.tsv --eval dev.tsv --task sst2 --method rtn -o q.onnx";
-    let report = json(dir, &format!("{quantize} --format json"));
+    let report = json(dir, quantize);
     let accuracy = &report["accuracy"];
     for network in ["float", "nearest", "result"] {
         let keys: Vec<&String> = accuracy[network].as_object().unwrap().keys().collect();
         assert_eq!(keys, ["accuracy", "samples"], "{network}");
     }
     assert_eq!((&report["samples"], &accuracy["result"]["samples"]), (&40.into(), &40.into()));
-    let eval = json(dir, "eval q.onnx --data dev.tsv --task sst2 --format json");
+    let eval = json(dir, "eval q.onnx --data dev.tsv --task sst2");
     assert_eq!(eval["accuracy"], accuracy["result"]["accuracy"], "the file measures as reported");
-    let text = String::from_utf8(run(dir, quantize).stdout).unwrap();
+    let text = run(dir, quantize).1;
     assert!(text.contains("Accuracy on 40 samples") && text.contains("accuracy %"), "{text}");
     let learned = "quantize table.onnx --calib dev.tsv --task sst2 --iters 20 --batch 8 --samples 16 -o l.onnx";
-    let report = json(dir, &format!("{learned} --format json"));
+    let report = json(dir, learned);
     assert_eq!((&report["samples"], &report["accuracy"]), (&16.into(), &Value::Null));
 }
 
@@ -65,15 +54,15 @@ fn thresholds_hold_for_any_metric_and_flags_override_the_recipe() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     world(dir);
-    let code = |line: &str| run(dir, line).status.code();
+    let code = |line: &str| run(dir, line).0;
     assert_eq!(code("eval table.onnx --data dev.tsv --task mrpc --min accuracy=0"), Some(2), "no pairs");
     assert_eq!(code("eval table.onnx --data dev.tsv --task sst2 --min accuracy=0"), Some(0));
     assert_eq!(code("eval table.onnx --data dev.tsv --task sst2 --min accuracy=100"), Some(1));
     // The recipe's length does not fit the network, its task reads files without a header too.
     assert!(refusal(dir, "eval table.onnx --data dev.tsv --recipe task.toml").contains("samples have 9 tokens"));
-    let view = json(dir, "eval table.onnx --data dev.tsv --recipe task.toml --max-length 8 --format json");
+    let view = json(dir, "eval table.onnx --data dev.tsv --recipe task.toml --max-length 8");
     assert!(view["matthews"].is_number() && view["top1"].is_null(), "{view}");
-    let view = json(dir, "eval table.onnx --data dev.tsv --recipe task.toml --max-length 8 --task SST-2 --format json");
+    let view = json(dir, "eval table.onnx --data dev.tsv --recipe task.toml --max-length 8 --task SST-2");
     assert!(view["accuracy"].is_number(), "{view}");
 }
 

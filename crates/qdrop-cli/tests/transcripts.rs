@@ -3,25 +3,8 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use common::files;
 use std::path::{Path, PathBuf};
-
-/// Every file below `dir`.
-fn files(dir: &Path) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    let mut open = vec![dir.to_path_buf()];
-    while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                found.insert(path);
-            }
-        }
-    }
-    found
-}
 
 /// What running `line` looks like.
 fn transcript(dir: &Path, line: &str) -> String {
@@ -44,8 +27,7 @@ fn transcript(dir: &Path, line: &str) -> String {
 
 #[test]
 fn transcripts_are_as_recorded() {
-    let dir = tempfile::tempdir().unwrap();
-    common::world(dir.path());
+    let dir = common::folder();
     let before = files(dir.path());
     let update = std::env::var_os("QDROP_UPDATE_TRANSCRIPTS").is_some();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");

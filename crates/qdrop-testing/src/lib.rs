@@ -120,3 +120,9 @@ pub fn npy_bytes(dtype: &str, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
 pub fn npy(path: &Path, dtype: &str, shape: &[usize], bytes: &[u8]) {
     std::fs::write(path, npy_bytes(dtype, shape, bytes)).unwrap();
 }
+
+/// `n` samples of `width` uneven numbers from -2 on, one behind the other.
+pub fn numbers(n: usize, width: usize) -> Vec<f32> {
+    let value = |index: usize, k: usize| ((index * 37 + k * 101 + k * k * 7) % 199) as f32 / 50.0 - 2.0;
+    (0..n * width).map(|i| value(i / width, i % width)).collect()
+}

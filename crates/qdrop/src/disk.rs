@@ -1,6 +1,7 @@
 //! Files that are whole or not there, and that last once they are there.
 
 use std::fs::{DirEntry, File};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::{Builder, NamedTempFile};
@@ -11,6 +12,13 @@ pub const UNFINISHED: &str = ".qdrop-";
 const RANDOM: usize = 6;
 /// A file that nobody has locked after this time was left behind.
 const STALE: Duration = Duration::from_secs(1);
+
+/// Writes `parts`, one behind the other, into the file at `path`, which is whole or as it was before.
+pub fn write(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
+    let mut file = temporary_file(folder(path))?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
+    put_in_place(file, path)
+}
 
 /// A file in `dir` that vanishes unless it is given its name; it is locked while it is written. What killed runs left there
 /// is removed.

@@ -7,7 +7,6 @@ use crate::tensor::Rows;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{File, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Changes with the layout of the files, and with every change of the engine that moves a bit of a solution.
@@ -109,13 +108,7 @@ impl WorkDir {
     pub(crate) fn keep<T: Kept>(&self, key: &blake3::Hash, what: &T) -> Result<()> {
         let path = self.file::<T>(key);
         let content = encode(&(key.as_bytes(), what))?;
-        let write = || {
-            let mut file = disk::temporary_file(&self.path)?;
-            file.write_all(blake3::hash(&content).as_bytes())?;
-            file.write_all(&content)?;
-            disk::put_in_place(file, &path)
-        };
-        write().map_err(|e: std::io::Error| {
+        disk::write(&path, &[blake3::hash(&content).as_bytes(), &content]).map_err(|e| {
             Error::io(&path, e).hint("make room and run the same again: it goes on after the last unit that was kept")
         })
     }

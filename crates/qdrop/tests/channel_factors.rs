@@ -2,8 +2,7 @@
 //!
 //! Skipped where there is no shared library of it, like `runtime.rs`.
 
-use qdrop::Result;
-use qdrop::data::Samples;
+use qdrop::data::Arrays;
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::pipeline::{self, Deployed};
 use qdrop::plan::{MethodName, Recipe};
@@ -15,23 +14,10 @@ const CHANNELS: usize = 6;
 /// How wide each channel is.
 const WIDTHS: [f32; CHANNELS] = [50.0, 1.0, 0.2, 5.0, 0.02, 0.5];
 
-/// Samples of one shape with numbers around 0.
-struct Numbers(Vec<usize>);
-
-impl Samples for Numbers {
-    fn len(&self) -> usize {
-        32
-    }
-    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-        let value = |k: usize| ((index * 37 + k * 101 + k * k * 7) % 199) as f32 / 50.0 - 2.0;
-        Ok(vec![Tensor::f32(&self.0, (0..self.0.iter().product()).map(value).collect())])
-    }
-    fn label(&self, _: usize) -> Option<usize> {
-        None
-    }
-    fn name(&self, index: usize) -> String {
-        format!("sample {index}")
-    }
+/// Samples of `shape` with numbers around 0.
+fn samples(shape: &[usize]) -> Arrays {
+    let values = qdrop_testing::numbers(32, shape.iter().product());
+    Arrays::new(vec![("x".into(), Tensor::f32(&[&[32], shape].concat(), values))], None).unwrap()
 }
 
 struct Net(Graph);
@@ -125,7 +111,7 @@ fn narrow_channels_survive_in_the_runtime() {
     let Some(library) = qdrop_testing::onnxruntime().map(|path| Library::load(&path).unwrap()) else { return };
     // Decibels of the output with factors, and how many more than without.
     for ((graph, shape), bits, [with, more]) in [(gated(), 8, [28.0, 20.0]), (normalized(), 8, [38.0, 6.0])] {
-        let samples = Numbers(shape.clone());
+        let samples = samples(&shape);
         let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
         let decibels = |factor_samples: usize| {
             let mut recipe = Recipe::default();
@@ -149,7 +135,7 @@ fn narrow_channels_survive_in_the_runtime() {
 #[test]
 fn what_shares_a_name_with_the_float_network_is_close_to_it() {
     for (graph, shape) in [gated(), normalized()] {
-        let samples = Numbers(shape.clone());
+        let samples = samples(&shape);
         let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
         let mut recipe = Recipe::default();
         (recipe.weights.bits, recipe.activations.bits) = (8, 8);

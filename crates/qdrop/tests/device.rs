@@ -1,7 +1,7 @@
 //! A device beside the processors: one that hands everything on and notes what it was asked.
 
 use qdrop::Result;
-use qdrop::data::Samples;
+use qdrop::data::Arrays;
 use qdrop::engine::cpu::Cpu;
 use qdrop::engine::device::{Device, Footprint, Inference, Progress, processors};
 use qdrop::engine::program::Program;
@@ -13,6 +13,7 @@ use qdrop::plan::Recipe;
 use qdrop::quant::Grid;
 use qdrop::report::Silent;
 use qdrop::tensor::{DType, Rows, Tensor};
+use qdrop_testing::numbers;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -87,24 +88,6 @@ impl Device for Recording {
     }
 }
 
-struct Numbers;
-
-impl Samples for Numbers {
-    fn len(&self) -> usize {
-        48
-    }
-    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-        let value = |k: usize| ((index * 37 + k * 101 + k * k * 7) % 199) as f32 / 50.0 - 2.0;
-        Ok(vec![Tensor::f32(&[6], (0..6).map(value).collect())])
-    }
-    fn label(&self, _: usize) -> Option<usize> {
-        None
-    }
-    fn name(&self, index: usize) -> String {
-        format!("sample {index}")
-    }
-}
-
 /// Three dense layers with rectifiers.
 fn network() -> Graph {
     let mut g = Graph { opset: 17, ..Graph::default() };
@@ -126,12 +109,13 @@ fn network() -> Graph {
 #[test]
 fn a_run_asks_its_device_alone_and_finds_the_same_on_any() {
     let float = pipeline::prepare(&network(), Some(&[vec![6]])).unwrap();
+    let samples = Arrays::new(vec![("x".into(), Tensor::f32(&[48, 6], numbers(48, 6)))], None).unwrap();
     let mut recipe = Recipe::default();
     (recipe.method.iterations, recipe.method.threads) = (Some(60), 2);
     let bytes = |done: &Quantized| onnx::to_bytes(&done.graph).unwrap();
-    let plain = pipeline::quantize(&float, &recipe, &Numbers, None, &mut Silent).unwrap();
+    let plain = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
     let device = Recording { cpu: processors(1).unwrap(), asked: Mutex::default() };
-    let other = pipeline::quantize_on(&device, &float, &recipe, &Numbers, None, &mut Silent).unwrap();
+    let other = pipeline::quantize_on(&device, &float, &recipe, &samples, None, &mut Silent).unwrap();
     assert_eq!(bytes(&plain), bytes(&other));
     let asked = device.asked.into_inner().unwrap();
     for what in ["inference", "trainer", "sensitivity", "beside", "operations"] {
@@ -141,7 +125,7 @@ fn a_run_asks_its_device_alone_and_finds_the_same_on_any() {
     (recipe.weights.bits, recipe.activations.bits, recipe.method.name) = (8, 8, qdrop::plan::MethodName::Rtn);
     recipe.method.memory = Some("1GiB".parse().unwrap());
     let device = Recording { cpu: processors(2).unwrap(), asked: Mutex::default() };
-    pipeline::quantize_on(&device, &float, &recipe, &Numbers, None, &mut Silent).unwrap();
+    pipeline::quantize_on(&device, &float, &recipe, &samples, None, &mut Silent).unwrap();
     let asked = device.asked.into_inner().unwrap();
     assert!(asked.contains_key("influence") && asked.contains_key("footprint"), "{asked:?}");
 }

@@ -49,7 +49,8 @@ fn public(visibility: &Visibility) -> bool {
 /// Tokens as a line, without documentation.
 fn line(tokens: impl ToTokens) -> String {
     let text = tokens.to_token_stream().to_string();
-    let tight = [(" :: ", "::"), (" < ", "<"), (" > ", "> "), (" ,", ","), (" (", "("), ("( ", "("), (" )", ")"), ("& ", "&")];
+    let tight =
+        [(" :: ", "::"), (" < ", "<"), (" > ", "> "), (" ,", ","), (" (", "("), ("( ", "("), (" )", ")"), ("& ", "&")];
     let text = tight.iter().fold(text, |text, (from, to)| text.replace(from, to));
     text.replace(" :", ":").replace(" ;", ";").replace("> )", ">)").replace("> ,", ">,").trim().to_string()
 }

@@ -42,7 +42,10 @@ fn a_file_and_memory_hold_the_same() {
     let recipe = Recipe::default();
     let score = Model::open(&path).unwrap().evaluate(&samples, &recipe, &mut Silent).unwrap();
     assert_eq!(score, written.report().accuracy.as_ref().unwrap().result);
-    assert_eq!(model.evaluate(&samples, &recipe, &mut Silent).unwrap(), written.report().accuracy.as_ref().unwrap().float);
+    assert_eq!(
+        model.evaluate(&samples, &recipe, &mut Silent).unwrap(),
+        written.report().accuracy.as_ref().unwrap().float
+    );
 }
 
 #[test]
@@ -153,7 +156,7 @@ fn networks_are_compared_planned_and_measured() {
     assert!(chosen.chosen.is_some() && chosen.cost.weight_bytes <= planned.cost.weight_bytes);
     let run = short(&model).recipe(wanted).method(MethodName::Rtn).sensitivity(measured).quantize(&samples).unwrap();
     assert_eq!(run.weight_bytes(), chosen.cost.weight_bytes);
-    assert_eq!(run.recipe().exceptions, chosen.recipe.exceptions);
+    assert_eq!(run.recipe().overrides, chosen.recipe.overrides);
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn simplified(path: &Path, samples: &dyn Samples) -> Graph {
 }
 
 fn top1(graph: &Graph, samples: &dyn Samples) -> f64 {
-    pipeline::evaluate(graph, samples, 0, &mut Silent).unwrap().top1
+    pipeline::measure(graph, samples, None, 0, &mut Silent).unwrap().metrics["top1"]
 }
 
 /// Every integer, scale and zero point in the file at `path` is the one decided. A channel of zeros may have a wider step,

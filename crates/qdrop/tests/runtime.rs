@@ -3,13 +3,13 @@
 //! The shared library is the one that `ORT_DYLIB_PATH` names, else that of the environment of `QDROP_PYTHON` (demanded by
 //! `QDROP_REQUIRE_PYTHON=1`). Where there is none, tests print that they are skipped.
 
-use qdrop::data::Samples;
+use qdrop::Kind;
+use qdrop::data::{Arrays, Samples};
 use qdrop::graph::{Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::pipeline::{self, Deployed};
 use qdrop::report::{Event, Silent, Sink};
 use qdrop::runtime::Library;
 use qdrop::tensor::{DType, Tensor};
-use qdrop::{Kind, Result};
 use std::path::Path;
 
 /// Classes of the test networks.
@@ -25,23 +25,21 @@ fn library() -> Option<Library> {
     qdrop_testing::onnxruntime().map(|path| Library::load(&path).unwrap())
 }
 
-/// Rows of numbers; the label follows from the row's number.
-struct Numbers(usize);
+/// `n` samples of `shape`, each with its number and that of an element made a `value`.
+fn samples(n: usize, shape: &[usize], labels: Option<Vec<usize>>, value: impl Fn(usize, usize) -> f32) -> Arrays {
+    let width = shape.iter().product::<usize>();
+    let values = (0..n * width).map(|i| value(i / width, i % width)).collect();
+    Arrays::new(vec![("x".into(), Tensor::f32(&[&[n], shape].concat(), values))], labels).unwrap()
+}
 
-impl Samples for Numbers {
-    fn len(&self) -> usize {
-        self.0
-    }
-    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-        let value = |k: usize| ((index * 31 + k * 17) % 23) as f32 / 11.0 - 1.0;
-        Ok(vec![Tensor::f32(&[WIDTH], (0..WIDTH).map(value).collect())])
-    }
-    fn label(&self, index: usize) -> Option<usize> {
-        Some(index % CLASSES)
-    }
-    fn name(&self, index: usize) -> String {
-        format!("row {index}")
-    }
+/// Rows of numbers; the label is `class` of the row's number.
+fn rows(n: usize, class: impl Fn(usize) -> usize) -> Arrays {
+    let value = |index: usize, k: usize| ((index * 31 + k * 17) % 23) as f32 / 11.0 - 1.0;
+    samples(n, &[WIDTH], Some((0..n).map(class).collect()), value)
+}
+
+fn numbers(n: usize) -> Arrays {
+    rows(n, |index| index % CLASSES)
 }
 
 /// Notes that are told.
@@ -89,7 +87,7 @@ fn accuracy_is_the_engines_whatever_the_batch() {
     let Some(library) = library() else { return };
     let dir = tempfile::tempdir().unwrap();
     // 70 samples are no whole number of runs.
-    let samples = Numbers(70);
+    let samples = numbers(70);
     let relu = || Op::Unary(Unary::Relu);
     let want = pipeline::measure(&network(Dim::Symbol("n".into()), relu()), &samples, None, 1, &mut Silent).unwrap();
     assert!(want.metrics["top1"] > 0.0 && want.metrics["top1"] < 100.0, "a constant answer would prove nothing");
@@ -112,10 +110,10 @@ fn a_file_that_lies_about_its_batch_runs_one_by_one() {
     let scores = graph.outputs[0];
     let y = node(&mut graph, "one", Op::Reshape { allowzero: false }, &[scores, shape]);
     graph.outputs = vec![y];
-    let want = pipeline::measure(&graph, &Numbers(20), None, 1, &mut Silent).unwrap();
+    let want = pipeline::measure(&graph, &numbers(20), None, 1, &mut Silent).unwrap();
     let file = open(&library, dir.path(), &graph);
     let mut notes = Notes::default();
-    assert_eq!(file.measure(&Numbers(20), None, &mut notes).unwrap(), want);
+    assert_eq!(file.measure(&numbers(20), None, &mut notes).unwrap(), want);
     let [note] = &notes.0[..] else { panic!("{:?}", notes.0) };
     assert!(note.contains("runs one sample at a time only"), "{note}");
 }
@@ -126,35 +124,20 @@ fn operators_that_the_engine_lacks_are_measured() {
     let dir = tempfile::tempdir().unwrap();
     let gelu = Op::Opaque { domain: "com.microsoft".into(), kind: "QuickGelu".into() };
     let graph = network(Dim::Symbol("n".into()), gelu);
-    assert!(pipeline::measure(&graph, &Numbers(10), None, 1, &mut Silent).is_err());
+    assert!(pipeline::measure(&graph, &numbers(10), None, 1, &mut Silent).is_err());
     let file = open(&library, dir.path(), &graph);
     let face = file.face();
     assert_eq!(face.value(face.inputs[0]).name, "x");
-    file.check(&Numbers(10), None).unwrap();
-    assert_eq!(file.measure(&Numbers(10), None, &mut Silent).unwrap().samples, 10);
+    file.check(&numbers(10), None).unwrap();
+    assert_eq!(file.measure(&numbers(10), None, &mut Silent).unwrap().samples, 10);
 }
 
 #[test]
 fn labels_beyond_the_classes_are_refused_before_all_samples_run() {
-    struct Wrong;
-    impl Samples for Wrong {
-        fn len(&self) -> usize {
-            2
-        }
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            Numbers(2).get(index)
-        }
-        fn label(&self, index: usize) -> Option<usize> {
-            Some(index * CLASSES)
-        }
-        fn name(&self, index: usize) -> String {
-            format!("row {index}")
-        }
-    }
     let Some(library) = library() else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = open(&library, dir.path(), &network(Dim::Symbol("n".into()), Op::Unary(Unary::Relu)));
-    let error = file.check(&Wrong, None).unwrap_err();
+    let error = file.check(&rows(2, |index| index * CLASSES), None).unwrap_err();
     assert_eq!(error.to_string(), "sample `row 1`: label 3 is out of range, the network has 3 classes (0 to 2)");
 }
 
@@ -164,7 +147,7 @@ fn every_value_is_compared_and_the_outputs_of_the_file_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let graph = network(Dim::Symbol("n".into()), Op::Unary(Unary::Relu));
     let file = open(&library, dir.path(), &graph);
-    let found = pipeline::divergence(&graph, &file, &Numbers(9), 1, &mut Silent).unwrap();
+    let found = pipeline::divergence(&graph, &file, &numbers(9), 1, &mut Silent).unwrap();
     let names = |all: &[qdrop::eval::Difference]| all.iter().map(|d| d.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&found.values), ["product", "middle", "scores"]);
     assert_eq!(names(&found.outputs), ["scores"]);
@@ -175,7 +158,7 @@ fn every_value_is_compared_and_the_outputs_of_the_file_as_it_is() {
 
     // A file that computes something else in its middle.
     let other = open(&library, dir.path(), &network(Dim::Known(1), Op::Unary(Unary::Neg)));
-    let found = pipeline::divergence(&graph, &other, &Numbers(9), 1, &mut Silent).unwrap();
+    let found = pipeline::divergence(&graph, &other, &numbers(9), 1, &mut Silent).unwrap();
     assert!(found.values[0].max_abs <= TOLERANCE && found.values[1].max_abs > 0.1, "{:?}", found.values);
     assert!(found.outputs[0].max_abs > 0.1);
 }
@@ -197,24 +180,10 @@ fn values_of_a_layer_with_a_folded_batch_norm_are_the_same() {
     let y = node(&mut g, "relu", Op::Unary(Unary::Relu), &[norm]);
     (g.inputs, g.outputs) = (vec![x], vec![y]);
 
-    struct Squares;
-    impl Samples for Squares {
-        fn len(&self) -> usize {
-            3
-        }
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            Ok(vec![Tensor::f32(&[WIDTH, 2, 2], (0..WIDTH * 4).map(|i| ((i + index) % 5) as f32 - 2.0).collect())])
-        }
-        fn label(&self, _: usize) -> Option<usize> {
-            None
-        }
-        fn name(&self, index: usize) -> String {
-            format!("square {index}")
-        }
-    }
+    let squares = samples(3, &[WIDTH, 2, 2], None, |index, i| ((i + index) % 5) as f32 - 2.0);
     let file = open(&library, dir.path(), &g);
     let reference = pipeline::prepare(&g, Some(&[vec![WIDTH, 2, 2]])).unwrap();
-    let found = pipeline::divergence(&reference, &file, &Squares, 1, &mut Silent).unwrap();
+    let found = pipeline::divergence(&reference, &file, &squares, 1, &mut Silent).unwrap();
     assert!(found.values.len() >= 2, "{:?}", found.values);
     for d in found.values.iter().chain(&found.outputs) {
         assert!(d.max_abs <= FOLDED, "{d:?}");
@@ -224,22 +193,6 @@ fn values_of_a_layer_with_a_folded_batch_norm_are_the_same() {
 /// ONNX Runtime from 1.21 on rounds float weights between quantizers to 8 bits, with one step for all channels.
 #[test]
 fn weights_of_transposed_convolutions_are_those_that_were_written() {
-    struct Images;
-    impl Samples for Images {
-        fn len(&self) -> usize {
-            8
-        }
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            let value = |k: usize| ((index * 31 + k * 17 + k * k) % 23) as f32 / 11.0 - 1.0;
-            Ok(vec![Tensor::f32(&[2, 5, 5], (0..50).map(value).collect())])
-        }
-        fn label(&self, _: usize) -> Option<usize> {
-            None
-        }
-        fn name(&self, index: usize) -> String {
-            format!("image {index}")
-        }
-    }
     let Some(library) = library() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut g = Graph { opset: 17, ..Graph::default() };
@@ -268,15 +221,17 @@ fn weights_of_transposed_convolutions_are_those_that_were_written() {
     let y = node(&mut g, "d", Op::Unary(Unary::Relu), &[y]);
     let y = node(&mut g, "e", Op::Conv { window: window(1, 1), group: 1 }, &[y, third]);
     (g.inputs, g.outputs) = (vec![x], vec![y]);
+    let value = |index: usize, k: usize| ((index * 31 + k * 17 + k * k) % 23) as f32 / 11.0 - 1.0;
+    let images = samples(8, &[2, 5, 5], None, value);
     let float = pipeline::prepare(&g, Some(&[vec![2, 5, 5]])).unwrap();
     let mut recipe = qdrop::plan::Recipe::default();
     recipe.method.name = qdrop::plan::MethodName::Rtn;
     recipe.activations.factor_samples = Some(0);
     for bits in [4, 8] {
         (recipe.weights.bits, recipe.activations.bits) = (bits, bits);
-        let done = pipeline::quantize(&float, &recipe, &Images, None, &mut Silent).unwrap();
+        let done = pipeline::quantize(&float, &recipe, &images, None, &mut Silent).unwrap();
         let file = open(&library, dir.path(), &done.graph);
-        let found = pipeline::divergence(&done.graph, &file, &Images, 1, &mut Silent).unwrap();
+        let found = pipeline::divergence(&done.graph, &file, &images, 1, &mut Silent).unwrap();
         let decibels = found.outputs[0].snr_db.unwrap_or(f64::INFINITY);
         assert!(decibels >= 60.0, "{bits} bits: {decibels} dB");
     }
@@ -292,7 +247,7 @@ fn runs_are_timed_in_turn() {
     assert_eq!(file.noise(Some(&[vec![5, WIDTH]])).unwrap()[0].shape(), [5, WIDTH]);
     let error = file.noise(Some(&[vec![5, WIDTH + 1]])).unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::Data, "the shape [5, 5] does not fit what the file declares"));
-    let sample = file.batch_of(&Numbers(1).get(0).unwrap()).unwrap();
+    let sample = file.batch_of(&numbers(1).get(0).unwrap()).unwrap();
     let paces = pipeline::pace(&[(&file, &inputs), (&file, &sample)], &mut Silent).unwrap();
     for pace in &paces {
         let [least, median] = pace.wall_ms;

@@ -1,10 +1,16 @@
-//! Files the command-line tests work on, made afresh in a temporary directory.
+//! Files the command-line tests work on, made afresh in a temporary directory, and running the program on them.
+
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
 
 use qdrop::graph::{Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::tensor::{DType, Tensor};
 use qdrop_testing::npy;
-use std::path::Path;
-use std::process::{Command, Output};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use tempfile::TempDir;
 
 /// Side of the test images and of the network's input, in pixels.
 pub const SIDE: usize = 8;
@@ -21,6 +27,58 @@ pub fn qdrop(directory: &Path, arguments: &[&str]) -> Output {
         .env_remove("COLUMNS")
         .output()
         .expect("the program starts")
+}
+
+/// Exit status, standard output and standard error of the program on the words of `line`.
+pub fn run(dir: &Path, line: &str) -> (Option<i32>, String, String) {
+    let output = qdrop(dir, &line.split_whitespace().collect::<Vec<_>>());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Standard output and standard error of a line that must succeed.
+pub fn both(dir: &Path, line: &str) -> (String, String) {
+    let (code, printed, said) = run(dir, line);
+    assert_eq!(code, Some(0), "{line}: {said}");
+    (printed, said)
+}
+
+/// Standard output of a line that must succeed.
+pub fn ok(dir: &Path, line: &str) -> String {
+    both(dir, line).0
+}
+
+/// What a line that must succeed prints as JSON.
+pub fn json(dir: &Path, line: &str) -> Value {
+    serde_json::from_str(&ok(dir, &format!("{line} --format json"))).unwrap()
+}
+
+/// Starts the program on a line; only what it says is kept.
+pub fn start(dir: &Path, line: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qdrop"));
+    command.current_dir(dir).args(line.split_whitespace());
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// A run that has begun to learn, and what it says from then on.
+pub fn learning(dir: &Path, line: &str) -> (Child, Lines<BufReader<ChildStderr>>) {
+    let mut child = start(dir, line);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("iteration")), "learning never began");
+    (child, lines)
+}
+
+/// Every file below `dir`.
+pub fn files(dir: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => drop(found.insert(path)),
+        }
+    }
+    found
 }
 
 /// Numbers between -0.5 and 0.5 that look random.
@@ -141,6 +199,13 @@ pub fn image(path: &Path, seed: u64, side: usize) {
 
 fn floats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// A folder with every file the tests name.
+pub fn folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    world(dir.path());
+    dir
 }
 
 /// Fills `dir` with every file the tests name.

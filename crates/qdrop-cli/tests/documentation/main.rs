@@ -16,6 +16,7 @@ mod common;
 mod page;
 mod world;
 
+use common::files;
 use page::{Page, Shown, alike, pages, root};
 use qdrop::plan::{Recipe, Sweep};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,19 +38,6 @@ fn shortened(command: &str) -> String {
         }
     }
     words.join(" ")
-}
-
-/// Every file below `dir`.
-fn files(dir: &Path) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => drop(found.insert(path)),
-        }
-    }
-    found
 }
 
 /// The folder that commands run in.

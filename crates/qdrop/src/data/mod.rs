@@ -49,6 +49,8 @@ mod npy;
 mod prepare;
 mod resample;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod text;
 mod views;

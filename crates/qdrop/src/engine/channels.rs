@@ -4,7 +4,7 @@
 //! element keeps the axis, what moves elements takes it along. Where nothing tells, three axes are a sequence
 //! [batch, tokens, features], and all else is an image [batch, channels, ...].
 
-use super::fact::{Facts, around};
+use super::fact::{Facts, around, transposed};
 use crate::graph::{Graph, Node, Op, ValueId};
 
 /// Per value: the axis, if something tells.
@@ -66,14 +66,8 @@ fn made(graph: &Graph, facts: &Facts, node: &Node, result: ValueId, axes: &[Opti
         return shape.len().checked_sub(1);
     }
     match &node.op {
-        Op::Transpose { perm } => {
-            let from = axes[node.input(0)?.0 as usize]?;
-            match perm.is_empty() {
-                true => (shape.len() - 1).checked_sub(from),
-                false => perm.iter().position(|&p| usize::try_from(p) == Ok(from)),
-            }
-        }
-        Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => {
+        Op::Transpose { perm } => transposed(perm, shape.len(), axes[node.input(0)?.0 as usize]?),
+        op if op.reshapes() => {
             let x = node.input(0)?;
             let (from, axis) = (&facts.get(x)?.shape, axes[x.0 as usize]?);
             // The axis with as many elements behind it; heads of features leave the rest of them behind.
@@ -109,11 +103,8 @@ pub fn tokens(graph: &Graph, facts: &Facts, length: usize) -> Vec<Option<usize>>
                 Some((shape(v)?, axes[v.0 as usize]?))
             };
             let axis = match &node.op {
-                Op::Transpose { perm } => from(0).and_then(|(_, axis)| match perm.is_empty() {
-                    true => (to.len() - 1).checked_sub(axis),
-                    false => perm.iter().position(|&p| usize::try_from(p) == Ok(axis)),
-                }),
-                Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => {
+                Op::Transpose { perm } => from(0).and_then(|(_, axis)| transposed(perm, to.len(), axis)),
+                op if op.reshapes() => {
                     // As many elements as before in front of them.
                     let same = |(old, axis)| (0..to.len()).find(|&a| around(to, a)[..2] == around(old, axis)[..2]);
                     from(0).and_then(same)

@@ -79,6 +79,14 @@ fn usual_axis(rank: usize) -> usize {
     if rank == 3 { 2 } else { 1.min(rank.saturating_sub(1)) }
 }
 
+/// Where `axis` of `rank` axes lies after a Transpose by `perm`, which reverses them where it is empty.
+pub fn transposed(perm: &[i64], rank: usize, axis: usize) -> Option<usize> {
+    match perm.is_empty() {
+        true => rank.checked_sub(axis + 1),
+        false => perm.iter().position(|&p| usize::try_from(p) == Ok(axis)),
+    }
+}
+
 /// Elements of `shape` in front of `axis`, along it, and behind; of a number, ones.
 pub fn around(shape: &[usize], axis: usize) -> [usize; 3] {
     let product = |dims: &[usize]| dims.iter().product();

@@ -1,6 +1,6 @@
 //! A region of a graph as a device-neutral program of one sample: plain data, compiled once, run many times.
 
-pub use super::fact::around;
+pub use super::fact::{around, transposed};
 
 use super::facts::Facts;
 use crate::error::Result;

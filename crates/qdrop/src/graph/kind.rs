@@ -168,6 +168,11 @@ impl Op {
         }
     }
 
+    /// Whether the result has the operand's elements in their order and another shape.
+    pub fn reshapes(&self) -> bool {
+        matches!(self, Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze)
+    }
+
     /// Operand index of the weight for operators that carry one when it is constant (Conv, ConvTranspose, Gemm, MatMul).
     pub fn weight_index(&self) -> Option<usize> {
         matches!(self, Op::Conv { .. } | Op::ConvTranspose { .. } | Op::Gemm { .. } | Op::MatMul).then_some(1)

@@ -144,11 +144,9 @@ fn grid_of<'a>(
             return Some(grid);
         }
         let node = graph.node(producers[value.0 as usize]?);
-        value = match node.op {
-            Op::Reshape { .. } | Op::Flatten { .. } | Op::Transpose { .. } | Op::Squeeze | Op::Unsqueeze => {
-                node.input(0)?
-            }
-            Op::Identity | Op::Slice | Op::Split { .. } | Op::MaxPool { .. } => node.input(0)?,
+        value = match &node.op {
+            Op::Transpose { .. } | Op::Identity | Op::Slice | Op::Split { .. } | Op::MaxPool { .. } => node.input(0)?,
+            op if op.reshapes() => node.input(0)?,
             _ => return None,
         };
     }

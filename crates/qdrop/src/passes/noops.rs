@@ -43,7 +43,8 @@ fn hands_on(graph: &Graph, facts: Option<&(Facts, Facts)>, node: &Node) -> bool 
     match &node.op {
         Op::Identity => true,
         Op::Cast { to } => dtype(x) == Some(*to),
-        Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze | Op::Expand | Op::Tile => same_shape(),
+        Op::Expand | Op::Tile => same_shape(),
+        op if op.reshapes() => same_shape(),
         Op::Transpose { perm } => !perm.is_empty() && perm.iter().enumerate().all(|(i, &p)| p == i as i64),
         Op::Concat { .. } => node.inputs.len() == 1,
         Op::Pad { mode: PadMode::Constant } => {

@@ -1,7 +1,7 @@
 //! Where a runtime leaves the values of this library's own engine.
 
+use super::compare::{add, computed, finish};
 use super::deployed::Deployed;
-use super::evaluate::{add, computed, finish};
 use crate::data::Samples;
 use crate::engine::device::processors;
 use crate::engine::facts;

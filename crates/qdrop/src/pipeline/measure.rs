@@ -1,14 +1,13 @@
 //! What a task measures about a network.
 
-use super::evaluate::classify;
 use crate::data::{Samples, Target, Window};
 use crate::engine::device::{Device, processors};
 use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
-use crate::eval::{Metrics, language, squad};
+use crate::eval::{Classification, Metrics, language, squad};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Task};
-use crate::probe::{Answering, Network, answer, input_shapes, shapes_of};
+use crate::probe::{Answering, Network, answer, input_shapes, largest, shapes_of};
 use crate::report::{Score, Sink};
 use crate::tensor::Rows;
 use std::sync::Arc;
@@ -72,6 +71,30 @@ pub(super) fn scores(
         Ok(())
     })?;
     answers.into_iter().map(|a| a.score(task)).collect()
+}
+
+/// Accuracies of what `networks` answer first.
+fn classify(
+    networks: &[&dyn Answering],
+    samples: &dyn Samples,
+    device: &dyn Device,
+    sink: &mut dyn Sink,
+) -> Result<Vec<Metrics>> {
+    let mut counts: Vec<Classification> = networks.iter().map(|_| Classification::default()).collect();
+    answer(networks, samples, device, sink, |first, values| {
+        for (counts, values) in counts.iter_mut().zip(&values) {
+            for (i, scores) in values.iter().flat_map(Rows::iter).enumerate() {
+                let name = samples.name(first + i);
+                let Some(label) = samples.label(first + i) else {
+                    return Err(Error::data(format!("sample `{name}` has no label")));
+                };
+                counts.add(&name, &scores?, label)?;
+            }
+        }
+        Ok(())
+    })?;
+    let found: Option<Vec<Metrics>> = counts.iter().map(Classification::metrics).collect();
+    found.ok_or_else(|| Error::data("expected samples, got none"))
 }
 
 /// That `graph` (simplified) answers what `task` asks and that every sample has what its answer is held against; `shapes`
@@ -168,8 +191,7 @@ impl Answers {
         match target {
             Target::Class(class) => {
                 // Among equal scores the lowest class.
-                let best = (0..first.len()).rev().max_by(|&a, &b| first[a].total_cmp(&first[b]));
-                self.classes.0.push(best.unwrap_or_default());
+                self.classes.0.push(largest(first).unwrap_or_default());
                 self.classes.1.push(class);
             }
             Target::Number(number) => {
@@ -232,8 +254,9 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::testing::Counted;
     use crate::graph::{Dim, Fact, Node, Op, Unary};
-    use crate::report::Silent;
+    use crate::report::{Event, Silent};
     use crate::tensor::{DType, Tensor};
 
     /// Samples of numbers with what their answers are held against.
@@ -247,8 +270,11 @@ mod tests {
             let values: Vec<f64> = self.0[index].0.iter().map(|&v| v as f64).collect();
             Ok(vec![Tensor::from_f64(DType::I64, &[values.len()], &values)?])
         }
-        fn label(&self, _: usize) -> Option<usize> {
-            None
+        fn label(&self, index: usize) -> Option<usize> {
+            match self.0[index].1 {
+                Some(Target::Class(class)) => Some(class),
+                _ => None,
+            }
         }
         fn target(&self, index: usize) -> Result<Option<Target>> {
             Ok(self.0[index].1.clone())
@@ -284,6 +310,49 @@ mod tests {
         let one = measure(graph, rows, Some(task), 1, &mut Silent).unwrap();
         assert_eq!(measure(graph, rows, Some(task), 2, &mut Silent).unwrap(), one);
         one.metrics.into_iter().collect()
+    }
+
+    /// Of 40 samples whose second score is larger, every fourth is of the first class.
+    fn pairs() -> Rows {
+        classes(&(0..40).map(|i| ([1, 2], usize::from(i % 4 != 0))).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn accuracy_counts_every_sample_on_any_number_of_threads() {
+        let g = graph(2, &["y"], false);
+        for threads in [1, 2] {
+            let score = measure(&g, &pairs(), None, threads, &mut Silent).unwrap();
+            assert_eq!(score, Score::new(40, [("top1", 75.0), ("top5", 100.0)]));
+        }
+        let error = measure(&g, &classes(&[([0, 0], 9)]), None, 1, &mut Silent).unwrap_err();
+        assert_eq!(error.kind(), Kind::Data);
+        assert!(measure(&g, &Rows(vec![]), None, 1, &mut Silent).is_err());
+    }
+
+    #[test]
+    fn several_networks_are_measured_on_samples_that_are_decoded_once() {
+        let (a, mut b) = (graph(2, &["y"], false), graph(2, &["y"], false));
+        b.nodes[1].op = Op::Unary(Unary::Neg);
+        let samples = Counted::new(pairs());
+        let both = measure_all(&[&a, &b], &samples, None, 2, &mut Silent).unwrap();
+        // The first sample also tells the shapes.
+        assert_eq!(samples.asked(), 41);
+        let alone = [&a, &b].map(|g| measure(g, &pairs(), None, 1, &mut Silent).unwrap());
+        assert_eq!(both, alone);
+        assert_ne!(both[0], both[1]);
+    }
+
+    #[test]
+    fn a_sink_can_stop_it() {
+        struct Stop;
+        impl Sink for Stop {
+            fn event(&mut self, _: &Event) {}
+            fn cancelled(&self) -> bool {
+                true
+            }
+        }
+        let error = measure(&graph(2, &["y"], false), &pairs(), None, 1, &mut Stop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted);
     }
 
     #[test]

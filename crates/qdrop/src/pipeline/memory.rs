@@ -127,18 +127,11 @@ fn predict(
     let network = 2 * float + 3 * integers + kept + if weighs { positions } else { 0 };
     let mut stages = Stages { samples, network, stages: Vec::new() };
 
-    let outputs = probe::ends(graph, facts);
-    let region = |sites: Vec<ValueId>| Region {
-        nodes: probe::behind(graph, &outputs),
-        inputs: graph.inputs.clone(),
-        outputs: outputs.clone(),
-        sites: sites.into_iter().map(|v| (v, None)).collect(),
-        ..Region::default()
-    };
-    let whole = compile(graph, facts, &region(plan.sites.iter().map(|s| s.value).collect()))?;
-    let whole = needs(&whole)?;
+    let sites = plan.sites.iter().map(|s| (s.value, None)).collect();
+    let region = Region { sites, ..probe::whole(graph, facts) };
+    let whole = needs(&compile(graph, facts, &region)?)?;
     let inputs = sum(&mut graph.inputs.iter().copied());
-    let ends = sum(&mut outputs.iter().copied());
+    let ends = sum(&mut region.outputs.iter().copied());
     // Observing: samples that are read again, as they are until learning begins; a chunk of inputs, decoded and as rows; and
     // what is seen of each site.
     let entering: u64 = graph.inputs.iter().map(|&v| values(v)).sum::<u64>() / samples.max(1) as u64;
@@ -147,7 +140,7 @@ fn predict(
     let watched = (plan.sites.len() + plan.kernel_sites.len()) as u64 * Observation::MOST_BYTES;
     stages.add(decoded, whole.inference + chunk + watched);
     // Walking through the network, for factors of channels and to refine steps: values of the samples at work.
-    let passed = |few: usize| 4 * most_alive(graph, facts, &outputs) * few.min(samples) as u64;
+    let passed = |few: usize| 4 * most_alive(graph, facts, &region) * few.min(samples) as u64;
     if effective.factor_samples > 0 {
         stages.add(decoded + passed(effective.factor_samples), whole.inference);
     }
@@ -184,18 +177,17 @@ fn predict(
     Ok(stages.stages)
 }
 
-/// The most elements of one sample that are alive at a time while the nodes in front of `outputs` run one by one.
-fn most_alive(graph: &Graph, facts: &Facts, outputs: &[ValueId]) -> u64 {
-    let nodes = probe::behind(graph, outputs);
+/// The most elements of one sample that are alive at a time while the nodes of `region` run one by one.
+fn most_alive(graph: &Graph, facts: &Facts, region: &Region) -> u64 {
     let numel = |v: ValueId| facts.get(v).filter(|f| f.constant.is_none()).map_or(0, |f| f.numel() as u64);
     let mut last: BTreeMap<ValueId, usize> = BTreeMap::new();
-    for (at, &id) in nodes.iter().enumerate() {
+    for (at, &id) in region.nodes.iter().enumerate() {
         last.extend(graph.node(id).inputs.iter().flatten().map(|&v| (v, at)));
     }
-    last.extend(outputs.iter().map(|&v| (v, usize::MAX)));
+    last.extend(region.outputs.iter().map(|&v| (v, usize::MAX)));
     let mut alive: u64 = graph.inputs.iter().filter(|v| last.contains_key(v)).map(|&v| numel(v)).sum();
     let mut most = alive;
-    for (at, &id) in nodes.iter().enumerate() {
+    for (at, &id) in region.nodes.iter().enumerate() {
         let node = graph.node(id);
         alive += node.outputs.iter().flatten().map(|&v| numel(v)).sum::<u64>();
         most = most.max(alive);

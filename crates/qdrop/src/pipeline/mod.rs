@@ -1,9 +1,9 @@
 //! The pipeline: calls the other modules in order, owns the seed and the progress events.
 
 mod bench;
+mod compare;
 mod deployed;
 mod divergence;
-mod evaluate;
 mod fix;
 mod keys;
 mod latency;
@@ -22,9 +22,9 @@ mod written;
 pub use crate::probe::{declared_shapes, input_shapes, sample_shapes, several_at_once};
 pub use crate::work::WorkDir;
 pub use bench::{Bench, UnitSpeed, bench};
+pub use compare::{compare, compare_recorded};
 pub use deployed::Deployed;
 pub use divergence::{Divergence, divergence};
-pub use evaluate::{compare, compare_recorded, evaluate};
 pub use fix::fix;
 pub use keys::run_keys;
 pub use latency::{Pace, pace};

@@ -1,6 +1,6 @@
 //! How close the written file comes to the float network, on samples that the run did not learn from where there are any.
 
-use super::evaluate::compare;
+use super::compare::compare;
 use super::samples::Checked;
 use crate::data::{self, Prepare, Samples, Subset, Target, spreads};
 use crate::engine::device::{Device, processors};
@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::{Chance, Comparison, Difference};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Recipe, Task};
-use crate::probe::{self, Network, each, input_shapes, is_real};
+use crate::probe::{self, Network, each, input_shapes, is_real, largest};
 use crate::report::{
     Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality, Report, Score, Sink, Source, Stage, added,
 };
@@ -160,11 +160,6 @@ fn classes(graph: &Graph, facts: &Facts, task: Option<Task>) -> bool {
     let scores = graph.outputs.first().and_then(|&v| facts.get(v));
     let scores = scores.is_some_and(|f| is_real(f.dtype) && f.shape.len() == 2 && f.shape[1] >= 2);
     scores && task.is_none_or(|t| matches!(t.answer(), Answer::Classes(_)))
-}
-
-/// The place of the first largest element.
-fn largest(row: &[f32]) -> Option<usize> {
-    (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)))
 }
 
 /// What is counted of an output.

@@ -120,31 +120,16 @@ impl Samples for Checked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Subset;
+    use crate::data::testing::samples;
     use crate::graph::{Dim, Fact};
-
-    struct Rows(Vec<f32>);
-
-    impl Samples for Rows {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            Ok(vec![Tensor::f32(&[1], vec![self.0[index]])])
-        }
-        fn label(&self, index: usize) -> Option<usize> {
-            (self.0[index] >= 0.0).then_some(self.0[index] as usize)
-        }
-        fn name(&self, index: usize) -> String {
-            format!("row {index}")
-        }
-    }
 
     #[test]
     fn bad_samples_are_named() {
-        struct Wide(Rows);
+        struct Wide;
         impl Samples for Wide {
             fn len(&self) -> usize {
-                self.0.len()
+                2
             }
             fn get(&self, index: usize) -> Result<Vec<Tensor>> {
                 Ok(vec![Tensor::f32(&[index + 1], vec![0.0; index + 1])])
@@ -153,26 +138,26 @@ mod tests {
                 None
             }
             fn name(&self, index: usize) -> String {
-                self.0.name(index)
+                format!("row {index}")
             }
         }
-        let (graph, rows) = (graph(), Wide(Rows(vec![1.0, 1.0])));
-        let checked = Checked::new(&graph, &[vec![1]], &rows).unwrap();
+        let graph = graph();
+        let checked = Checked::new(&graph, &[vec![1]], &Wide).unwrap();
         assert!(checked.get(0).is_ok());
         let error = checked.get(1).unwrap_err();
         assert_eq!(error.to_string(), "sample `row 1`: input `x`: expected shape [1], got [2]");
-        assert!(Checked::new(&graph, &[vec![2]], &rows).is_err());
-        assert!(Checked::new(&graph, &[vec![1]], &Rows(vec![])).is_err());
+        assert!(Checked::new(&graph, &[vec![2]], &Wide).is_err());
+        assert!(Checked::new(&graph, &[vec![1]], &Subset::first(Wide, 0)).is_err());
     }
 
     #[test]
     fn labels_must_be_classes() {
-        // The label of a row is its value; the network hands its one input out as its one class.
-        let check = |rows: Vec<f32>| check_labels(&graph(), &[vec![1]], &Rows(rows));
-        assert!(check(vec![0.0, 0.0]).is_ok());
-        let error = check(vec![0.0, 1.0]).unwrap_err();
+        // The network hands its one input out as its one class.
+        let check = |labels| check_labels(&graph(), &[vec![1]], &samples(&[1], vec![0.0; 2], labels));
+        assert!(check(Some(vec![0, 0])).is_ok());
+        let error = check(Some(vec![0, 1])).unwrap_err();
         assert_eq!(error.to_string(), "sample `row 1`: label 1 is out of range, the network has 1 classes (0 to 0)");
-        assert_eq!(check(vec![-1.0]).unwrap_err().message(), "expected a label, got none");
+        assert_eq!(check(None).unwrap_err().message(), "expected a label, got none");
     }
 
     fn graph() -> Graph {

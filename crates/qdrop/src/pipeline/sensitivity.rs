@@ -75,6 +75,8 @@ pub fn output_error(
 mod tests {
     use super::super::{Checked, WorkDir, quantize};
     use super::*;
+    use crate::data::Arrays;
+    use crate::data::testing::samples;
     use crate::graph::testing::{Builder, window};
     use crate::graph::{Node, Op, Unary};
     use crate::plan::MethodName;
@@ -82,22 +84,9 @@ mod tests {
     use crate::report::Silent;
 
     /// Images of noise, not around 0.
-    struct Noise(usize);
-
-    impl Samples for Noise {
-        fn len(&self) -> usize {
-            self.0
-        }
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            let pixel = |i: usize| ((i * 131 + index * 977 + i * i * 7) % 211) as f32 / 100.0 - 0.4;
-            Ok(vec![Tensor::f32(&[3, 6, 6], (0..108).map(pixel).collect())])
-        }
-        fn label(&self, _: usize) -> Option<usize> {
-            None
-        }
-        fn name(&self, index: usize) -> String {
-            format!("noise {index}")
-        }
+    fn noise(n: usize) -> Arrays {
+        let pixel = |index: usize, i: usize| ((i * 131 + index * 977 + i * i * 7) % 211) as f32 / 100.0 - 0.4;
+        samples(&[3, 6, 6], (0..n * 108).map(|i| pixel(i / 108, i % 108)).collect(), None)
     }
 
     /// Three convolutions with biases and a head.
@@ -124,7 +113,7 @@ mod tests {
     #[test]
     fn errors_fall_with_bits_and_shifts_of_means_are_taken_out() {
         let graph = network();
-        let measured = |method| sensitivity(&graph, &recipe(method), &Noise(24), &mut Silent).unwrap();
+        let measured = |method| sensitivity(&graph, &recipe(method), &noise(24), &mut Silent).unwrap();
         let (corrected, plain) = (measured(MethodName::Qdrop), measured(MethodName::Rtn));
         assert_eq!((corrected.biases_corrected, plain.biases_corrected, corrected.samples), (true, false, 16));
         assert_eq!((corrected.layers.len(), corrected.activations.len()), (4, 3));
@@ -150,7 +139,7 @@ mod tests {
         let y = b.node(Op::GlobalAveragePool, &[y]);
         let graph = b.finish(&[y]);
         let error = |method| {
-            let found = sensitivity(&graph, &recipe(method), &Noise(24), &mut Silent).unwrap();
+            let found = sensitivity(&graph, &recipe(method), &noise(24), &mut Silent).unwrap();
             assert!(found.layers[0].errors[0].agreement.is_none(), "no classifier");
             found.layers[0].error(2).unwrap()
         };
@@ -163,7 +152,7 @@ mod tests {
         let with = |threads| {
             let mut recipe = recipe(MethodName::Qdrop);
             (recipe.method.threads, recipe.mixed.candidates) = (threads, vec![3, 8]);
-            sensitivity(&network(), &recipe, &Noise(24), &mut Silent).unwrap()
+            sensitivity(&network(), &recipe, &noise(24), &mut Silent).unwrap()
         };
         assert_eq!(with(1), with(3));
     }
@@ -175,7 +164,7 @@ mod tests {
         let op = Op::ArgReduce { largest: true, axis: 1, keepdims: false, select_last_index: false };
         graph.nodes.push(Node::new("argmax", op, &[graph.outputs[0]], &[class]));
         graph.outputs = vec![class];
-        let error = sensitivity(&graph, &recipe(MethodName::Rtn), &Noise(8), &mut Silent).unwrap_err();
+        let error = sensitivity(&graph, &recipe(MethodName::Rtn), &noise(8), &mut Silent).unwrap_err();
         assert!(error.message().contains("no output of real numbers"), "{error}");
     }
 
@@ -188,7 +177,7 @@ mod tests {
         graph.nodes.push(Node::new("argmax", op, &[graph.outputs[0]], &[class]));
         let relu = graph.nodes.iter().rfind(|n| n.op == Op::Unary(Unary::Relu)).and_then(|n| n.output(0)).unwrap();
         graph.outputs = vec![class, relu];
-        let found = sensitivity(&graph, &recipe(MethodName::Rtn), &Noise(8), &mut Silent).unwrap();
+        let found = sensitivity(&graph, &recipe(MethodName::Rtn), &noise(8), &mut Silent).unwrap();
         assert!(found.layers[3].errors.is_empty() && found.layers[..3].iter().all(|l| l.errors.len() == 5));
     }
 
@@ -210,7 +199,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut recipe = recipe(MethodName::Qdrop);
         recipe.mixed.bitops = Some("w3a3".parse().unwrap());
-        let noise = Noise(24);
+        let noise = noise(24);
         let samples = Checked::new(&graph, &[vec![3, 6, 6]], &noise).unwrap();
         let run = |recipe: &Recipe| {
             let work = WorkDir::open(dir.path()).unwrap();

@@ -17,7 +17,7 @@
 use super::view::{Role, View, normalizes};
 use super::{LayerId, Plan, SiteId, Target};
 use crate::engine::facts::Facts;
-use crate::engine::program::around;
+use crate::engine::program::{around, transposed};
 use crate::graph::{Binary, Coordinates, Graph, NodeId, Op, PadMode, Reduction, Unary, ValueId};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -369,13 +369,10 @@ impl Search<'_> {
             }
             Op::Transpose { perm } => {
                 let out = view.single_output(node)?;
-                let to = match perm.is_empty() {
-                    true => from.len() - 1 - axis,
-                    false => perm.iter().position(|&p| usize::try_from(p) == Ok(axis))?,
-                };
-                return Some(vec![Moved { value: out, axis: to, channels: channels.to_vec() }]);
+                let axis = transposed(perm, from.len(), axis)?;
+                return Some(vec![Moved { value: out, axis, channels: channels.to_vec() }]);
             }
-            Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => {
+            op if op.reshapes() => {
                 let out = view.single_output(node)?;
                 let [outer, along, inner] = around(from, axis);
                 let to = shape(out)?;

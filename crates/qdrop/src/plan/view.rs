@@ -368,10 +368,9 @@ fn moves(op: &Op) -> bool {
         Op::Reduce { kind, .. } => matches!(kind, Reduction::Mean | Reduction::Max | Reduction::Min),
         Op::MaxPool { .. } | Op::AveragePool { .. } | Op::GlobalAveragePool | Op::GlobalMaxPool => true,
         Op::Concat { .. } | Op::Split { .. } | Op::Slice | Op::Gather { .. } | Op::Pad { .. } => true,
-        Op::Reshape { .. } | Op::Flatten { .. } | Op::Transpose { .. } | Op::Squeeze | Op::Unsqueeze => true,
         Op::Expand | Op::Tile | Op::Identity | Op::Cast { .. } | Op::Resize(_) => true,
-        Op::DepthToSpace { .. } | Op::SpaceToDepth { .. } => true,
+        Op::Transpose { .. } | Op::DepthToSpace { .. } | Op::SpaceToDepth { .. } => true,
         Op::GatherNd { .. } | Op::ReverseSequence { .. } | Op::Compress { .. } | Op::CastLike => true,
-        _ => false,
+        _ => op.reshapes(),
     }
 }

@@ -49,7 +49,7 @@ impl Deviation {
 }
 
 /// The place of the first largest element.
-fn largest(row: &[f32]) -> Option<usize> {
+pub(crate) fn largest(row: &[f32]) -> Option<usize> {
     (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)))
 }
 

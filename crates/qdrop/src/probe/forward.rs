@@ -57,8 +57,7 @@ impl<'a> ForwardPass<'a> {
     /// At the start of what the outputs of real numbers depend on, with the samples' `inputs`; values on the way are put on
     /// `store`.
     pub fn new(graph: &'a Graph, facts: &'a Facts, inputs: Cache, device: &'a dyn Device, store: &'a RowStore) -> Self {
-        let outputs = run::ends(graph, facts);
-        let nodes = run::behind(graph, &outputs);
+        let Region { nodes, outputs, .. } = run::whole(graph, facts);
         ForwardPass { graph, facts, device, store, nodes, outputs, at: 0, values: inputs }
     }
 

@@ -67,38 +67,24 @@ impl Samples for Loaded<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Arrays;
+    use crate::data::testing::Counted;
     use crate::engine::device::processors;
     use crate::report::{Event, Silent};
     use crate::tensor::{Data, Precision};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Two tensors a sample, one of them integers; counts how often one is asked for.
-    struct Counted(AtomicUsize);
-
-    impl Samples for Counted {
-        fn len(&self) -> usize {
-            50
-        }
-
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            let ids = Tensor::new(vec![1], Data::I64(vec![index as i64]))?;
-            Ok(vec![Tensor::f32(&[2, 1], vec![index as f32 + 0.1, 0.5]), ids])
-        }
-
-        fn label(&self, _: usize) -> Option<usize> {
-            None
-        }
-
-        fn name(&self, index: usize) -> String {
-            format!("row {index}")
-        }
+    /// Two tensors a sample, one of them integers.
+    fn samples() -> Counted<Arrays> {
+        let numbers = (0..50).flat_map(|i| [i as f32 + 0.1, 0.5]).collect();
+        let ids = Tensor::new(vec![50, 1], Data::I64((0..50).collect())).unwrap();
+        let arrays = vec![("x".into(), Tensor::f32(&[50, 2, 1], numbers)), ("ids".into(), ids)];
+        Counted::new(Arrays::new(arrays, None).unwrap())
     }
 
     #[test]
     fn what_is_wanted_is_decoded_once() {
-        let (samples, device) = (Counted(AtomicUsize::new(0)), processors(2).unwrap());
-        let asked = || samples.0.load(Ordering::Relaxed);
+        let (samples, device) = (samples(), processors(2).unwrap());
         let wanted = (10..50).collect();
         let loaded = Loaded::new(&samples, &wanted, &device, &RowStore::memory(), &mut Silent).unwrap();
         for _ in 0..3 {
@@ -106,14 +92,14 @@ mod tests {
             assert_eq!(sample[0], Tensor::f32(&[2, 1], vec![49.1, 0.5]));
             assert_eq!(sample[1].to_f32().unwrap(), [49.0]);
         }
-        assert_eq!((loaded.len(), asked()), (50, 40));
+        assert_eq!((loaded.len(), samples.asked()), (50, 40));
         assert_eq!(loaded.get(3).unwrap()[0].as_f32().unwrap()[0], 3.1);
-        assert_eq!(asked(), 41, "what nobody wanted is decoded when it is asked for");
+        assert_eq!(samples.asked(), 41, "what nobody wanted is decoded when it is asked for");
     }
 
     #[test]
     fn only_another_precision_copies() {
-        let (samples, device) = (Counted(AtomicUsize::new(0)), processors(1).unwrap());
+        let (samples, device) = (samples(), processors(1).unwrap());
         let mut graph = Graph::default();
         graph.inputs = ["x", "ids"].map(|n| graph.add_value(n, Default::default())).to_vec();
         let half = RowStore::new(u64::MAX, std::path::Path::new(""), Precision::Half);
@@ -121,7 +107,7 @@ mod tests {
         let first = |inputs: &Cache| inputs[&graph.inputs[0]].row(1).unwrap()[0];
         assert_eq!(first(&loaded.inputs(&graph, &RowStore::memory()).unwrap()), 1.1);
         assert_eq!(first(&loaded.inputs(&graph, &half).unwrap()), half::f16::from_f32(1.1).to_f32());
-        assert_eq!(samples.0.load(Ordering::Relaxed), 50);
+        assert_eq!(samples.asked(), 50);
     }
 
     #[test]
@@ -134,10 +120,10 @@ mod tests {
                 self.0.fetch_add(1, Ordering::Relaxed) >= 2
             }
         }
-        let (samples, device) = (Counted(AtomicUsize::new(0)), processors(2).unwrap());
+        let (samples, device) = (samples(), processors(2).unwrap());
         let mut sink = Third(AtomicUsize::new(0));
         let stopped = Loaded::new(&samples, &(0..50).collect(), &device, &RowStore::memory(), &mut sink);
         assert_eq!(stopped.err().map(|e| e.kind()), Some(crate::Kind::Interrupted));
-        assert_eq!(samples.0.load(Ordering::Relaxed), 2);
+        assert_eq!(samples.asked(), 2);
     }
 }

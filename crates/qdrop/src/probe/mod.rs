@@ -19,15 +19,15 @@ mod shift;
 mod weigh;
 
 pub(crate) use calibration::Calibration;
-pub(crate) use deviation::Deviation;
+pub(crate) use deviation::{Deviation, largest};
 pub(crate) use factors::Factored;
 pub(crate) use grids::ActivationGrids;
 pub(crate) use loaded::Loaded;
 pub(crate) use observe::{Observed, Widths};
 pub(crate) use padding::Padding;
 pub(crate) use run::{
-    Answering, Cache, Network, SAMPLES, answer, behind, borders, each, ends, go_on, input_facts, is_real, load,
-    shapes_of,
+    Answering, Cache, Network, SAMPLES, answer, borders, each, ends, go_on, input_facts, is_real, load, shapes_of,
+    whole,
 };
 pub(crate) use screen::screened;
 pub(crate) use sensitivity::Measured;

@@ -6,19 +6,52 @@
 
 use super::forward::{Change, ForwardPass};
 use super::run::{self, Cache};
-use crate::calibrate;
+use crate::calibrate::{self, Refined};
 use crate::engine::device::Device;
 use crate::engine::facts::Facts;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::plan::Plan;
+use crate::plan::{Plan, Site};
 use crate::quant::Grid;
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::RowStore;
+use crate::tensor::{RowStore, Rows};
 
 /// Distance of the network's outputs when a site alone is quantized, on the first and on the refined grid; `None` where it
 /// was not measured, or where it reaches no output of real numbers.
 pub(crate) type Effect = Option<(f64, f64)>;
+
+/// The float network on some samples, and its outputs.
+pub(crate) struct Measuring<'a>(pub ForwardPass<'a>, Vec<Rows>);
+
+impl<'a> Measuring<'a> {
+    pub fn new(forward: ForwardPass<'a>) -> Result<Self> {
+        let wanted = forward.outputs()?;
+        Ok(Measuring(forward, wanted))
+    }
+
+    /// Distances of the outputs when `site` alone is quantized by each of `grids`. Sites are asked for in order.
+    pub fn distances<const N: usize>(&mut self, site: &Site, grids: [&Grid; N]) -> Result<[f64; N]> {
+        let Measuring(forward, wanted) = self;
+        forward.until(site.value)?;
+        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
+        let mut distances = [0.0; N];
+        for (distance, grid) in distances.iter_mut().zip(grids) {
+            *distance = forward.deviation(&tail, &[], Some(grid), wanted)?.error();
+        }
+        Ok(distances)
+    }
+
+    /// `grid` of `site`, refined.
+    pub fn refined(&mut self, site: &Site, grid: &Grid, sink: &dyn Sink) -> Result<Refined> {
+        let Measuring(forward, wanted) = self;
+        forward.until(site.value)?;
+        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
+        calibrate::refine_step(grid, |grid| {
+            run::go_on(sink)?;
+            Ok(forward.deviation(&tail, &[], Some(grid), wanted)?.error())
+        })
+    }
+}
 
 /// Refines `grids` (one a site, in the plan's order) on `inputs`, one site after the other. Sites that reach no output
 /// of real numbers keep their grid.
@@ -33,20 +66,13 @@ pub(crate) fn refine(
 ) -> Result<Vec<Effect>> {
     let mut effects = vec![None; grids.len()];
     let store = RowStore::memory();
-    let mut forward = ForwardPass::new(graph, facts, inputs, device, &store);
-    let wanted = forward.outputs()?;
-    let sites = forward.order(plan.sites.iter().map(|s| s.value).zip(0..));
+    let mut measuring = Measuring::new(ForwardPass::new(graph, facts, inputs, device, &store))?;
+    let sites = measuring.0.order(plan.sites.iter().map(|s| s.value).zip(0..));
     for (done, &i) in sites.iter().enumerate() {
         run::go_on(sink)?;
         let site = &plan.sites[i];
-        forward.until(site.value)?;
-        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
-        let distance = |grid: &Grid| {
-            run::go_on(sink)?;
-            Ok(forward.deviation(&tail, &[], Some(grid), &wanted)?.error())
-        };
-        let refined = calibrate::refine_step(&grids[i], distance);
-        let refined = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;
+        let refined =
+            measuring.refined(site, &grids[i], sink).map_err(|e| e.at(format!("activation `{}`", site.name)))?;
         effects[i] = Some((refined.before, refined.after));
         grids[i] = refined.grid;
         sink.event(&Event::StageProgress { stage: Stage::Refine, done: done + 1, total: sites.len() });

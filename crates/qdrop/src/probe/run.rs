@@ -232,6 +232,27 @@ pub(crate) fn ends(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     ends
 }
 
+/// All that the values of [`ends`] depend on.
+pub(crate) fn whole(graph: &Graph, facts: &Facts) -> Region {
+    let outputs = ends(graph, facts);
+    Region { nodes: behind(graph, &outputs), inputs: graph.inputs.clone(), outputs, ..Region::default() }
+}
+
+/// Σ y² of every output that `ready` has for `rows`, added to `least`, with the number of its elements.
+pub(crate) fn energies(ready: &dyn Inference, rows: &[Rows], least: f64, sink: &dyn Sink) -> Result<Vec<(f64, usize)>> {
+    let mut energies = Vec::new();
+    let mut add = |_, outputs: &[Vec<f32>]| {
+        energies.resize(outputs.len(), (least, 0));
+        for ((energy, count), values) in energies.iter_mut().zip(outputs) {
+            *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+            *count += values.len();
+        }
+        go_on(sink)
+    };
+    ready.run_each(&[], &[], rows, &mut add)?;
+    Ok(energies)
+}
+
 /// Computed values of real numbers that an output depends on by way of what cannot be run, in order.
 pub(crate) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     let unknown = |v: &&ValueId| facts.get(**v).is_none();

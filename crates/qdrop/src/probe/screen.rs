@@ -6,12 +6,11 @@
 //! only where samples that did not choose the step agree.
 
 use super::calibration::Calibration;
-use super::forward::{Change, ForwardPass};
-use super::refine::Effect;
+use super::forward::ForwardPass;
+use super::refine::{Effect, Measuring};
 use super::run::{self, Cache};
-use crate::calibrate::{self, Refined, Watch};
+use crate::calibrate::{self, Watch};
 use crate::data::{Samples, Subset};
-use crate::engine::device::Inference;
 use crate::engine::program::{Region, compile};
 use crate::error::{Kind, Result};
 use crate::graph::ValueId;
@@ -127,11 +126,10 @@ impl Calibration<'_> {
     /// Estimates for all sites at once.
     fn estimates(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
         let rows: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
-        let outputs = run::ends(self.graph, self.facts);
-        let nodes = run::behind(self.graph, &outputs);
-        let region = Region { nodes, inputs: self.graph.inputs.clone(), outputs, ..Region::default() };
-        let energies = energies(&*self.device.inference(&compile(self.graph, self.facts, &region)?)?, &rows, sink)?;
-        let sizes: Vec<f32> = energies.iter().map(|e| e.sqrt() as f32).collect();
+        let region = run::whole(self.graph, self.facts);
+        let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
+        let energies = run::energies(&*float, &rows, f64::from(f32::MIN_POSITIVE), sink)?;
+        let sizes: Vec<f32> = energies.iter().map(|e| e.0.sqrt() as f32).collect();
         // A program has one quantizer a value.
         let made: BTreeSet<ValueId> =
             region.nodes.iter().flat_map(|&n| self.graph.node(n).outputs.iter().flatten()).copied().collect();
@@ -175,52 +173,8 @@ impl Calibration<'_> {
     }
 
     fn measuring(&self, inputs: Cache) -> Result<Measuring<'_>> {
-        let forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store);
-        let wanted = forward.outputs()?;
-        Ok(Measuring(forward, wanted))
+        Measuring::new(ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store))
     }
-}
-
-/// The float network on some samples, and its outputs.
-struct Measuring<'a>(ForwardPass<'a>, Vec<Rows>);
-
-impl Measuring<'_> {
-    /// Distances of the outputs when `site` alone is quantized by each of `grids`. Sites are asked for in order.
-    fn distances<const N: usize>(&mut self, site: &Site, grids: [&Grid; N]) -> Result<[f64; N]> {
-        let Measuring(forward, wanted) = self;
-        forward.until(site.value)?;
-        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
-        let mut distances = [0.0; N];
-        for (distance, grid) in distances.iter_mut().zip(grids) {
-            *distance = forward.deviation(&tail, &[], Some(grid), wanted)?.error();
-        }
-        Ok(distances)
-    }
-
-    /// `grid` of `site`, refined.
-    fn refined(&mut self, site: &Site, grid: &Grid, sink: &dyn Sink) -> Result<Refined> {
-        let Measuring(forward, wanted) = self;
-        forward.until(site.value)?;
-        let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
-        calibrate::refine_step(grid, |grid| {
-            run::go_on(sink)?;
-            Ok(forward.deviation(&tail, &[], Some(grid), wanted)?.error())
-        })
-    }
-}
-
-/// Σ y² of every output of `float` for `rows`.
-fn energies(float: &dyn Inference, rows: &[Rows], sink: &mut dyn Sink) -> Result<Vec<f64>> {
-    let mut energies = Vec::new();
-    let mut add = |_, outputs: &[Vec<f32>]| {
-        energies.resize(outputs.len(), f64::from(f32::MIN_POSITIVE));
-        for (energy, values) in energies.iter_mut().zip(outputs) {
-            *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
-        }
-        run::go_on(sink)
-    };
-    float.run_each(&[], &[], rows, &mut add)?;
-    Ok(energies)
 }
 
 /// Some of the samples of `inputs`.
@@ -246,26 +200,6 @@ mod tests {
 
     const SAMPLES: usize = 256;
 
-    struct Made(Vec<Vec<f32>>);
-
-    impl Samples for Made {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            Ok(vec![Tensor::f32(&[4], self.0[index].clone())])
-        }
-
-        fn label(&self, _: usize) -> Option<usize> {
-            None
-        }
-
-        fn name(&self, index: usize) -> String {
-            index.to_string()
-        }
-    }
-
     /// The step that y = relu(x)·w begins with and the one it comes to, when `first` is x's first column and `weight` what
     /// it counts.
     fn steps(first: impl Fn(usize) -> f32, weight: f32) -> (f32, f32) {
@@ -282,7 +216,7 @@ mod tests {
         let plan = Plan { sites, ..Plan::default() };
         let rest = |i: usize| [(i % 8) as f32 / 7.0, (i % 5) as f32 / 4.0, (i % 3) as f32 / 2.0];
         let row = |i: usize| [&[first(i)][..], &rest(i)].concat();
-        let samples = Made((0..SAMPLES).map(row).collect());
+        let samples = data::testing::samples(&[4], (0..SAMPLES).flat_map(row).collect(), None);
         let facts = facts::infer(&g, &[vec![1, 4]]).unwrap();
         let (recipe, device, store) = (Recipe::default(), processors(2).unwrap(), RowStore::memory());
         let calibration = Calibration {

@@ -17,7 +17,7 @@ use super::shift::Shift;
 use crate::calibrate::{self, Watch};
 use crate::data::{Samples, Subset};
 use crate::engine::device::beside;
-use crate::engine::program::{Region, compile};
+use crate::engine::program::compile;
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::plan::{BitError, Curve, GridSpec, Layer, LayerId, Measure, Plan, Sensitivity, Site, learned_biases};
@@ -71,8 +71,8 @@ impl Calibration<'_> {
         work: Option<&WorkDir>,
         sink: &mut dyn Sink,
     ) -> Result<Measured> {
-        let outputs = run::ends(self.graph, self.facts);
-        if outputs.is_empty() {
+        let region = run::whole(self.graph, self.facts);
+        if region.outputs.is_empty() {
             return Err(Error::unsupported("the network has no output of real numbers, so nothing can be measured"));
         }
         let few = Subset::spread(self.samples, Some(self.recipe.mixed.samples))?;
@@ -82,12 +82,6 @@ impl Calibration<'_> {
         let (weights, grids) =
             beside(self.device, || Ok::<_, Error>((self.tried_weights(wanted)?, self.tried_grids(watch, wanted)?)))?;
 
-        let region = Region {
-            nodes: run::behind(self.graph, &outputs),
-            inputs: self.graph.inputs.clone(),
-            outputs,
-            ..Region::default()
-        };
         let program = compile(self.graph, self.facts, &region)?;
         let names: Vec<&str> = self.plan.layers.iter().map(|l| self.graph.value(l.weight).name.as_str()).collect();
         let plan = (&self.plan.layers, names, &self.plan.sites, self.recipe.resolved().learns);

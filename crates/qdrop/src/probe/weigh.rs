@@ -32,25 +32,15 @@ pub(crate) fn weigh(
     sink: &mut dyn Sink,
 ) -> Result<Weights> {
     let rows: Vec<Rows> = graph.inputs.iter().map(|v| inputs[v].clone()).collect();
-    let outputs = run::ends(graph, facts);
-    let nodes = run::behind(graph, &outputs);
-    let computed = |v: &ValueId| nodes.iter().any(|&n| graph.node(n).outputs.contains(&Some(*v)));
+    let region = run::whole(graph, facts);
+    let computed = |v: &ValueId| region.nodes.iter().any(|&n| graph.node(n).outputs.contains(&Some(*v)));
     let real = |v: &ValueId| facts.get(*v).is_some_and(|f| f.dtype == DType::F32);
     let mut values: Vec<ValueId> = plan.units.iter().flat_map(|u| u.outputs.iter().copied()).collect();
     values.retain(|v| computed(v) && real(v));
     values.sort_unstable();
     values.dedup();
-    let region = Region { nodes, inputs: graph.inputs.clone(), outputs, ..Region::default() };
     let float = device.inference(&compile(graph, facts, &region)?)?;
-    let mut energies = vec![(f64::MIN_POSITIVE, 0); region.outputs.len()];
-    let mut add = |_, outputs: &[Vec<f32>]| {
-        for ((energy, count), values) in energies.iter_mut().zip(outputs) {
-            *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
-            *count += values.len();
-        }
-        run::go_on(sink)
-    };
-    float.run_each(&[], &[], &rows, &mut add)?;
+    let energies = run::energies(&*float, &rows, f64::MIN_POSITIVE, sink)?;
     let size = |&(energy, count): &(f64, usize)| (energy / count.max(1) as f64).sqrt().max(SMALLEST) as f32;
     let sizes: Vec<f32> = energies.iter().map(size).collect();
     let region = Region { sites: values.iter().map(|&v| (v, None)).collect(), ..region };

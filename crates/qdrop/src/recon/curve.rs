@@ -1,14 +1,43 @@
 //! Losses of a unit as a report shows them.
 
 use super::solve::Settings;
+use super::unit::Distance;
 use crate::engine::train::Losses;
-use crate::report::{Curve, short};
+use crate::report::{Curve, UnitReport, short};
+use std::time::Instant;
 
 /// Points of a curve at most.
 const POINTS: usize = 100;
 
+/// The report of what was solved from `start` on, whose outputs were as far as `first` and are as far as `last`.
+pub(crate) fn report(
+    name: &str,
+    unit: Option<usize>,
+    layers: Vec<String>,
+    [first, last]: [Distance; 2],
+    losses: &[Losses],
+    settings: &Settings,
+    start: Instant,
+) -> UnitReport {
+    UnitReport {
+        name: name.into(),
+        unit,
+        layers,
+        loss_before: first.loss,
+        loss_after: last.loss,
+        snr_before: first.snr,
+        snr_after: last.snr,
+        iterations: losses.len(),
+        planned: settings.iterations,
+        reverted: false,
+        curve: curve(losses, settings),
+        resumed: false,
+        seconds: start.elapsed().as_secs_f64(),
+    }
+}
+
 /// Means of `losses`, one an iteration, over stretches of equal length.
-pub(crate) fn curve(losses: &[Losses], settings: &Settings) -> Curve {
+fn curve(losses: &[Losses], settings: &Settings) -> Curve {
     let mut curve = Curve::default();
     let stretch = losses.len().div_ceil(POINTS).max(1);
     for (i, some) in losses.chunks(stretch).enumerate() {

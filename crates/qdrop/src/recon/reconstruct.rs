@@ -1,6 +1,6 @@
 //! Solving the units one after the other, then tuning the whole network.
 
-use super::curve::curve;
+use super::curve::report;
 use super::job::{Job, Pace};
 use super::network_solution::NetworkSolution;
 use super::solve::{Settings, Solution};
@@ -54,7 +54,6 @@ impl Job<'_> {
                 drop(problem);
                 float.retain(|v, _| read_later(v));
                 let before = found.clone();
-                let (iterations, curve) = (solution.losses.len(), curve(&solution.losses, &settings));
                 compiled.keep_biases(&mut solution, &mut found.biases);
                 for weight in solution.weights {
                     let layer = weight.layer;
@@ -73,21 +72,9 @@ impl Job<'_> {
                     found = before;
                     (last, next) = quantize(&quantized, &found, Some(self.store), sink)?;
                 }
-                let report = UnitReport {
-                    name: unit.name.clone(),
-                    unit: Some(number),
-                    layers,
-                    loss_before: first.loss,
-                    loss_after: last.loss,
-                    snr_before: first.snr,
-                    snr_after: last.snr,
-                    iterations,
-                    planned: settings.iterations,
-                    reverted,
-                    curve,
-                    resumed,
-                    seconds: start.elapsed().as_secs_f64(),
-                };
+                let (distances, losses) = ([first, last], &solution.losses);
+                let report = report(&unit.name, Some(number), layers, distances, losses, &settings, start);
+                let report = UnitReport { reverted, resumed, ..report };
                 sink.event(&pace.finished(&report));
                 reports.push(report);
                 next

@@ -4,7 +4,7 @@
 //! Units are solved one after the other, each for its own output; what is left of their errors adds up on the way. Here
 //! all answer for the network's outputs at once. Few numbers are learned, so a few hundred samples suffice.
 
-use super::curve::curve;
+use super::curve::report;
 use super::job::{Job, Pace};
 use super::network_solution::NetworkSolution;
 use super::solve::Settings;
@@ -114,7 +114,6 @@ impl Job<'_> {
         let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
         let after: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
         let mut last = measure(&after, &solution.grids, sink)?;
-        let (iterations, curve) = (solution.losses.len(), curve(&solution.losses, &settings));
         let closer = last.loss < first.loss;
         if closer {
             found.biases.extend(network.biases.iter().copied().zip(solution.biases.into_iter().map(|b| b.1)));
@@ -124,31 +123,16 @@ impl Job<'_> {
         } else {
             last = first;
         }
-        let report = UnitReport {
-            name: "network".into(),
-            unit: None,
-            layers,
-            loss_before: first.loss,
-            loss_after: last.loss,
-            snr_before: first.snr,
-            snr_after: last.snr,
-            iterations,
-            planned: settings.iterations,
-            reverted: !closer,
-            curve,
-            resumed,
-            seconds: start.elapsed().as_secs_f64(),
-        };
+        let report = report("network", None, layers, [first, last], &solution.losses, &settings, start);
+        let report = UnitReport { reverted: !closer, resumed, ..report };
         sink.event(&pace.finished(&report));
         Ok(Some(report))
     }
 
     /// What the outputs depend on, with the integers of `found`, to be solved for its biases and steps.
     fn network(&self, found: &NetworkSolution, sink: &dyn Sink) -> Result<Network> {
-        let outputs = probe::ends(self.graph, self.facts);
-        let (nodes, inputs) = (probe::behind(self.graph, &outputs), self.graph.inputs.clone());
-        let rows: Vec<Rows> = inputs.iter().map(|v| self.inputs[v].clone()).collect();
-        let region = Region { nodes, inputs, outputs, ..Region::default() };
+        let region = probe::whole(self.graph, self.facts);
+        let rows: Vec<Rows> = region.inputs.iter().map(|v| self.inputs[v].clone()).collect();
         let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
         let targets = float.run_while(&[], &[], &rows, self.store, &mut || probe::go_on(sink))?;
 

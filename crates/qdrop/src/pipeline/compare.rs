@@ -1,51 +1,15 @@
-//! Accuracy of a network, and the distance between two of them.
+//! Distance between two networks, value by value.
 
 use crate::data::Samples;
-use crate::engine::device::{Device, processors};
+use crate::engine::device::processors;
 use crate::engine::facts;
 use crate::error::{Error, Result};
-use crate::eval::{Classification, Comparison, Difference, Metrics};
+use crate::eval::{Comparison, Difference};
 use crate::graph::{Graph, ValueId};
-use crate::probe::{Answering, Network, answer, each, is_real, shapes_of};
+use crate::probe::{Network, each, input_shapes, is_real, shapes_of};
 use crate::report::{Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::HashMap;
-
-/// Accuracy of `graph` (simplified) on `samples`, which must have labels; the scores are the graph's first output.
-/// `threads` 0 takes all cores.
-pub fn evaluate(graph: &Graph, samples: &dyn Samples, threads: usize, sink: &mut dyn Sink) -> Result<Metrics> {
-    let shapes = shapes_of(samples)?;
-    let Some(&scores) = graph.outputs.first() else {
-        return Err(Error::model("the network has no output"));
-    };
-    let device = &processors(threads)?;
-    let network = Network::new(graph, &shapes, vec![scores], device)?;
-    classify(&[&network], samples, device, sink)?.pop().ok_or_else(|| Error::internal("a network was not measured"))
-}
-
-/// Accuracies of what `networks` answer first.
-pub(super) fn classify(
-    networks: &[&dyn Answering],
-    samples: &dyn Samples,
-    device: &dyn Device,
-    sink: &mut dyn Sink,
-) -> Result<Vec<Metrics>> {
-    let mut counts: Vec<Classification> = networks.iter().map(|_| Classification::default()).collect();
-    answer(networks, samples, device, sink, |first, values| {
-        for (counts, values) in counts.iter_mut().zip(&values) {
-            for (i, scores) in values.iter().flat_map(Rows::iter).enumerate() {
-                let name = samples.name(first + i);
-                let Some(label) = samples.label(first + i) else {
-                    return Err(Error::data(format!("sample `{name}` has no label")));
-                };
-                counts.add(&name, &scores?, label)?;
-            }
-        }
-        Ok(())
-    })?;
-    let found: Option<Vec<Metrics>> = counts.iter().map(Classification::metrics).collect();
-    found.ok_or_else(|| Error::data("expected samples, got none"))
-}
 
 /// Distance of every float value that `a` (the reference) and `b` both compute under one name, in the order in which
 /// `a` computes them. Values of different sizes are left out. Both graphs simplified; `threads` 0 takes all cores.
@@ -92,7 +56,7 @@ pub fn compare_recorded(
     }
     let names = recorded.input_names().unwrap_or_default();
     let shapes = shapes_of(samples)?;
-    let facts = facts::infer(a, &super::input_shapes(a, Some(&shapes))?)?;
+    let facts = facts::infer(a, &input_shapes(a, Some(&shapes))?)?;
     let place = |v: &ValueId| names.iter().position(|n| *n == a.value(*v).name);
     let known = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
     let values: Vec<ValueId> = computed(a).filter(|v| known(v) && place(v).is_some()).collect();
@@ -152,7 +116,7 @@ pub(super) fn finish(reference: &Graph, values: &[ValueId], distances: &[Compari
 
 /// Values that both graphs compute under one name with one size.
 fn shared(a: &Graph, b: &Graph, shapes: &[Vec<usize>]) -> Result<(Vec<ValueId>, Vec<ValueId>)> {
-    let infer = |g: &Graph| facts::infer(g, &super::input_shapes(g, Some(shapes))?);
+    let infer = |g: &Graph| facts::infer(g, &input_shapes(g, Some(shapes))?);
     let (facts_a, facts_b) = (infer(a)?, infer(b)?);
     let by_name: HashMap<&str, ValueId> = computed(b).map(|v| (b.value(v).name.as_str(), v)).collect();
     let pair = |v: ValueId| {
@@ -167,30 +131,11 @@ fn shared(a: &Graph, b: &Graph, shapes: &[Vec<usize>]) -> Result<(Vec<ValueId>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
+    use crate::data::Arrays;
+    use crate::data::testing::samples;
     use crate::graph::{Dim, Fact, Node, Op, Unary};
-    use crate::pipeline::{measure, measure_all};
-    use crate::report::{Event, Silent};
+    use crate::report::Silent;
     use crate::tensor::{DType, Tensor};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// Samples are pairs of scores; the label is in the last column.
-    struct Pairs(Vec<[f32; 3]>);
-
-    impl Samples for Pairs {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-            Ok(vec![Tensor::f32(&[2], self.0[index][..2].to_vec())])
-        }
-        fn label(&self, index: usize) -> Option<usize> {
-            Some(self.0[index][2] as usize)
-        }
-        fn name(&self, index: usize) -> String {
-            format!("row {index}")
-        }
-    }
 
     /// relu(x · w).
     fn graph(w: [f32; 4]) -> Graph {
@@ -205,49 +150,8 @@ mod tests {
         g
     }
 
-    fn pairs() -> Pairs {
-        Pairs((0..40).map(|i| if i % 4 == 0 { [1.0, 2.0, 0.0] } else { [1.0, 2.0, 1.0] }).collect())
-    }
-
-    #[test]
-    fn accuracy_counts_every_sample_on_any_number_of_threads() {
-        let g = graph([1.0, 0.0, 0.0, 1.0]);
-        for threads in [1, 2] {
-            let metrics = evaluate(&g, &pairs(), threads, &mut Silent).unwrap();
-            assert_eq!((metrics.samples, metrics.top1, metrics.top5), (40, 75.0, 100.0));
-        }
-        let error = evaluate(&g, &Pairs(vec![[0.0, 0.0, 9.0]]), 1, &mut Silent).unwrap_err();
-        assert_eq!(error.kind(), Kind::Data);
-        assert!(evaluate(&g, &Pairs(vec![]), 1, &mut Silent).is_err());
-    }
-
-    #[test]
-    fn several_networks_are_measured_on_samples_that_are_decoded_once() {
-        /// Counts how often a sample is asked for.
-        struct Counted(Pairs, AtomicUsize);
-        impl Samples for Counted {
-            fn len(&self) -> usize {
-                self.0.len()
-            }
-            fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-                self.1.fetch_add(1, Ordering::Relaxed);
-                self.0.get(index)
-            }
-            fn label(&self, index: usize) -> Option<usize> {
-                self.0.label(index)
-            }
-            fn name(&self, index: usize) -> String {
-                self.0.name(index)
-            }
-        }
-        let (a, b) = (graph([1.0, 0.0, 0.0, 1.0]), graph([0.0, 1.0, 1.0, 0.0]));
-        let samples = Counted(pairs(), AtomicUsize::new(0));
-        let both = measure_all(&[&a, &b], &samples, None, 2, &mut Silent).unwrap();
-        // The first sample also tells the shapes.
-        assert_eq!(samples.1.load(Ordering::Relaxed), 41);
-        let alone = [&a, &b].map(|g| measure(g, &pairs(), None, 1, &mut Silent).unwrap());
-        assert_eq!(both, alone);
-        assert_ne!(both[0], both[1]);
+    fn pairs() -> Arrays {
+        samples(&[2], [1.0, 2.0].repeat(40), None)
     }
 
     #[test]
@@ -263,42 +167,15 @@ mod tests {
 
     #[test]
     fn recorded_values_are_found_by_name() {
-        struct Recorded(usize, Vec<&'static str>);
-        impl Samples for Recorded {
-            fn len(&self) -> usize {
-                self.0
-            }
-            fn get(&self, _: usize) -> Result<Vec<Tensor>> {
-                Ok(self.1.iter().map(|_| Tensor::f32(&[2], vec![1.0, 1.5])).collect())
-            }
-            fn name(&self, index: usize) -> String {
-                format!("row {index}")
-            }
-            fn label(&self, _: usize) -> Option<usize> {
-                None
-            }
-            fn input_names(&self) -> Option<Vec<String>> {
-                Some(self.1.iter().map(|n| n.to_string()).collect())
-            }
-        }
+        let recorded = |n: usize, names: &[&str]| {
+            let values = || Tensor::f32(&[n, 2], [1.0, 1.5].repeat(n));
+            Arrays::new(names.iter().map(|name| (name.to_string(), values())).collect(), None).unwrap()
+        };
         let g = graph([1.0, 0.0, 0.0, 1.0]);
-        let run = |r: Recorded| compare_recorded(&g, &r, &pairs(), 1, &mut Silent);
-        let found = run(Recorded(40, vec!["z", "other"])).unwrap();
+        let run = |n, names: &[&str]| compare_recorded(&g, &recorded(n, names), &pairs(), 1, &mut Silent);
+        let found = run(40, &["z", "other"]).unwrap();
         assert_eq!(found.iter().map(|d| (d.name.as_str(), d.max_abs)).collect::<Vec<_>>(), [("z", 0.5)]);
-        assert!(run(Recorded(40, vec!["other"])).unwrap().is_empty());
-        assert!(run(Recorded(39, vec!["z"])).unwrap_err().to_string().contains("40 samples, got 39"));
-    }
-
-    #[test]
-    fn a_sink_can_stop_it() {
-        struct Stop;
-        impl Sink for Stop {
-            fn event(&mut self, _: &Event) {}
-            fn cancelled(&self) -> bool {
-                true
-            }
-        }
-        let error = evaluate(&graph([1.0; 4]), &pairs(), 1, &mut Stop).unwrap_err();
-        assert_eq!(error.kind(), Kind::Interrupted);
+        assert!(run(40, &["other"]).unwrap().is_empty());
+        assert!(run(39, &["z"]).unwrap_err().to_string().contains("40 samples, got 39"));
     }
 }
