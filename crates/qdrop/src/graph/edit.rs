@@ -90,7 +90,9 @@ impl Graph {
 
     /// Gives the value `id` a name built from `wanted`.
     pub fn rename_value(&mut self, id: ValueId, wanted: &str) {
-        self.value_mut(id).name = self.names.fresh(&self.values, wanted);
+        let name = self.names.fresh(&self.values, wanted);
+        self.names.take(&name);
+        self.value_mut(id).name = name;
     }
 
     /// Adds a constant under a name built from `wanted`.

@@ -38,6 +38,11 @@ impl Names {
             }
         }
     }
+
+    /// Notes that a value got `name` that had another one.
+    pub(super) fn take(&mut self, name: &str) {
+        self.built.entry(name.to_string()).or_default();
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +63,9 @@ mod tests {
         let value = g.values[0].clone();
         g.values.push(crate::graph::Value { name: "c".into(), ..value });
         assert_eq!(add(&mut g, "c"), "c_1");
+        g.rename_value(crate::graph::ValueId(0), "d");
+        assert_eq!(g.values[0].name, "d");
+        assert_eq!(add(&mut g, "d"), "d_1");
         g.values.truncate(1);
         assert_eq!(["b", "a"].map(|w| add(&mut g, w)), ["b", "a_1"]);
     }

@@ -51,7 +51,8 @@ fn container(output: Output, role: Role, bits: u32) -> DType {
     match (output.target, role, bits) {
         (Target::Openvino, Role::Activation, 16) => DType::U16,
         (Target::Tensorrt, ..) | (Target::Openvino, Role::Weight, _) => DType::I8,
-        _ => DType::U8,
+        // The others decide on types in files of their own.
+        (Target::Openvino | Target::Ort | Target::Qonnx | Target::Qnn, ..) => DType::U8,
     }
 }
 
@@ -66,8 +67,13 @@ pub fn required_opset(output: Output, plan: &Plan) -> u64 {
     let native = plan.layers.iter().any(|l| (3..=4).contains(&l.grid.bits)) || bits(4);
     match output.target {
         Target::Qonnx | Target::Qnn => 13,
-        _ if bits(16) || output.format == Format::Qdq && native => 21,
-        _ => 13,
+        Target::Ort | Target::Openvino | Target::Tensorrt => {
+            if bits(16) || output.format == Format::Qdq && native {
+                21
+            } else {
+                13
+            }
+        }
     }
 }
 

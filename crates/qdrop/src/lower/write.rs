@@ -1,7 +1,7 @@
 //! Nodes put between others without disturbing the ids that a plan speaks of.
 
 use crate::graph::{Graph, Node, NodeId, Op, ValueId};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// New nodes and where they go, in terms of the node ids before any insertion.
 pub(super) struct Insertions {
@@ -80,14 +80,19 @@ impl Insertions {
 fn name_apart(nodes: &mut [Node]) {
     let all: HashSet<String> = nodes.iter().map(|n| n.name.clone()).collect();
     let mut taken: HashSet<String> = HashSet::new();
+    let mut tried: HashMap<String, usize> = HashMap::new();
     for node in nodes.iter_mut().filter(|n| !n.name.is_empty()) {
-        if !taken.insert(node.name.clone()) {
-            let mut free = (1..).map(|i| format!("{}_{i}", node.name));
-            if let Some(name) = free.find(|n| !all.contains(n) && !taken.contains(n)) {
-                taken.insert(name.clone());
-                node.name = name;
-            }
+        if taken.insert(node.name.clone()) {
+            continue;
         }
+        let count = tried.entry(node.name.clone()).or_default();
+        node.name = loop {
+            *count += 1;
+            let name = format!("{}_{count}", node.name);
+            if !all.contains(&name) && taken.insert(name.clone()) {
+                break name;
+            }
+        };
     }
 }
 

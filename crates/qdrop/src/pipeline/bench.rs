@@ -105,7 +105,7 @@ pub fn bench(
         let compiled = context.compile(unit, &Weights::new(), Some(&found))?;
         let start = Instant::now();
         let targets = compiled.float_outputs(&float, &store, sink)?;
-        let (_, next) = compiled.quantized(&quantized, &found, &targets, Some(&store), sink)?;
+        let (_, next) = compiled.quantized(&quantized, &found, true, &targets, Some(&store), sink)?;
         advancing += start.elapsed().as_secs_f64();
         if !unit.layers.is_empty() {
             let problem = compiled.problem(&weight_grids, &found.grids, &float, &quantized, targets.clone())?;

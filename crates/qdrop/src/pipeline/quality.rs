@@ -25,13 +25,11 @@ const CHEAP: u64 = 4_000_000_000;
 /// Indices of those of `samples` calibration samples that [`super::quantize`] does not look at with `recipe`. Methods that
 /// learn look at all.
 pub fn left_out(recipe: &Recipe, samples: usize) -> Vec<usize> {
-    let effective = recipe.resolved();
-    if effective.learns {
+    if recipe.resolved().learns {
         return Vec::new();
     }
-    let mixed = if recipe.mixed.wanted() { recipe.mixed.samples } else { 0 };
-    let used =
-        spreads(samples, &[recipe.activations.samples, effective.factor_samples, effective.refine_samples, mixed]);
+    let mut used = spreads(samples, &recipe.few_samples());
+    used.extend(spreads(samples, &[recipe.activations.samples]));
     (0..samples).filter(|i| !used.contains(i)).collect()
 }
 

@@ -190,7 +190,9 @@ impl<'a> Network<'a> {
                 let (graph, encodings) = lower::lower_qnn(&raised, plan, weights, grids, version)?;
                 Ok((graph, Some(encodings)))
             }
-            _ => Ok((lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)?, None)),
+            Target::Ort | Target::Openvino | Target::Tensorrt | Target::Qonnx => {
+                Ok((lower::lower(&raised, plan, weights, grids, kernel_grids, recipe.output)?, None))
+            }
         }
     }
 }

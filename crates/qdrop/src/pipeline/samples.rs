@@ -11,12 +11,7 @@ use std::collections::BTreeSet;
 
 /// Indices of those of `samples` calibration samples that more than one stage of a run by `recipe` reads.
 pub(super) fn read_again(recipe: &Recipe, samples: usize) -> BTreeSet<usize> {
-    let effective = recipe.resolved();
-    if effective.learns {
-        return (0..samples).collect();
-    }
-    let mixed = if recipe.mixed.wanted() { recipe.mixed.samples } else { 0 };
-    spreads(samples, &[effective.factor_samples, effective.refine_samples, mixed])
+    if recipe.resolved().learns { (0..samples).collect() } else { spreads(samples, &recipe.few_samples()) }
 }
 
 /// That every sample has a label within the classes of `graph` (simplified), counted in its first output; `shapes` are

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 const PUBLISHED_ITERATIONS: usize = 20_000;
 /// Most iterations for the whole network that nobody asked for.
 const MOST_TUNING: usize = 1000;
+/// Iterations for roundings over those for steps, where steps are learned after them: 20 000 and 5000, as published.
+const STEP_SHARE: usize = 4;
 /// Most that the learning rates of roundings and of steps grow when iterations are fewer.
 const MOST_FASTER: (f64, f64) = (50.0, 10.0);
 /// Samples on which factors of channels are chosen and first grids refined.
@@ -46,6 +48,10 @@ pub struct Effective {
     pub weigh_outputs: bool,
     /// Iterations for the whole network after the last unit.
     pub tune_iterations: usize,
+    /// Whether all weights are learned first, in a network with float activations.
+    pub weights_first: bool,
+    /// Iterations per unit for the steps of activations after that.
+    pub step_iterations: usize,
     /// Samples on which factors of channels are chosen; 0: never.
     pub factor_samples: usize,
     /// Samples on which first grids are refined; 0: never.
@@ -66,26 +72,35 @@ impl Recipe {
     /// The options in effect.
     pub fn resolved(&self) -> Effective {
         let method = &self.method;
-        let (keep, learn_scales, granularity) = match method.name {
-            MethodName::Rtn | MethodName::Brecq => (0.0, false, Granularity::Block),
-            MethodName::Adaround => (0.0, false, Granularity::Layer),
-            MethodName::Qdrop => (0.5, true, Granularity::Block),
+        // AdaRound and BRECQ learn weights from what the weights before them make of the samples, activations float.
+        let (input_keep, activation_keep, learn_scales, granularity) = match method.name {
+            MethodName::Rtn => (0.0, 0.0, false, Granularity::Block),
+            MethodName::Adaround => (1.0, 0.0, false, Granularity::Layer),
+            MethodName::Brecq => (1.0, 0.0, true, Granularity::Block),
+            MethodName::Qdrop => (0.5, 0.5, true, Granularity::Block),
         };
+        let weights_first = matches!(method.name, MethodName::Adaround | MethodName::Brecq);
+        let published_scale_lr = if method.name == MethodName::Brecq { 4e-4 } else { 4e-5 };
         let beyond = method.preset != Preset::Paper;
         let qdrop_beyond = beyond && method.name == MethodName::Qdrop;
         let iterations = method.iterations.unwrap_or(method.preset.iterations());
         let fewer = if beyond { PUBLISHED_ITERATIONS as f64 / iterations.max(1) as f64 } else { 1.0 };
         let faster = |most: f64| fewer.clamp(1.0, most);
-        let learned_scales = method.learn_scales.unwrap_or(learn_scales);
+        let scale_lr = match method.learn_scales.unwrap_or(learn_scales) {
+            true => method.scale_lr.unwrap_or(published_scale_lr * faster(MOST_FASTER.1)),
+            false => 0.0,
+        };
         let tuning = if qdrop_beyond { (iterations / 2).min(MOST_TUNING) } else { 0 };
         let few = if beyond { FEW_SAMPLES } else { 0 };
         Effective {
             learns: method.name != MethodName::Rtn,
             iterations,
-            input_keep: method.input_keep.unwrap_or(keep),
-            activation_keep: method.activation_keep.unwrap_or(keep),
+            input_keep: method.input_keep.unwrap_or(input_keep),
+            activation_keep: method.activation_keep.unwrap_or(activation_keep),
             rounding_lr: method.rounding_lr.unwrap_or(1e-3 * faster(MOST_FASTER.0)),
-            scale_lr: if learned_scales { method.scale_lr.unwrap_or(4e-5 * faster(MOST_FASTER.1)) } else { 0.0 },
+            scale_lr,
+            weights_first,
+            step_iterations: if weights_first && scale_lr > 0.0 { iterations.div_ceil(STEP_SHARE) } else { 0 },
             stop_settled: method.stop_settled.unwrap_or(beyond),
             learn_biases: method.learn_biases.unwrap_or(qdrop_beyond),
             weigh_outputs: method.weigh_outputs.unwrap_or(qdrop_beyond),
@@ -94,6 +109,13 @@ impl Recipe {
             refine_samples: self.activations.refine_samples.unwrap_or(few),
             granularity: self.units.granularity.unwrap_or(granularity),
         }
+    }
+
+    /// How many calibration samples each stage reads that reads few: choosing factors, refining, measuring sensitivities.
+    pub(crate) fn few_samples(&self) -> [usize; 3] {
+        let effective = self.resolved();
+        let mixed = if self.mixed.wanted() { self.mixed.samples } else { 0 };
+        [effective.factor_samples, effective.refine_samples, mixed]
     }
 
     /// The same recipe with everything written out that its preset and its method decide.
@@ -139,8 +161,8 @@ mod tests {
         let given = Method { iterations: Some(100), rounding_lr: Some(1e-3), scale_lr: Some(0.0), ..Method::default() };
         let given = resolved(given);
         assert_eq!((given.rounding_lr, given.scale_lr), (1e-3, 0.0));
-        let brecq = Method { name: MethodName::Brecq, ..Method::default() };
-        assert_eq!(resolved(brecq).scale_lr, 0.0);
+        let adaround = Method { name: MethodName::Adaround, ..Method::default() };
+        assert_eq!(resolved(adaround).scale_lr, 0.0);
     }
 
     #[test]
@@ -170,6 +192,19 @@ mod tests {
         let activations = Activations { refine_samples: Some(8), ..Activations::default() };
         let refined = Recipe { method: paper, activations, ..Recipe::default() }.resolved();
         assert_eq!((refined.refine_samples, refined.factor_samples), (8, 0));
+    }
+
+    #[test]
+    fn baselines_learn_weights_first() {
+        let method = |name| Method { name, preset: Preset::Paper, ..Method::default() };
+        let brecq = resolved(method(MethodName::Brecq));
+        assert_eq!((brecq.input_keep, brecq.activation_keep), (1.0, 0.0));
+        assert_eq!((brecq.iterations, brecq.step_iterations, brecq.scale_lr), (20_000, 5000, 4e-4));
+        let adaround = resolved(method(MethodName::Adaround));
+        assert_eq!((adaround.input_keep, adaround.activation_keep), (1.0, 0.0));
+        assert_eq!((adaround.weights_first, adaround.step_iterations), (true, 0));
+        let qdrop = resolved(method(MethodName::Qdrop));
+        assert_eq!((qdrop.weights_first, qdrop.step_iterations), (false, 0));
     }
 
     #[test]

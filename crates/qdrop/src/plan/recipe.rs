@@ -191,9 +191,10 @@ impl Mixed {
 pub enum MethodName {
     /// Round to nearest on the first grids; nothing is learned.
     Rtn,
-    /// Learned rounding layer by layer on the float network's inputs.
+    /// Learned rounding layer by layer, on inputs from the layers rounded before it, activations float.
     Adaround,
-    /// Learned rounding block by block, activations float while learning.
+    /// Learned rounding block by block, on inputs from the blocks rounded before it, activations float; then, in a second
+    /// pass, the steps of activations.
     Brecq,
     /// Learned rounding and steps block by block, activation quantization dropped at random.
     #[default]
@@ -253,7 +254,7 @@ pub struct Method {
     pub beta_start: f64,
     /// Exponent of the regulariser at the end.
     pub beta_end: f64,
-    /// Probability that an element of a unit's input is taken from the quantized network, 0 to 1. Default: 0.5 for QDrop, 0 for AdaRound and BRECQ.
+    /// Probability that an element of a unit's input is taken from the quantized network, 0 to 1. Default: 0.5 for QDrop, 1 for AdaRound and BRECQ.
     pub input_keep: Option<f64>,
     /// Probability that an activation inside the unit keeps its quantized value, 0 to 1. Default: 0.5 for QDrop, 0 for AdaRound and BRECQ.
     pub activation_keep: Option<f64>,

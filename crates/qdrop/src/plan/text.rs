@@ -100,7 +100,7 @@ const KEYS: &[Key] = &[
         "method",
         "input_keep",
         "0.5",
-        "probability that an element of a unit's input is taken from the quantized network, 0 to 1;\ndefault 0.5 for qdrop, 0 for adaround and brecq",
+        "probability that an element of a unit's input is taken from the quantized network, 0 to 1;\ndefault 0.5 for qdrop, 1 for adaround and brecq",
     ),
     (
         "method",
@@ -132,7 +132,12 @@ const KEYS: &[Key] = &[
         "true",
         "end a unit before its iterations do when all its roundings are settled; default true, false with preset paper",
     ),
-    ("method", "learn_scales", "true", "learn activation steps; default true for qdrop, false for the others"),
+    (
+        "method",
+        "learn_scales",
+        "true",
+        "learn activation steps; default true for qdrop and brecq, false for the others",
+    ),
     ("method", "seed", "", "seed of every random choice"),
     ("method", "threads", "", "0 takes all cores; changes speed, never the result"),
     (

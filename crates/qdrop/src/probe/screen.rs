@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 /// Bits from which on sites are screened.
-const SCREENED_BITS: u32 = 8;
+pub(super) const SCREENED_BITS: u32 = 8;
 /// Share of the error of all sites, below which a site is left alone.
 const SHARE: f64 = 0.05;
 /// What the estimate must be divided by on another step for a site to be measured.

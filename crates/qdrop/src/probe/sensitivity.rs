@@ -13,6 +13,7 @@ use super::grids::ActivationGrids;
 use super::padding::Padding;
 use super::refine::{self, Effect};
 use super::run::{self, Cache};
+use super::screen::SCREENED_BITS;
 use super::shift::Shift;
 use crate::calibrate::{self, Watch};
 use crate::data::{Samples, Subset};
@@ -90,7 +91,7 @@ impl Calibration<'_> {
         if let Some(measured) = work.and_then(|work| work.found(&key, sink)) {
             return Ok(measured);
         }
-        let grids = self.refined(grids, &refining, sink)?;
+        let grids = self.refined(grids, watch, &refining, sink)?;
         let (sensitivity, _) = timed(sink, Stage::Sensitivity, Some(STEPS), |sink| {
             self.forward(inputs, few.len(), &weights, &grids, sink)
         })?;
@@ -128,25 +129,43 @@ impl Calibration<'_> {
         Ok(tries)
     }
 
-    /// First grids as a run would refine them on `inputs`.
-    fn refined(&self, mut tries: Tries<First>, inputs: &Cache, sink: &mut dyn Sink) -> Result<Tries<First>> {
+    /// First grids as a run would refine them, on `inputs`: sites are screened where that is what a run with any choice of
+    /// these bits does.
+    fn refined(
+        &self,
+        mut tries: Tries<First>,
+        watch: &Watch,
+        inputs: &Cache,
+        sink: &mut dyn Sink,
+    ) -> Result<Tries<First>> {
         let most = tries.iter().map(Vec::len).max().unwrap_or(0);
-        // A round takes one try of every site.
+        let bits = tries.iter().flatten().map(|t| t.0);
+        let screens = bits.min().is_some_and(|bits| bits >= SCREENED_BITS);
+        // A round takes one try of every site; screening looks at all sites at once, and at the last try of those without
+        // another.
         for round in (0..most).filter(|_| inputs.values().any(|rows| !rows.is_empty())) {
-            let open: Vec<usize> = (0..tries.len()).filter(|&s| tries[s].len() > round).collect();
-            let sites = open.iter().map(|&s| with(&self.plan.sites[s], tries[s][round].0)).collect();
-            let mut grids: Vec<Grid> = open.iter().map(|&s| tries[s][round].1.grid.clone()).collect();
+            let open: Vec<usize> = (0..tries.len()).filter(|&s| screens || tries[s].len() > round).collect();
+            let of = |&s: &usize| tries[s].get(round).or(tries[s].last()).map(|t| (s, t));
+            let (sites, mut grids): (Vec<Site>, Vec<Grid>) =
+                open.iter().filter_map(of).map(|(s, t)| (with(&self.plan.sites[s], t.0), t.1.grid.clone())).unzip();
             let plan = Plan { sites, ..Plan::default() };
-            let (effects, _) = timed(sink, Stage::Refine, Some(open.len()), |sink| {
-                refine::refine(self.graph, self.facts, &plan, inputs.clone(), self.device, &mut grids, sink)
+            let (effects, _) = timed(sink, Stage::Refine, Some(open.len()), |sink| match screens {
+                true => {
+                    let few = self.recipe.resolved().refine_samples;
+                    Calibration { plan: &plan, ..*self }.screen(few, watch, &mut grids, sink)
+                }
+                false => refine::refine(self.graph, self.facts, &plan, inputs.clone(), self.device, &mut grids, sink),
             })?;
-            let first = grids.into_iter().zip(effects).map(|(grid, effect)| First { grid, effect });
-            open.into_iter().zip(first).for_each(|(s, first)| tries[s][round].1 = first);
+            for (s, (grid, effect)) in open.into_iter().zip(grids.into_iter().zip(effects)) {
+                if let Some(slot) = tries[s].get_mut(round) {
+                    slot.1 = First { grid, effect };
+                }
+            }
         }
         Ok(tries)
     }
 
-    /// Walks through the float network and measures layers and sites where they stand.
+    /// Runs the float network forward once and measures layers and sites where they stand.
     fn forward(
         &self,
         inputs: Cache,

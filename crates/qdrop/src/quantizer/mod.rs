@@ -13,6 +13,7 @@ pub use result::QuantizedModel;
 
 use crate::data::{Samples, Subset};
 use crate::disk;
+use crate::engine::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::pipeline::{self, Checked, Deployed, Quantized};
@@ -56,6 +57,7 @@ pub struct Quantizer<'a> {
     unseen: Option<&'a dyn Samples>,
     runtime: Option<&'a Library>,
     work: Option<&'a WorkDir>,
+    device: Option<&'a dyn Device>,
     sink: Option<&'a mut dyn Sink>,
     timings: Vec<Timing>,
 }
@@ -73,6 +75,7 @@ impl<'a> Quantizer<'a> {
             unseen: None,
             runtime: None,
             work: None,
+            device: None,
             sink: None,
             timings: Vec::new(),
         }
@@ -181,6 +184,14 @@ impl<'a> Quantizer<'a> {
         self
     }
 
+    /// Runs calibration and learning on `device` instead of this machine's processors, which measure the result. The
+    /// interface of devices may change in any release.
+    #[must_use]
+    pub fn device(mut self, device: &'a dyn Device) -> Self {
+        self.device = Some(device);
+        self
+    }
+
     /// Tells `sink` what happens, and asks it whether to stop.
     #[must_use]
     pub fn progress(mut self, sink: &'a mut dyn Sink) -> Self {
@@ -225,23 +236,31 @@ impl<'a> Quantizer<'a> {
             mixed = Some(MixedReport { chosen, sensitivity, reached_error: None });
         }
         let checked = Checked::new(&graph, &shapes, calibration)?;
+        let unseen = self.unseen.filter(|samples| !samples.is_empty());
+        let unseen = unseen.map(|samples| Checked::new(&graph, &shapes, samples)).transpose()?;
         let mut measuring = Measuring {
             model,
             graph: &graph,
             shapes: &shapes,
             calibration: &checked,
-            unseen: self.unseen,
+            unused: Vec::new(),
+            unseen: unseen.as_ref().map(|samples| samples as &dyn Samples),
             evaluation: None,
             float_score: self.float_score,
             nearest: self.measure_nearest,
             runtime,
         };
-        measuring.evaluation = match self.evaluation {
+        let evaluation = match self.evaluation {
             Some(samples) => measuring.measurable(samples, &recipe, sink)?,
             None => None,
         };
+        measuring.evaluation = evaluation.as_ref().map(|samples| samples as &dyn Samples);
+        measuring.unused = pipeline::left_out(&recipe, checked.len());
 
-        let done = pipeline::quantize(&graph, &recipe, &checked, work, sink)?;
+        let done = match self.device {
+            Some(device) => pipeline::quantize_on(device, &graph, &recipe, &checked, work, sink)?,
+            None => pipeline::quantize(&graph, &recipe, &checked, work, sink)?,
+        };
         let mut report = done.report.clone();
         if let Some(now) = &report.mixed {
             recipe = recipe.with(&now.chosen);
@@ -291,6 +310,8 @@ struct Measuring<'r> {
     graph: &'r Graph,
     shapes: &'r [Vec<usize>],
     calibration: &'r Checked<'r>,
+    /// Those of the calibration samples that no stage reads.
+    unused: Vec<usize>,
     unseen: Option<&'r dyn Samples>,
     evaluation: Option<&'r dyn Samples>,
     float_score: Option<Score>,
@@ -305,7 +326,7 @@ impl<'r> Measuring<'r> {
         samples: &'s dyn Samples,
         recipe: &Recipe,
         sink: &mut dyn Sink,
-    ) -> Result<Option<&'s dyn Samples>> {
+    ) -> Result<Option<Checked<'s>>> {
         let task = recipe.input.task;
         let at = |e: Error| samples.source().into_iter().fold(e, Error::at);
         match (pipeline::unknown_answer(self.graph, self.shapes, task)?, self.runtime) {
@@ -320,7 +341,7 @@ impl<'r> Measuring<'r> {
                 return Ok(None);
             }
         }
-        Ok(Some(samples))
+        Checked::new(self.graph, &shapes_of(samples)?, samples).map(Some).map_err(at)
     }
 
     /// Measures the network that was `written`, `simplified`, and puts it into the report.
@@ -364,7 +385,7 @@ impl<'r> Measuring<'r> {
 
     /// The distance of the outputs of `written` to the float network's.
     fn quality(&self, written: &Graph, recipe: &Recipe, report: &mut Report, sink: &mut dyn Sink) -> Result<()> {
-        let unused = Subset::new(self.calibration, pipeline::left_out(recipe, self.calibration.len()))?;
+        let unused = Subset::new(self.calibration, self.unused.clone())?;
         let mut sources: Vec<(Source, &dyn Samples)> = Vec::new();
         sources.extend(self.unseen.map(|samples| (Source::LeftOut, samples)));
         sources.push((Source::LeftOut, &unused));

@@ -83,7 +83,11 @@ pub(crate) struct Pace {
 impl Pace {
     pub fn new(job: &Job) -> Self {
         let effective = job.recipe.resolved();
-        let mut work: Vec<(f64, usize)> = job.costs.units.iter().map(|&c| (c, effective.iterations)).collect();
+        let pass = |iterations: usize| job.costs.units.iter().map(move |&c| (c, iterations));
+        let mut work: Vec<(f64, usize)> = pass(effective.iterations).collect();
+        if effective.step_iterations > 0 {
+            work.extend(pass(effective.step_iterations));
+        }
         work.push((job.costs.network.max(f64::MIN_POSITIVE), job.costs.tuning));
         Pace { work, index: 0 }
     }

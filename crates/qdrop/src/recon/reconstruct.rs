@@ -3,53 +3,95 @@
 use super::curve::report;
 use super::job::{Job, Pace};
 use super::network_solution::NetworkSolution;
-use super::solve::{Settings, Solution};
+use super::solve::Settings;
 use super::unit::Units;
-use crate::engine::train::{Problem, RandomDraws};
+use crate::engine::train::RandomDraws;
 use crate::error::Result;
 use crate::graph::ValueId;
-use crate::plan::LayerId;
+use crate::plan::{LayerId, Unit};
 use crate::probe::Cache;
 use crate::report::{Event, Sink, UnitReport};
 use std::time::Instant;
 
+/// What a pass through all units learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Roundings, and with them steps and biases where the method learns any.
+    Together,
+    /// Roundings alone, in a network whose activations are float everywhere (AdaRound, BRECQ).
+    Weights,
+    /// Steps of activations, behind weights that are rounded (the second pass of BRECQ).
+    Steps,
+}
+
 impl Job<'_> {
     /// Solves the units in order, from what nearest rounding gives, and tunes the network. Both streams advance through
-    /// each unit once, when it is solved.
+    /// each unit once a pass, when it is solved.
     pub fn reconstruct(
         &self,
         start: NetworkSolution,
         reports: &mut Vec<UnitReport>,
         sink: &mut dyn Sink,
     ) -> Result<NetworkSolution> {
-        let units = &self.plan.units;
+        let effective = self.recipe.resolved();
         let mut found = start;
+        let mut pace = Pace::new(self);
+        if effective.weights_first {
+            self.pass(Pass::Weights, &self.plan.units, &mut found, &mut pace, reports, sink)?;
+            if effective.step_iterations > 0 {
+                let rounded: Vec<Unit> = self.plan.units.iter().map(with_rounded_weights).collect();
+                self.pass(Pass::Steps, &rounded, &mut found, &mut pace, reports, sink)?;
+            }
+        } else {
+            self.pass(Pass::Together, &self.plan.units, &mut found, &mut pace, reports, sink)?;
+        }
+        if pace.iterations() > 0 {
+            reports.extend(self.tune(&mut found, &mut pace, sink)?);
+        }
+        Ok(found)
+    }
+
+    /// One pass through `units`.
+    fn pass(
+        &self,
+        pass: Pass,
+        units: &[Unit],
+        found: &mut NetworkSolution,
+        pace: &mut Pace,
+        reports: &mut Vec<UnitReport>,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
         let mut float = self.inputs.clone();
         let mut quantized = float.clone();
-        let mut pace = Pace::new(self);
-        let learn_biases = self.recipe.resolved().learn_biases;
-        let learned_quantized = self.recipe.resolved().activation_keep > 0.0;
+        let effective = self.recipe.resolved();
+        // Weights that learn from float activations in the middle of quantized ones learn for another loss.
+        let comparable = pass != Pass::Together || effective.activation_keep > 0.0;
         let &Job { graph, facts, plan, device, .. } = self;
-        let context = Units { graph, facts, plan, learn_biases, device };
+        let context = Units { graph, facts, plan, learn_biases: effective.learn_biases, device };
         for (number, unit) in units.iter().enumerate() {
-            let compiled = context.compile(unit, &self.loss_weights, Some(&found))?;
+            let compiled = context.compile(unit, &self.loss_weights, Some(found))?;
             let targets = compiled.float_outputs(&float, self.store, sink)?;
             let quantize = |cache: &Cache, found: &NetworkSolution, keep, sink: &dyn Sink| {
-                compiled.quantized(cache, found, &targets, keep, sink)
+                compiled.quantized(cache, found, pass != Pass::Weights, &targets, keep, sink)
             };
             let read_later = |v: &ValueId| units[number + 1..].iter().any(|u| u.inputs.contains(v));
-            let next = if unit.layers.is_empty() {
-                quantize(&quantized, &found, Some(self.store), sink)?.1
+            let planned = &plan.units[number];
+            let next = if planned.layers.is_empty() {
+                quantize(&quantized, found, Some(self.store), sink)?.1
             } else {
                 let start = Instant::now();
-                let name = |l: &LayerId| self.plan.layers[l.0 as usize].name.clone();
-                let layers: Vec<String> = unit.layers.iter().map(name).collect();
-                sink.event(&pace.started(&unit.name, layers.len()));
-                let first = quantize(&quantized, &found, None, sink)?.0;
+                let name = match pass {
+                    Pass::Steps => format!("{}, activations", unit.name),
+                    _ => unit.name.clone(),
+                };
+                let layer = |l: &LayerId| plan.layers[l.0 as usize].name.clone();
+                let layers: Vec<String> = planned.layers.iter().map(layer).collect();
+                let settings = self.settings(pass);
+                sink.event(&pace.started(&name, layers.len()));
+                let first = quantize(&quantized, found, None, sink)?.0;
                 let problem = compiled.problem(self.weight_grids, &found.grids, &float, &quantized, targets.clone())?;
-                let settings = self.settings();
                 let (mut solution, resumed) = self
-                    .solve_unit(&problem, &settings, number as u32, &pace, sink)
+                    .solve(&problem, &settings, &self.draws(pass, number, problem.samples()), pace, sink)
                     .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;
                 drop(problem);
                 float.retain(|v, _| read_later(v));
@@ -62,18 +104,17 @@ impl Job<'_> {
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
                     found.grids[site.0 as usize] = grid;
                 }
-                let (mut last, mut next) = quantize(&quantized, &found, Some(self.store), sink)?;
-                // Other methods learn without quantized activations, and so for another loss.
-                let reverted = last.loss > first.loss && learned_quantized;
+                let (mut last, mut next) = quantize(&quantized, found, Some(self.store), sink)?;
+                let reverted = (last.loss > first.loss || last.loss.is_nan()) && comparable;
                 if reverted {
-                    let message = format!("unit `{}`: learning raised the loss, nearest rounding stays", unit.name);
+                    let message = format!("unit `{name}`: learning raised the loss, what was before it stays");
                     sink.event(&Event::Note { message });
                     drop(next);
-                    found = before;
-                    (last, next) = quantize(&quantized, &found, Some(self.store), sink)?;
+                    *found = before;
+                    (last, next) = quantize(&quantized, found, Some(self.store), sink)?;
                 }
-                let (distances, losses) = ([first, last], &solution.losses);
-                let report = report(&unit.name, Some(number), layers, distances, losses, &settings, start);
+                let unit = (pass != Pass::Steps).then_some(number);
+                let report = report(&name, unit, layers, [first, last], &solution.losses, &settings, start);
                 let report = UnitReport { reverted, resumed, ..report };
                 sink.event(&pace.finished(&report));
                 reports.push(report);
@@ -85,23 +126,19 @@ impl Job<'_> {
                 cache.retain(|v, _| read_later(v));
             }
         }
-        drop((float, quantized));
-        if pace.iterations() > 0 {
-            reports.extend(self.tune(&mut found, &mut pace, sink)?);
-        }
-        Ok(found)
+        Ok(())
     }
 
     /// How units are solved.
-    fn settings(&self) -> Settings {
+    fn settings(&self, pass: Pass) -> Settings {
         let method = &self.recipe.method;
         let effective = self.recipe.resolved();
         Settings {
-            iterations: effective.iterations,
+            iterations: if pass == Pass::Steps { effective.step_iterations } else { effective.iterations },
             rounding_lr: effective.rounding_lr,
             bias_lr: effective.rounding_lr,
-            scale_lr: effective.scale_lr,
-            lambda: method.lambda,
+            scale_lr: if pass == Pass::Weights { 0.0 } else { effective.scale_lr },
+            lambda: if pass == Pass::Steps { 0.0 } else { method.lambda },
             warmup: method.warmup,
             beta_start: method.beta_start,
             beta_end: method.beta_end,
@@ -109,24 +146,21 @@ impl Job<'_> {
         }
     }
 
-    fn solve_unit(
-        &self,
-        problem: &Problem,
-        settings: &Settings,
-        unit: u32,
-        pace: &Pace,
-        sink: &mut dyn Sink,
-    ) -> Result<(Solution, bool)> {
+    /// What is drawn while a unit is solved.
+    fn draws(&self, pass: Pass, unit: usize, samples: usize) -> RandomDraws {
         let method = &self.recipe.method;
         let effective = self.recipe.resolved();
-        let draws = RandomDraws {
-            seed: method.seed,
-            unit,
-            batch: method.batch,
-            samples: problem.samples(),
-            input_keep: effective.input_keep,
-            activation_keep: effective.activation_keep,
+        let (unit, input_keep, activation_keep) = match pass {
+            // The published code learns steps from the float network's inputs.
+            Pass::Steps => (self.plan.units.len() + unit, 0.0, 1.0),
+            _ => (unit, effective.input_keep, effective.activation_keep),
         };
-        self.solve(problem, settings, &draws, pace, sink)
+        RandomDraws { seed: method.seed, unit: unit as u32, batch: method.batch, samples, input_keep, activation_keep }
     }
+}
+
+/// `unit` whose weights nobody learns any more.
+fn with_rounded_weights(unit: &Unit) -> Unit {
+    let fixed = unit.fixed.iter().chain(&unit.layers).copied().collect();
+    Unit { layers: Vec::new(), fixed, ..unit.clone() }
 }

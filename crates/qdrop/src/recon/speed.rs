@@ -121,7 +121,9 @@ impl Costs {
         });
         // Half of the network lies behind what is tried, on average.
         let measuring = measuring as f64 / recipe.method.batch as f64 / 2.0 * FORWARD * self.units.iter().sum::<f64>();
-        let iterations: f64 = self.units.iter().skip(solved).sum::<f64>() * effective.iterations as f64;
+        let each =
+            [effective.iterations, effective.step_iterations].map(|n| self.units.iter().map(move |c| c * n as f64));
+        let iterations: f64 = each.into_iter().flatten().skip(solved).sum();
         let passes = PASSES * samples as f64 / recipe.method.batch as f64 * self.units.iter().sum::<f64>();
         self.measured.then_some(iterations + passes + tuned + measuring)
     }

@@ -79,7 +79,13 @@ impl<'a> Units<'a> {
         let (program, float_ready) = match found {
             Some(found) if !unit.fixed.is_empty() => {
                 let fixed = unit.fixed.iter().map(|l| &found.weights[l.0 as usize]);
-                let rounded = rounded(graph, plan, fixed)?;
+                let mut rounded = rounded(graph, plan, fixed)?;
+                for (_, bias, _) in learned_biases(graph, plan, unit.fixed.iter().copied())? {
+                    if let Some(content) = found.biases.get(&bias) {
+                        let learned = Tensor::f32(&[content.len()], content.clone());
+                        rounded.value_mut(bias).constant = Some(Arc::new(learned));
+                    }
+                }
                 let shapes = probe::input_facts(graph, facts);
                 let program = compile(&rounded, &facts::infer(&rounded, &shapes)?, &region)?;
                 (program, Some(device.inference(&float_program)?))
@@ -122,11 +128,12 @@ impl Compiled<'_> {
     }
 
     /// The reconstruction loss of the quantized unit over all samples in `cache`, whose float outputs are `targets`.
-    /// `found` is that of the whole plan. The outputs go on `keep`.
+    /// `found` is that of the whole plan; without `activations` these stay float. The outputs go into `keep`.
     pub fn quantized(
         &self,
         cache: &Cache,
         found: &NetworkSolution,
+        activations: bool,
         targets: &[Rows],
         keep: Option<&RowStore>,
         sink: &dyn Sink,
@@ -138,7 +145,8 @@ impl Compiled<'_> {
         let weights = self.unit.layers.iter().map(one).collect::<Result<Vec<_>>>()?;
         let biases = self.biases.iter().map(|b| found.biases.get(&b.1).unwrap_or(&b.2).as_slice());
         let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).chain(biases).collect();
-        let grids: Vec<Option<&Grid>> = self.sites.iter().map(|s| Some(&found.grids[s.0 as usize])).collect();
+        let grids: Vec<Option<&Grid>> =
+            self.sites.iter().map(|s| activations.then(|| &found.grids[s.0 as usize])).collect();
         let rows =
             |store: &RowStore| targets.iter().map(|t| store.rows(t.len(), t.width())).collect::<Result<Vec<_>>>();
         let mut kept = keep.map(rows).transpose()?.unwrap_or_default();

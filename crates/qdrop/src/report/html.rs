@@ -98,11 +98,7 @@ impl Report {
                 @if let Some(q) = &self.quality {
                     (tile("outputs", decibels(q.snr_db), format!("signal to noise on {} samples", q.samples)))
                 } @else if let Some(unit) = self.units.iter().rfind(|u| u.snr_after.is_some()) {
-                    @let note = match unit.unit {
-                        Some(_) => format!("signal to noise of {}", unit.name),
-                        None => "signal to noise of the network".into(),
-                    };
-                    (tile("outputs", decibels(unit.snr_after), note))
+                    (tile("outputs", decibels(unit.snr_after), format!("signal to noise of {}", unit.name)))
                 }
             }
         }

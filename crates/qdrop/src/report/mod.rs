@@ -261,7 +261,8 @@ pub fn timed<T>(
 pub struct UnitReport {
     /// The unit's name.
     pub name: String,
-    /// Index in [`Report::plan`]; `None` for the whole network, which is tuned at the end.
+    /// Index in [`Report::plan`]; `None` for the whole network, which is tuned at the end, and for the activations of a unit
+    /// whose weights are learned before.
     pub unit: Option<usize>,
     /// Names of its weight layers.
     pub layers: Vec<String>,
@@ -269,7 +270,8 @@ pub struct UnitReport {
     /// of the unit's output.
     #[serde(deserialize_with = "detail::number")]
     pub loss_before: f64,
-    /// The same after learning, everything quantized.
+    /// The same after learning. Both with everything quantized, or with float activations where the method learns
+    /// weights so.
     #[serde(deserialize_with = "detail::number")]
     pub loss_after: f64,
     /// Signal to noise of its outputs against the float network's, in dB, with everything before it quantized as it
