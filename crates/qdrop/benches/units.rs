@@ -12,7 +12,7 @@ use qdrop::engine::program::{Program, Region, compile};
 use qdrop::engine::train::{RandomDraws, Step, Trainer};
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::plan::{Recipe, Target, factor_sites, plan};
-use qdrop::quant::{Grid, Observation, RangeSpec, Search, fit};
+use qdrop::quant::{Grid, LayerId, Observation, RangeSpec, Search, fit};
 use qdrop::recon::{Problem, Weight};
 use qdrop::tensor::{DType, RowStore, Rows, Tensor};
 use std::sync::Mutex;
@@ -105,16 +105,17 @@ impl Unit {
             sites: self.sites.iter().map(|&s| (s, None)).collect(),
         };
         let program = compile(&self.graph, &facts, &region).unwrap();
-        let weight = |(layer, (w, shape)): (usize, &(ValueId, Vec<usize>))| {
+        let weight = |(layer, (w, shape)): (LayerId, &(ValueId, Vec<usize>))| {
             let float = self.graph.constant(*w).unwrap().to_f32().unwrap();
-            Weight { layer, float, shape: shape.clone(), grid: Grid::per_tensor(4, 1.0 / 15.0, 8).unwrap() }
+            let grid = Grid::per_tensor(4, 1.0 / 15.0, 8).unwrap();
+            Weight { layer, float, shape: shape.clone(), grid }
         };
         let rows = |seed: u64, slot: usize| {
             let width = program.slots[slot].shape.iter().product::<usize>();
             Rows::new(BATCH, noise(seed, BATCH * width))
         };
         let problem = Problem {
-            weights: self.weights.iter().enumerate().map(weight).collect(),
+            weights: (0..).map(LayerId).zip(&self.weights).map(weight).collect(),
             biases: Vec::new(),
             grids: vec![Grid::per_tensor(4, 0.1, 0).unwrap(); self.sites.len()],
             scale_rates: vec![1.0; self.sites.len()],

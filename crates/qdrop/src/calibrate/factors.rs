@@ -245,7 +245,7 @@ impl<'a> Meeting<'a> {
             graph.constant(reader.weight).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
         let (weight, shape) = (tensor.to_f32()?, tensor.shape().to_vec());
         let grid = reader.layer.map(|id| {
-            let layer = &plan.layers[id.0 as usize];
+            let layer = plan.layer(id);
             let spec = &layer.grid;
             // The range of all values is found at once and tells how factors compare.
             (layer.axis, RangeSpec { bits: spec.bits, symmetric: spec.symmetric, search: Search::MinMax })

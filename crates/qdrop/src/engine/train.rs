@@ -3,16 +3,16 @@
 use super::philox::Stream;
 use super::program::Program;
 use crate::error::Result;
-use crate::quant::Grid;
 use crate::quant::lsq::{gradient_factor, step_floor};
+use crate::quant::{Grid, LayerId};
 use crate::tensor::Rows;
 use serde::{Deserialize, Serialize};
 
 /// A weight whose rounding is learned.
 #[derive(Debug, Clone, Serialize)]
 pub struct Weight {
-    /// Index of the layer in the plan.
-    pub layer: usize,
+    /// The layer, in the plan.
+    pub layer: LayerId,
     /// Float content.
     pub float: Vec<f32>,
     /// Dimensions.
@@ -24,8 +24,8 @@ pub struct Weight {
 /// A bias that is learned with the weight of its layer, in units of that weight's step.
 #[derive(Debug, Clone, Serialize)]
 pub struct Bias {
-    /// Index of the layer in the plan.
-    pub layer: usize,
+    /// The layer, in the plan.
+    pub layer: LayerId,
     /// Float content.
     pub float: Vec<f32>,
     /// Step of the weight, per element.

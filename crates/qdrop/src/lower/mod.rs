@@ -109,9 +109,9 @@ pub fn lower(
     }
     let mut by_layer: Vec<Option<&QuantizedWeight>> = vec![None; plan.layers.len()];
     for weight in weights {
-        match by_layer.get_mut(weight.layer) {
+        match by_layer.get_mut(weight.layer.index()) {
             Some(slot @ None) => *slot = Some(weight),
-            _ => return Err(Error::internal(format!("layer {} is unknown or has two weights", weight.layer))),
+            _ => return Err(Error::internal(format!("layer {} is unknown or has two weights", weight.layer.0))),
         }
     }
     let missing = |layer: &Layer| Error::internal("no integers").at(place("layer", &layer.name));

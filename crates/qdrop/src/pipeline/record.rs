@@ -218,7 +218,7 @@ mod tests {
         };
         let grid = Grid::per_channel(2, vec![1.0, 2.0], vec![1, 0], 0).unwrap();
         // Nearest: 1 2 3 0, 0 1 2 0; the first and the fifth are moved.
-        let weight = QuantizedWeight { layer: 0, grid, integers: vec![2, 2, 3, 0, 1, 1, 2, 0] };
+        let weight = QuantizedWeight { layer: LayerId(0), grid, integers: vec![2, 2, 3, 0, 1, 1, 2, 0] };
         let report = layer_report(&layer, &weight, &float).unwrap();
         assert_eq!((report.moved, report.clipped, report.channels), (0.25, 0.25, 2));
         assert_eq!(report.steps, [1.0, 1.0, 2.0]);
@@ -282,7 +282,7 @@ mod tests {
         };
         let grid = Grid::per_channel(2, vec![1.0; 3], vec![1, 1, 1], 0).unwrap();
         // The first vanishes, the second was 0 before, the third stays.
-        let weight = QuantizedWeight { layer: 0, grid, integers: vec![1, 1, 1, 1, 1, 2] };
+        let weight = QuantizedWeight { layer: LayerId(0), grid, integers: vec![1, 1, 1, 1, 1, 2] };
         let report = layer_report(&layer, &weight, &[0.1, -0.2, 0.0, 0.0, 0.1, 1.0]).unwrap();
         assert_eq!((report.vanished, report.channels), (1, 3));
     }

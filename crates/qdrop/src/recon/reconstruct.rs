@@ -42,7 +42,7 @@ impl Job<'_> {
                 quantize(&quantized, &found, Some(self.store), sink)?.1
             } else {
                 let start = Instant::now();
-                let name = |l: &LayerId| self.plan.layers[l.0 as usize].name.clone();
+                let name = |&l: &LayerId| self.plan.layer(l).name.clone();
                 let layers: Vec<String> = unit.layers.iter().map(name).collect();
                 sink.event(&pace.started(&unit.name, layers.len()));
                 let first = quantize(&quantized, &found, None, sink)?.0;
@@ -56,11 +56,11 @@ impl Job<'_> {
                 let before = found.clone();
                 compiled.keep_biases(&mut solution, &mut found.biases);
                 for weight in solution.weights {
-                    let layer = weight.layer;
-                    found.weights[layer] = weight;
+                    let at = weight.layer.index();
+                    found.weights[at] = weight;
                 }
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
-                    found.grids[site.0 as usize] = grid;
+                    found.grids[site.index()] = grid;
                 }
                 let (mut last, mut next) = quantize(&quantized, &found, Some(self.store), sink)?;
                 // Other methods learn without quantized activations, and so for another loss.

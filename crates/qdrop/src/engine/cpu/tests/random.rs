@@ -273,7 +273,7 @@ impl Growing {
             && self.net.weights.last().is_some_and(|l| l.0 == w)
             && self.dice.once_in(2)
         {
-            self.net.biases.push((self.net.weights.len() - 1, b));
+            self.net.learn(b);
         }
         made
     }
