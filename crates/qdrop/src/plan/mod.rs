@@ -331,7 +331,7 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
             cache_bytes,
         });
     }
-    for (i, site) in sites.iter().enumerate() {
+    for (id, site) in (0..).map(SiteId).zip(sites) {
         let first_reader = || {
             let listed = site.readers.as_ref().unwrap_or(&view.consumers[site.value.0 as usize]);
             listed.iter().filter_map(|(id, _)| unit_of.get(id)).min().copied()
@@ -339,7 +339,7 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
         let producer = view.producers[site.value.0 as usize].and_then(|id| unit_of.get(&id)).copied();
         let unit = if site.readers.is_some() { first_reader() } else { producer.or_else(first_reader) };
         if let Some(unit) = unit {
-            units[unit].sites.push(SiteId(i as u32));
+            units[unit].sites.push(id);
         }
     }
     units
