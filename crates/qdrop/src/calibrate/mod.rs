@@ -55,15 +55,14 @@ impl Watch {
         Watch { sites, extremes }
     }
 
-    /// The samples with the smallest and with the largest value of site `site` (counted in the plan's order), where they
-    /// are known.
-    pub fn extremes(&self, site: usize) -> [Option<usize>; 2] {
-        self.extremes.get(site).copied().unwrap_or_default()
+    /// The samples with the smallest and with the largest value of `site`, where they are known.
+    pub fn extremes(&self, site: SiteId) -> [Option<usize>; 2] {
+        self.extremes.get(site.index()).copied().unwrap_or_default()
     }
 
     /// Takes in float values of `site`, in the plan's range of sites (others are ignored).
     pub fn observe(&mut self, site: SiteId, values: &[f32]) {
-        if let Some(seen) = self.sites.get_mut(site.0 as usize) {
+        if let Some(seen) = self.sites.get_mut(site.index()) {
             seen.observe(values);
         }
     }

@@ -145,8 +145,9 @@ pub(super) fn sites(
     widths: &[Widths],
     grids: &[Grid],
 ) -> Vec<SiteReport> {
-    let one = |i: usize| {
-        let (site, of) = (&plan.sites[i], &activations.distributions[i]);
+    let one = |id: SiteId| {
+        let i = id.index();
+        let (site, of) = (plan.site(id), &activations.distributions[i]);
         let grid = |grid: &Grid| {
             let ((low, high), (below, above)) = (grid.range(0), of.clipped(grid));
             SiteGrid {
@@ -170,7 +171,7 @@ pub(super) fn sites(
         let readers = |r: &Vec<_>| r.iter().map(|&(n, _)| graph.node_name(n).to_string()).collect();
         SiteReport {
             name: site.name.clone(),
-            unit: plan.units.iter().position(|u| u.sites.contains(&SiteId(i as u32))),
+            unit: plan.units.iter().position(|u| u.sites.contains(&id)),
             readers: site.readers.as_ref().map(readers),
             bits: site.grid.bits,
             symmetric: site.grid.symmetric,
@@ -193,7 +194,7 @@ pub(super) fn sites(
                 .map(|(a, b)| Effect { first: short(a), refined: short(b) }),
         }
     };
-    (0..plan.sites.len()).into_par_iter().map(one).collect()
+    (0..plan.sites.len() as u32).into_par_iter().map(SiteId).map(one).collect()
 }
 
 #[cfg(test)]
