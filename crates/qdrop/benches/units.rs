@@ -8,7 +8,7 @@ use qdrop::calibrate::{self, Channels};
 use qdrop::engine::cpu::{Cpu, CpuInference, CpuTrainer};
 use qdrop::engine::device::{Device, Inference, Values};
 use qdrop::engine::facts;
-use qdrop::engine::program::{Program, Region, compile};
+use qdrop::engine::program::{Program, ProgramSite, Region, compile};
 use qdrop::engine::train::{RandomDraws, Step, Trainer};
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::plan::{Recipe, Target, factor_sites, plan};
@@ -208,8 +208,8 @@ fn observing(bencher: Bencher, (channels, side): (usize, usize)) {
     let runner = CpuInference::new(&program).unwrap();
     bencher.counter(ItemsCount::new(BATCH)).bench(|| {
         let seen: Vec<Mutex<Observation>> = program.sites.iter().map(|_| Mutex::default()).collect();
-        let see = |site: usize, _: usize, group: Values| {
-            seen[site].lock().unwrap().observe(group.all());
+        let see = |site: ProgramSite, _: usize, group: Values| {
+            seen[site.0].lock().unwrap().observe(group.all());
             Ok(())
         };
         runner.watch(std::slice::from_ref(&images), &see).unwrap();

@@ -3,7 +3,7 @@
 use qdrop::engine::cpu::CpuTrainer;
 use qdrop::engine::facts;
 use qdrop::engine::naive::NaiveTrainer;
-use qdrop::engine::program::{Region, compile};
+use qdrop::engine::program::{ProgramSite, Region, compile};
 use qdrop::engine::train::{Draws, Keep, Purpose, Trainer};
 use qdrop::graph::{Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::quant::{Grid, LayerId};
@@ -55,7 +55,7 @@ impl Draws for Replayed {
     fn keep(&self, iteration: usize, purpose: Purpose, position: usize, mask: &mut [u8]) -> Keep {
         let number = match purpose {
             Purpose::Input(_) => 0,
-            Purpose::Site(i) => i + 1,
+            Purpose::Site(ProgramSite(i)) => i + 1,
         };
         let Some((width, data)) = self.masks.get(number) else { return Keep::All };
         assert_eq!(mask.len() * self.batch, *width);

@@ -1,7 +1,7 @@
 //! Learning on a device: what a unit learns from, one iteration as plain data, and the interface of devices.
 
 use super::philox::Stream;
-use super::program::Program;
+use super::program::{Program, ProgramSite};
 use crate::error::Result;
 use crate::quant::lsq::{gradient_factor, step_floor};
 use crate::quant::{Grid, LayerId};
@@ -32,7 +32,8 @@ pub struct Bias {
     pub step: Vec<f32>,
 }
 
-/// One unit with everything it is solved from.
+/// One unit with everything it is solved from. What is listed per site is in the order of the program's sites; a unit has
+/// no other numbers for them.
 #[derive(Debug, Clone)]
 pub struct Problem {
     /// The unit's program; its weights are `weights` and then `biases`, its sites `grids`.
@@ -91,7 +92,7 @@ pub enum Purpose {
     /// An input of the program: kept elements come from the network quantized so far, others from the float network.
     Input(usize),
     /// A site of the program: kept elements are quantized, others stay float.
-    Site(usize),
+    Site(ProgramSite),
 }
 
 /// Which elements keep the quantized value.
@@ -139,7 +140,7 @@ impl Draws for RandomDraws {
     fn keep(&self, iteration: usize, purpose: Purpose, position: usize, mask: &mut [u8]) -> Keep {
         let (keep, purpose) = match purpose {
             Purpose::Input(i) => (self.input_keep, u32::MAX - 1 - i as u32),
-            Purpose::Site(i) => (self.activation_keep, i as u32),
+            Purpose::Site(ProgramSite(i)) => (self.activation_keep, i as u32),
         };
         if keep >= 1.0 {
             return Keep::All;

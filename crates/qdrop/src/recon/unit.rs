@@ -31,7 +31,7 @@ pub(crate) struct Compiled<'a> {
     float: Vec<Vec<f32>>,
     /// Biases that are learned: layer, value, float content.
     biases: Vec<(LayerId, ValueId, Vec<f32>)>,
-    /// Sites on values that it computes or reads for itself.
+    /// Sites on values that it computes or reads for itself, in the order of the program's.
     pub sites: Vec<SiteId>,
     /// Per output: what its elements weigh in the loss.
     loss_weights: Vec<Option<LossWeights>>,
