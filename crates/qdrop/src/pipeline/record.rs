@@ -43,15 +43,14 @@ pub(super) fn layers(
     weights: &[QuantizedWeight],
     learns: bool,
 ) -> Result<Vec<LayerReport>> {
-    let one = |(i, (layer, weight)): (usize, (&Layer, &QuantizedWeight))| {
-        let id = LayerId(i as u32);
+    let one = |(id, weight): (LayerId, &QuantizedWeight)| {
         let solved = plan.units.iter().position(|u| u.layers.contains(&id));
         let unit = solved.or_else(|| plan.units.iter().position(|u| u.fixed.contains(&id)));
         let learned = learns && solved.is_some();
         let float = calibrate::weight_of(graph, plan, id)?;
-        layer_report(layer, weight, &float).map(|report| LayerReport { unit, learned, ..report })
+        layer_report(plan.layer(id), weight, &float).map(|report| LayerReport { unit, learned, ..report })
     };
-    plan.layers.par_iter().zip(weights).enumerate().map(one).collect()
+    (0..plan.layers.len() as u32).into_par_iter().map(LayerId).zip(weights).map(one).collect()
 }
 
 fn layer_report(layer: &Layer, weight: &QuantizedWeight, float: &[f32]) -> Result<LayerReport> {

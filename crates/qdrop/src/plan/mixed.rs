@@ -13,8 +13,7 @@ use super::layers::names_any;
 use super::names::names_of;
 use super::view::View;
 use super::{
-    BitopsTarget, ByteSize, Cost, Curve, Layer, LayerId, Mixed, Override, Plan, Recipe, Sensitivity, Site, SiteId,
-    SizeTarget,
+    BitopsTarget, ByteSize, Cost, Curve, Layer, LayerId, Mixed, Override, Plan, Recipe, Sensitivity, SiteId, SizeTarget,
 };
 use crate::engine::facts::Facts;
 use crate::error::{Error, Result};
@@ -72,16 +71,17 @@ pub fn choose(graph: &Graph, facts: &Facts, recipe: &Recipe, measured: &Sensitiv
     keep_unmeasured(&mut mixing.sites, &sites, recipe)?;
     let plan = mixing.solve(limits, &layers, &sites)?;
 
-    let of_layer = |(l, layer): (usize, &Layer)| {
-        let weight_bits = Some(layer.grid.bits);
-        mixing.layers[l].then(|| Override { layer: names[l].clone(), weight_bits, ..Override::default() })
+    let of_layer = |l: LayerId| {
+        let (layer, weight_bits) = (names[l.index()].clone(), Some(plan.layer(l).grid.bits));
+        mixing.is_open(&Member::Layer(l)).then_some(Override { layer, weight_bits, ..Override::default() })
     };
-    let of_site = |(s, site): (usize, &Site)| {
+    let of_site = |s: SiteId| {
+        let site = plan.site(s);
         let (activation, activation_bits) = (Some(site.name.clone()), Some(site.grid.bits));
-        mixing.sites[s].then_some(Override { activation, activation_bits, ..Override::default() })
+        mixing.is_open(&Member::Site(s)).then_some(Override { activation, activation_bits, ..Override::default() })
     };
-    let exceptions = plan.layers.iter().enumerate().filter_map(of_layer);
-    let exceptions = exceptions.chain(plan.sites.iter().enumerate().filter_map(of_site)).collect();
+    let exceptions = plan.layer_ids().filter_map(of_layer);
+    let exceptions = exceptions.chain(plan.site_ids().filter_map(of_site)).collect();
     let weights = layers.iter().zip(&plan.layers).map(|(curve, l)| error(curve, l.grid.bits));
     let activations = sites.iter().zip(&plan.sites).map(|(curve, s)| error(curve, s.grid.bits));
     Ok(Chosen {
