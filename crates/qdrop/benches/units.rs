@@ -8,11 +8,11 @@ use qdrop::calibrate::{self, Channels};
 use qdrop::engine::cpu::{Cpu, CpuInference, CpuTrainer};
 use qdrop::engine::device::{Device, Inference, Values};
 use qdrop::engine::facts;
-use qdrop::engine::program::{Program, Region, compile};
+use qdrop::engine::program::{Program, ProgramSite, Region, compile};
 use qdrop::engine::train::{RandomDraws, Step, Trainer};
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::plan::{Recipe, Target, factor_sites, plan};
-use qdrop::quant::{Grid, Observation, RangeSpec, Search, fit};
+use qdrop::quant::{Grid, LayerId, Observation, RangeSpec, Search, fit};
 use qdrop::recon::{Problem, Weight};
 use qdrop::tensor::{DType, RowStore, Rows, Tensor};
 use std::sync::Mutex;
@@ -105,16 +105,17 @@ impl Unit {
             sites: self.sites.iter().map(|&s| (s, None)).collect(),
         };
         let program = compile(&self.graph, &facts, &region).unwrap();
-        let weight = |(layer, (w, shape)): (usize, &(ValueId, Vec<usize>))| {
+        let weight = |(layer, (w, shape)): (LayerId, &(ValueId, Vec<usize>))| {
             let float = self.graph.constant(*w).unwrap().to_f32().unwrap();
-            Weight { layer, float, shape: shape.clone(), grid: Grid::per_tensor(4, 1.0 / 15.0, 8).unwrap() }
+            let grid = Grid::per_tensor(4, 1.0 / 15.0, 8).unwrap();
+            Weight { layer, float, shape: shape.clone(), grid }
         };
         let rows = |seed: u64, slot: usize| {
             let width = program.slots[slot].shape.iter().product::<usize>();
             Rows::new(BATCH, noise(seed, BATCH * width))
         };
         let problem = Problem {
-            weights: self.weights.iter().enumerate().map(weight).collect(),
+            weights: (0..).map(LayerId).zip(&self.weights).map(weight).collect(),
             biases: Vec::new(),
             grids: vec![Grid::per_tensor(4, 0.1, 0).unwrap(); self.sites.len()],
             scale_rates: vec![1.0; self.sites.len()],
@@ -207,8 +208,8 @@ fn observing(bencher: Bencher, (channels, side): (usize, usize)) {
     let runner = CpuInference::new(&program).unwrap();
     bencher.counter(ItemsCount::new(BATCH)).bench(|| {
         let seen: Vec<Mutex<Observation>> = program.sites.iter().map(|_| Mutex::default()).collect();
-        let see = |site: usize, _: usize, group: Values| {
-            seen[site].lock().unwrap().observe(group.all());
+        let see = |site: ProgramSite, _: usize, group: Values| {
+            seen[site.0].lock().unwrap().observe(group.all());
             Ok(())
         };
         runner.watch(std::slice::from_ref(&images), &see).unwrap();

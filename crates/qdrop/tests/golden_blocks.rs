@@ -3,10 +3,10 @@
 use qdrop::engine::cpu::CpuTrainer;
 use qdrop::engine::facts;
 use qdrop::engine::naive::NaiveTrainer;
-use qdrop::engine::program::{Region, compile};
+use qdrop::engine::program::{ProgramSite, Region, compile};
 use qdrop::engine::train::{Draws, Keep, Purpose, Trainer};
 use qdrop::graph::{Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
-use qdrop::quant::Grid;
+use qdrop::quant::{Grid, LayerId};
 use qdrop::recon::{Problem, Settings, Weight, solve};
 use qdrop::tensor::{DType, Rows, Tensor};
 use qdrop_testing::shared;
@@ -55,7 +55,7 @@ impl Draws for Replayed {
     fn keep(&self, iteration: usize, purpose: Purpose, position: usize, mask: &mut [u8]) -> Keep {
         let number = match purpose {
             Purpose::Input(_) => 0,
-            Purpose::Site(i) => i + 1,
+            Purpose::Site(ProgramSite(i)) => i + 1,
         };
         let Some((width, data)) = self.masks.get(number) else { return Keep::All };
         assert_eq!(mask.len() * self.batch, *width);
@@ -151,12 +151,12 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
     let names: Vec<String> = (block.inner.iter().map(|s| format!("{}.layer_post_act_fake_quantize", s.1)))
         .chain(["block_post_act_fake_quantize".to_string()])
         .collect();
-    let weight = |(layer, c): (usize, &Conv)| {
+    let weight = |(layer, c): (LayerId, &Conv)| {
         let (shape, float) = r.f32(&format!("float.{}.weight", c.float));
         Weight { layer, float, shape, grid: r.grid(&format!("{}.module.weight_fake_quant", c.site), bits.0, Some(0)) }
     };
     let problem = Problem {
-        weights: block.convs.iter().enumerate().map(weight).collect(),
+        weights: (0..).map(LayerId).zip(&block.convs).map(weight).collect(),
         biases: Vec::new(),
         grids: names.iter().map(|n| r.grid(n, bits.1, None)).collect(),
         scale_rates: vec![1.0; names.len()],

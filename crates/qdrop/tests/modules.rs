@@ -15,7 +15,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("quant", &["tensor"]),
     ("engine", &["graph", "quant", "tensor"]),
     ("passes", &["engine", "graph", "tensor"]),
-    ("plan", &["engine", "graph", "tensor"]),
+    ("plan", &["engine", "graph", "quant", "tensor"]),
     ("data", &["plan", "tensor"]),
     ("eval", &["engine", "graph", "tensor"]),
     ("calibrate", &["engine", "graph", "plan", "quant", "tensor"]),

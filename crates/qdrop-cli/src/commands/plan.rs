@@ -113,14 +113,12 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
 fn view(model: String, planned: Planned) -> View {
     let Planned { graph, recipe, plan, cost, chosen, memory, .. } = &planned;
     let name = |&v: &ValueId| graph.value(v).name.clone();
-    let layer = |id: &LayerId| &plan.layers[id.0 as usize];
-    let site = |id: &qdrop::plan::SiteId| &plan.sites[id.0 as usize];
     let units = plan.units.iter().map(|u| UnitView {
         name: u.name.clone(),
-        layers: u.layers.iter().map(|l| layer(l).name.clone()).collect(),
-        sites: u.sites.iter().map(|s| site(s).name.clone()).collect(),
-        weight_bits: u.layers.iter().map(|l| layer(l).grid.bits).collect(),
-        activation_bits: u.sites.iter().map(|s| site(s).grid.bits).collect(),
+        layers: u.layers.iter().map(|&l| plan.layer(l).name.clone()).collect(),
+        sites: u.sites.iter().map(|&s| plan.site(s).name.clone()).collect(),
+        weight_bits: u.layers.iter().map(|&l| plan.layer(l).grid.bits).collect(),
+        activation_bits: u.sites.iter().map(|&s| plan.site(s).grid.bits).collect(),
         inputs: u.inputs.iter().map(name).collect(),
         outputs: u.outputs.iter().map(name).collect(),
         nodes: u.nodes.len(),
@@ -130,7 +128,7 @@ fn view(model: String, planned: Planned) -> View {
     });
     let unit = |id: LayerId| plan.units.iter().find(|u| u.layers.contains(&id) || u.fixed.contains(&id));
     let learned = |id: LayerId| plan.units.iter().any(|u| u.layers.contains(&id));
-    let layers = (0..).map(LayerId).zip(&plan.layers).map(|(id, l)| LayerView {
+    let layers = plan.layer_ids().zip(&plan.layers).map(|(id, l)| LayerView {
         name: l.name.clone(),
         unit: unit(id).map_or_else(String::new, |u| u.name.clone()),
         learned: learned(id),

@@ -156,7 +156,7 @@ pub fn factors(
     seen: &Channels,
     before: Option<&Channels>,
 ) -> Result<Option<Factors>> {
-    let quantizer = &plan.sites[site.site.0 as usize];
+    let quantizer = plan.site(site.site);
     let spec = range_spec(&quantizer.grid);
     let place = |e: Error| e.at(format!("activation `{}`", quantizer.name));
     let Some(widths) = seen.widths(&spec).map_err(place)? else { return Ok(None) };
@@ -168,7 +168,7 @@ pub fn factors(
     // What is lost in front of the function comes through it about as large as it is.
     let (mut lost, mut still_lost, mut own_before) = (vec![0.0; site.channels], vec![0.0; site.channels], None);
     if let Some((before, channels)) = site.before.as_ref().zip(before) {
-        let spec = range_spec(&plan.kernel_sites[before.kernel_site].grid);
+        let spec = range_spec(&plan.kernel_site(before.kernel_site).grid);
         if let Some(widths) = channels.widths(&spec).map_err(place)? {
             lost = channels.errors(&ones, &spec).map_err(place)?;
             still_lost = channels.errors(&widths, &spec).map_err(place)?;
@@ -245,7 +245,7 @@ impl<'a> Meeting<'a> {
             graph.constant(reader.weight).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
         let (weight, shape) = (tensor.to_f32()?, tensor.shape().to_vec());
         let grid = reader.layer.map(|id| {
-            let layer = &plan.layers[id.0 as usize];
+            let layer = plan.layer(id);
             let spec = &layer.grid;
             // The range of all values is found at once and tells how factors compare.
             (layer.axis, RangeSpec { bits: spec.bits, symmetric: spec.symmetric, search: Search::MinMax })

@@ -55,15 +55,14 @@ impl Watch {
         Watch { sites, extremes }
     }
 
-    /// The samples with the smallest and with the largest value of site `site` (counted in the plan's order), where they
-    /// are known.
-    pub fn extremes(&self, site: usize) -> [Option<usize>; 2] {
-        self.extremes.get(site).copied().unwrap_or_default()
+    /// The samples with the smallest and with the largest value of `site`, where they are known.
+    pub fn extremes(&self, site: SiteId) -> [Option<usize>; 2] {
+        self.extremes.get(site.index()).copied().unwrap_or_default()
     }
 
     /// Takes in float values of `site`, in the plan's range of sites (others are ignored).
     pub fn observe(&mut self, site: SiteId, values: &[f32]) {
-        if let Some(seen) = self.sites.get_mut(site.0 as usize) {
+        if let Some(seen) = self.sites.get_mut(site.index()) {
             seen.observe(values);
         }
     }
@@ -158,27 +157,26 @@ pub fn range_spec(spec: &GridSpec) -> RangeSpec {
 
 /// The grid of every weight, in the plan's order; an error names the layer.
 pub fn fit_weights(graph: &Graph, plan: &Plan) -> Result<Vec<Grid>> {
-    let fit_layer = |i: usize| {
-        let layer = &plan.layers[i];
-        let weight = weight_of(graph, plan, LayerId(i as u32))?;
+    let fit_layer = |id: LayerId| {
+        let (layer, weight) = (plan.layer(id), weight_of(graph, plan, id)?);
         fit_weight(&weight, &layer.shape, layer.axis, &range_spec(&layer.grid))
             .map_err(|e| e.at(format!("weight of `{}`", layer.name)))
     };
-    (0..plan.layers.len()).map(fit_layer).collect()
+    plan.layer_ids().map(fit_layer).collect()
 }
 
 /// Every weight rounded to nearest on `grids` (in the plan's order).
 pub fn round_to_nearest(graph: &Graph, plan: &Plan, grids: &[Grid]) -> Result<Vec<QuantizedWeight>> {
-    let round = |(i, grid): (usize, &Grid)| {
-        let weight = weight_of(graph, plan, LayerId(i as u32))?;
-        rounding::nearest(i, &weight, &plan.layers[i].shape, grid)
+    let round = |(id, grid): (LayerId, &Grid)| {
+        let weight = weight_of(graph, plan, id)?;
+        rounding::nearest(id, &weight, &plan.layer(id).shape, grid)
     };
-    grids.iter().enumerate().take(plan.layers.len()).map(round).collect()
+    plan.layer_ids().zip(grids).map(round).collect()
 }
 
 /// The elements of a layer's weight, row-major.
 pub fn weight_of<'a>(graph: &'a Graph, plan: &Plan, layer: LayerId) -> Result<Cow<'a, [f32]>> {
-    let layer = &plan.layers[layer.0 as usize];
+    let layer = plan.layer(layer);
     let tensor = graph
         .constant(layer.weight)
         .ok_or_else(|| Error::internal("the weight is not constant").at(format!("layer `{}`", layer.name)))?;
@@ -248,7 +246,7 @@ mod tests {
         let (graph, plan) = plan();
         let grids = fit_weights(&graph, &plan).unwrap();
         let rounded = round_to_nearest(&graph, &plan, &grids).unwrap();
-        assert_eq!((rounded[0].layer, rounded[0].integers.len()), (0, 6));
+        assert_eq!((rounded[0].layer, rounded[0].integers.len()), (LayerId(0), 6));
         let real = rounded[0].grid.dequantize_u8(&[2, 3], &rounded[0].integers).unwrap();
         for (a, b) in real.iter().zip([0.1, -0.2, 0.3, 4.0, 5.0, -6.0]) {
             assert!((a - b).abs() <= grids[0].scale[1]);

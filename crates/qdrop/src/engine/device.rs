@@ -2,7 +2,7 @@
 //! programs.
 
 use super::cpu::Cpu;
-use super::program::Program;
+use super::program::{Program, ProgramSite};
 use super::train::{LossWeights, Problem, Trainer};
 use crate::error::Result;
 use crate::quant::Grid;
@@ -75,7 +75,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 pub type Take<'a> = &'a mut dyn FnMut(usize, &[Vec<f32>]) -> Result<()>;
 
 /// Is called with a site, the number of the group's first sample, and what the site holds.
-pub type See<'a> = &'a (dyn Fn(usize, usize, Values) -> Result<()> + Sync);
+pub type See<'a> = &'a (dyn Fn(ProgramSite, usize, Values) -> Result<()> + Sync);
 
 /// A program ready for inference on a device.
 pub trait Inference: Send + Sync {

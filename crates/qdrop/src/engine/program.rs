@@ -67,6 +67,11 @@ impl Slot {
     }
 }
 
+/// Index into [`Program::sites`], and into the sites of the region that the program was compiled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ProgramSite(pub usize);
+
 /// One step of the forward pass; the backward pass takes the steps in reverse.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Step {
@@ -83,8 +88,8 @@ pub enum Step {
     },
     /// An activation quantizer: slot `y` is slot `x`, fake-quantized and dropped.
     Site {
-        /// Index into the region's sites.
-        site: usize,
+        /// The quantizer.
+        site: ProgramSite,
         /// Slot read.
         x: usize,
         /// Slot written.
@@ -127,11 +132,18 @@ pub struct Program {
     pub sites: Vec<usize>,
 }
 
+impl Program {
+    /// Every site with the slot it reads.
+    pub fn site_slots(&self) -> impl Iterator<Item = (ProgramSite, usize)> {
+        (0..).map(ProgramSite).zip(self.sites.iter().copied())
+    }
+}
+
 /// Compiles `region` with the facts of its graph at batch 1.
 pub fn compile(graph: &Graph, facts: &Facts, region: &Region) -> Result<Program> {
     let mut sites = BTreeMap::new();
-    region.sites.iter().enumerate().for_each(|(i, s)| {
-        sites.entry(s.0).or_insert(i);
+    (0..).map(ProgramSite).zip(&region.sites).for_each(|(site, of)| {
+        sites.entry(of.0).or_insert(site);
     });
     let (map, seen) = (BTreeMap::new(), BTreeMap::new());
     let mut b = Builder { graph, facts, region, sites, map, seen, program: Program::default() };
@@ -152,7 +164,7 @@ pub fn compile(graph: &Graph, facts: &Facts, region: &Region) -> Result<Program>
         b.node(id)?;
     }
     for &v in &region.outputs {
-        let whole = b.seen.get(&v).copied().filter(|&(site, _)| region.sites[site].1.is_none());
+        let whole = b.seen.get(&v).copied().filter(|&(site, _)| region.sites[site.0].1.is_none());
         let slot = match whole {
             Some((_, y)) => y,
             None => b.slot(v, false)?,
@@ -167,11 +179,11 @@ struct Builder<'a> {
     facts: &'a Facts,
     region: &'a Region,
     /// Site of each quantized value.
-    sites: BTreeMap<ValueId, usize>,
+    sites: BTreeMap<ValueId, ProgramSite>,
     /// Slot of each value before quantization.
     map: BTreeMap<ValueId, usize>,
     /// Site and quantized slot of each value that has one.
-    seen: BTreeMap<ValueId, (usize, usize)>,
+    seen: BTreeMap<ValueId, (ProgramSite, usize)>,
     program: Program,
 }
 
@@ -200,7 +212,7 @@ impl Builder<'_> {
         slot.learned = true;
         self.program.slots.push(slot);
         let y = self.program.slots.len() - 1;
-        self.program.sites[site] = x;
+        self.program.sites[site.0] = x;
         self.program.steps.push(Step::Site { site, x, y });
         self.seen.insert(v, (site, y));
         Ok(())
@@ -215,7 +227,7 @@ impl Builder<'_> {
                 Some(v) => {
                     let plain = self.slot(v, false)?;
                     let quantized = self.seen.get(&v).filter(|&&(site, _)| {
-                        self.region.sites[site].1.as_ref().is_none_or(|readers| readers.contains(&(id, i)))
+                        self.region.sites[site.0].1.as_ref().is_none_or(|readers| readers.contains(&(id, i)))
                     });
                     Some(quantized.map_or(plain, |&(_, y)| y))
                 }

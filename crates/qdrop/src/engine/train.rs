@@ -1,18 +1,18 @@
 //! Learning on a device: what a unit learns from, one iteration as plain data, and the interface of devices.
 
 use super::philox::Stream;
-use super::program::Program;
+use super::program::{Program, ProgramSite};
 use crate::error::Result;
-use crate::quant::Grid;
 use crate::quant::lsq::{gradient_factor, step_floor};
+use crate::quant::{Grid, LayerId};
 use crate::tensor::Rows;
 use serde::{Deserialize, Serialize};
 
 /// A weight whose rounding is learned.
 #[derive(Debug, Clone, Serialize)]
 pub struct Weight {
-    /// Index of the layer in the plan.
-    pub layer: usize,
+    /// The layer, in the plan.
+    pub layer: LayerId,
     /// Float content.
     pub float: Vec<f32>,
     /// Dimensions.
@@ -24,15 +24,16 @@ pub struct Weight {
 /// A bias that is learned with the weight of its layer, in units of that weight's step.
 #[derive(Debug, Clone, Serialize)]
 pub struct Bias {
-    /// Index of the layer in the plan.
-    pub layer: usize,
+    /// The layer, in the plan.
+    pub layer: LayerId,
     /// Float content.
     pub float: Vec<f32>,
     /// Step of the weight, per element.
     pub step: Vec<f32>,
 }
 
-/// One unit with everything it is solved from.
+/// One unit with everything it is solved from. What is listed per site is in the order of the program's sites; a unit has
+/// no other numbers for them.
 #[derive(Debug, Clone)]
 pub struct Problem {
     /// The unit's program; its weights are `weights` and then `biases`, its sites `grids`.
@@ -91,7 +92,7 @@ pub enum Purpose {
     /// An input of the program: kept elements come from the network quantized so far, others from the float network.
     Input(usize),
     /// A site of the program: kept elements are quantized, others stay float.
-    Site(usize),
+    Site(ProgramSite),
 }
 
 /// Which elements keep the quantized value.
@@ -139,7 +140,7 @@ impl Draws for RandomDraws {
     fn keep(&self, iteration: usize, purpose: Purpose, position: usize, mask: &mut [u8]) -> Keep {
         let (keep, purpose) = match purpose {
             Purpose::Input(i) => (self.input_keep, u32::MAX - 1 - i as u32),
-            Purpose::Site(i) => (self.activation_keep, i as u32),
+            Purpose::Site(ProgramSite(i)) => (self.activation_keep, i as u32),
         };
         if keep >= 1.0 {
             return Keep::All;

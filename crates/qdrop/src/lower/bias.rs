@@ -60,7 +60,7 @@ impl Form<'_> {
         for &id in &layer.nodes {
             let read = self.graph.node(id);
             let (Some(bias), Some(y)) = (read.input(2), read.output(0)) else { continue };
-            let result = self.read_by.get(&y).map(|&i| self.quantizers[i].1.scale[0]);
+            let result = self.read_by.get(&y).map(|i| self.quantizers[i.0].1.scale[0]);
             let convolution = matches!(read.op, Op::Conv { .. });
             let plain = convolution || matches!(read.op, Op::Gemm { beta: 1.0, .. });
             let Some((step, _)) = self.kernel_operand(layer, id, origins).filter(|_| plain) else { continue };

@@ -32,6 +32,7 @@ use crate::graph::{Binary, Graph, Node, NodeId, Op, ValueId};
 use crate::plan::{Format, Layer, Output, Plan, Site, Target};
 use crate::quant::{Grid, QuantizedWeight, qmax_of};
 use crate::tensor::{DType, Tensor};
+use moved::QuantizerIndex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use write::Insertions;
@@ -115,9 +116,9 @@ pub fn lower(
     }
     let mut by_layer: Vec<Option<&QuantizedWeight>> = vec![None; plan.layers.len()];
     for weight in weights {
-        match by_layer.get_mut(weight.layer) {
+        match by_layer.get_mut(weight.layer.index()) {
             Some(slot @ None) => *slot = Some(weight),
-            _ => return Err(Error::internal(format!("layer {} is unknown or has two weights", weight.layer))),
+            _ => return Err(Error::internal(format!("layer {} is unknown or has two weights", weight.layer.0))),
         }
     }
     let missing = |layer: &Layer| Error::internal("no integers").at(place("layer", &layer.name));
@@ -137,9 +138,9 @@ pub fn lower(
     let mut quantized = BTreeMap::new();
     let quantizers: Vec<(&Site, &Grid)> =
         plan.sites.iter().zip(sites).chain(plan.kernel_sites.iter().zip(kernel_sites)).collect();
-    for (i, &(site, grid)) in quantizers.iter().enumerate() {
+    for (index, &(site, grid)) in (0..).map(QuantizerIndex).zip(&quantizers) {
         let real = lower_site(&mut out, &mut insertions, site, grid, output);
-        quantized.insert(real.map_err(|e| e.at(place("site", &site.name)))?, i);
+        quantized.insert(real.map_err(|e| e.at(place("site", &site.name)))?, index);
     }
     if output.target != Target::Qonnx {
         quantize_again(&mut out, &mut insertions, plan, &quantizers, &quantized, output)?;
@@ -295,7 +296,7 @@ fn quantize_again(
     insertions: &mut Insertions,
     plan: &Plan,
     quantizers: &[(&Site, &Grid)],
-    quantized: &BTreeMap<ValueId, usize>,
+    quantized: &BTreeMap<ValueId, QuantizerIndex>,
     output: Output,
 ) -> Result<()> {
     let layers: BTreeSet<NodeId> = plan.layers.iter().flat_map(|l| l.nodes.iter().copied()).collect();
@@ -311,7 +312,7 @@ fn quantize_again(
                 let fact = graph.value(operand).fact.clone();
                 let name = format!("{}_again", graph.value(operand).name);
                 let real = graph.add_value(&format!("{name}_dequantized"), fact);
-                let grid = quantizers[held.quantizer].1;
+                let grid = quantizers[held.quantizer.0].1;
                 let dtype = container(output, Role::Activation, grid.bits());
                 let chain = quantizer(graph, &name, operand, real, grid, dtype)?;
                 insertions.before(node, chain);

@@ -3,11 +3,15 @@
 use crate::graph::{Binary, Graph, Interpolation, Node, NodeId, Op, PadMode, Resize, Unary, ValueId};
 use std::collections::BTreeMap;
 
+/// Index of a quantizer of an activation: those of the plan's sites, then those of its kernel sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct QuantizerIndex(pub usize);
+
 /// Where the elements of a value come from: one quantized value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Held {
     /// Its quantizer.
-    pub quantizer: usize,
+    pub quantizer: QuantizerIndex,
     /// What its elements were multiplied by since.
     pub factor: f32,
     /// Whether they were cut, joined, repeated or multiplied, which runtimes do not carry quantizers through.
@@ -16,7 +20,7 @@ pub(super) struct Held {
 
 /// For every value of `graph` where its elements come from, if all are from one quantized value. `quantized` has the
 /// quantizer of each value that stands for a quantized one.
-pub(super) fn origins(graph: &Graph, quantized: &BTreeMap<ValueId, usize>) -> Vec<Option<Held>> {
+pub(super) fn origins(graph: &Graph, quantized: &BTreeMap<ValueId, QuantizerIndex>) -> Vec<Option<Held>> {
     // Nodes come after what they read, so that one pass finds where every value comes from.
     let mut origins: Vec<Option<Held>> = vec![None; graph.values.len()];
     for (v, &quantizer) in quantized {

@@ -8,7 +8,7 @@
 //!   are rounded to comes to the same.
 //! - Biases of integer layers are int32 in units of the steps of operand and weight (`bias`).
 
-use super::moved::{self, Held};
+use super::moved::{self, Held, QuantizerIndex};
 use super::write::{Insertions, node};
 use super::{check_grid, drop_unread, grid_constants, parted, place};
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ pub(super) struct Form<'a> {
     /// Every quantizer of an activation.
     pub quantizers: Vec<(&'a Site, &'a Grid)>,
     /// The quantizer that reads a value.
-    pub read_by: BTreeMap<ValueId, usize>,
+    pub read_by: BTreeMap<ValueId, QuantizerIndex>,
     pub format: Format,
     /// Scalars that many nodes read: type, value.
     scalars: HashMap<(DType, i32), ValueId>,
@@ -93,16 +93,16 @@ struct Rectifier {
 
 impl Form<'_> {
     /// Quantizes the values of all quantizers of `graph`; the quantizer of each value that stands for a quantized one.
-    fn activations(&mut self, graph: &Graph) -> Result<BTreeMap<ValueId, usize>> {
+    fn activations(&mut self, graph: &Graph) -> Result<BTreeMap<ValueId, QuantizerIndex>> {
         let consumers = graph.consumers();
         let mut quantized = BTreeMap::new();
-        for i in 0..self.quantizers.len() {
-            let (site, grid) = self.quantizers[i];
+        for index in (0..self.quantizers.len()).map(QuantizerIndex) {
+            let (site, grid) = self.quantizers[index.0];
             let lower = |form: &mut Self| match form.rectifier(&consumers, site, check_grid(grid)?) {
-                Some(rectifier) => form.absorb(site, grid, rectifier, i),
-                None => form.site(site, grid, i),
+                Some(rectifier) => form.absorb(site, grid, rectifier, index),
+                None => form.site(site, grid, index),
             };
-            quantized.insert(lower(self).map_err(|e| e.at(place("site", &site.name)))?, i);
+            quantized.insert(lower(self).map_err(|e| e.at(place("site", &site.name)))?, index);
         }
         Ok(quantized)
     }
@@ -137,7 +137,7 @@ impl Form<'_> {
     }
 
     /// Quantizes the value of `site` in place of the rectifier that made it.
-    fn absorb(&mut self, site: &Site, grid: &Grid, rectifier: Rectifier, index: usize) -> Result<ValueId> {
+    fn absorb(&mut self, site: &Site, grid: &Grid, rectifier: Rectifier, index: QuantizerIndex) -> Result<ValueId> {
         let Rectifier { node, operand, low, high } = rectifier;
         let name = self.graph.value(site.value).name.clone();
         let chain = self.quantizer(&name, operand, site.value, grid, (low, high), self.native(site, grid))?;
@@ -148,7 +148,7 @@ impl Form<'_> {
     }
 
     /// Quantizes the value of `site`; what its readers read now.
-    fn site(&mut self, site: &Site, grid: &Grid, index: usize) -> Result<ValueId> {
+    fn site(&mut self, site: &Site, grid: &Grid, index: QuantizerIndex) -> Result<ValueId> {
         let (float, real) = parted(&mut self.graph, &self.insertions, site)?;
         let name = self.graph.value(site.value).name.clone();
         let chain = self.quantizer(&name, float, real, grid, (grid.qmin, grid.qmax), self.native(site, grid))?;
@@ -198,7 +198,7 @@ impl Form<'_> {
 
     /// Puts quantizers a second time before layers and products whose operand was moved in ways that the runtime does not
     /// follow; once for all that read the operand. Where every value of the graph comes from.
-    fn moved(&mut self, quantized: &BTreeMap<ValueId, usize>) -> Result<Vec<Option<Held>>> {
+    fn moved(&mut self, quantized: &BTreeMap<ValueId, QuantizerIndex>) -> Result<Vec<Option<Held>>> {
         let mut origins = moved::origins(&self.graph, quantized);
         let mut done = BTreeMap::new();
         let wanted = |id: NodeId| {
@@ -214,7 +214,7 @@ impl Form<'_> {
                     let fact = self.graph.value(operand).fact.clone();
                     let name = format!("{}_again", self.graph.value(operand).name);
                     let real = self.graph.add_value(&format!("{name}_dequantized"), fact);
-                    let mut grid = self.quantizers[held.quantizer].1.clone();
+                    let mut grid = self.quantizers[held.quantizer.0].1.clone();
                     grid.scale.iter_mut().for_each(|s| *s *= held.factor);
                     let whole = (grid.qmin, grid.qmax);
                     let chain = self.quantizer(&name, operand, real, check_grid(&grid)?, whole, false)?;
@@ -236,7 +236,7 @@ impl Form<'_> {
     pub fn kernel_operand(&self, layer: &Layer, id: NodeId, origins: &[Option<Held>]) -> Option<(f32, i32)> {
         let node = self.graph.node(id);
         let runs = match node.op {
-            Op::Conv { .. } => self.quantizers[*self.read_by.get(&node.output(0)?)?].1.bits() <= 8,
+            Op::Conv { .. } => self.quantizers[self.read_by.get(&node.output(0)?)?.0].1.bits() <= 8,
             Op::Gemm { alpha: 1.0, trans_a: false, .. } => true,
             // A stack of matrices has no kernel with a step per channel.
             Op::MatMul => layer.shape.len() == 2 || layer.axis.is_none(),
@@ -248,7 +248,7 @@ impl Form<'_> {
     /// The step and the largest integer of the quantized operand `value`, where it is quantized once for all elements.
     fn operand(&self, value: ValueId, origins: &[Option<Held>]) -> Option<(f32, i32)> {
         let held = origins.get(value.0 as usize).copied().flatten().filter(|h| !h.cut)?;
-        let grid = self.quantizers[held.quantizer].1;
+        let grid = self.quantizers[held.quantizer.0].1;
         (grid.bits() <= 8).then(|| (grid.scale[0] * held.factor, grid.qmax))
     }
 

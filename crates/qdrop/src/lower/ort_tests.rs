@@ -2,7 +2,7 @@ use super::*;
 use crate::engine::device::{Device, processors};
 use crate::graph::{Dim, Fact, Unary};
 use crate::passes::{InputShapes, simplify};
-use crate::plan::{EncodingsVersion, GridSpec, Observer};
+use crate::plan::{EncodingsVersion, GridSpec, LayerId, Observer};
 
 const ORT: Output = Output { target: Target::Ort, format: Format::Qcdq, encodings_version: EncodingsVersion::V1_0_0 };
 
@@ -63,7 +63,7 @@ fn layer(convolution: bool, w: Tensor, b: &[f32], function: Option<(Op, &[f32])>
 
 fn weights(bits: u32, zeros: Vec<i32>, integers: Vec<u8>) -> QuantizedWeight {
     let grid = Grid::per_channel(bits, vec![0.25; zeros.len()], zeros, 0).unwrap();
-    QuantizedWeight { layer: 0, grid, integers }
+    QuantizedWeight { layer: LayerId(0), grid, integers }
 }
 
 fn content<'a>(g: &'a Graph, name: &str) -> Option<&'a Tensor> {
@@ -151,7 +151,7 @@ fn biases_that_do_not_fit_widen_dead_channels_or_stand_apart() {
     let w = || Tensor::f32(&[2, 2], vec![0.0, 0.0, 1.0, -1.0]);
     let weight = |first: f32, second: f32| {
         let grid = Grid::per_channel(4, vec![first, second], vec![8, 8], 0).unwrap();
-        QuantizedWeight { layer: 0, grid, integers: vec![8, 8, 12, 4] }
+        QuantizedWeight { layer: LayerId(0), grid, integers: vec![8, 8, 12, 4] }
     };
     let (g, plan, grids) = layer(true, w(), &[3.0, 1.0], None);
     let out = lower(&g, &plan, &[weight(1e-12, 0.25)], &grids, &[], ORT).unwrap();

@@ -9,7 +9,7 @@ use super::encodings::{Encoding, Encodings};
 use super::{check_grid, place, replace_weight};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, NodeId, Op, ValueId};
-use crate::plan::{EncodingsVersion, Layer, Plan};
+use crate::plan::{EncodingsVersion, Layer, LayerId, Plan};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ pub fn lower_qnn(
         let message = format!("{} grids for {s} sites, {} weights for {w} layers", sites.len(), weights.len());
         return Err(Error::internal(message));
     }
-    let by_layer: BTreeMap<usize, &QuantizedWeight> = weights.iter().map(|w| (w.layer, w)).collect();
+    let by_layer: BTreeMap<LayerId, &QuantizedWeight> = weights.iter().map(|w| (w.layer, w)).collect();
     let mut out = graph.clone();
     let mut encodings = Encodings::new(version);
     let mut grids: BTreeMap<ValueId, &Grid> = BTreeMap::new();
@@ -44,8 +44,9 @@ pub fn lower_qnn(
         }
         encodings.activations.push(Encoding::activation(&graph.value(site.value).name, grid));
     }
-    for (i, layer) in plan.layers.iter().enumerate() {
-        let weight = by_layer.get(&i).ok_or_else(|| Error::internal("no integers").at(place("layer", &layer.name)))?;
+    for (number, layer) in plan.layer_ids().zip(&plan.layers) {
+        let weight =
+            by_layer.get(&number).ok_or_else(|| Error::internal("no integers").at(place("layer", &layer.name)))?;
         let value = round(&mut out, layer, weight).map_err(|e| e.at(place("layer", &layer.name)))?;
         let shape = &layer.shape;
         encodings.params.push(Encoding::weight(&out.value(value).name, &weight.grid, shape.len()));
@@ -84,14 +85,14 @@ fn round(graph: &mut Graph, layer: &Layer, weight: &QuantizedWeight) -> Result<V
 fn biases(
     graph: &Graph,
     plan: &Plan,
-    weights: &BTreeMap<usize, &QuantizedWeight>,
+    weights: &BTreeMap<LayerId, &QuantizedWeight>,
     grids: &BTreeMap<ValueId, &Grid>,
 ) -> Vec<Encoding> {
     let producers = graph.producers();
     let mut found: BTreeMap<ValueId, Vec<f64>> = BTreeMap::new();
     let mut refused = BTreeSet::new();
-    for (i, layer) in plan.layers.iter().enumerate() {
-        let Some(weight) = weights.get(&i) else { continue };
+    for (number, layer) in plan.layer_ids().zip(&plan.layers) {
+        let Some(weight) = weights.get(&number) else { continue };
         for &id in &layer.nodes {
             let Some((bias, operand)) = bias(graph.node(id)) else { continue };
             // A third operand of one column goes along the rows, not the channels.

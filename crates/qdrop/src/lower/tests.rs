@@ -1,6 +1,6 @@
 use super::*;
 use crate::graph::{Binary, Fact, NodeId, Unary};
-use crate::plan::{EncodingsVersion, GridSpec, Observer};
+use crate::plan::{EncodingsVersion, GridSpec, LayerId, Observer};
 use crate::tensor::Data;
 
 const QCDQ: Output = Output { target: Target::Ort, format: Format::Qcdq, encodings_version: EncodingsVersion::V1_0_0 };
@@ -40,7 +40,7 @@ fn network(opset: u64) -> (Graph, Plan) {
 
 fn weight() -> QuantizedWeight {
     let grid = Grid::per_channel(3, vec![0.25, 0.5], vec![0, 4], 1).unwrap();
-    QuantizedWeight { layer: 0, grid, integers: vec![4, 2, 2, 4] }
+    QuantizedWeight { layer: LayerId(0), grid, integers: vec![4, 2, 2, 4] }
 }
 
 fn grids() -> [Grid; 2] {
@@ -107,7 +107,7 @@ fn native_types_stand_where_runtimes_take_them() {
 fn symmetric() -> (QuantizedWeight, [Grid; 2]) {
     let grid = Grid::per_channel(3, vec![0.25, 0.5], vec![4, 4], 1).unwrap();
     let sites = [Grid::per_tensor(4, 0.1, 0).unwrap(), Grid::per_tensor(2, 0.5, 2).unwrap()];
-    (QuantizedWeight { layer: 0, grid, integers: vec![7, 0, 4, 4] }, sites)
+    (QuantizedWeight { layer: LayerId(0), grid, integers: vec![7, 0, 4, 4] }, sites)
 }
 
 #[test]

@@ -43,15 +43,14 @@ pub(super) fn layers(
     weights: &[QuantizedWeight],
     learns: bool,
 ) -> Result<Vec<LayerReport>> {
-    let one = |(i, (layer, weight)): (usize, (&Layer, &QuantizedWeight))| {
-        let id = LayerId(i as u32);
+    let one = |(id, weight): (LayerId, &QuantizedWeight)| {
         let solved = plan.units.iter().position(|u| u.layers.contains(&id));
         let unit = solved.or_else(|| plan.units.iter().position(|u| u.fixed.contains(&id)));
         let learned = learns && solved.is_some();
         let float = calibrate::weight_of(graph, plan, id)?;
-        layer_report(layer, weight, &float).map(|report| LayerReport { unit, learned, ..report })
+        layer_report(plan.layer(id), weight, &float).map(|report| LayerReport { unit, learned, ..report })
     };
-    plan.layers.par_iter().zip(weights).enumerate().map(one).collect()
+    (0..plan.layers.len() as u32).into_par_iter().map(LayerId).zip(weights).map(one).collect()
 }
 
 fn layer_report(layer: &Layer, weight: &QuantizedWeight, float: &[f32]) -> Result<LayerReport> {
@@ -145,8 +144,9 @@ pub(super) fn sites(
     widths: &[Widths],
     grids: &[Grid],
 ) -> Vec<SiteReport> {
-    let one = |i: usize| {
-        let (site, of) = (&plan.sites[i], &activations.distributions[i]);
+    let one = |id: SiteId| {
+        let i = id.index();
+        let (site, of) = (plan.site(id), &activations.distributions[i]);
         let grid = |grid: &Grid| {
             let ((low, high), (below, above)) = (grid.range(0), of.clipped(grid));
             SiteGrid {
@@ -170,7 +170,7 @@ pub(super) fn sites(
         let readers = |r: &Vec<_>| r.iter().map(|&(n, _)| graph.node_name(n).to_string()).collect();
         SiteReport {
             name: site.name.clone(),
-            unit: plan.units.iter().position(|u| u.sites.contains(&SiteId(i as u32))),
+            unit: plan.units.iter().position(|u| u.sites.contains(&id)),
             readers: site.readers.as_ref().map(readers),
             bits: site.grid.bits,
             symmetric: site.grid.symmetric,
@@ -193,7 +193,7 @@ pub(super) fn sites(
                 .map(|(a, b)| Effect { first: short(a), refined: short(b) }),
         }
     };
-    (0..plan.sites.len()).into_par_iter().map(one).collect()
+    (0..plan.sites.len() as u32).into_par_iter().map(SiteId).map(one).collect()
 }
 
 #[cfg(test)]
@@ -218,7 +218,7 @@ mod tests {
         };
         let grid = Grid::per_channel(2, vec![1.0, 2.0], vec![1, 0], 0).unwrap();
         // Nearest: 1 2 3 0, 0 1 2 0; the first and the fifth are moved.
-        let weight = QuantizedWeight { layer: 0, grid, integers: vec![2, 2, 3, 0, 1, 1, 2, 0] };
+        let weight = QuantizedWeight { layer: LayerId(0), grid, integers: vec![2, 2, 3, 0, 1, 1, 2, 0] };
         let report = layer_report(&layer, &weight, &float).unwrap();
         assert_eq!((report.moved, report.clipped, report.channels), (0.25, 0.25, 2));
         assert_eq!(report.steps, [1.0, 1.0, 2.0]);
@@ -282,7 +282,7 @@ mod tests {
         };
         let grid = Grid::per_channel(2, vec![1.0; 3], vec![1, 1, 1], 0).unwrap();
         // The first vanishes, the second was 0 before, the third stays.
-        let weight = QuantizedWeight { layer: 0, grid, integers: vec![1, 1, 1, 1, 1, 2] };
+        let weight = QuantizedWeight { layer: LayerId(0), grid, integers: vec![1, 1, 1, 1, 1, 2] };
         let report = layer_report(&layer, &weight, &[0.1, -0.2, 0.0, 0.0, 0.1, 1.0]).unwrap();
         assert_eq!((report.vanished, report.channels), (1, 3));
     }

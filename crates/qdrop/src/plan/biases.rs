@@ -14,7 +14,7 @@ pub(crate) fn learned_biases(
     let consumers = graph.consumers();
     let mut biases = Vec::new();
     for id in layers {
-        let layer = &plan.layers[id.0 as usize];
+        let layer = plan.layer(id);
         let [node] = layer.nodes[..] else { continue };
         let Some(value) = graph.node(node).input(2).or_else(|| added(graph, &consumers, node)) else { continue };
         let Some(tensor) = graph.constant(value) else { continue };

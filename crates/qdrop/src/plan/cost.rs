@@ -2,7 +2,7 @@
 
 use super::sites::hands_on;
 use super::view::View;
-use super::{Plan, multiply_adds};
+use super::{LayerId, Plan, SiteId, multiply_adds};
 use crate::engine::facts::Facts;
 use crate::graph::{Graph, NodeId, ValueId};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,8 @@ pub struct Cost {
 /// The cost of `plan`, which was made from `graph` with `facts` of one sample.
 pub fn cost(graph: &Graph, facts: &Facts, plan: &Plan) -> Cost {
     let work = Work::new(&View::new(graph, facts).0, plan);
-    let (layer, site) = (|l: usize| f64::from(plan.layers[l].grid.bits), |s: usize| f64::from(plan.sites[s].grid.bits));
+    let layer = |l: LayerId| f64::from(plan.layer(l).grid.bits);
+    let site = |s: SiteId| f64::from(plan.site(s).grid.bits);
     Cost { weight_bytes: (work.size(layer) / 8.0).ceil() as u64, bit_operations: work.bitops(layer, site) as u64 }
 }
 
@@ -32,15 +33,15 @@ pub fn cost(graph: &Graph, facts: &Facts, plan: &Plan) -> Cost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Factor {
     /// The weight of this layer of the plan.
-    Weight(usize),
+    Weight(LayerId),
     /// A value made of what these sites quantize; it is as wide as the widest.
-    Sites(Vec<usize>),
+    Sites(Vec<SiteId>),
     /// Not quantized.
     Float,
 }
 
 impl Factor {
-    fn bits(&self, layer: impl Fn(usize) -> f64, site: impl Fn(usize) -> f64) -> f64 {
+    fn bits(&self, layer: impl Fn(LayerId) -> f64, site: impl Fn(SiteId) -> f64) -> f64 {
         match self {
             Factor::Weight(l) => layer(*l),
             Factor::Sites(sites) => sites.iter().map(|&s| site(s)).fold(0.0, f64::max),
@@ -59,7 +60,7 @@ pub(super) struct Product {
 
 impl Product {
     /// Bit operations, with the bits of layers and sites of the plan.
-    pub fn bitops(&self, layer: impl Fn(usize) -> f64, site: impl Fn(usize) -> f64) -> f64 {
+    pub fn bitops(&self, layer: impl Fn(LayerId) -> f64, site: impl Fn(SiteId) -> f64) -> f64 {
         let [a, b] = &self.factors;
         self.multiply_adds as f64 * a.bits(&layer, &site) * b.bits(&layer, &site)
     }
@@ -82,8 +83,8 @@ impl Work {
         let active = || view.graph.node_ids().filter(|id| view.active[id.0 as usize]);
         let carried = active().filter_map(|id| view.weight(id).or_else(|| view.table(id)));
         let float: BTreeSet<ValueId> = carried.filter(|w| !weights.contains(w)).collect();
-        let mut sites: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
-        plan.sites.iter().enumerate().for_each(|(i, s)| sites.entry(s.value).or_default().push(i));
+        let mut sites: BTreeMap<ValueId, Vec<SiteId>> = BTreeMap::new();
+        plan.site_ids().for_each(|s| sites.entry(plan.site(s).value).or_default().push(s));
         let product = |node: NodeId| {
             let multiply_adds = multiply_adds(view, node);
             let factors = || [0, 1].map(|i| factor(view, plan, &sites, node, i));
@@ -97,28 +98,28 @@ impl Work {
     }
 
     /// Bits that all weights take, with the bits of each layer.
-    pub fn size(&self, layer: impl Fn(usize) -> f64) -> f64 {
-        let quantized: f64 = self.elements.iter().enumerate().map(|(l, &n)| n as f64 * layer(l)).sum();
+    pub fn size(&self, layer: impl Fn(LayerId) -> f64) -> f64 {
+        let quantized: f64 = (0..).map(LayerId).zip(&self.elements).map(|(l, &n)| n as f64 * layer(l)).sum();
         quantized + self.float_elements as f64 * f64::from(FLOAT)
     }
 
     /// Bit operations of all products, with the bits of layers and sites.
-    pub fn bitops(&self, layer: impl Fn(usize) -> f64, site: impl Fn(usize) -> f64) -> f64 {
+    pub fn bitops(&self, layer: impl Fn(LayerId) -> f64, site: impl Fn(SiteId) -> f64) -> f64 {
         self.products.iter().map(|p| p.bitops(&layer, &site)).sum()
     }
 }
 
 /// What operand `i` of `node` is. `sites` are those of the plan by their values.
-fn factor(view: &View, plan: &Plan, sites: &BTreeMap<ValueId, Vec<usize>>, node: NodeId, i: usize) -> Factor {
+fn factor(view: &View, plan: &Plan, sites: &BTreeMap<ValueId, Vec<SiteId>>, node: NodeId, i: usize) -> Factor {
     let Some(value) = view.graph.node(node).input(i) else { return Factor::Float };
     if !view.is_live(value) {
-        return plan.layers.iter().position(|l| l.weight == value).map_or(Factor::Float, Factor::Weight);
+        return plan.layer_ids().find(|&l| plan.layer(l).weight == value).map_or(Factor::Float, Factor::Weight);
     }
     // Back to the sites that quantize all elements.
     let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
     let mut open = vec![((node, i), value)];
     while let Some((reader, value)) = open.pop() {
-        let seen_here = |&&s: &&usize| plan.sites[s].readers.as_ref().is_none_or(|r| r.contains(&reader));
+        let seen_here = |&&s: &&SiteId| plan.site(s).readers.as_ref().is_none_or(|r| r.contains(&reader));
         if let Some(&site) = sites.get(&value).and_then(|of| of.iter().find(seen_here)) {
             found.insert(site);
             continue;

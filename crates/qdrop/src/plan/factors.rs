@@ -15,7 +15,7 @@
 //! the quantizer, which the written file has as DequantizeLinear with a step per channel, multiplies again.
 
 use super::view::{Role, View, normalizes};
-use super::{LayerId, Plan, SiteId, Target};
+use super::{KernelSiteId, LayerId, Plan, SiteId, Target};
 use crate::engine::facts::Facts;
 use crate::engine::program::{around, transposed};
 use crate::graph::{Binary, Coordinates, Graph, NodeId, Op, PadMode, Reduction, Unary, ValueId};
@@ -48,8 +48,8 @@ pub struct FactorSite {
 /// A quantized result of a layer whose channels may have factors until a function reads it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Before {
-    /// Index of its quantizer among [`Plan::kernel_sites`].
-    pub kernel_site: usize,
+    /// Its quantizer.
+    pub kernel_site: KernelSiteId,
     /// The result.
     pub value: ValueId,
     /// Weight and bias of its layer, each with the axis of the output channels.
@@ -109,13 +109,14 @@ pub fn factor_sites(
     target: Target,
 ) -> Vec<Result<FactorSite, &'static str>> {
     let (view, _) = View::new(graph, facts);
-    let layers = plan.layers.iter().enumerate().map(|(i, l)| (l.weight, i)).collect();
-    let whole = plan.kernel_sites.iter().enumerate().filter(|(_, k)| k.readers.is_none());
-    let ends = whole.map(|(i, k)| (view.function(k.value).1, i));
+    let layers = plan.layer_ids().map(|id| (plan.layer(id).weight, id)).collect();
+    let kernel_sites = (0..plan.kernel_sites.len() as u32).map(KernelSiteId);
+    let whole = kernel_sites.filter(|&id| plan.kernel_site(id).readers.is_none());
+    let ends = whole.map(|id| (view.function(plan.kernel_site(id).value).1, id));
     // The first, should several functions end in one value.
-    let kernel_sites = ends.filter(|&(end, i)| end != plan.kernel_sites[i].value).rev().collect();
+    let kernel_sites = ends.filter(|&(end, id)| end != plan.kernel_site(id).value).rev().collect();
     let search = Search { view: &view, plan, target, layers, kernel_sites };
-    (0..plan.sites.len() as u32).map(|i| search.site(SiteId(i))).collect()
+    plan.site_ids().map(|id| search.site(id)).collect()
 }
 
 /// What the values of an activation need not be told apart below, since the one function that reads it hands on next to
@@ -191,9 +192,9 @@ struct Search<'a> {
     plan: &'a Plan,
     target: Target,
     /// The layer of a weight.
-    layers: BTreeMap<ValueId, usize>,
+    layers: BTreeMap<ValueId, LayerId>,
     /// The kernel site in front of the function that makes a value.
-    kernel_sites: BTreeMap<ValueId, usize>,
+    kernel_sites: BTreeMap<ValueId, KernelSiteId>,
 }
 
 /// An activation's channels in a value that holds them moved.
@@ -217,7 +218,7 @@ enum End {
 impl Search<'_> {
     fn site(&self, id: SiteId) -> Result<FactorSite, &'static str> {
         let view = self.view;
-        let site = &self.plan.sites[id.0 as usize];
+        let site = self.plan.site(id);
         let value = site.value;
         let fact = view.facts.get(value).ok_or("its shape is unknown")?;
         let axis = fact.channel_axis;
@@ -267,7 +268,7 @@ impl Search<'_> {
         let view = self.view;
         let shape = |v: ValueId| view.facts.get(v).map(|f| &f.shape);
         let &kernel_site = self.kernel_sites.get(&value)?;
-        let before = self.plan.kernel_sites[kernel_site].value;
+        let before = self.plan.kernel_site(kernel_site).value;
         if shape(before) != shape(value) {
             return None;
         }
@@ -425,7 +426,7 @@ impl Search<'_> {
             Op::MatMul if axis + 1 == rank && tensor.rank() == 2 => (0, 1),
             _ => return None,
         };
-        let layer = self.layers.get(&weight).map(|&i| LayerId(i as u32));
+        let layer = self.layers.get(&weight).copied();
         let meets = tensor.shape().get(at)? * groups == channels.len();
         meets.then(|| Reader { weight, layer, axis: at, groups, channels: channels.to_vec() })
     }
@@ -495,7 +496,7 @@ impl Search<'_> {
             view.graph.constant(v).is_some_and(|t| single(t)) && view.consumers[v.0 as usize].len() == 1
         };
         let layer = self.layers.get(&weight);
-        let free = layer.is_none_or(|&i| self.plan.layers[i].axis == Some(at));
+        let free = layer.is_none_or(|&id| self.plan.layer(id).axis == Some(at));
         (free && output == axis && constants.iter().all(mine)).then_some(Carrier::Layer { constants, cap })
     }
 }

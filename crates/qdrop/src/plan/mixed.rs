@@ -12,7 +12,9 @@ use super::knapsack::{self, Choice, add, undominated};
 use super::layers::names_any;
 use super::names::names_of;
 use super::view::View;
-use super::{BitopsTarget, ByteSize, Cost, Curve, Layer, Mixed, Override, Plan, Recipe, Sensitivity, Site, SizeTarget};
+use super::{
+    BitopsTarget, ByteSize, Cost, Curve, Layer, LayerId, Mixed, Override, Plan, Recipe, Sensitivity, SiteId, SizeTarget,
+};
 use crate::engine::facts::Facts;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
@@ -69,16 +71,17 @@ pub fn choose(graph: &Graph, facts: &Facts, recipe: &Recipe, measured: &Sensitiv
     keep_unmeasured(&mut mixing.sites, &sites, recipe)?;
     let plan = mixing.solve(limits, &layers, &sites)?;
 
-    let of_layer = |(l, layer): (usize, &Layer)| {
-        let weight_bits = Some(layer.grid.bits);
-        mixing.layers[l].then(|| Override { layer: names[l].clone(), weight_bits, ..Override::default() })
+    let of_layer = |l: LayerId| {
+        let (layer, weight_bits) = (names[l.index()].clone(), Some(plan.layer(l).grid.bits));
+        mixing.is_open(&Member::Layer(l)).then_some(Override { layer, weight_bits, ..Override::default() })
     };
-    let of_site = |(s, site): (usize, &Site)| {
+    let of_site = |s: SiteId| {
+        let site = plan.site(s);
         let (activation, activation_bits) = (Some(site.name.clone()), Some(site.grid.bits));
-        mixing.sites[s].then_some(Override { activation, activation_bits, ..Override::default() })
+        mixing.is_open(&Member::Site(s)).then_some(Override { activation, activation_bits, ..Override::default() })
     };
-    let exceptions = plan.layers.iter().enumerate().filter_map(of_layer);
-    let exceptions = exceptions.chain(plan.sites.iter().enumerate().filter_map(of_site)).collect();
+    let exceptions = plan.layer_ids().filter_map(of_layer);
+    let exceptions = exceptions.chain(plan.site_ids().filter_map(of_site)).collect();
     let weights = layers.iter().zip(&plan.layers).map(|(curve, l)| error(curve, l.grid.bits));
     let activations = sites.iter().zip(&plan.sites).map(|(curve, s)| error(curve, s.grid.bits));
     Ok(Chosen {
@@ -124,12 +127,19 @@ impl Recipe {
     }
 }
 
+/// A layer or site of the plan; layers come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Member {
+    Layer(LayerId),
+    Site(SiteId),
+}
+
 /// Layers and sites whose bits are chosen together.
 #[derive(Debug, Default)]
 struct Group {
-    layers: Vec<usize>,
+    layers: Vec<LayerId>,
     /// They all get the same bits.
-    sites: Vec<usize>,
+    sites: Vec<SiteId>,
     /// What they are factors of.
     products: Vec<usize>,
 }
@@ -170,13 +180,13 @@ impl<'a> Mixing<'a> {
     }
 
     /// Bits of layer `l` when those that have a choice get `bits`.
-    fn layer(&self, l: usize, bits: f64) -> f64 {
-        if self.layers[l] { bits } else { self.plan.layers[l].grid.bits.into() }
+    fn layer(&self, l: LayerId, bits: f64) -> f64 {
+        if self.layers[l.index()] { bits } else { self.plan.layer(l).grid.bits.into() }
     }
 
     /// Bits of site `s` when those that have a choice get `bits`.
-    fn site(&self, s: usize, bits: f64) -> f64 {
-        if self.sites[s] { bits } else { self.plan.sites[s].grid.bits.into() }
+    fn site(&self, s: SiteId, bits: f64) -> f64 {
+        if self.sites[s.index()] { bits } else { self.plan.site(s).grid.bits.into() }
     }
 
     /// Bits of all weights and bit operations when everything that has a choice gets `bits`.
@@ -187,8 +197,9 @@ impl<'a> Mixing<'a> {
 
     /// Bits of all weights and bit operations with these bits in place of the recipe's.
     fn uniform(&self, weights: f64, activations: f64) -> [u64; 2] {
-        let layer = |l: usize| if self.follow[0][l] { weights } else { self.plan.layers[l].grid.bits.into() };
-        let site = |s: usize| if self.follow[1][s] { activations } else { self.plan.sites[s].grid.bits.into() };
+        let [layers, sites] = &self.follow;
+        let layer = |l: LayerId| if layers[l.index()] { weights } else { self.plan.layer(l).grid.bits.into() };
+        let site = |s: SiteId| if sites[s.index()] { activations } else { self.plan.site(s).grid.bits.into() };
         [self.work.size(layer) as u64, self.work.bitops(layer, site) as u64]
     }
 
@@ -257,7 +268,7 @@ impl<'a> Mixing<'a> {
 
     /// What those parts take that have no choice, of bits of all weights and of bit operations.
     fn given(&self) -> [u64; 2] {
-        let layer = |l: usize| self.layer(l, 0.0);
+        let layer = |l: LayerId| self.layer(l, 0.0);
         let closed = self.work.products.iter().filter(|p| !self.members(&p.factors).any(|_| true));
         let bitops: f64 = closed.map(|p| p.bitops(layer, |s| self.site(s, 0.0))).sum();
         [self.work.size(layer) as u64, bitops as u64]
@@ -266,8 +277,8 @@ impl<'a> Mixing<'a> {
     /// The plan with the bits of least error within `limits`, by what was measured of its layers and sites.
     fn solve(&self, limits: [Option<u64>; 2], layers: &[&Curve], sites: &[&Curve]) -> Result<Plan> {
         let groups = self.groups();
-        let of_layer = |l: usize, bits| error(layers[l], bits);
-        let of_site = |s: usize, bits| error(sites[s], bits);
+        let of_layer = |l: LayerId, bits| error(layers[l.index()], bits);
+        let of_site = |s: SiteId, bits| error(sites[s.index()], bits);
         let options: Vec<Vec<Bits>> = groups.iter().map(|g| self.options(g, of_layer, of_site)).collect();
         let choices: Vec<Vec<Choice>> = options.iter().map(|o| o.iter().map(|b| b.choice).collect()).collect();
         let given = self.given();
@@ -281,51 +292,55 @@ impl<'a> Mixing<'a> {
         let mut plan = self.plan.clone();
         for ((group, options), found) in groups.iter().zip(&options).zip(found) {
             let Bits { layers, sites, .. } = &options[found];
-            group.layers.iter().zip(layers).for_each(|(&l, &bits)| plan.layers[l].grid.bits = bits);
-            group.sites.iter().for_each(|&s| plan.sites[s].grid.bits = *sites);
+            group.layers.iter().zip(layers).for_each(|(l, &bits)| plan.layers[l.index()].grid.bits = bits);
+            group.sites.iter().for_each(|s| plan.sites[s.index()].grid.bits = *sites);
         }
         Ok(plan)
     }
 
-    /// Layers and sites with a choice among `factors`, numbered as in [`Mixing::groups`].
-    fn members<'f>(&'f self, factors: &'f [Factor; 2]) -> impl Iterator<Item = usize> + 'f {
-        factors
-            .iter()
-            .flat_map(|factor| match factor {
-                Factor::Weight(l) => vec![*l],
-                Factor::Sites(sites) => sites.iter().map(|s| s + self.layers.len()).collect(),
-                Factor::Float => Vec::new(),
-            })
-            .filter(|&m| match m.checked_sub(self.layers.len()) {
-                None => self.layers[m],
-                Some(s) => self.sites[s],
-            })
+    /// Whether `member` has a choice.
+    fn is_open(&self, member: &Member) -> bool {
+        match member {
+            Member::Layer(l) => self.layers[l.index()],
+            Member::Site(s) => self.sites[s.index()],
+        }
     }
 
-    /// What is chosen together. Where activations have a choice, that is what meets in products, sites numbered after
-    /// layers; else it is every layer alone.
+    /// Layers and sites with a choice among `factors`.
+    fn members(&self, factors: &[Factor; 2]) -> impl Iterator<Item = Member> {
+        let of = |factor: &Factor| match factor {
+            Factor::Weight(l) => vec![Member::Layer(*l)],
+            Factor::Sites(sites) => sites.iter().copied().map(Member::Site).collect(),
+            Factor::Float => Vec::new(),
+        };
+        factors.iter().flat_map(of).filter(|m| self.is_open(m))
+    }
+
+    /// What is chosen together. Where activations have a choice, that is what meets in products; else it is every layer
+    /// alone.
     fn groups(&self) -> Vec<Group> {
-        let mut parents: Vec<usize> = (0..self.layers.len() + self.sites.len()).collect();
-        fn root(parents: &[usize], mut i: usize) -> usize {
-            while parents[i] != i {
-                i = parents[i];
+        let (layers, sites) = (self.plan.layer_ids().map(Member::Layer), self.plan.site_ids().map(Member::Site));
+        let open: Vec<Member> = layers.chain(sites).filter(|m| self.is_open(m)).collect();
+        let mut parents: BTreeMap<Member, Member> = open.iter().map(|&m| (m, m)).collect();
+        fn root(parents: &BTreeMap<Member, Member>, mut m: Member) -> Member {
+            while parents[&m] != m {
+                m = parents[&m];
             }
-            i
+            m
         }
         for product in &self.work.products {
-            let members: Vec<usize> = self.members(&product.factors).collect();
+            let members: Vec<Member> = self.members(&product.factors).collect();
             for pair in members.windows(2) {
                 let (a, b) = (root(&parents, pair[0]), root(&parents, pair[1]));
-                parents[a.max(b)] = a.min(b);
+                parents.insert(a.max(b), a.min(b));
             }
         }
-        let mut groups: BTreeMap<usize, Group> = BTreeMap::new();
-        let open = self.layers.iter().chain(&self.sites).enumerate().filter(|(_, open)| **open);
-        for (member, _) in open {
+        let mut groups: BTreeMap<Member, Group> = BTreeMap::new();
+        for &member in &open {
             let group = groups.entry(root(&parents, member)).or_default();
-            match member.checked_sub(self.layers.len()) {
-                None => group.layers.push(member),
-                Some(site) => group.sites.push(site),
+            match member {
+                Member::Layer(l) => group.layers.push(l),
+                Member::Site(s) => group.sites.push(s),
             }
         }
         for (i, product) in self.work.products.iter().enumerate() {
@@ -340,24 +355,24 @@ impl<'a> Mixing<'a> {
     fn options(
         &self,
         group: &Group,
-        layer_error: impl Fn(usize, u32) -> f64,
-        site_error: impl Fn(usize, u32) -> f64,
+        layer_error: impl Fn(LayerId, u32) -> f64,
+        site_error: impl Fn(SiteId, u32) -> f64,
     ) -> Vec<Bits> {
         let candidates = self.recipe.mixed.bits();
         // What is not limited costs nothing.
         let (size, bitops) = (self.recipe.mixed.size.is_some(), self.recipe.mixed.bitops.is_some());
         let (size, bitops) = (u64::from(size), u64::from(bitops));
-        let products = |layer: Option<usize>| {
+        let products = |layer: Option<LayerId>| {
             let of = move |p: &&super::cost::Product| {
                 let weight = p.factors.iter().find_map(|f| match f {
-                    Factor::Weight(l) if self.layers[*l] => Some(*l),
+                    Factor::Weight(l) if self.layers[l.index()] => Some(*l),
                     _ => None,
                 });
                 weight == layer
             };
             group.products.iter().map(|&i| &self.work.products[i]).filter(of)
         };
-        let cost = |layer: Option<usize>, bits: u32, sites: u32| -> u64 {
+        let cost = |layer: Option<LayerId>, bits: u32, sites: u32| -> u64 {
             let of =
                 |p: &super::cost::Product| p.bitops(|l| self.layer(l, bits.into()), |s| self.site(s, sites.into()));
             bitops * products(layer).map(of).sum::<f64>() as u64
@@ -371,7 +386,7 @@ impl<'a> Mixing<'a> {
             for &l in &group.layers {
                 let extended = some.iter().flat_map(|before| candidates.iter().map(move |&bits| (before, bits)));
                 let extended = extended.map(|(before, bits)| {
-                    let costs = [size * self.work.elements[l] * u64::from(bits), cost(Some(l), bits, sites)];
+                    let costs = [size * self.work.elements[l.index()] * u64::from(bits), cost(Some(l), bits, sites)];
                     let error = before.choice.error + layer_error(l, bits);
                     let layers = before.layers.iter().copied().chain([bits]).collect();
                     Bits { choice: Choice { error, costs: add(before.choice.costs, costs) }, layers, sites }

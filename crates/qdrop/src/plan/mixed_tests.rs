@@ -122,7 +122,8 @@ fn no_choice_is_better() {
             (0..5).for_each(|i| tried.layers[i + 1].grid.bits = digit(i));
             (0..free_sites as usize).for_each(|i| tried.sites[i].grid.bits = digit(i + 5));
             let (layers, sites) = bits(&tried);
-            let (layer, site) = (|l: usize| f64::from(layers[l]), |s: usize| f64::from(sites[s]));
+            let layer = |l: LayerId| f64::from(layers[l.index()]);
+            let site = |s: SiteId| f64::from(sites[s.index()]);
             let cost = Cost {
                 weight_bytes: (work.size(layer) / 8.0).ceil() as u64,
                 bit_operations: work.bitops(layer, site) as u64,

@@ -38,6 +38,8 @@ pub use sweep::{Case, Sweep, SweepRun};
 pub use target::Target;
 pub use task::{Answer, Task};
 
+pub use crate::quant::LayerId;
+
 use crate::engine::facts::Facts;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, NodeId, Op, ValueId};
@@ -62,13 +64,13 @@ pub struct Plan {
     pub float: Vec<(String, String)>,
 }
 
-/// Index into [`Plan::layers`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct LayerId(pub u32);
-
 /// Index into [`Plan::sites`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SiteId(pub u32);
+
+/// Index into [`Plan::kernel_sites`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KernelSiteId(pub u32);
 
 /// How a grid is fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -157,7 +159,39 @@ impl Layer {
     }
 }
 
+impl SiteId {
+    /// Where its entry is in a list with one entry a site.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 impl Plan {
+    /// A layer.
+    pub fn layer(&self, id: LayerId) -> &Layer {
+        &self.layers[id.index()]
+    }
+
+    /// A site.
+    pub fn site(&self, id: SiteId) -> &Site {
+        &self.sites[id.index()]
+    }
+
+    /// A quantizer that integer kernels need.
+    pub fn kernel_site(&self, id: KernelSiteId) -> &Site {
+        &self.kernel_sites[id.0 as usize]
+    }
+
+    /// All layers, in network order.
+    pub fn layer_ids(&self) -> impl DoubleEndedIterator<Item = LayerId> + use<> {
+        (0..self.layers.len() as u32).map(LayerId)
+    }
+
+    /// All sites, in network order.
+    pub fn site_ids(&self) -> impl DoubleEndedIterator<Item = SiteId> + use<> {
+        (0..self.sites.len() as u32).map(SiteId)
+    }
+
     /// What the user should know of layers of `graph` that stay float because they depend on what cannot be run.
     pub fn note(&self, graph: &Graph) -> Option<String> {
         let planned = |id: NodeId| self.units.iter().any(|u| u.nodes.contains(&id));
@@ -297,7 +331,7 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
             cache_bytes,
         });
     }
-    for (i, site) in sites.iter().enumerate() {
+    for (id, site) in (0..).map(SiteId).zip(sites) {
         let first_reader = || {
             let listed = site.readers.as_ref().unwrap_or(&view.consumers[site.value.0 as usize]);
             listed.iter().filter_map(|(id, _)| unit_of.get(id)).min().copied()
@@ -305,7 +339,7 @@ fn assemble(view: &View, layers: &layers::Layers, sites: &[Site], pieces: Vec<(S
         let producer = view.producers[site.value.0 as usize].and_then(|id| unit_of.get(&id)).copied();
         let unit = if site.readers.is_some() { first_reader() } else { producer.or_else(first_reader) };
         if let Some(unit) = unit {
-            units[unit].sites.push(SiteId(i as u32));
+            units[unit].sites.push(id);
         }
     }
     units

@@ -30,7 +30,7 @@ pub(super) fn check(graph: &Graph, plan: &Plan) {
     let layers: Vec<LayerId> = plan.units.iter().flat_map(|u| u.layers.iter().copied()).collect();
     assert_eq!(layers.iter().collect::<BTreeSet<_>>().len(), layers.len());
     let known = |l: &LayerId| plan.units.iter().any(|u| u.layers.contains(l) || u.fixed.contains(l));
-    assert!((0..plan.layers.len() as u32).map(LayerId).all(|l| known(&l)), "a layer without a unit");
+    assert!(plan.layer_ids().all(|l| known(&l)), "a layer without a unit");
     let sites: BTreeSet<SiteId> = plan.units.iter().flat_map(|u| u.sites.iter().copied()).collect();
     assert_eq!(sites.len(), plan.sites.len());
 }

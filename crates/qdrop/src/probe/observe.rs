@@ -7,7 +7,7 @@ use super::run;
 use crate::calibrate::Watch;
 use crate::data::{Samples, Subset};
 use crate::engine::device::Values;
-use crate::engine::program::{Region, around, compile};
+use crate::engine::program::{ProgramSite, Region, around, compile};
 use crate::error::Result;
 use crate::graph::ValueId;
 use crate::plan::{self, Floor, Plan, Site};
@@ -146,7 +146,7 @@ impl Calibration<'_> {
             let inputs = run::load(self.graph, &part, self.device, &RowStore::memory(), sink)?;
             run::go_on(sink)?;
             let inputs: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
-            let see = |value: usize, first: usize, group: Values| {
+            let see = |ProgramSite(value): ProgramSite, first: usize, group: Values| {
                 let mut seen = seen[value].lock().unwrap_or_else(PoisonError::into_inner);
                 let first = before + first;
                 let floor = floors[values[value].0 as usize].as_ref();

@@ -67,14 +67,14 @@ pub(crate) fn refine(
     let mut effects = vec![None; grids.len()];
     let store = RowStore::memory();
     let mut measuring = Measuring::new(ForwardPass::new(graph, facts, inputs, device, &store))?;
-    let sites = measuring.0.order(plan.sites.iter().map(|s| s.value).zip(0..));
-    for (done, &i) in sites.iter().enumerate() {
+    let sites = measuring.0.order(plan.site_ids().map(|id| (plan.site(id).value, id)));
+    for (done, &id) in sites.iter().enumerate() {
         run::go_on(sink)?;
-        let site = &plan.sites[i];
-        let refined =
-            measuring.refined(site, &grids[i], sink).map_err(|e| e.at(format!("activation `{}`", site.name)))?;
-        effects[i] = Some((refined.before, refined.after));
-        grids[i] = refined.grid;
+        let site = plan.site(id);
+        let refined = measuring.refined(site, &grids[id.index()], sink);
+        let refined = refined.map_err(|e| e.at(format!("activation `{}`", site.name)))?;
+        effects[id.index()] = Some((refined.before, refined.after));
+        grids[id.index()] = refined.grid;
         sink.event(&Event::StageProgress { stage: Stage::Refine, done: done + 1, total: sites.len() });
     }
     Ok(effects)

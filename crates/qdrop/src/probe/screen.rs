@@ -14,7 +14,7 @@ use crate::data::{Samples, Subset};
 use crate::engine::program::{Region, compile};
 use crate::error::{Kind, Result};
 use crate::graph::ValueId;
-use crate::plan::Site;
+use crate::plan::{Site, SiteId};
 use crate::quant::Grid;
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::{RowStore, Rows};
@@ -61,7 +61,7 @@ impl Calibration<'_> {
         let total: f64 = guesses.iter().flatten().map(|g| g.error).sum();
         let mut effects: Vec<Effect> = guesses.iter().map(|g| g.map(|g| (g.error, g.error))).collect();
         let worth = |g: &Option<Guess>| g.is_some_and(|g| g.promising && g.error >= SHARE * total);
-        let open: Vec<usize> = (0..grids.len()).filter(|&i| worth(&guesses[i])).collect();
+        let open: Vec<SiteId> = self.plan.site_ids().filter(|id| worth(&guesses[id.index()])).collect();
         if open.is_empty() {
             return Ok(effects);
         }
@@ -70,32 +70,33 @@ impl Calibration<'_> {
         let [choose, confirm] = halves.map(|half| part(&inputs, &half));
         let mut choose = self.measuring(choose?)?;
         let mut confirm = self.measuring(confirm?)?;
-        let order = choose.0.order(open.iter().map(|&i| (self.plan.sites[i].value, i)));
-        for (done, &i) in order.iter().enumerate() {
+        let order = choose.0.order(open.iter().map(|&id| (self.plan.site(id).value, id)));
+        for (done, &id) in order.iter().enumerate() {
             run::go_on(sink)?;
-            let site = &self.plan.sites[i];
+            let site = self.plan.site(id);
             let place = |e: crate::Error| e.at(format!("activation `{}`", site.name));
-            let refined = choose.refined(site, &grids[i], sink).map_err(place)?;
-            effects[i] = Some((refined.before, refined.before));
-            if refined.grid != grids[i] && self.confirmed(i, [&grids[i], &refined.grid], &mut confirm, watch, sink)? {
-                effects[i] = Some((refined.before, refined.after));
-                grids[i] = refined.grid;
+            let (grid, effect) = (&mut grids[id.index()], &mut effects[id.index()]);
+            let refined = choose.refined(site, grid, sink).map_err(place)?;
+            *effect = Some((refined.before, refined.before));
+            if refined.grid != *grid && self.confirmed(id, [grid, &refined.grid], &mut confirm, watch, sink)? {
+                *effect = Some((refined.before, refined.after));
+                *grid = refined.grid;
             }
             sink.event(&Event::StageProgress { stage: Stage::Refine, done: done + 1, total: order.len() });
         }
         Ok(effects)
     }
 
-    /// Whether samples that did not choose the second of two grids of site `i` agree that it is better.
+    /// Whether samples that did not choose the second of two grids of site `id` agree that it is better.
     fn confirmed(
         &self,
-        i: usize,
+        id: SiteId,
         grids: [&Grid; 2],
         others: &mut Measuring,
         watch: &Watch,
         sink: &mut dyn Sink,
     ) -> Result<bool> {
-        let site = &self.plan.sites[i];
+        let site = self.plan.site(id);
         let [before, after] = others.distances(site, grids)?;
         if !calibrate::worthwhile(before, after) {
             return Ok(false);
@@ -105,7 +106,7 @@ impl Calibration<'_> {
         }
         // A narrower range must cost nothing on the samples that need the whole of it.
         let observed = Subset::spread(self.samples, Some(self.recipe.activations.samples))?;
-        let extremes: BTreeSet<usize> = watch.extremes(i).into_iter().flatten().collect();
+        let extremes: BTreeSet<usize> = watch.extremes(id).into_iter().flatten().collect();
         if extremes.is_empty() {
             return Ok(false);
         }
@@ -135,26 +136,25 @@ impl Calibration<'_> {
             region.nodes.iter().flat_map(|&n| self.graph.node(n).outputs.iter().flatten()).copied().collect();
         let reached = |v: &ValueId| made.contains(v) || self.graph.inputs.contains(v);
         let mut met = BTreeSet::new();
-        let sites: Vec<usize> = (0..grids.len())
-            .filter(|&i| reached(&self.plan.sites[i].value) && met.insert(self.plan.sites[i].value))
-            .collect();
-        let of = |&i: &usize| (self.plan.sites[i].value, self.plan.sites[i].readers.clone());
-        let region = Region { sites: sites.iter().map(of).collect(), ..region };
+        let mut first = |value: ValueId| reached(&value) && met.insert(value);
+        let sites: Vec<SiteId> = self.plan.site_ids().filter(|&id| first(self.plan.site(id).value)).collect();
+        let of = |site: &Site| (site.value, site.readers.clone());
+        let region = Region { sites: sites.iter().map(|&id| of(self.plan.site(id))).collect(), ..region };
         let program = compile(self.graph, self.facts, &region)?;
-        let tried = |&i: &usize| {
-            let down = (1..=TRIED.0).map(|k| calibrate::scaled(&grids[i], FRAC_1_SQRT_2.powi(k)));
-            let up = (1..=TRIED.1).map(|k| calibrate::scaled(&grids[i], SQRT_2.powi(k)));
-            std::iter::once(grids[i].clone()).chain(down).chain(up).collect::<Vec<Grid>>()
+        let tried = |grid: &Grid| {
+            let down = (1..=TRIED.0).map(|k| calibrate::scaled(grid, FRAC_1_SQRT_2.powi(k)));
+            let up = (1..=TRIED.1).map(|k| calibrate::scaled(grid, SQRT_2.powi(k)));
+            std::iter::once(grid.clone()).chain(down).chain(up).collect::<Vec<Grid>>()
         };
-        let tried: Vec<Vec<Grid>> = sites.iter().map(tried).collect();
+        let tried: Vec<Vec<Grid>> = sites.iter().map(|id| tried(&grids[id.index()])).collect();
         let mut progress = |_| run::go_on(sink);
         let seed = self.recipe.method.seed;
         let found = self.device.influence(&program, &rows, &sizes, &tried, seed, &mut progress)?;
         let mut guesses = vec![None; grids.len()];
-        for (i, errors) in sites.into_iter().zip(found) {
+        for (id, errors) in sites.into_iter().zip(found) {
             let Some(error) = errors.as_ref().map(|e| e[0]).filter(|e| e.is_finite()) else { continue };
             let least = errors.iter().flatten().copied().fold(error, f64::min);
-            guesses[i] = Some(Guess { error, promising: PROMISING * least <= error });
+            guesses[id.index()] = Some(Guess { error, promising: PROMISING * least <= error });
         }
         Ok(guesses)
     }
@@ -164,10 +164,10 @@ impl Calibration<'_> {
         let n = inputs.values().next().map_or(0, Rows::len);
         let mut forward = self.measuring(part(inputs, &(0..n.min(FEW)).collect::<Vec<_>>())?)?;
         let mut guesses = vec![None; grids.len()];
-        for i in forward.0.order(self.plan.sites.iter().map(|s| s.value).zip(0..)) {
+        for id in forward.0.order(self.plan.site_ids().map(|id| (self.plan.site(id).value, id))) {
             run::go_on(sink)?;
-            let [error] = forward.distances(&self.plan.sites[i], [&grids[i]])?;
-            guesses[i] = error.is_finite().then_some(Guess { error, promising: true });
+            let [error] = forward.distances(self.plan.site(id), [&grids[id.index()]])?;
+            guesses[id.index()] = error.is_finite().then_some(Guess { error, promising: true });
         }
         Ok(guesses)
     }

@@ -21,7 +21,9 @@ use crate::engine::device::beside;
 use crate::engine::program::compile;
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
-use crate::plan::{BitError, Curve, GridSpec, Layer, LayerId, Measure, Plan, Sensitivity, Site, learned_biases};
+use crate::plan::{
+    BitError, Curve, GridSpec, Layer, LayerId, Measure, Plan, Sensitivity, Site, SiteId, learned_biases,
+};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, Sink, Stage, timed};
 use crate::tensor::{RowStore, Rows};
@@ -104,14 +106,16 @@ impl Calibration<'_> {
     fn tried_weights(&self, wanted: &Measure) -> Result<Tries<QuantizedWeight>> {
         let mut tries = vec![Vec::new(); self.plan.layers.len()];
         for bits in all(&wanted.layers) {
-            let with: Vec<usize> = (0..tries.len()).filter(|&l| wanted.layers[l].contains(&bits)).collect();
+            let with: Vec<LayerId> =
+                self.plan.layer_ids().filter(|l| wanted.layers[l.index()].contains(&bits)).collect();
             let layers = with.iter().map(|&l| {
-                let layer = self.plan.layers[l].clone();
+                let layer = self.plan.layer(l).clone();
                 Layer { grid: GridSpec { bits, ..layer.grid }, ..layer }
             });
             let plan = Plan { layers: layers.collect(), ..Plan::default() };
+            // These number their layers in this plan, and the key of what was kept holds the numbers.
             let rounded = calibrate::round_to_nearest(self.graph, &plan, &calibrate::fit_weights(self.graph, &plan)?)?;
-            with.into_iter().zip(rounded).for_each(|(l, weight)| tries[l].push((bits, weight)));
+            with.into_iter().zip(rounded).for_each(|(l, weight)| tries[l.index()].push((bits, weight)));
         }
         Ok(tries)
     }
@@ -121,9 +125,10 @@ impl Calibration<'_> {
         let mut tries = vec![Vec::new(); self.plan.sites.len()];
         for bits in all(&wanted.sites) {
             let plan = Plan { sites: self.plan.sites.iter().map(|s| with(s, bits)).collect(), ..Plan::default() };
-            for (s, grid) in watch.fit(&plan)?.into_iter().enumerate().filter(|(s, _)| wanted.sites[*s].contains(&bits))
-            {
-                tries[s].push((bits, First { grid, effect: None }));
+            for (s, grid) in plan.site_ids().zip(watch.fit(&plan)?) {
+                if wanted.sites[s.index()].contains(&bits) {
+                    tries[s.index()].push((bits, First { grid, effect: None }));
+                }
             }
         }
         Ok(tries)
@@ -144,10 +149,11 @@ impl Calibration<'_> {
         // A round takes one try of every site; screening looks at all sites at once, and at the last try of those without
         // another.
         for round in (0..most).filter(|_| inputs.values().any(|rows| !rows.is_empty())) {
-            let open: Vec<usize> = (0..tries.len()).filter(|&s| screens || tries[s].len() > round).collect();
-            let of = |&s: &usize| tries[s].get(round).or(tries[s].last()).map(|t| (s, t));
+            let open: Vec<SiteId> =
+                self.plan.site_ids().filter(|s| screens || tries[s.index()].len() > round).collect();
+            let of = |&s: &SiteId| tries[s.index()].get(round).or(tries[s.index()].last()).map(|t| (s, t));
             let (sites, mut grids): (Vec<Site>, Vec<Grid>) =
-                open.iter().filter_map(of).map(|(s, t)| (with(&self.plan.sites[s], t.0), t.1.grid.clone())).unzip();
+                open.iter().filter_map(of).map(|(s, t)| (with(self.plan.site(s), t.0), t.1.grid.clone())).unzip();
             let plan = Plan { sites, ..Plan::default() };
             let (effects, _) = timed(sink, Stage::Refine, Some(open.len()), |sink| match screens {
                 true => {
@@ -157,7 +163,7 @@ impl Calibration<'_> {
                 false => refine::refine(self.graph, self.facts, &plan, inputs.clone(), self.device, &mut grids, sink),
             })?;
             for (s, (grid, effect)) in open.into_iter().zip(grids.into_iter().zip(effects)) {
-                if let Some(slot) = tries[s].get_mut(round) {
+                if let Some(slot) = tries[s.index()].get_mut(round) {
                     slot.1 = First { grid, effect };
                 }
             }
@@ -190,9 +196,10 @@ impl Calibration<'_> {
         };
         let mut forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store);
         let wanted = forward.outputs()?;
-        let at_layers =
-            (0..layers.len()).filter_map(|l| Some((forward.until_reader(&layers[l].nodes)?, Item::Layer(l))));
-        let at_sites = (0..sites.len()).filter_map(|s| Some((forward.until_known(sites[s].value)?, Item::Site(s))));
+        let layer = |l: LayerId| Some((forward.until_reader(&self.plan.layer(l).nodes)?, Item::Layer(l)));
+        let site = |s: SiteId| Some((forward.until_known(self.plan.site(s).value)?, Item::Site(s)));
+        let at_layers = self.plan.layer_ids().filter_map(layer);
+        let at_sites = self.plan.site_ids().filter_map(site);
         let mut items: Vec<(usize, Item)> = at_layers.chain(at_sites).collect();
         items.sort_by_key(|item| item.0);
         let mut progress = Progress::new(&forward, &items, weights, grids);
@@ -203,26 +210,28 @@ impl Calibration<'_> {
             forward.advance(position)?;
             match item {
                 Item::Layer(l) => {
-                    let (layer, bias) = (&layers[l], biases.get(&l));
+                    let (layer, bias) = (self.plan.layer(l), biases.get(&l));
                     let shift =
                         |b| Shift::new(self.graph, self.facts, layer, b, &forward, padding.as_ref(), self.device);
                     let shift = bias.map(shift).transpose()?;
                     let changed = [layer.weight].into_iter().chain(shift.as_ref().map(|s| s.value));
                     let tail = forward.tail(Change::weights(changed.collect()))?;
-                    for (bits, weight) in &weights[l] {
+                    for (bits, weight) in &weights[l.index()] {
                         let mut contents = vec![weight.grid.dequantize_u8(&layer.shape, &weight.integers)?];
                         if let Some(shift) = &shift {
                             contents.push(shift.corrected(&contents[0])?);
                         }
                         let contents: Vec<&[f32]> = contents.iter().map(Vec::as_slice).collect();
-                        of_layers[l].push(found(*bits, &forward.deviation(&tail, &contents, None, &wanted)?));
+                        of_layers[l.index()].push(found(*bits, &forward.deviation(&tail, &contents, None, &wanted)?));
                         progress.tried(position, sink)?;
                     }
                 }
                 Item::Site(s) => {
-                    let tail = forward.tail(Change::site(sites[s].value, sites[s].readers.clone()))?;
-                    for (bits, first) in &grids[s] {
-                        of_sites[s].push(found(*bits, &forward.deviation(&tail, &[], Some(&first.grid), &wanted)?));
+                    let site = self.plan.site(s);
+                    let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
+                    for (bits, first) in &grids[s.index()] {
+                        of_sites[s.index()]
+                            .push(found(*bits, &forward.deviation(&tail, &[], Some(&first.grid), &wanted)?));
                         progress.tried(position, sink)?;
                     }
                 }
@@ -251,13 +260,12 @@ impl Calibration<'_> {
     }
 
     /// Biases that the method can learn, with their float content, by layer.
-    fn biases(&self) -> Result<BTreeMap<usize, (ValueId, Vec<f32>)>> {
+    fn biases(&self) -> Result<BTreeMap<LayerId, (ValueId, Vec<f32>)>> {
         if !self.recipe.resolved().learns {
             return Ok(BTreeMap::new());
         }
-        let layers = (0..self.plan.layers.len() as u32).map(LayerId);
-        let learned = learned_biases(self.graph, self.plan, layers)?;
-        Ok(learned.into_iter().map(|(l, id, content)| (l.0 as usize, (id, content))).collect())
+        let learned = learned_biases(self.graph, self.plan, self.plan.layer_ids())?;
+        Ok(learned.into_iter().map(|(l, id, content)| (l, (id, content))).collect())
     }
 }
 
@@ -277,8 +285,8 @@ impl Progress {
     ) -> Self {
         let mut progress = Progress { nodes: forward.len(), done: 0, total: 0 };
         let cost = |&(position, item): &(usize, Item)| match item {
-            Item::Layer(l) => progress.cost(position) * weights[l].len(),
-            Item::Site(s) => progress.cost(position) * grids[s].len(),
+            Item::Layer(l) => progress.cost(position) * weights[l.index()].len(),
+            Item::Site(s) => progress.cost(position) * grids[s.index()].len(),
         };
         progress.total = items.iter().map(cost).sum();
         progress
@@ -300,8 +308,8 @@ impl Progress {
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 enum Item {
-    Layer(usize),
-    Site(usize),
+    Layer(LayerId),
+    Site(SiteId),
 }
 
 /// `site` with other bits.

@@ -88,8 +88,8 @@ fn soft_rounding() {
         assert_eq!(fitted.zero_point, grid.zero_point);
 
         let real = |q: QuantizedWeight| q.grid.dequantize_u8(shape, &q.integers).unwrap();
-        assert_close("nearest", &real(nearest(0, w, shape, &grid).unwrap()), a.f("nearest"));
-        assert_close("hard", &real(harden(0, w, alpha, shape, &grid).unwrap()), a.f("hard"));
+        assert_close("nearest", &real(nearest(LayerId(0), w, shape, &grid).unwrap()), a.f("nearest"));
+        assert_close("hard", &real(harden(LayerId(0), w, alpha, shape, &grid).unwrap()), a.f("hard"));
         assert_close("alpha_init", &alpha_init(w, shape, &grid).unwrap(), a.f("alpha_init"));
         assert_close("h", &alpha.iter().map(|&v| h(v)).collect::<Vec<_>>(), a.f("h"));
         assert_close("soft", &soft(w, alpha, shape, &grid).unwrap(), a.f("soft"));

@@ -21,11 +21,23 @@ pub struct Grid {
     pub axis: Option<usize>,
 }
 
+/// Index of a layer in its plan. It is here because weights say whose they are, below what knows plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LayerId(pub u32);
+
+impl LayerId {
+    /// Where its entry is in a list with one entry a layer.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A weight whose rounding is decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuantizedWeight {
-    /// Index of the layer in the plan.
-    pub layer: usize,
+    /// The layer, in the plan.
+    pub layer: LayerId,
     /// The grid of the integers, `0..=2^bits - 1`.
     pub grid: Grid,
     /// One integer per element of the weight, row-major, on the grid's own scale (zero point not subtracted).

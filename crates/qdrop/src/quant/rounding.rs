@@ -4,7 +4,7 @@
 //! h(α) = clip(1.2·sigmoid(α) - 0.1, 0, 1) moves between rounding down (0) and up (1). Slices are row-major, of the
 //! weight's `shape`.
 
-use super::{Grid, QuantizedWeight};
+use super::{Grid, LayerId, QuantizedWeight};
 use crate::error::{Error, Result};
 
 /// Upper end to which the sigmoid is stretched.
@@ -49,7 +49,7 @@ pub fn soft(w: &[f32], alpha: &[f32], shape: &[usize], grid: &Grid) -> Result<Ve
 }
 
 /// Decided integers: clip(⌊w/s⌋ + [α ≥ 0] + z, qmin, qmax). The grid must lie within 0..=255.
-pub fn harden(layer: usize, w: &[f32], alpha: &[f32], shape: &[usize], grid: &Grid) -> Result<QuantizedWeight> {
+pub fn harden(layer: LayerId, w: &[f32], alpha: &[f32], shape: &[usize], grid: &Grid) -> Result<QuantizedWeight> {
     same_length(w, alpha)?;
     let pairs: Vec<(f32, f32)> = w.iter().copied().zip(alpha.iter().copied()).collect();
     let integers = grid.map_entries(shape, &pairs, |&(v, a), s, z| {
@@ -60,11 +60,11 @@ pub fn harden(layer: usize, w: &[f32], alpha: &[f32], shape: &[usize], grid: &Gr
 }
 
 /// Integers by rounding to nearest. The grid must lie within 0..=255.
-pub fn nearest(layer: usize, w: &[f32], shape: &[usize], grid: &Grid) -> Result<QuantizedWeight> {
+pub fn nearest(layer: LayerId, w: &[f32], shape: &[usize], grid: &Grid) -> Result<QuantizedWeight> {
     finish(layer, grid.quantize(shape, w)?, grid)
 }
 
-fn finish(layer: usize, integers: Vec<i32>, grid: &Grid) -> Result<QuantizedWeight> {
+fn finish(layer: LayerId, integers: Vec<i32>, grid: &Grid) -> Result<QuantizedWeight> {
     if grid.qmin < 0 || grid.qmax > 255 {
         return Err(Error::internal(format!("weight grid {}..={} does not fit bytes", grid.qmin, grid.qmax)));
     }

@@ -27,3 +27,29 @@ pub(crate) fn key(problem: &Problem, settings: &Settings, draws: &RandomDraws) -
     }
     Ok(hasher.finalize())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::program::ProgramSite;
+    use crate::quant::{Grid, LayerId, QuantizedWeight};
+
+    #[test]
+    fn kept_files_and_keys_hold_plain_numbers() {
+        let grid = Grid::per_tensor(4, 0.5, 8).unwrap();
+        let solution = Solution {
+            weights: vec![QuantizedWeight { layer: LayerId(300), grid: grid.clone(), integers: vec![1, 15] }],
+            alpha: vec![vec![0.5]],
+            biases: vec![(LayerId(301), vec![2.0])],
+            grids: vec![grid.clone()],
+            losses: Vec::new(),
+        };
+        let weights = [(300usize, &grid, vec![1u8, 15])].to_vec();
+        let biases = [(301usize, vec![2f32])].to_vec();
+        let plain = (weights, vec![vec![0.5f32]], biases, vec![&grid], Vec::<f64>::new());
+        let bytes = encode(&solution).unwrap();
+        assert_eq!(bytes, encode(&plain).unwrap());
+        assert_eq!(postcard::from_bytes::<Solution>(&bytes).unwrap(), solution);
+        assert_eq!(encode(&ProgramSite(300)).unwrap(), encode(&300usize).unwrap());
+    }
+}

@@ -84,7 +84,7 @@ impl Job<'_> {
                     Pass::Steps => format!("{}, activations", unit.name),
                     _ => unit.name.clone(),
                 };
-                let layer = |l: &LayerId| plan.layers[l.0 as usize].name.clone();
+                let layer = |&l: &LayerId| plan.layer(l).name.clone();
                 let layers: Vec<String> = planned.layers.iter().map(layer).collect();
                 let settings = self.settings(pass);
                 sink.event(&pace.started(&name, layers.len()));
@@ -98,11 +98,11 @@ impl Job<'_> {
                 let before = found.clone();
                 compiled.keep_biases(&mut solution, &mut found.biases);
                 for weight in solution.weights {
-                    let layer = weight.layer;
-                    found.weights[layer] = weight;
+                    let at = weight.layer.index();
+                    found.weights[at] = weight;
                 }
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
-                    found.grids[site.0 as usize] = grid;
+                    found.grids[site.index()] = grid;
                 }
                 let (mut last, mut next) = quantize(&quantized, found, Some(self.store), sink)?;
                 let reverted = (last.loss > first.loss || last.loss.is_nan()) && comparable;

@@ -3,7 +3,7 @@
 use crate::engine::train::{Draws, Losses, Problem, Step, Trainer, Weight};
 use crate::error::{Error, Kind, Result};
 use crate::quant::lsq::step_floor;
-use crate::quant::{Grid, QuantizedWeight, rounding};
+use crate::quant::{Grid, LayerId, QuantizedWeight, rounding};
 use serde::{Deserialize, Serialize};
 
 /// Undecided share of the roundings below which they are settled.
@@ -68,8 +68,8 @@ pub struct Solution {
     pub weights: Vec<QuantizedWeight>,
     /// Final rounding variables.
     pub alpha: Vec<Vec<f32>>,
-    /// Learned biases: index of the layer in the plan, content.
-    pub biases: Vec<(usize, Vec<f32>)>,
+    /// Learned biases: the layer in the plan, content.
+    pub biases: Vec<(LayerId, Vec<f32>)>,
     /// Final grids of the sites.
     pub grids: Vec<Grid>,
     /// Losses of each iteration.
@@ -152,7 +152,7 @@ mod tests {
         let grid = Grid::per_tensor(2, 1.0, 1).unwrap();
         let problem = Problem {
             program: Program::default(),
-            weights: vec![Weight { layer: 0, float: vec![0.4], shape: vec![1], grid }],
+            weights: vec![Weight { layer: LayerId(0), float: vec![0.4], shape: vec![1], grid }],
             biases: Vec::new(),
             grids: Vec::new(),
             scale_rates: Vec::new(),

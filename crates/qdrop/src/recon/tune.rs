@@ -14,7 +14,7 @@ use crate::engine::program::{Region, compile};
 use crate::engine::train::{Problem, RandomDraws};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Op, ValueId};
-use crate::plan::{LayerId, Recipe, learned_biases};
+use crate::plan::{LayerId, Recipe, SiteId, learned_biases};
 use crate::probe;
 use crate::quant::Grid;
 use crate::report::{Event, Sink, UnitReport};
@@ -60,7 +60,7 @@ struct Network {
     /// Where its biases lie.
     biases: Vec<ValueId>,
     /// Its sites, in the plan.
-    sites: Vec<usize>,
+    sites: Vec<SiteId>,
 }
 
 impl Job<'_> {
@@ -118,7 +118,7 @@ impl Job<'_> {
         if closer {
             found.biases.extend(network.biases.iter().copied().zip(solution.biases.into_iter().map(|b| b.1)));
             for (&site, grid) in network.sites.iter().zip(solution.grids) {
-                found.grids[site] = grid;
+                found.grids[site.index()] = grid;
             }
         } else {
             last = first;
@@ -138,24 +138,23 @@ impl Job<'_> {
 
         let mut biases = Vec::new();
         if self.recipe.resolved().learn_biases {
-            let reached = |l: &LayerId| self.plan.layers[l.0 as usize].nodes.iter().all(|n| region.nodes.contains(n));
-            let layers = (0..self.plan.layers.len() as u32).map(LayerId).filter(reached);
-            biases = learned_biases(self.graph, self.plan, layers)?;
+            let reached = |&l: &LayerId| self.plan.layer(l).nodes.iter().all(|n| region.nodes.contains(n));
+            biases = learned_biases(self.graph, self.plan, self.plan.layer_ids().filter(reached))?;
         }
         let computed = |v: ValueId| region.nodes.iter().any(|&n| self.graph.node(n).outputs.contains(&Some(v)));
-        let reached = |&i: &usize| {
-            let value = self.plan.sites[i].value;
+        let reached = |&s: &SiteId| {
+            let value = self.plan.site(s).value;
             region.inputs.contains(&value) || computed(value)
         };
-        let sites: Vec<usize> = (0..self.plan.sites.len()).filter(reached).collect();
+        let sites: Vec<SiteId> = self.plan.site_ids().filter(reached).collect();
         let rounded = rounded(self.graph, self.plan, found.weights.iter())?;
         let facts = facts::infer(&rounded, &probe::input_facts(self.graph, self.facts))?;
         let region = Region {
             weights: biases.iter().map(|b| b.1).collect(),
-            sites: sites.iter().map(|&i| (self.plan.sites[i].value, self.plan.sites[i].readers.clone())).collect(),
+            sites: sites.iter().map(|&s| self.plan.site(s)).map(|s| (s.value, s.readers.clone())).collect(),
             ..region
         };
-        let grids: Vec<Grid> = sites.iter().map(|&i| found.grids[i].clone()).collect();
+        let grids: Vec<Grid> = sites.iter().map(|s| found.grids[s.index()].clone()).collect();
         let start = |(layer, id, float): (LayerId, ValueId, Vec<f32>)| {
             bias(layer, found.biases.get(&id).cloned().unwrap_or(float), self.weight_grids)
         };

@@ -31,7 +31,7 @@ pub(crate) struct Compiled<'a> {
     float: Vec<Vec<f32>>,
     /// Biases that are learned: layer, value, float content.
     biases: Vec<(LayerId, ValueId, Vec<f32>)>,
-    /// Sites on values that it computes or reads for itself.
+    /// Sites on values that it computes or reads for itself, in the order of the program's.
     pub sites: Vec<SiteId>,
     /// Per output: what its elements weigh in the loss.
     loss_weights: Vec<Option<LossWeights>>,
@@ -57,16 +57,15 @@ impl<'a> Units<'a> {
     ) -> Result<Compiled<'a>> {
         let Units { graph, facts, plan, learn_biases, device } = *self;
         let mut sites = unit.sites.clone();
-        for (i, site) in plan.sites.iter().enumerate() {
+        for (id, site) in plan.site_ids().zip(&plan.sites) {
             let read_here = |r: &Vec<_>| r.iter().any(|(n, _)| unit.nodes.contains(n));
-            let id = SiteId(i as u32);
             if !sites.contains(&id) && unit.inputs.contains(&site.value) && site.readers.as_ref().is_some_and(read_here)
             {
                 sites.push(id);
             }
         }
-        let site = |s: &SiteId| &plan.sites[s.0 as usize];
-        let layers = || unit.layers.iter().map(|l| &plan.layers[l.0 as usize]);
+        let site = |&s: &SiteId| plan.site(s);
+        let layers = || unit.layers.iter().map(|&l| plan.layer(l));
         let biases = if learn_biases { learned_biases(graph, plan, unit.layers.iter().copied())? } else { Vec::new() };
         let region = Region {
             nodes: unit.nodes.clone(),
@@ -78,7 +77,7 @@ impl<'a> Units<'a> {
         let float_program = compile(graph, facts, &region)?;
         let (program, float_ready) = match found {
             Some(found) if !unit.fixed.is_empty() => {
-                let fixed = unit.fixed.iter().map(|l| &found.weights[l.0 as usize]);
+                let fixed = unit.fixed.iter().map(|l| &found.weights[l.index()]);
                 let mut rounded = rounded(graph, plan, fixed)?;
                 for (_, bias, _) in learned_biases(graph, plan, unit.fixed.iter().copied())? {
                     if let Some(content) = found.biases.get(&bias) {
@@ -138,15 +137,15 @@ impl Compiled<'_> {
         keep: Option<&RowStore>,
         sink: &dyn Sink,
     ) -> Result<(Distance, Vec<Rows>)> {
-        let one = |l: &LayerId| {
-            let w = &found.weights[l.0 as usize];
-            w.grid.dequantize_u8(&self.plan.layers[l.0 as usize].shape, &w.integers)
+        let one = |&l: &LayerId| {
+            let w = &found.weights[l.index()];
+            w.grid.dequantize_u8(&self.plan.layer(l).shape, &w.integers)
         };
         let weights = self.unit.layers.iter().map(one).collect::<Result<Vec<_>>>()?;
         let biases = self.biases.iter().map(|b| found.biases.get(&b.1).unwrap_or(&b.2).as_slice());
         let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).chain(biases).collect();
         let grids: Vec<Option<&Grid>> =
-            self.sites.iter().map(|s| activations.then(|| &found.grids[s.0 as usize])).collect();
+            self.sites.iter().map(|s| activations.then(|| &found.grids[s.index()])).collect();
         let rows =
             |store: &RowStore| targets.iter().map(|t| store.rows(t.len(), t.width())).collect::<Result<Vec<_>>>();
         let mut kept = keep.map(rows).transpose()?.unwrap_or_default();
@@ -168,18 +167,17 @@ impl Compiled<'_> {
         quantized: &Cache,
         targets: Vec<Rows>,
     ) -> Result<Problem> {
-        let weight = |(l, float): (&LayerId, &Vec<f32>)| {
-            let layer = l.0 as usize;
-            let shape = self.plan.layers[layer].shape.clone();
-            Weight { layer, float: float.clone(), shape, grid: weight_grids[layer].clone() }
+        let weight = |(&layer, float): (&LayerId, &Vec<f32>)| {
+            let shape = self.plan.layer(layer).shape.clone();
+            Weight { layer, float: float.clone(), shape, grid: weight_grids[layer.index()].clone() }
         };
         let bias = |(l, _, float): &(LayerId, ValueId, Vec<f32>)| bias(*l, float.clone(), weight_grids);
         Ok(Problem {
             program: self.program.clone(),
             weights: self.unit.layers.iter().zip(&self.float).map(weight).collect(),
             biases: self.biases.iter().map(bias).collect(),
-            scale_rates: self.sites.iter().map(|s| scale_rate(&grids[s.0 as usize])).collect(),
-            grids: self.sites.iter().map(|s| grids[s.0 as usize].clone()).collect(),
+            scale_rates: self.sites.iter().map(|s| scale_rate(&grids[s.index()])).collect(),
+            grids: self.sites.iter().map(|s| grids[s.index()].clone()).collect(),
             float_inputs: self.inputs(float)?,
             quantized_inputs: self.inputs(quantized)?,
             targets,
@@ -268,7 +266,7 @@ pub(crate) fn rounded<'a>(
 ) -> Result<Graph> {
     let mut rounded = graph.clone();
     for weight in weights {
-        let layer = &plan.layers[weight.layer];
+        let layer = plan.layer(weight.layer);
         let content = weight.grid.dequantize_u8(&layer.shape, &weight.integers)?;
         rounded.value_mut(layer.weight).constant = Some(Arc::new(Tensor::f32(&layer.shape, content)));
     }
@@ -277,8 +275,7 @@ pub(crate) fn rounded<'a>(
 
 /// The bias of a layer before it is learned; `grids` are those of all weights of the plan.
 pub(crate) fn bias(layer: LayerId, float: Vec<f32>, grids: &[Grid]) -> Bias {
-    let layer = layer.0 as usize;
-    let scale = &grids[layer].scale;
+    let scale = &grids[layer.index()].scale;
     let step = |c: usize| scale[if scale.len() == 1 { 0 } else { c }];
     Bias { layer, step: (0..float.len()).map(step).collect(), float }
 }

@@ -5,11 +5,11 @@ use super::buffers::{Lives, Planner, Request, What};
 use super::conv::Conv;
 use super::depthwise::Depthwise;
 use super::direct::Direct;
-use super::pass::Act;
+use super::pass::{Act, MaskIndex};
 use super::winograd::{TILES, Winograd};
 use crate::engine::ops::conv::geometry;
 use crate::engine::ops::window::Axis;
-use crate::engine::program::{Program, Step};
+use crate::engine::program::{Program, ProgramSite, Step};
 use crate::error::Result;
 use crate::graph::{Binary, Op, Unary};
 
@@ -59,14 +59,13 @@ pub(super) enum Kernel {
     /// y = drop(quantize(act(x + other))).
     Pass {
         act: Act,
-        site: Option<usize>,
+        site: Option<ProgramSite>,
         x: usize,
         other: Option<usize>,
         y: usize,
         /// Buffer of the trace; x's own when nothing else reads x.
         trace: usize,
-        /// Number of the mask.
-        mask: usize,
+        mask: MaskIndex,
     },
     /// A frequent operator of sequence networks: one sample, or, where it maps element by element, all at once.
     Direct { direct: Direct, step: usize, flat: bool },
@@ -315,10 +314,10 @@ impl Builder<'_> {
         }
     }
 
-    fn pass(&mut self, partial: Partial, site: Option<usize>, y: usize) {
+    fn pass(&mut self, partial: Partial, site: Option<ProgramSite>, y: usize) {
         let Partial { act, x, other } = partial;
+        let mask = MaskIndex(self.masks.len());
         self.masks.push(self.layouts[y].numel());
-        let mask = self.masks.len() - 1;
         self.kernels.push(Kernel::Pass { act, site, x, other, y, trace: usize::MAX, mask });
     }
 

@@ -5,7 +5,7 @@ use super::math::{sum, vectorized};
 use super::pass::{Quantizer, quantized};
 use super::sensitivity::probe;
 use crate::engine::device::Progress;
-use crate::engine::program::Program;
+use crate::engine::program::{Program, ProgramSite};
 use crate::error::Result;
 use crate::quant::Grid;
 use crate::tensor::Rows;
@@ -36,9 +36,9 @@ pub(super) fn influence(
         threads,
         progress,
         || Found { values: vec![Vec::new(); sites], errors: vec![None; sites] },
-        |found, site, group| found.values[site] = group.all().to_vec(),
+        |found, site, group| found.values[site.0] = group.all().to_vec(),
         |found, site, group| {
-            let x = std::mem::take(&mut found.values[site]);
+            let x = std::mem::take(&mut found.values[site.0]);
             let inner = group.inner().max(1);
             let error = |quantizer: &Quantizer| {
                 let mut changes = vec![0.0; group.samples()];
@@ -50,17 +50,17 @@ pub(super) fn influence(
                 }
                 changes.iter().map(|c| c * c).sum::<f64>()
             };
-            found.errors[site] = Some(quantizers[site].iter().map(error).collect());
+            found.errors[site.0] = Some(quantizers[site.0].iter().map(error).collect());
         },
     )?;
-    let total = |site: usize| {
-        let mut total = vec![0.0; quantizers[site].len()];
+    let total = |site: ProgramSite| {
+        let mut total = vec![0.0; quantizers[site.0].len()];
         for found in &groups {
-            total.iter_mut().zip(found.errors[site].as_ref()?).for_each(|(t, e)| *t += e);
+            total.iter_mut().zip(found.errors[site.0].as_ref()?).for_each(|(t, e)| *t += e);
         }
         Some(total)
     };
-    Ok((0..sites).map(total).collect())
+    Ok((0..sites).map(ProgramSite).map(total).collect())
 }
 
 #[cfg(test)]

@@ -41,6 +41,10 @@ impl Act {
     }
 }
 
+/// Index of a mask among those of the code. Every pass has one, with a site or without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct MaskIndex(pub usize);
+
 /// The grid of a site, ready to be applied: y = s·clamp(round(x/s), low, high).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quantizer {

@@ -4,10 +4,10 @@ use super::code::{Code, Kernel, Place};
 use super::conv::Wanted;
 use super::direct::Direct;
 use super::matrix::{View, product};
-use super::pass::{self, Quantizer};
+use super::pass::{self, MaskIndex, Quantizer};
 use super::winograd::Winograd;
 use crate::engine::ops;
-use crate::engine::program::Step;
+use crate::engine::program::{ProgramSite, Step};
 use crate::engine::train::Keep;
 use crate::error::{Error, Result};
 use crate::tensor::Rows;
@@ -55,11 +55,11 @@ pub(super) struct Sums<'a> {
     pub watch: Option<Watch<'a>>,
 }
 
-/// Is called with the number of a site and the group's values there.
-pub(super) type Tap<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Result<()>;
+/// Is called with a site and the group's values there.
+pub(super) type Tap<'a> = &'a mut dyn FnMut(ProgramSite, &[f32]) -> Result<()>;
 
-/// Is called with the number of a site and a gradient there.
-pub(super) type Watch<'a> = &'a mut dyn FnMut(usize, &[f32]);
+/// Is called with a site and a gradient there.
+pub(super) type Watch<'a> = &'a mut dyn FnMut(ProgramSite, &[f32]);
 
 impl Frame {
     pub fn new(code: &Code, learn: bool) -> Self {
@@ -165,7 +165,7 @@ impl Frame {
                 Kernel::Pass { act, site, x, other, y, trace, mask } => {
                     let (at, mut out) = self.take(code, *y)?;
                     let n = code.layouts[*y].numel() * self.samples;
-                    let quantizer = site.and_then(|s| shared.sites[s]);
+                    let quantizer = site.and_then(|s| shared.sites[s.0]);
                     match learn.filter(|_| code.program.slots[*y].learned) {
                         None => {
                             let other = other.map(|o| self.read(shared, o));
@@ -176,11 +176,11 @@ impl Frame {
                             if code.places[*x] != Place::Buffer(*trace) {
                                 traced[..n].copy_from_slice(self.read(shared, *x));
                             }
-                            let mut bytes = std::mem::take(&mut self.masks[*mask]);
+                            let mut bytes = std::mem::take(&mut self.masks[mask.0]);
                             let other = other.map(|o| self.read(shared, o));
-                            let quantizer = quantizer.zip(site.map(|s| keep[s]));
+                            let quantizer = quantizer.zip(site.map(|s| keep[s.0]));
                             pass::forward(*act, quantizer, &mut traced[..n], other, &mut bytes, &mut out[..n]);
-                            (self.buffers[*trace], self.masks[*mask]) = (traced, bytes);
+                            (self.buffers[*trace], self.masks[mask.0]) = (traced, bytes);
                         }
                     }
                     if let (Some(tap), Some(site)) = (&mut tap, site) {
@@ -332,10 +332,10 @@ impl Frame {
                     if let (Some(watch), Some(site)) = (&mut sums.watch, site) {
                         watch(*site, &dy[..n]);
                     }
-                    let on = site.filter(|&s| shared.sites[s].is_some());
-                    let sum = pass::backward(&mut dy[..n], &self.buffers[*trace], &self.masks[*mask], on.is_some());
+                    let on = site.filter(|s| shared.sites[s.0].is_some());
+                    let sum = pass::backward(&mut dy[..n], &self.buffers[*trace], &self.masks[mask.0], on.is_some());
                     if let Some(s) = on {
-                        sums.scales[s] += sum;
+                        sums.scales[s.0] += sum;
                     }
                     if let Some(o) = other {
                         self.contribute(code, *o, &dy[..n]);
@@ -454,17 +454,17 @@ impl Frame {
         Some(out)
     }
 
-    /// Makes room in the mask of pass `mask` for a sample drawn by `draw`, in the group's layout.
+    /// Makes room in `mask` for a sample drawn by `draw`, in the group's layout.
     pub fn draw(
         &mut self,
         code: &Code,
-        mask: usize,
+        mask: MaskIndex,
         slot: usize,
         sample: usize,
         draw: impl FnOnce(&mut [u8]) -> Keep,
     ) -> Keep {
         let layout = code.layouts[slot];
-        let bytes = &mut self.masks[mask];
+        let bytes = &mut self.masks[mask.0];
         if self.samples == 1 {
             return draw(&mut bytes[..layout.numel()]);
         }

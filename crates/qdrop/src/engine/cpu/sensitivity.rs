@@ -5,7 +5,7 @@ use super::run::{Shared, Sums};
 use super::{Frames, Threads, check};
 use crate::engine::device::{Progress, Values};
 use crate::engine::philox::Stream;
-use crate::engine::program::{Program, Slot};
+use crate::engine::program::{Program, ProgramSite, Slot};
 use crate::engine::train::{Keep, LossWeights};
 use crate::error::Result;
 use crate::tensor::Rows;
@@ -32,11 +32,11 @@ pub(super) fn sensitivity(
         || vec![None; program.sites.len()],
         |_: &mut Vec<Option<Squares>>, _, _| (),
         |squares, site, group| {
-            let slot = &program.slots[program.sites[site]];
-            squares[site] = Some(Squares::new(slot, group.outer(), group.samples(), group.all()));
+            let slot = &program.slots[program.sites[site.0]];
+            squares[site.0] = Some(Squares::new(slot, group.outer(), group.samples(), group.all()));
         },
     )?;
-    Ok((0..program.sites.len()).map(|site| weights(&program.slots[program.sites[site]], site, &groups)).collect())
+    Ok(program.site_slots().map(|(site, slot)| weights(&program.slots[slot], site, &groups)).collect())
 }
 
 /// Runs groups of samples forwards in float, then backwards from random signs at the outputs, each output's divided by its
@@ -47,8 +47,8 @@ pub(super) fn probe<T: Send>(
     threads: &Threads,
     progress: Progress,
     fresh: impl Fn() -> T + Sync,
-    values: impl Fn(&mut T, usize, Values) + Sync,
-    gradients: impl Fn(&mut T, usize, Values) + Sync,
+    values: impl Fn(&mut T, ProgramSite, Values) + Sync,
+    gradients: impl Fn(&mut T, ProgramSite, Values) + Sync,
 ) -> Result<Vec<T>> {
     let code = Code::new(program, true)?;
     let n = inputs.first().map_or(0, Rows::len);
@@ -59,11 +59,11 @@ pub(super) fn probe<T: Send>(
     let shared = Shared { code: &code, weights: &[], tiled: &[], sites: &off };
     let group = |first: usize| {
         let samples = (n - first).min(code.group);
-        let channels = |site: usize| code.layouts[program.sites[site]].channels;
+        let channels = |site: ProgramSite| code.layouts[program.sites[site.0]].channels;
         let mut state = fresh();
         let mut frame = frames.take(&code, true);
         frame.feed(&code, inputs, first, samples)?;
-        let mut tap = |site: usize, all: &[f32]| {
+        let mut tap = |site: ProgramSite, all: &[f32]| {
             values(&mut state, site, Values::new(all, samples, channels(site)));
             Ok(())
         };
@@ -80,7 +80,7 @@ pub(super) fn probe<T: Send>(
                 values.iter_mut().zip(signs).for_each(|(v, &s)| *v = if s == 1 { size } else { -size });
             });
         }
-        let mut watch = |site: usize, all: &[f32]| {
+        let mut watch = |site: ProgramSite, all: &[f32]| {
             gradients(&mut state, site, Values::new(all, samples, channels(site)));
         };
         frame.backward(&shared, &mut Sums { weights: &mut [], scales: &mut [], watch: Some(&mut watch) })?;
@@ -125,11 +125,11 @@ impl Squares {
 }
 
 /// The weights of `site` from what all groups found.
-fn weights(slot: &Slot, site: usize, groups: &[Vec<Option<Squares>>]) -> Option<LossWeights> {
+fn weights(slot: &Slot, site: ProgramSite, groups: &[Vec<Option<Squares>>]) -> Option<LossWeights> {
     let [outer, count, _] = slot.around_channels();
     let mut channels = vec![0.0; count];
     let mut positions = Vec::new();
-    for squares in groups.iter().map(|g| &g[site]) {
+    for squares in groups.iter().map(|g| &g[site.0]) {
         let squares = squares.as_ref()?;
         channels.iter_mut().zip(&squares.channels).for_each(|(c, s)| *c += s);
         positions.extend_from_slice(&squares.positions);

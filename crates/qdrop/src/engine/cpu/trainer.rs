@@ -1,7 +1,7 @@
 //! Learning on this device.
 
 use super::code::{Code, Kernel, Place};
-use super::pass::{self, Quantizer};
+use super::pass::{self, MaskIndex, Quantizer};
 use super::rounding::Rounding;
 use super::run::{Frame, Shared, Sums};
 use super::{Frames, Threads, check, footprint};
@@ -19,7 +19,7 @@ pub struct CpuTrainer<'a> {
     problem: &'a Problem,
     code: Code,
     /// Mask of the pass that holds each site.
-    masks: Vec<usize>,
+    masks: Vec<MaskIndex>,
     weights: Vec<Rounding>,
     biases: Vec<LearnedBias>,
     scales: LearnedScales,
@@ -51,10 +51,10 @@ impl<'a> CpuTrainer<'a> {
         let n = problem.samples();
         check(&code, &problem.float_inputs, n)?;
         check(&code, &problem.quantized_inputs, n)?;
-        let mut masks = vec![usize::MAX; problem.program.sites.len()];
+        let mut masks = vec![MaskIndex(usize::MAX); problem.program.sites.len()];
         for kernel in &code.kernels {
             if let Kernel::Pass { site: Some(site), mask, .. } = kernel {
-                masks[*site] = *mask;
+                masks[site.0] = *mask;
             }
         }
         Ok(CpuTrainer {
@@ -100,11 +100,11 @@ impl<'a> CpuTrainer<'a> {
         frame.start(samples);
         self.feed(step, &mut frame, &batch[first..first + samples], first)?;
         let mut keeps = Vec::with_capacity(self.masks.len());
-        for (site, &slot) in self.problem.program.sites.iter().enumerate() {
+        for (site, slot) in self.problem.program.site_slots() {
             let mut keep = Keep::All;
             for sample in 0..samples {
                 let draw = |mask: &mut [u8]| step.draws.keep(step.iteration, Purpose::Site(site), first + sample, mask);
-                keep = frame.draw(code, self.masks[site], slot, sample, draw);
+                keep = frame.draw(code, self.masks[site.0], slot, sample, draw);
             }
             keeps.push(keep);
         }

@@ -3,6 +3,7 @@
 use super::run::Shared;
 use super::{CpuInference, check};
 use crate::engine::device::{See, Values};
+use crate::engine::program::ProgramSite;
 use crate::error::{Error, Result};
 use crate::tensor::Rows;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,9 +24,9 @@ pub(super) fn watch(ready: &CpuInference, inputs: &[Rows], see: See) -> Result<(
         let samples = (n - first).min(ready.code.group);
         let mut frame = ready.frames.take(&ready.code, false);
         frame.feed(&ready.code, inputs, first, samples)?;
-        let mut tap = |site: usize, all: &[f32]| {
+        let mut tap = |site: ProgramSite, all: &[f32]| {
             turns.wait(site, number)?;
-            see(site, first, Values::new(all, samples, ready.code.layouts[program.sites[site]].channels))?;
+            see(site, first, Values::new(all, samples, ready.code.layouts[program.sites[site.0]].channels))?;
             turns.pass(site);
             Ok(())
         };
@@ -70,8 +71,8 @@ impl Turns {
     }
 
     /// Waits for the turn of `group` at `site`; an error when a group failed.
-    fn wait(&self, site: usize, group: usize) -> Result<()> {
-        let (next, changed) = &self.next[site];
+    fn wait(&self, site: ProgramSite, group: usize) -> Result<()> {
+        let (next, changed) = &self.next[site.0];
         let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
         while *next != group {
             if self.failed.load(Ordering::Relaxed) {
@@ -82,8 +83,8 @@ impl Turns {
         Ok(())
     }
 
-    fn pass(&self, site: usize) {
-        let (next, changed) = &self.next[site];
+    fn pass(&self, site: ProgramSite) {
+        let (next, changed) = &self.next[site.0];
         *next.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         changed.notify_all();
     }
@@ -137,13 +138,13 @@ mod tests {
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let seen = Mutex::new([Vec::new(), Vec::new()]);
-            let see = |site: usize, first: usize, values: Values| {
+            let see = |site: ProgramSite, first: usize, values: Values| {
                 for i in 0..values.samples() {
                     let mut row = Vec::new();
                     values.sample(i, &mut row);
                     let most = row.iter().copied().fold(f32::MIN, f32::max);
                     assert!(values.all().contains(&most) && values.holder(f32::NAN).is_none());
-                    seen.lock().unwrap()[site].push((first + i, row));
+                    seen.lock().unwrap()[site.0].push((first + i, row));
                 }
                 Ok(())
             };
@@ -160,8 +161,8 @@ mod tests {
     #[test]
     fn an_error_ends_all_groups() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let see = |site: usize, first: usize, _: Values| match (site, first) {
-            (1, 32..) => Err(Error::data("enough")),
+        let see = |site: ProgramSite, first: usize, _: Values| match (site, first) {
+            (ProgramSite(1), 32..) => Err(Error::data("enough")),
             _ => Ok(()),
         };
         let error = pool.install(|| ready().watch(&[images()], &see)).unwrap_err();

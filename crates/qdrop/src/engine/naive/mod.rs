@@ -5,7 +5,7 @@ mod train;
 pub use train::{NaiveTrainer, Slopes};
 
 use super::ops::{self, Real, View};
-use super::program::{Program, Step};
+use super::program::{Program, ProgramSite, Step};
 use crate::error::{Error, Result};
 use crate::quant::Grid;
 
@@ -50,9 +50,9 @@ pub fn forward<R: Real>(program: &Program, settings: Settings<R>, inputs: Vec<Ve
     for step in &program.steps {
         match step {
             Step::Site { site, x, y } => {
-                let quantized = match &settings.keep[*site] {
+                let quantized = match &settings.keep[site.0] {
                     None => values[*x].clone(),
-                    Some(mask) => quantize(&values[*x], &settings.grids[*site], mask),
+                    Some(mask) => quantize(&values[*x], &settings.grids[site.0], mask),
                 };
                 values[*y] = quantized;
             }
@@ -77,8 +77,8 @@ impl<R: Real> Tape<R> {
     }
 
     /// The value a site reads, before quantization.
-    pub fn site(&self, program: &Program, site: usize) -> &[R] {
-        &self.values[program.sites[site]]
+    pub fn site(&self, program: &Program, site: ProgramSite) -> &[R] {
+        &self.values[program.sites[site.0]]
     }
 
     /// Gradients for the gradients `upstream` of the outputs.
@@ -92,11 +92,11 @@ impl<R: Real> Tape<R> {
             match step {
                 Step::Site { site, x, y } => {
                     let Some(g) = grads[*y].take() else { continue };
-                    let g = match &settings.keep[*site] {
+                    let g = match &settings.keep[site.0] {
                         None => g,
                         Some(mask) => {
-                            let (gx, gs) = unquantize(&self.values[*x], &g, &settings.grids[*site], mask);
-                            scales[*site] += gs;
+                            let (gx, gs) = unquantize(&self.values[*x], &g, &settings.grids[site.0], mask);
+                            scales[site.0] += gs;
                             gx
                         }
                     };

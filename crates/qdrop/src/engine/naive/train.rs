@@ -107,7 +107,7 @@ impl<R: Real> NaiveTrainer<'_, R> {
             let inputs = (program.inputs.iter().enumerate())
                 .map(|(i, &s)| self.mixed(sample, i, &mask(Purpose::Input(i), s)))
                 .collect::<Result<_>>()?;
-            let keep: Vec<_> = program.sites.iter().enumerate().map(|(i, &s)| mask(Purpose::Site(i), s)).collect();
+            let keep: Vec<_> = program.site_slots().map(|(site, slot)| mask(Purpose::Site(site), slot)).collect();
             let run = Settings { weights: &weights, grids: &self.scales.grids, keep: &keep };
             let tape = forward(program, run, inputs)?;
             let mut upstream = Vec::new();

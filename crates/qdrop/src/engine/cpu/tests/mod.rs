@@ -12,7 +12,7 @@ use crate::engine::philox::Stream;
 use crate::engine::program::{Program, Region, compile};
 use crate::engine::train::{Bias, LossWeights, Problem, RandomDraws, Step, Trainer, Weight};
 use crate::graph::{Attention, Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
-use crate::quant::{Grid, RangeSpec, Search, fit_weight};
+use crate::quant::{Grid, LayerId, RangeSpec, Search, fit_weight};
 use crate::tensor::{DType, RowStore, Rows, Tensor};
 
 /// Builds a graph and the region that covers it.
@@ -20,7 +20,7 @@ struct Net {
     graph: Graph,
     weights: Vec<(ValueId, Option<usize>)>,
     /// Learned biases, with the number of their weight.
-    biases: Vec<(usize, ValueId)>,
+    biases: Vec<(LayerId, ValueId)>,
     sites: Vec<ValueId>,
     count: u32,
 }
@@ -70,7 +70,12 @@ impl Net {
     /// Learns the bias of the layer that gives `y`, whose weight is the last one so far.
     fn learn_bias(&mut self, y: ValueId) {
         let layer = self.graph.nodes.iter().find(|n| n.outputs == [Some(y)]).unwrap();
-        self.biases.push((self.weights.len() - 1, layer.input(2).unwrap()));
+        self.learn(layer.input(2).unwrap());
+    }
+
+    /// Learns `bias` with the last weight so far.
+    fn learn(&mut self, bias: ValueId) {
+        self.biases.push((LayerId(self.weights.len() as u32 - 1), bias));
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -112,14 +117,14 @@ impl Net {
             sites: self.sites.iter().map(|&s| (s, None)).collect(),
         };
         let program = compile(&self.graph, &facts, &region).unwrap();
-        let weight = |(layer, &(v, axis)): (usize, &(ValueId, Option<usize>))| {
+        let weight = |(layer, &(v, axis)): (LayerId, &(ValueId, Option<usize>))| {
             let tensor = self.graph.constant(v).unwrap();
             let (float, shape) = (tensor.to_f32().unwrap(), tensor.shape().to_vec());
             let spec = RangeSpec { bits: 3, symmetric: false, search: Search::MinMax };
             let grid = fit_weight(&float, &shape, axis, &spec).unwrap();
             Weight { layer, float, shape, grid }
         };
-        let bias = |&(layer, v): &(usize, ValueId)| {
+        let bias = |&(layer, v): &(LayerId, ValueId)| {
             let float = self.graph.constant(v).unwrap().to_f32().unwrap();
             Bias { layer, step: random(900, float.len()).iter().map(|r| r.abs()).collect(), float }
         };
@@ -129,7 +134,7 @@ impl Net {
         };
         let of = |base: u32, slots: &[usize]| slots.iter().zip(base..).map(|(&s, p)| rows(p, s)).collect();
         Problem {
-            weights: self.weights.iter().enumerate().map(weight).collect(),
+            weights: (0..).map(LayerId).zip(&self.weights).map(weight).collect(),
             biases: self.biases.iter().map(bias).collect(),
             grids: self.sites.iter().map(|_| Grid::per_tensor(3, 0.31, 2).unwrap()).collect(),
             scale_rates: (0..self.sites.len()).map(|i| 1.0 + i as f64 / 2.0).collect(),
@@ -343,7 +348,7 @@ fn biases_and_steps_around_fixed_weights() {
     let y = net.op(Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[c, w, bias]);
     net.weights.clear();
     let biases = net.graph.nodes.iter().filter_map(|n| n.input(2)).collect::<Vec<_>>();
-    net.biases = biases.into_iter().map(|b| (0, b)).collect();
+    net.biases = biases.into_iter().map(|b| (LayerId(0), b)).collect();
     let problem = net.problem(&[&[1, 4, 5, 6]], &[y], 6);
     assert_eq!(problem.biases.len(), 4);
     check(&problem);
@@ -410,7 +415,7 @@ fn attention_and_feed_forward() {
         let y = net.op(Op::MatMul, &[x, w]);
         let bias = net.constant(&[to]);
         if learn {
-            net.biases.push((net.weights.len() - 1, bias));
+            net.learn(bias);
         }
         net.add(bias, y)
     };

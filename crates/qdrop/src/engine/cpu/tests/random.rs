@@ -8,6 +8,7 @@ use crate::engine::device::Inference;
 use crate::engine::facts;
 use crate::engine::naive::{self, NaiveTrainer, Slopes};
 use crate::engine::philox::philox;
+use crate::engine::program::ProgramSite;
 use crate::engine::train::{Problem, RandomDraws, Step, Trainer};
 use crate::graph::{Binary, Coordinates, Interpolation, Nearest, Op, Padding, Reduction, Resize, Unary};
 use crate::graph::{NodeId, PadMode, ValueId, Window};
@@ -273,7 +274,7 @@ impl Growing {
             && self.net.weights.last().is_some_and(|l| l.0 == w)
             && self.dice.once_in(2)
         {
-            self.net.biases.push((self.net.weights.len() - 1, b));
+            self.net.learn(b);
         }
         made
     }
@@ -465,8 +466,8 @@ impl Growing {
 /// Whether a value in front of a site lies so close to the middle of two integers that single precision may take the
 /// other one.
 fn tie(problem: &Problem, tape: &naive::Tape<f64>) -> bool {
-    problem.grids.iter().enumerate().any(|(i, grid)| {
-        let steps = tape.site(&problem.program, i).iter().map(|v| v / f64::from(grid.scale[0]));
+    (0..).map(ProgramSite).zip(&problem.grids).any(|(site, grid)| {
+        let steps = tape.site(&problem.program, site).iter().map(|v| v / f64::from(grid.scale[0]));
         steps.into_iter().any(|t| ((t - t.floor()) - 0.5).abs() < 1e-4 * (1.0 + t.abs()))
     })
 }
