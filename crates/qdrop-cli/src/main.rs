@@ -18,6 +18,8 @@ mod runtime;
 
 use args::{Cli, Command};
 use clap::Parser;
+use out::Label;
+use progress::Detail;
 use qdrop::plan::Recipe;
 use qdrop::{Error, Kind, Result};
 use std::process::ExitCode;
@@ -50,17 +52,17 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Outcome> {
-    let quiet = cli.quiet;
+    let detail = Detail::of(cli.quiet, cli.verbose);
     match cli.command {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
-        Command::Quantize(args) => commands::quantize::run(&args, quiet),
-        Command::Sensitivity(args) => commands::sensitivity::run(&args, quiet),
-        Command::Eval(args) => commands::eval::run(&args, quiet),
-        Command::Bench(args) => commands::bench::run(&args, quiet),
-        Command::Compare(args) => commands::compare::run(&args, quiet),
-        Command::Sweep(args) => commands::sweep::run(&args, quiet),
-        Command::Demo(args) => commands::demo::run(&args, quiet),
+        Command::Quantize(args) => commands::quantize::run(&args, detail),
+        Command::Sensitivity(args) => commands::sensitivity::run(&args, detail),
+        Command::Eval(args) => commands::eval::run(&args, detail),
+        Command::Bench(args) => commands::bench::run(&args, detail),
+        Command::Compare(args) => commands::compare::run(&args, detail),
+        Command::Sweep(args) => commands::sweep::run(&args, detail),
+        Command::Demo(args) => commands::demo::run(&args, detail),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Man(args) => commands::man::run(&args),
         Command::Report(args) => commands::report::run(&args),
@@ -70,14 +72,14 @@ fn run(cli: Cli) -> Result<Outcome> {
 
 /// Prints `error` on stderr: one line with the places, and a line with what to do.
 fn complain(error: &Error) {
-    let mut line = String::from("error: ");
+    let mut line = String::new();
     for place in error.places().iter().rev() {
         line.push_str(place);
         line.push_str(": ");
     }
     line.push_str(error.message());
-    out::tell(&line.replace('\n', " "));
+    out::tell_as(Label::Error, &line);
     if let Some(advice) = error.advice() {
-        out::tell(&format!("hint: {}", advice.replace('\n', " ")));
+        out::tell_as(Label::Hint, advice);
     }
 }

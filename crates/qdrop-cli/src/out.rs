@@ -1,5 +1,6 @@
 //! Results on stdout: tables or JSON. A reader that went away is no error.
 
+use anstyle::AnsiColor;
 use comfy_table::{CellAlignment, ContentArrangement, presets};
 use qdrop::disk;
 use qdrop::report::{Table, visible};
@@ -22,6 +23,27 @@ pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", visible(line, false));
 }
 
+/// What a line on stderr is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Label {
+    Error,
+    Hint,
+    Note,
+}
+
+/// Writes `text` to stderr as one line behind its label, which has a colour where stderr is a terminal that wants any
+/// (`NO_COLOR` is heard).
+pub fn tell_as(label: Label, text: &str) {
+    let (word, colour) = match label {
+        Label::Error => ("error", AnsiColor::Red),
+        Label::Hint => ("hint", AnsiColor::Cyan),
+        Label::Note => ("note", AnsiColor::Yellow),
+    };
+    let style = colour.on_default().bold();
+    let text = visible(&text.replace('\n', " "), false).into_owned();
+    let _ = writeln!(anstream::stderr(), "{style}{word}:{style:#} {text}");
+}
+
 /// Writes `value` as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::internal(format!("no JSON: {e}")))?;
@@ -34,7 +56,7 @@ pub fn file(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Characters of a line that tables take at most.
-const WIDTH: usize = 100;
+pub const WIDTH: usize = 100;
 /// Characters that a column keeps at least.
 const NARROWEST: usize = 12;
 
@@ -75,7 +97,7 @@ fn fitted(table: &Table, width: usize) -> Table {
 
 /// `word` in at most `most` characters. Parts of a path that have no digit are cut to their first letter, one after the other,
 /// until the rest fits; they are what names have in common. Where that does not suffice, the middle is left out.
-fn shortened(word: &str, most: usize) -> String {
+pub fn shortened(word: &str, most: usize) -> String {
     let mut parts: Vec<String> = word.split('/').map(str::to_string).collect();
     let length = |parts: &[String]| parts.iter().map(|p| p.chars().count() + 1).sum::<usize>() - 1;
     for i in 0..parts.len().saturating_sub(1) {

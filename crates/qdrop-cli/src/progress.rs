@@ -1,12 +1,15 @@
 //! Progress on stderr: bars on a terminal, else plain lines, at most one a second besides each unit's result.
 
-use crate::out;
+use crate::out::{self, Label};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use qdrop::report::{Event, Silent, Sink, UnitReport, duration, figure, visible};
+use qdrop::report::{Event, Silent, Sink, Stage, UnitReport, duration, figure, visible};
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// Characters of a unit's name that a bar shows at most.
+const NAME: usize = 30;
 
 /// The flag that Ctrl-C sets. The second Ctrl-C ends the program at once.
 pub fn interrupt_flag() -> Arc<AtomicBool> {
@@ -21,12 +24,35 @@ pub fn interrupt_flag() -> Arc<AtomicBool> {
     flag
 }
 
-/// The sink that fits stderr and `quiet`.
-pub fn sink(quiet: bool) -> Box<dyn Sink> {
-    let inner: Box<dyn Sink> = match (quiet, std::io::stderr().is_terminal()) {
-        (true, _) => Box::new(Silent),
-        (false, true) => Box::new(Bars { bar: ProgressBar::hidden() }),
-        (false, false) => Box::new(Lines { last: None, began: None, unit: String::new() }),
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Nothing but errors.
+    Quiet,
+    /// Progress.
+    Usual,
+    /// Progress, and how long each stage took.
+    Stages,
+}
+
+impl Detail {
+    /// What the options ask for.
+    pub fn of(quiet: bool, verbose: bool) -> Self {
+        match (quiet, verbose) {
+            (true, _) => Detail::Quiet,
+            (false, true) => Detail::Stages,
+            (false, false) => Detail::Usual,
+        }
+    }
+}
+
+/// The sink that fits stderr and `detail`.
+pub fn sink(detail: Detail) -> Box<dyn Sink> {
+    let stages = detail == Detail::Stages;
+    let inner: Box<dyn Sink> = match (detail, std::io::stderr().is_terminal()) {
+        (Detail::Quiet, _) => Box::new(Silent),
+        (_, true) => Box::new(Bars { bar: ProgressBar::hidden(), stages }),
+        (_, false) => Box::new(Lines { last: None, began: None, unit: String::new(), stages }),
     };
     Box::new(Cancellable { inner, cancelled: interrupt_flag() })
 }
@@ -62,6 +88,10 @@ fn unit_line(index: usize, unit: &UnitReport) -> String {
     format!("unit {} {name} ({layers}): loss {before} -> {after}, {how}", index + 1)
 }
 
+fn took(stage: Stage, seconds: f64) -> String {
+    format!("{stage}: took {}", duration(seconds))
+}
+
 fn estimate(seconds: f64) -> String {
     format!("estimated time: about {}", duration(seconds))
 }
@@ -72,6 +102,8 @@ struct Lines {
     /// When the stage began.
     began: Option<Instant>,
     unit: String,
+    /// Whether ends of stages are told.
+    stages: bool,
 }
 
 impl Lines {
@@ -120,7 +152,11 @@ impl Sink for Lines {
             }
             Event::UnitFinished { index, unit } => self.always(&unit_line(*index, unit)),
             Event::Estimate { seconds } => self.always(&estimate(*seconds)),
-            Event::Note { message } => self.always(&format!("note: {message}")),
+            Event::Note { message } => {
+                self.last = Some(Instant::now());
+                out::tell_as(Label::Note, message);
+            }
+            Event::StageFinished { stage, seconds } if self.stages => self.always(&took(*stage, *seconds)),
             _ => {}
         }
     }
@@ -129,6 +165,8 @@ impl Sink for Lines {
 /// One bar that belongs to the current stage or unit.
 struct Bars {
     bar: ProgressBar,
+    /// Whether ends of stages are told.
+    stages: bool,
 }
 
 impl Bars {
@@ -163,7 +201,8 @@ impl Sink for Bars {
                 self.bar.set_position(*done as u64);
             }
             Event::UnitStarted { index, total, name, iterations, .. } => {
-                let prefix = format!("unit {}/{total} {}", index + 1, visible(name, false));
+                let name = out::shortened(&visible(name, false), NAME);
+                let prefix = format!("unit {}/{total} {name}", index + 1);
                 self.start(Some(*iterations), "{prefix:30} [{bar:20}] {pos}/{len} {msg}", prefix);
             }
             Event::UnitProgress { iteration, loss, iterations_per_second, run_seconds_left, .. } => {
@@ -173,8 +212,13 @@ impl Sink for Bars {
             }
             Event::UnitFinished { index, unit } => self.bar.suspend(|| out::tell(&unit_line(*index, unit))),
             Event::Estimate { seconds } => self.bar.suspend(|| out::tell(&estimate(*seconds))),
-            Event::Note { message } => self.bar.suspend(|| out::tell(&format!("note: {message}"))),
-            Event::StageFinished { .. } => self.bar.finish_and_clear(),
+            Event::Note { message } => self.bar.suspend(|| out::tell_as(Label::Note, message)),
+            Event::StageFinished { stage, seconds } => {
+                self.bar.finish_and_clear();
+                if self.stages {
+                    out::tell(&took(*stage, *seconds));
+                }
+            }
             _ => {}
         }
     }

@@ -4,9 +4,6 @@ use crate::args::Print;
 use crate::out;
 use qdrop::report::{Event, Report, Sink};
 
-/// Columns of a terminal.
-const WIDTH: usize = 100;
-
 /// What should be known about the result, as it stands below the tables; in front of JSON it is told to `sink`.
 pub fn remarks(report: &Report, format: Print, sink: &mut dyn Sink) -> String {
     let mut text = String::new();
@@ -14,7 +11,7 @@ pub fn remarks(report: &Report, format: Print, sink: &mut dyn Sink) -> String {
         let line = format!("{}: {}", remark.kind(), remark.text);
         match format {
             Print::Json => sink.event(&Event::Note { message: remark.text }),
-            Print::Text => text.push_str(&format!("\n{}\n", out::wrapped(&line, WIDTH))),
+            Print::Text => text.push_str(&format!("\n{}\n", out::wrapped(&line, out::WIDTH))),
         }
     }
     text

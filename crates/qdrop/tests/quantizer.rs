@@ -195,3 +195,31 @@ fn open_sizes_are_fixed_once() {
     assert!(fixed.fix_known("batch", &[1.0]).is_ok());
     assert!(model().fix("nothing", &[1.0]).unwrap_err().to_string().contains("nothing"));
 }
+
+#[test]
+fn the_stages_told_before_are_those_of_the_run() {
+    let model = model();
+    let samples = samples(&model);
+    for (method, size) in [
+        (MethodName::Rtn, None),
+        (MethodName::Rtn, Some("w4")),
+        (MethodName::Adaround, None),
+        (MethodName::Brecq, None),
+        (MethodName::Qdrop, None),
+        (MethodName::Qdrop, Some("w4")),
+    ] {
+        let quantizer = short(&model).method(method).configure(|recipe| {
+            recipe.method.iterations = Some(5);
+            recipe.mixed.size = size.map(|s| s.parse().unwrap());
+        });
+        let quantizer = quantizer.evaluate_on(&samples);
+        let (told, mut seen) = (quantizer.stages(), Vec::new());
+        let mut progress = Progress::new(|event: &Event| match event {
+            Event::StageStarted { stage, .. } if !seen.contains(stage) => seen.push(*stage),
+            _ => {}
+        });
+        quantizer.progress(&mut progress).quantize(&samples).unwrap();
+        drop(progress);
+        assert_eq!(seen, told, "{method} {size:?}");
+    }
+}

@@ -246,7 +246,7 @@ pub struct Eval {
     #[arg(long, value_name = "METRIC=PERCENT", value_parser = threshold, help_heading = None)]
     pub min: Vec<(String, f64)>,
     /// The same as `--min top1=PERCENT`
-    #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = None)]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, hide = true, help_heading = None)]
     pub min_top1: Option<f64>,
     /// How to print the result
     #[arg(long, value_enum, default_value_t, help_heading = None)]

@@ -32,6 +32,9 @@ pub struct Cli {
     /// No progress on stderr
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Say how long each stage took
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
 }
 
 /// What to do.

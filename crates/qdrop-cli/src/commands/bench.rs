@@ -1,6 +1,7 @@
 //! `qdrop bench`: how fast this machine solves a network's units.
 
 use crate::args::{self, Print};
+use crate::progress::Detail;
 use crate::{Outcome, checks, flags, out, progress, runtime};
 use qdrop::report::{Sink, Stage, Table, bytes, figure, timed};
 use qdrop::runtime::Library;
@@ -8,17 +9,17 @@ use qdrop::{Bench, Pace, Result, UnitSpeed};
 use serde::Serialize;
 
 /// Runs the command.
-pub fn run(args: &args::Bench, quiet: bool) -> Result<Outcome> {
+pub fn run(args: &args::Bench, detail: Detail) -> Result<Outcome> {
     checks::readable_file(&args.model)?;
     let mut recipe = flags::read(args.flags.recipe.as_deref())?;
     flags::apply(&mut recipe, &args.flags);
     recipe.validate()?;
     if let Some(library) = runtime::library(&args.runtime)? {
-        return in_runtime(args, &library, progress::sink(quiet).as_mut());
+        return in_runtime(args, &library, progress::sink(detail).as_mut());
     }
     let model = args.shape.fix.load(&args.model)?;
     let shapes = args.shape.of_samples(&model)?;
-    let mut sink = progress::sink(quiet);
+    let mut sink = progress::sink(detail);
     let measure = |sink: &mut dyn Sink| model.bench(&recipe, shapes.as_deref(), sink);
     let (bench, _) = timed(sink.as_mut(), Stage::Bench, None, measure)?;
     match args.format {

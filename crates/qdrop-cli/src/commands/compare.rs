@@ -1,6 +1,7 @@
 //! `qdrop compare`: distance between two networks, value by value.
 
 use crate::args::{Compare, Print};
+use crate::progress::Detail;
 use crate::{Outcome, checks, flags, out, progress, runtime};
 use qdrop::data::Subset;
 use qdrop::eval::Difference;
@@ -32,7 +33,7 @@ struct View {
 }
 
 /// Runs the command.
-pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
+pub fn run(args: &Compare, detail: Detail) -> Result<Outcome> {
     checks::readable_file(&args.a)?;
     let path_b = args.b.as_ref().unwrap_or(&args.a);
     checks::readable_file(path_b)?;
@@ -45,7 +46,7 @@ pub fn run(args: &Compare, quiet: bool) -> Result<Outcome> {
     let (limit, threads) = (args.run.samples, args.run.threads);
     let a = args.run.fix.load(&args.a)?;
     let npz = path_b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
-    let mut sink = progress::sink(quiet);
+    let mut sink = progress::sink(detail);
     let sink = sink.as_mut();
     let recorded = npz.then(|| Dataset::recorded(path_b)).transpose()?;
     let data = Dataset::open(&args.data, &a, &recipe, if npz { None } else { limit }, sink)?;

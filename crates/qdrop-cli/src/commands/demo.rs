@@ -2,6 +2,7 @@
 
 use crate::args::{Demo, Print};
 use crate::demo::{self, CLASSES};
+use crate::progress::Detail;
 use crate::reports::{self, Place};
 use crate::{Outcome, out, progress};
 use qdrop::plan::MethodName;
@@ -51,7 +52,7 @@ struct View {
 }
 
 /// Runs the command.
-pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
+pub fn run(args: &Demo, detail: Detail) -> Result<Outcome> {
     let dir = &args.output_dir;
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     if let Some(count) = args.draw {
@@ -59,7 +60,7 @@ pub fn run(args: &Demo, quiet: bool) -> Result<Outcome> {
         out::print(&format!("{count} pictures of {CLASSES} classes drawn into {}", dir.display()))?;
         return Ok(Outcome::Done);
     }
-    let mut sink = progress::sink(quiet);
+    let mut sink = progress::sink(detail);
     let sink = sink.as_mut();
     let (calib, test, model) = (dir.join("calib"), dir.join("test"), dir.join("demo.onnx"));
     // Both folders are looked at before anything is drawn.

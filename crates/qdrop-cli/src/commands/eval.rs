@@ -1,6 +1,7 @@
 //! `qdrop eval`: accuracy of a file on labelled samples.
 
 use crate::args::{Eval, Print};
+use crate::progress::Detail;
 use crate::{Outcome, checks, flags, out, progress, runtime};
 use qdrop::plan::Task;
 use qdrop::report::{Score, Sink, Stage, Table, duration, metric, timed};
@@ -21,7 +22,7 @@ struct View {
 }
 
 /// Runs the command.
-pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
+pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
     checks::readable_file(&args.model)?;
     checks::exists(&args.data)?;
     let mut recipe = flags::read(args.run.recipe.as_deref())?;
@@ -34,7 +35,7 @@ pub fn run(args: &Eval, quiet: bool) -> Result<Outcome> {
         let error = Error::data("a runtime takes no encodings").at(path.display());
         return Err(error.hint("leave --runtime out: qdrop's own engine applies them"));
     }
-    let mut sink = progress::sink(quiet);
+    let mut sink = progress::sink(detail);
     let sink = sink.as_mut();
     recipe.method.threads = args.run.threads;
     let model = Model::open_with(&args.model, args.encodings.as_deref())?;

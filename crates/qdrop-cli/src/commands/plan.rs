@@ -4,8 +4,8 @@ use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, flags, out};
 use qdrop::graph::ValueId;
 use qdrop::plan::{Chosen, Cost, LayerId, Site, Target};
-use qdrop::report::{Table, bytes, chosen_bits, count};
-use qdrop::{Error, Memory, Planned, Result};
+use qdrop::report::{Stage, Table, bytes, chosen_bits, count};
+use qdrop::{Error, Memory, Planned, Quantizer, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,8 @@ struct View {
     /// How bits were chosen, when they were.
     chosen: Option<Chosen>,
     predicted_memory: Memory,
+    /// Stages of the run, in order.
+    stages: Vec<String>,
     /// What the target makes of it.
     notes: Vec<&'static str>,
 }
@@ -102,7 +104,8 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
     let samples = recipe.input.samples.unwrap_or(SAMPLES);
     let planned = model.plan(&recipe, measured.as_ref(), shapes.as_deref(), samples)?;
     bits::save(&args.bits, &planned.recipe)?;
-    let view = view(model.name(), planned);
+    let stages = Quantizer::new(&model).recipe(recipe).stages().iter().map(Stage::to_string).collect();
+    let view = View { stages, ..view(model.name(), planned) };
     match args.format {
         Print::Json => out::json(&view)?,
         Print::Text => out::print(&text(&view))?,
@@ -160,6 +163,7 @@ fn view(model: String, planned: Planned) -> View {
         cost: *cost,
         chosen: chosen.clone(),
         predicted_memory: *memory,
+        stages: Vec::new(),
         notes: recipe.notes(),
     }
 }
@@ -248,5 +252,6 @@ fn text(v: &View) -> String {
     }
     tables.push(memory);
     let notes = v.notes.iter().map(|note| format!("\nnote: {note}\n"));
-    out::draw(&tables) + &notes.collect::<String>()
+    let stages = out::wrapped(&format!("Stages: {}", v.stages.join(", ")), out::WIDTH);
+    out::draw(&tables) + &format!("\n{stages}\n") + &notes.collect::<String>()
 }

@@ -1,6 +1,7 @@
 //! `qdrop quantize`: the main job.
 
 use crate::args::{Print, Quantize};
+use crate::progress::Detail;
 use crate::reports::Place;
 use crate::{Outcome, bits, checks, flags, out, progress, quality, runtime};
 use qdrop::plan::Target;
@@ -9,7 +10,7 @@ use qdrop::{CalibrationSet, Dataset, Error, Quantizer, Result, WorkDir};
 use std::path::{Path, PathBuf};
 
 /// Runs the command.
-pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
+pub fn run(args: &Quantize, detail: Detail) -> Result<Outcome> {
     let mut recipe = flags::read(args.flags.recipe.as_deref())?;
     flags::apply(&mut recipe, &args.flags);
     flags::apply_input(&mut recipe, &args.input);
@@ -47,7 +48,7 @@ pub fn run(args: &Quantize, quiet: bool) -> Result<Outcome> {
     // A file that the runtime refuses is known before any work.
     library.iter().try_for_each(|library| args.fix.open(library, &args.model, 1).map(drop))?;
 
-    let mut sink = progress::sink(quiet);
+    let mut sink = progress::sink(detail);
     let sink = sink.as_mut();
     let mut timings = Vec::new();
     let (model, timing) = timed(sink, Stage::Read, None, |_| args.fix.load(&args.model))?;

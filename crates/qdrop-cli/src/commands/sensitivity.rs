@@ -1,6 +1,7 @@
 //! `qdrop sensitivity`: what the bits of single layers and activations do to the network's outputs.
 
 use crate::args::{self, Print, Sort};
+use crate::progress::Detail;
 use crate::{Outcome, checks, flags, out, progress};
 use qdrop::data::Subset;
 use qdrop::plan::{Curve, Sensitivity};
@@ -17,7 +18,7 @@ enum Form {
 }
 
 /// Runs the command.
-pub fn run(args: &args::Sensitivity, quiet: bool) -> Result<Outcome> {
+pub fn run(args: &args::Sensitivity, detail: Detail) -> Result<Outcome> {
     let mut recipe = flags::read(args.flags.recipe.as_deref())?;
     flags::apply(&mut recipe, &args.flags);
     flags::apply_input(&mut recipe, &args.input);
@@ -30,7 +31,7 @@ pub fn run(args: &args::Sensitivity, quiet: bool) -> Result<Outcome> {
         let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.flags.recipe.as_deref()).collect();
         checks::writable(path, &reads, "-o")?;
     }
-    let mut sink = progress::sink(quiet);
+    let mut sink = progress::sink(detail);
     let model = args.fix.load(&args.model)?;
     let limit = recipe.input.samples;
     let calib = Dataset::open(&args.calib, &model, &recipe, limit, sink.as_ref())?;

@@ -1,6 +1,7 @@
 //! `qdrop sweep`: every run of a grid, one after the other or one alone, and all of them side by side.
 
 use crate::args::{Print, Sweep as Args};
+use crate::progress::Detail;
 use crate::{Outcome, checks, out, progress};
 use qdrop::plan::{Sweep, SweepRun};
 use qdrop::report::{Event, Report, Score, Sink, Table, Trial, duration};
@@ -13,7 +14,7 @@ use std::time::Instant;
 const LONGEST: u64 = 1 << 20;
 
 /// Runs the command.
-pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
+pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
     let (text, mut runs) = read(&args.sweep)?;
     if let Some(threads) = args.threads {
         runs.iter_mut().for_each(|run| run.recipe.method.threads = threads);
@@ -41,7 +42,7 @@ pub fn run(args: &Args, quiet: bool) -> Result<Outcome> {
     place.check(chosen.iter().map(|&i| &runs[i]))?;
     std::fs::create_dir_all(place.runs()).map_err(|e| Error::io(&place.runs(), e))?;
 
-    let mut sink = progress::sink(quiet);
+    let mut sink = progress::sink(detail);
     let sink = sink.as_mut();
     let mut found = HashMap::new();
     let mut done = place.all(&runs, &keys);

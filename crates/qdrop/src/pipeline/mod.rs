@@ -32,7 +32,7 @@ pub use measure::{check_task, measure, measure_all, unknown_answer};
 pub use memory::{Memory, memory};
 pub use model::{choose, cost, load, model_bytes, plan, prepare, save};
 pub use quality::{left_out, near_chance, quality};
-pub use quantize::{quantize, quantize_on};
+pub use quantize::{quantize, quantize_on, stages};
 pub use quantized::Quantized;
 pub use samples::{Checked, check_labels};
 pub use sensitivity::{output_error, sensitivity};

@@ -98,6 +98,23 @@ pub fn quantize_on(
     Ok(Quantized { graph, encodings, nearest: unlearned, plan: network.plan, cost, weights, grids, report })
 }
 
+/// The stages of [`quantize`] by `recipe`, in order, each once. Bits that are `chosen` already are not measured.
+pub fn stages(recipe: &Recipe, chosen: bool) -> Vec<Stage> {
+    let effective = recipe.resolved();
+    let quantizes = recipe.activations.bits != 32 || !recipe.overrides.is_empty();
+    let stages = [
+        (Stage::Load, true),
+        (Stage::Factors, effective.factor_samples > 0 && quantizes),
+        (Stage::Bench, effective.learns),
+        (Stage::Calibrate, true),
+        (Stage::Refine, effective.refine_samples > 0 && quantizes),
+        (Stage::Sensitivity, recipe.mixed.wanted() && !chosen),
+        (Stage::Weigh, effective.learns && effective.weigh_outputs),
+        (Stage::Reconstruct, effective.learns),
+    ];
+    stages.into_iter().filter(|s| s.1).map(|s| s.0).collect()
+}
+
 /// A report of a run by `recipe` on so many `samples`, before it begins.
 fn report(recipe: &Recipe, samples: usize) -> Result<Report> {
     let mut report = Report::new(recipe.method.name);

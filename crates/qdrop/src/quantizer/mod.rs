@@ -206,6 +206,27 @@ impl<'a> Quantizer<'a> {
         self
     }
 
+    /// The stages of the run, in order, each once: events name them as they begin and end.
+    ///
+    /// ```
+    /// use qdrop::report::Stage;
+    /// use qdrop::{Model, Quantizer, plan::MethodName};
+    ///
+    /// let model = Model::open(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/network.onnx"))?;
+    /// let stages = Quantizer::new(&model).method(MethodName::Rtn).stages();
+    /// assert_eq!(stages.first(), Some(&Stage::Simplify));
+    /// assert!(!stages.contains(&Stage::Reconstruct));
+    /// # Ok::<(), qdrop::Error>(())
+    /// ```
+    pub fn stages(&self) -> Vec<Stage> {
+        let mut stages = vec![Stage::Simplify];
+        stages.extend(pipeline::stages(&self.recipe, self.sensitivity.is_some()));
+        stages.extend([Stage::Write, Stage::Compare]);
+        stages.extend(self.evaluation.map(|_| Stage::Evaluate));
+        stages.extend(self.runtime.filter(|_| !stages.contains(&Stage::Bench)).map(|_| Stage::Bench));
+        stages
+    }
+
     /// Quantizes in memory, calibrating on `calibration`: a few hundred samples without labels. What is measured is the
     /// network that [`QuantizedModel::to_bytes`] gives. For networks below 2 GiB.
     pub fn quantize(self, calibration: &dyn Samples) -> Result<QuantizedModel> {
