@@ -81,7 +81,7 @@ fn without_a_name_the_file_is_named_after_model_and_bits() {
 fn unreadable_images_are_counted_when_asked() {
     let dir = common::folder();
     let text = ok(dir.path(), "quantize model.onnx --calib corrupt --skip-bad --method rtn -o out.onnx");
-    assert!(text.contains("1 samples left out because they could not be read"), "{text}");
+    assert!(text.contains("1 samples skipped because they could not be read"), "{text}");
 }
 
 #[test]

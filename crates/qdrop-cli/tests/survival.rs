@@ -154,7 +154,7 @@ fn stopping_says_what_is_kept_and_how_to_go_on() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("stopped on request"), "{said}");
-    assert!(said.contains("kept in `out.onnx.work`; the same command goes on from there"), "{said}");
+    assert!(said.contains("kept in `out.onnx.work`; the same command continues from there"), "{said}");
     assert!(!dir.path().join("out.onnx").exists() && !solutions(&work).is_empty());
 }
 

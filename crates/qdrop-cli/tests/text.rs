@@ -87,7 +87,7 @@ fn bad_input_is_named() {
         ),
         (
             "eval table.onnx --data dev.tsv --task sst2 --min f1=3",
-            "error: the metric `f1` is not measured here, these are: accuracy",
+            "error: the metric `f1` is not measured here, only accuracy",
         ),
         (
             "eval table.onnx --data dev.tsv --task sst2 --max-length 3",
