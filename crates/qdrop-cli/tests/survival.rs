@@ -136,7 +136,7 @@ fn two_runs_do_not_share_a_work_directory() {
     first.wait().unwrap();
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(2), "{said}");
-    assert!(said.contains("another run works in this directory"), "{said}");
+    assert!(said.contains("another run is using this directory"), "{said}");
 }
 
 #[cfg(unix)]
