@@ -100,7 +100,7 @@ impl WorkDir {
         let why =
             match content.and_then(|(_, content)| postcard::from_bytes::<([u8; blake3::OUT_LEN], T)>(content).ok()) {
                 Some((own, kept)) if own == *key.as_bytes() => return Some(kept),
-                Some(_) => "belongs to another unit; it is ignored, and the work is done again",
+                Some(_) => "belongs to another problem; it is ignored, and the work is done again",
                 None => "is damaged; it is ignored, and the work is done again",
             };
         sink.event(&Event::Note { message: format!("`{}` {why}", path.display()) });
