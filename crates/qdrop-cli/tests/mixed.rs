@@ -48,7 +48,7 @@ fn the_file_meets_the_target_and_its_recipe_repeats_it() {
     // What another command measured leads to the same choice.
     ok(dir, "sensitivity model.onnx --calib images --recipe short.toml --sensitivity-samples 16 -o s.json");
     let text = ok(dir, &format!("{line} --target-size w3 --sensitivity s.json -o c.onnx"));
-    assert!(text.contains("Bits chosen") && text.contains("error of outputs, reached"), "{text}");
+    assert!(text.contains("Bits chosen") && text.contains("error of outputs, measured"), "{text}");
     assert!(bytes("c.onnx") == bytes("a.onnx"));
     let plan = json(dir, "plan model.onnx --target-size w3 --sensitivity s.json");
     assert_eq!(plan["cost"]["weight_bytes"].as_u64(), Some(size));
