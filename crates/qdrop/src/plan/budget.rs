@@ -43,7 +43,9 @@ impl FromStr for SizeTarget {
         match uniform {
             Some(bits) => Ok(SizeTarget::Bits(bits)),
             None => text.parse().map(SizeTarget::Bytes).map_err(|_: Error| {
-                Error::recipe(format!("expected a size such as 128KiB, or w3 for that of 3 bit weights, got `{text}`"))
+                Error::recipe(format!(
+                    "expected a size such as 128KiB, or w3 for the size with 3-bit weights, got `{text}`"
+                ))
             }),
         }
     }
@@ -65,7 +67,9 @@ impl FromStr for BitopsTarget {
             (1.0..1e18).contains(&count).then_some(BitopsTarget::Count(count as u64))
         };
         uniform().or_else(count).ok_or_else(|| {
-            Error::recipe(format!("expected a count such as 1.2G, or w4a4 for that of uniform bits, got `{text}`"))
+            Error::recipe(format!(
+                "expected a count such as 1.2G, or w4a4 for the count with uniform bits, got `{text}`"
+            ))
         })
     }
 }

@@ -58,7 +58,8 @@ pub struct Weights {
     pub per_channel: bool,
     /// How the range is found. Default: [`Observer::Mse`].
     pub observer: Observer,
-    /// Quantile, in per cent, at which the percentile observer's range ends; it begins at 100 minus this. Default: 99.99.
+    /// Quantile, in per cent, at which the percentile observer's range ends; it begins at 100 minus this. Default:
+    /// 99.99.
     pub percentile: f64,
     /// Bits of the weights of the first and the last layer. Default: 8.
     pub first_last_bits: u32,
@@ -104,7 +105,8 @@ pub struct Activations {
     pub symmetric: bool,
     /// How the range is found. Default: [`Observer::Mse`].
     pub observer: Observer,
-    /// Quantile, in per cent, at which the percentile observer's range ends; it begins at 100 minus this. Default: 99.99.
+    /// Quantile, in per cent, at which the percentile observer's range ends; it begins at 100 minus this. Default:
+    /// 99.99.
     pub percentile: f64,
     /// Where quantizers are placed. Default: `integer` for ONNX Runtime; `producer` for other targets and with the
     /// preset `paper`.

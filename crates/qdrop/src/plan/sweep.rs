@@ -111,14 +111,14 @@ impl Sweep {
         let axes = self.axis.iter().map(|axis| self.cases(axis)).collect::<Result<Vec<_>>>()?;
         let mut seen = BTreeSet::new();
         if let Some(twice) = self.axis.iter().find(|a| !seen.insert(&a.name)) {
-            return Err(Error::recipe("two axes have one name").at(axis_place(&twice.name)));
+            return Err(Error::recipe("two axes have the same name").at(axis_place(&twice.name)));
         }
         if let Some(name) = self.average.iter().flatten().find(|n| !seen.contains(n)) {
             return Err(Error::recipe(format!("`average` names the axis `{name}`, which the sweep does not have")));
         }
         let count = axes.iter().try_fold(1usize, |n, cases| n.checked_mul(cases.len()));
         let Some(count) = count.filter(|&n| n <= MOST) else {
-            return Err(Error::recipe(format!("expected at most {MOST} runs")).hint("leave axes or cases out"));
+            return Err(Error::recipe(format!("expected at most {MOST} runs")).hint("leave out axes or cases"));
         };
         let mut names = BTreeSet::new();
         let mut runs = Vec::with_capacity(count);
@@ -132,8 +132,9 @@ impl Sweep {
             chosen.reverse();
             let run = self.run(folder, &chosen)?;
             if !names.insert(run.name.to_lowercase()) {
-                let error = Error::recipe("two runs would have files of one name").at(format!("run `{}`", run.name));
-                return Err(error.hint("give cases names that differ in letters, digits or points"));
+                let error =
+                    Error::recipe("two runs would have files with the same name").at(format!("run `{}`", run.name));
+                return Err(error.hint("give cases names that differ in letters, digits or dots"));
             }
             runs.push(run);
         }
@@ -291,8 +292,8 @@ mod tests {
             ("[0, 1, 2]", "[0, 0]", "two cases have the name `0`"),
             ("[0, 1, 2]", "[]", "at least one entry"),
             ("[0, 1, 2]", "[-1]", "run `W2A2_rtn_-1`"),
-            ("W3/A4", "w2a2", "two runs would have files of one name"),
-            ("name = \"seed\"", "name = \"bits\"", "two axes have one name"),
+            ("W3/A4", "w2a2", "two runs would have files with the same name"),
+            ("name = \"seed\"", "name = \"bits\"", "two axes have the same name"),
             ("name = \"W2A2\", ", "", "expected a `name` in each case"),
             ("[recipe]", "average = [\"sed\"]\n[recipe]", "`average` names the axis `sed`"),
             ("weights.bits = 8", "weights.bits = 9", "bits"),
