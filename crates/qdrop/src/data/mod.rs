@@ -38,7 +38,7 @@
 //! // If a network has another input size, the error says so.
 //! let other = InputSpec::new("input", DType::F32, [Some(3), Some(32), Some(32)]);
 //! let error = data::check_against(&samples, &[other]).unwrap_err();
-//! assert_eq!(error.message(), "samples have shape [3, 20, 20], network input `input` wants [3, 32, 32]");
+//! assert_eq!(error.message(), "samples have shape [3, 20, 20], network input `input` expects [3, 32, 32]");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

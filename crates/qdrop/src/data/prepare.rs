@@ -26,7 +26,7 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// assert_eq!((imagenet.resize, imagenet.crop, imagenet.divisor), (Some(256), Some(224), 255.0));
 ///
 /// let error = Prepare::preset("imagenette").unwrap_err();
-/// assert_eq!(error.to_string(), "unknown input preset `imagenette`; known are imagenet, imagenet-norm, none");
+/// assert_eq!(error.to_string(), "unknown input preset `imagenette`; expected one of imagenet, imagenet-norm, none");
 /// # Ok::<(), qdrop::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ impl Prepare {
             "imagenet-norm" => Ok(norm),
             "none" => Ok(Prepare::default()),
             _ => Err(Error::recipe(format!("unknown input preset `{name}`"))
-                .hint(format!("known are {}", PRESETS.join(", ")))),
+                .hint(format!("expected one of {}", PRESETS.join(", ")))),
         }
     }
 
@@ -132,10 +132,10 @@ impl Prepare {
             }
         }
         if let Some(x) = self.mean.iter().find(|x| !x.is_finite()) {
-            return Err(Error::recipe(format!("input option `mean` holds {x}, expected finite numbers")));
+            return Err(Error::recipe(format!("input option `mean` contains {x}, expected finite numbers")));
         }
         if let Some(x) = self.std.iter().find(|&&x| !positive(x)) {
-            return Err(Error::recipe(format!("input option `std` holds {x}, expected numbers above 0")));
+            return Err(Error::recipe(format!("input option `std` contains {x}, expected numbers above 0")));
         }
         Ok(())
     }
@@ -163,7 +163,7 @@ impl Prepare {
         let ((h, w), (rows, columns)) = (self.resized(height, width)?, self.output_size(height, width)?);
         // Pixels, and numbers in the end.
         let bytes = (h * w + rows * columns * size_of::<f32>()) as u64 * self.channels() as u64;
-        decode::check_memory(&format!("the image of {height} x {width} pixels, prepared, takes"), bytes, memory)
+        decode::check_memory(&format!("the prepared image of {height} x {width} pixels takes"), bytes, memory)
     }
 
     /// `image` as network input: float32 `[C, H, W]`, or `[H, W, C]` for the layout `nhwc`.
@@ -293,9 +293,9 @@ mod tests {
             (Prepare { mean: vec![0.0; 2], ..base.clone() }, "input option `mean` has 2 values, expected 1 or 3"),
             (
                 Prepare { mean: vec![f32::NAN], ..base.clone() },
-                "input option `mean` holds NaN, expected finite numbers",
+                "input option `mean` contains NaN, expected finite numbers",
             ),
-            (Prepare { std: vec![1.0, 0.0, 1.0], ..base }, "input option `std` holds 0, expected numbers above 0"),
+            (Prepare { std: vec![1.0, 0.0, 1.0], ..base }, "input option `std` contains 0, expected numbers above 0"),
         ] {
             assert_eq!(message(p), want);
         }

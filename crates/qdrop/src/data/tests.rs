@@ -181,7 +181,7 @@ fn csv_lists() {
     };
     for (text, want) in [
         ("file,label\nc.png,0\nd.png,1\n", "list.csv: row 2: no such file `d.png`"),
-        ("file,label\nc.png,x\n", "list.csv: row 1: label `x` is no integer, expected a class from 0"),
+        ("file,label\nc.png,x\n", "list.csv: row 1: label `x` is not an integer, expected a class from 0"),
         ("file,label\nc.png,\n", "list.csv: row 1: label `` is no integer"),
         ("file,label\nc.png,-1\n", "list.csv: row 1: label -1 is negative, expected a class from 0"),
         ("c.png,0\n", "list.csv: expected a column `file` in the header, got `c.png,0`"),
@@ -193,7 +193,7 @@ fn csv_lists() {
     }
     std::fs::write(dir.path().join("bad.png"), "no image").unwrap();
     let e = message("file\nc.png\nbad.png\n");
-    assert!(e.starts_with("row 2: bad.png: cannot decode the image: its content is no PNG"), "{e}");
+    assert!(e.starts_with("row 2: bad.png: cannot decode the image: its content is not PNG"), "{e}");
 }
 
 /// A version 1 npy file.
@@ -251,14 +251,14 @@ fn npy_arrays() {
         (npy("'<f4'", "False", "(1099511627776, 1024)", &[0; 8]), "the array is cut off: "),
         (npy("'|O'", "False", "(1,)", &[0; 8]), "npy arrays of type `|O` are not read"),
         (npy("'é'", "False", "(1,)", &[0; 8]), "npy arrays of type `é` are not read"),
-        (npy("[('a', '<f4')]", "False", "(1,)", &[0; 4]), "structured npy arrays are not read"),
+        (npy("[('a', '<f4')]", "False", "(1,)", &[0; 4]), "structured npy arrays are not supported"),
         (npy("'<f4'", "Maybe", "(1,)", &[0; 4]), "not a npy array: the header has no valid `fortran_order`"),
         (npy("'<f4'", "False", "(-1,)", &[0; 4]), "not a npy array: the header has no valid `shape`"),
         (npy("'<f4'", "False", "()", &[0; 4]), "array `x`: expected shape [N, ...], got a scalar"),
         (npy("'<f4'", "False", "(0, 3)", &[]), "array `x`: expected samples, got the empty shape [0, 3]"),
         (npy("'|u1'", "False", "(1, 5, 5, 5)", &[0; 125]), "expected images of shape [H, W, C] or [C, H, W]"),
         (b"\x93NUMPY\x07\x00aaaa".to_vec(), "not a npy array: version 7 is unknown"),
-        (b"PK\x03\x04 not numpy".to_vec(), "not a npy array: the magic is missing"),
+        (b"PK\x03\x04 not numpy".to_vec(), "not a npy array: the magic number is missing"),
     ] {
         let got = message(bytes);
         assert!(got.starts_with(want), "{got}");
@@ -368,7 +368,7 @@ fn npz_labels_and_bombs() {
     );
     assert!(e.ends_with("allow more (--memory), or save fewer samples"), "{e}");
     let e = open(&path, &raw()).err().unwrap().to_string();
-    assert!(e.contains("the magic is missing"), "{e}");
+    assert!(e.contains("the magic number is missing"), "{e}");
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn shapes_are_checked_against_the_network() {
     let s = open(dir.path(), &raw()).unwrap();
     let spec = |shape: [Option<usize>; 3]| [InputSpec::new("input", DType::F32, shape)];
     let e = check_against(&s, &spec([Some(3), Some(32), Some(32)])).unwrap_err();
-    assert_eq!(e.message(), "samples have shape [3, 32, 30], network input `input` wants [3, 32, 32]");
+    assert_eq!(e.message(), "samples have shape [3, 32, 30], network input `input` expects [3, 32, 32]");
     check_against(&s, &spec([Some(3), None, None])).unwrap();
     let e = check_against(&s, &spec([None, None, Some(3)])).unwrap_err();
     assert!(e.to_string().contains("wants [?, ?, 3]"), "{e}");

@@ -144,13 +144,13 @@ impl InputSpec {
         let InputSpec { name, dtype, .. } = self;
         if !self.takes(tensor.shape()) {
             let (got, want) = (tensor.shape(), self.shape_text());
-            let error = Error::data(format!("samples have shape {got:?}, network input `{name}` wants {want}"));
+            let error = Error::data(format!("samples have shape {got:?}, network input `{name}` expects {want}"));
             let advice = misfit(got, &self.shape);
             return Err(if advice.is_empty() { error } else { error.hint(advice) });
         }
         if tensor.dtype() != *dtype {
             let got = tensor.dtype();
-            return Err(Error::data(format!("samples have type {got:?}, network input `{name}` wants {dtype:?}"))
+            return Err(Error::data(format!("samples have type {got:?}, network input `{name}` expects {dtype:?}"))
                 .hint("convert the array before saving it"));
         }
         Ok(())
@@ -162,7 +162,7 @@ fn misfit(got: &[usize], want: &[Option<usize>]) -> &'static str {
     let channels = |c: &Option<usize>| matches!(c, Some(1 | 3));
     match (got, want) {
         (&[h, w], [Some(1), a, b]) if a.is_none_or(|a| a == h) && b.is_none_or(|b| b == w) => {
-            "add the axis of the channels before saving: x[:, None]"
+            "add a channel axis before saving: x[:, None]"
         }
         (&[c @ (1 | 3), _, last], [_, _, Some(n)]) if *n == c && c != last => {
             "channels come last in this network: --layout nhwc for images, x.transpose(0, 2, 3, 1) for arrays before saving"
@@ -174,13 +174,13 @@ fn misfit(got: &[usize], want: &[Option<usize>]) -> &'static str {
             "the network takes gray images: give --color gray"
         }
         ([1, ..] | [.., 1], [Some(3), _, _] | [_, _, Some(3)]) if got.len() == 3 => {
-            "the network takes colours: --color rgb for images, np.repeat(x, 3, 1) for arrays before saving"
+            "the network takes colour images: --color rgb for images, np.repeat(x, 3, 1) for arrays before saving"
         }
         ([_, _, _], [first, _, last]) if channels(first) || channels(last) => {
             "resize or crop images (--resize, --crop), or give other samples"
         }
         ([_, rest @ ..], want) if rest.len() == want.len() => {
-            "save one sample for each entry of the first axis, and equally many of every array"
+            "save one sample per entry of the first axis, and the same number in every array"
         }
         _ => "",
     }
@@ -214,7 +214,7 @@ fn assign(samples: &dyn Samples, inputs: &[InputSpec]) -> Result<Vec<usize>> {
 
 /// What to do where names do not tell which array goes where.
 const NAMED: &str =
-    "save one array per input, named like it, in a .npz file; --fix NAME=VALUE gives an input one value for good";
+    "save one array per input, with the input's name, in an .npz file; --fix NAME=VALUE fixes an input to a value";
 
 /// The samples as the inputs of a network take them: tensors mapped to inputs by name, or the only one to the only input,
 /// and floats converted to the input's float type. The first sample is checked now, every other when it is read.

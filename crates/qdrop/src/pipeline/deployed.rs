@@ -48,7 +48,7 @@ impl Deployed {
             let dims = input.fact.shape.as_deref().unwrap_or_default();
             let Some(Dim::Known(n)) = axis.and_then(|axis| dims.get(axis)) else { continue };
             if batch.is_some_and(|b| b != *n) || *n == 0 {
-                let message = format!("expected inputs with one number of samples, got {n}");
+                let message = format!("expected inputs with the same number of samples, got {n}");
                 return Err(Error::unsupported(message).at(format!("input `{}`", input.name)).at(path.display()));
             }
             batch = Some(*n);
@@ -128,7 +128,7 @@ impl Deployed {
             if let Err(error) = self.rows(&pair, &wanted, 2) {
                 // Where one alone is refused as well, the error is another.
                 self.rows(&pair[..1], &wanted, 1)?;
-                let message = format!("`{}` runs one sample at a time only: {error}", self.name);
+                let message = format!("`{}` can only run one sample at a time: {error}", self.name);
                 sink.event(&Event::Note { message });
                 batch = 1;
             }
@@ -186,7 +186,7 @@ impl Deployed {
         }
         if samples.first().is_some_and(|sample| !self.stacks(sample)) {
             let message =
-                format!("expected samples that lie along the first axis of every input, got {} at once", samples.len());
+                format!("expected samples along the first axis of every input, got {} at once", samples.len());
             return Err(Error::unsupported(message).at(&self.name));
         }
         (0..inputs).map(|i| Tensor::stack(&samples.iter().map(|s| &s[i]).collect::<Vec<_>>())).collect()

@@ -37,10 +37,10 @@ pub fn divergence(
     let facts = facts::infer(reference, &input_shapes(reference, Some(&shapes))?)?;
     let (want, got) = (names_of(reference, &reference.inputs), deployed.inputs().map(|i| i.0).collect::<Vec<_>>());
     if want != got {
-        let message = format!("expected the inputs {}, as of the reference, got {}", want.join(", "), got.join(", "));
+        let message = format!("expected the inputs {} of the reference, got {}", want.join(", "), got.join(", "));
         return Err(Error::unsupported(message)
             .at(deployed.path().display())
-            .hint("compare files made from one export"));
+            .hint("compare files made from the same export"));
     }
     let known = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
     let ours: HashMap<&str, ValueId> =
@@ -118,6 +118,6 @@ fn open_copy(deployed: &Deployed, ours: &HashMap<&str, ValueId>, shapes: &[Vec<u
         (value.fact, value.origin) = (Fact::default(), None);
     }
     graph.outputs.extend(added);
-    let name = format!("a copy of {} that hands out every value", deployed.path().display());
+    let name = format!("a copy of {} with every value as an output", deployed.path().display());
     Deployed::of_graph(deployed.library(), &graph, &name, deployed.threads())
 }

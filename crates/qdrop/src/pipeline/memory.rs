@@ -78,7 +78,7 @@ pub(super) fn room(
     let least =
         predict(graph, facts, plan, recipe, samples, device)?.iter().map(Memory::least).max().unwrap_or(0) + held;
     limit.0.checked_sub(least).ok_or_else(|| {
-        let message = format!("a memory of {limit} is too small, {} are needed", bytes(least));
+        let message = format!("a memory limit of {limit} is too small, {} are needed", bytes(least));
         Error::recipe(message).hint("allow more, or use fewer threads or smaller batches")
     })
 }

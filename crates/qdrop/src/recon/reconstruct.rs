@@ -66,7 +66,8 @@ impl Job<'_> {
                 // Other methods learn without quantized activations, and so for another loss.
                 let reverted = last.loss > first.loss && learned_quantized;
                 if reverted {
-                    let message = format!("unit `{}`: learning raised the loss, nearest rounding stays", unit.name);
+                    let message =
+                        format!("unit `{}`: learning raised the loss, so nearest rounding is kept", unit.name);
                     sink.event(&Event::Note { message });
                     drop(next);
                     found = before;
