@@ -161,7 +161,7 @@ fn bench_measures_every_unit() {
     }
     assert!(number(&bench, "ceiling_gflops") > 0.0 && number(&bench, "calibrate") > 0.0, "{bench}");
     let table = ok(dir, "bench model.onnx --batch 8");
-    assert!(table.contains("An iteration of 8 samples") && table.contains("of ceiling"), "{table}");
+    assert!(table.contains("One iteration of 8 samples") && table.contains("of ceiling"), "{table}");
     let (code, _, said) = run(dir, "bench model.onnx --method rtn");
     assert!(code == Some(2) && said.contains("expected a method that learns"), "{said}");
 }

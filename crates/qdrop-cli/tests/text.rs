@@ -78,7 +78,7 @@ fn bad_input_is_named() {
         ),
         (
             "eval table.onnx --data pairs.tsv --task stsb",
-            "error: pairs.tsv: task `stsb` wants one number per sample, the network has outputs of 2\n\
+            "error: pairs.tsv: task `stsb` needs one number per sample, the network has outputs of 2\n\
              hint: give the task that the network was trained for",
         ),
         (

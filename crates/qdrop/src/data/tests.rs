@@ -242,7 +242,7 @@ fn npy_arrays() {
     for (bytes, want) in [
         (
             npy("'<f4'", "False", "(2, 3)", &[0; 8]),
-            "the array is cut off: shape [2, 3] of <f4 wants 24 bytes, the file has 8",
+            "the array is cut off: shape [2, 3] of <f4 needs 24 bytes, the file has 8",
         ),
         (
             npy("'<f4'", "False", "(4611686018427387904, 8)", &[0; 8]),
@@ -301,9 +301,9 @@ fn npz_archives_map_to_inputs_by_name() {
     let want = "no array is named like the network's inputs `b`, and the arrays `mask` match no input; save one";
     assert!(wrong(&[spec("ids", DType::F64, 2), spec("b", DType::I64, 1)]).starts_with(want));
     let e = wrong(&[spec("ids", DType::I32, 2)]);
-    assert!(e.starts_with("row 0: samples have type F64, network input `ids` wants I32"), "{e}");
+    assert!(e.starts_with("row 0: samples have type F64, network input `ids` expects I32"), "{e}");
     let e = wrong(&[spec("ids", DType::F32, 9)]);
-    assert!(e.starts_with("row 0: samples have shape [2], network input `ids` wants [9]"), "{e}");
+    assert!(e.starts_with("row 0: samples have shape [2], network input `ids` expects [9]"), "{e}");
 
     let bytes = std::fs::read(&path).unwrap();
     for n in (0..bytes.len()).step_by(7) {
@@ -395,7 +395,7 @@ fn images_are_refused_before_they_take_too_much() {
     let wide = Prepare { resize: Some(256), crop: Some(8), ..raw() };
     let limits = Limits { memory: 64 << 20, ..Limits::default() };
     let e = super::open(&dir.path().join("thin"), &wide, &limits).err().unwrap().to_string();
-    assert!(e.contains("a.png: the image of 2 x 4000 pixels, prepared, takes"), "{e}");
+    assert!(e.contains("a.png: the prepared image of 2 x 4000 pixels takes"), "{e}");
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn shapes_are_checked_against_the_network() {
     assert_eq!(e.message(), "samples have shape [3, 32, 30], network input `input` expects [3, 32, 32]");
     check_against(&s, &spec([Some(3), None, None])).unwrap();
     let e = check_against(&s, &spec([None, None, Some(3)])).unwrap_err();
-    assert!(e.to_string().contains("wants [?, ?, 3]"), "{e}");
+    assert!(e.to_string().contains("expects [?, ?, 3]"), "{e}");
     assert!(e.advice().is_some_and(|a| a.contains("--layout nhwc for images")), "{e}");
     let advice = |shape: [usize; 3]| check_against(&s, &spec(shape.map(Some))).unwrap_err().advice().map(String::from);
     assert_eq!(advice([1, 32, 30]).as_deref(), Some("the network takes gray images: give --color gray"));

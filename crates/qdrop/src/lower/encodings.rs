@@ -314,10 +314,10 @@ mod tests {
             let entry = format!("{{\"name\": \"x\", {fields}}}");
             refusal(&format!("{{\"version\": \"2.0.0\", \"encodings\": [{entry}]}}"))
         };
-        assert!(refusal("no").starts_with("encodings: no JSON: "));
+        assert!(refusal("no").starts_with("encodings: expected JSON: "));
         assert!(refusal("{}").starts_with("encodings: expected version 0.6.1, 1.0.0 or 2.0.0, got none"));
         assert!(refusal("{\"version\": \"1.0.0\"}").starts_with("encodings: expected a list of entries, got none"));
-        assert!(refusal("{\"version\": \"0.6.1\"}").starts_with("encodings: no activations"));
+        assert!(refusal("{\"version\": \"0.6.1\"}").starts_with("encodings: expected activations"));
         for fields in
             ["", "\"output_dtype\": \"int8\", \"y_scale\": 1.0", "\"output_dtype\": \"uint8\", \"y_scale\": -1.0"]
         {
@@ -329,6 +329,6 @@ mod tests {
         let unknown = "{\"version\": \"1.0.0\", \"activation_encodings\": [{\"name\": \"z\"}]}";
         assert!(refusal(unknown).contains("tensor `z`"), "{}", refusal(unknown));
         let twice = encodings(EncodingsVersion::V1_0_0).to_json().unwrap().replace("\"y\"", "\"x\"");
-        assert!(refusal(&twice).contains("two encodings"));
+        assert!(refusal(&twice).contains("got two"));
     }
 }

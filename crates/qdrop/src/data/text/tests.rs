@@ -201,7 +201,7 @@ fn tokenizers_and_inputs_are_checked() {
     let image = [InputSpec::new("input_ids", DType::F32, [Some(3), None, None])];
     assert_eq!(
         open(text("tokenizer.json", None), &image).1,
-        "task `sst2` has lists of I64 or I32, network input `input_ids` wants F32 of rank 4"
+        "task `sst2` has lists of I64 or I32, network input `input_ids` expects F32 of rank 4"
     );
     let fixed = [InputSpec::new("input_ids:0", DType::I32, [Some(16)])];
     assert_eq!(open(text("tokenizer.json", Some(8)), &fixed).1, "samples have 8 tokens, the network expects 16");
