@@ -1,4 +1,5 @@
-//! First grids: activations of the float network are watched site by site, weights are read from the graph.
+//! Calibration: fits the first grids, those of activations to the values observed in the float network, those of
+//! weights to the constants of the graph.
 //!
 //! ```
 //! use qdrop::calibrate::Watch;
@@ -55,8 +56,8 @@ impl Watch {
         Watch { sites, extremes }
     }
 
-    /// The samples with the smallest and with the largest value of site `site` (counted in the plan's order), where they
-    /// are known.
+    /// The samples with the smallest and with the largest value of site `site` (counted in the plan's order), where
+    /// they are known.
     pub fn extremes(&self, site: usize) -> [Option<usize>; 2] {
         self.extremes.get(site).copied().unwrap_or_default()
     }

@@ -1,4 +1,5 @@
-//! Text as samples: sentences and pairs of the GLUE tasks, questions of SQuAD, as token numbers of one length.
+//! Samples of text: sentences and pairs of sentences of the GLUE tasks, and questions of SQuAD, as token numbers of one
+//! length.
 
 mod records;
 mod squad;
@@ -97,8 +98,8 @@ fn feeds(task: Task, inputs: &[InputSpec]) -> Result<Vec<(Feed, DType)>> {
     inputs.iter().map(one).collect()
 }
 
-/// Opens the file of a task for a network's `inputs`, at most `limit` of its records or questions, spread over it. A sample
-/// is a record; of SQuAD a window over a question's text. Texts are tokenised when they are asked for.
+/// Opens the file of a task for a network's `inputs`, at most `limit` of its records or questions, spread over it. A
+/// sample is a record; of SQuAD a window over a question's text. Texts are tokenised when they are asked for.
 pub fn open_text(
     path: &Path,
     text: &Text,
