@@ -15,9 +15,9 @@ const MAX_SIDE: usize = 16_384;
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// How an image becomes network input, every decision taken: resize, crop, then `(value / divisor - mean) / std`.
+/// How an image becomes network input: resize, crop, then `(value / divisor - mean) / std`.
 ///
-/// The default does nothing to the values: RGB as floats 0 to 255, `[3, H, W]`.
+/// The default leaves the values unchanged: RGB as floats from 0 to 255, `[3, H, W]`.
 ///
 /// ```
 /// use qdrop::data::Prepare;
@@ -31,21 +31,23 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prepare {
-    /// Length of the shorter side after resizing, in pixels; the longer side keeps the proportion, rounded down.
+    /// Length of the shorter side after resizing, in pixels; the aspect ratio is kept, with the longer side rounded
+    /// down.
     pub resize: Option<usize>,
     /// Side of the square cut from the centre, in pixels; smaller images are padded with black.
     pub crop: Option<usize>,
-    /// Divisor of the 0 to 255 pixel values.
+    /// Divisor of the pixel values (0 to 255).
     pub divisor: f32,
-    /// Mean after the division: one for all channels or one each, in the order of `color`; empty for 0.
+    /// Mean after the division: one value for all channels or one per channel, in the order of `color`; empty for 0.
     pub mean: Vec<f32>,
-    /// Standard deviation after the division: one for all channels or one each, in the order of `color`; empty for 1.
+    /// Standard deviation after the division: one value for all channels or one per channel, in the order of `color`;
+    /// empty for 1.
     pub std: Vec<f32>,
-    /// Order of axes.
+    /// Order of the axes.
     pub layout: Layout,
-    /// Order of colour channels.
+    /// Order of the colour channels.
     pub color: Color,
-    /// Leave out images that cannot be read, counting them, instead of stopping.
+    /// Whether to skip images that cannot be read, and count them, instead of stopping.
     pub skip_bad: bool,
 }
 
@@ -79,7 +81,8 @@ impl Prepare {
         }
     }
 
-    /// The decisions behind a recipe's input settings: its preset (`none` when not given), then each option that was set.
+    /// The decisions behind a recipe's input settings: its preset (`none` when not given), then each option that was
+    /// set.
     pub fn resolve(input: &Input) -> Result<Prepare> {
         let base = Prepare::preset(input.preset.as_deref().unwrap_or("none"))?;
         let pixels = |given: Option<usize>, base| given.map_or(base, |n| (n > 0).then_some(n));

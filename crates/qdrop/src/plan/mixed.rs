@@ -1,10 +1,12 @@
-//! Mixed precision: which bits each layer gets, so that the network's outputs suffer least within a target.
+//! Mixed precision: chooses the bits of each layer so that the error of the network's outputs is smallest within a
+//! target.
 //!
-//! A choice has what follows the recipe's `weights.bits`, and with a target of bit operations what follows
-//! `activations.bits`; first and last layers and tables as well, unless the recipe keeps them at their own bits. What
-//! has no choice, by an exception say, counts all the same. What one layer or product multiplies has one width, as
-//! integer kernels want it: values that are joined before a layer, the two factors of attention's products, and what is
-//! read with one weight. Errors of all that is chosen add up; see `knapsack` for how the least sum is found.
+//! Bits are chosen for weights that follow the recipe's `weights.bits` and, with a target for bit operations, for
+//! activations that follow `activations.bits`; also for first and last layers and embedding tables, unless the recipe
+//! keeps them at their own bits. Everything else, such as a layer with an override, counts with its own bits. Values
+//! that one layer or product multiplies get the same bits, as integer kernels require: values that are joined before a
+//! layer, the two factors of attention's products, and values that are read with one weight. The errors of all choices
+//! add up; see `knapsack` for how the smallest sum is found.
 
 use super::cost::{Factor, Work};
 use super::knapsack::{self, Choice, add, undominated};
@@ -21,7 +23,7 @@ use std::collections::BTreeMap;
 /// Most that an error counts, so that sums stay finite.
 const MOST: f64 = 1e30;
 
-/// What must be measured before bits can be chosen: bits per layer and site of the plan.
+/// The measurements that are needed before bits can be chosen: numbers of bits per layer and site of the plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
     /// Per layer of the plan.
@@ -30,18 +32,18 @@ pub struct Measure {
     pub sites: Vec<Vec<u32>>,
 }
 
-/// Bits that were chosen.
+/// A choice of bits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// What they cost.
+    /// The cost of the choice.
     pub cost: Cost,
-    /// What the target allows of it; `None` where nothing is limited.
+    /// Maximum size of the weights, in bytes; `None` without a target for it.
     pub most_weight_bytes: Option<u64>,
-    /// What the target allows of it; `None` where nothing is limited.
+    /// Maximum number of bit operations; `None` without a target for it.
     pub most_bit_operations: Option<u64>,
-    /// Sum of the errors of all layers and activations measured, each alone with its bits.
+    /// Sum of the measured errors of all layers and activations, each alone with its bits.
     pub predicted_error: f64,
-    /// The same choice as exceptions for a recipe, one for each layer and activation that had a choice.
+    /// The choice as overrides for a recipe, one for each layer and activation whose bits were chosen.
     pub exceptions: Vec<Override>,
 }
 

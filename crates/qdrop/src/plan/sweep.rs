@@ -1,4 +1,4 @@
-//! A grid of runs: what they share, and axes of cases of which every combination is a run.
+//! A sweep: options that all runs share, and axes with cases; every combination of cases is a run.
 
 use super::recipe::Recipe;
 use crate::error::{Error, Result};
@@ -12,15 +12,15 @@ const MOST: usize = 100_000;
 /// Keys of a run that are no options of a recipe.
 const FILES: [&str; 3] = ["model", "calib", "eval"];
 
-/// A `sweep.toml`.
+/// A sweep, read from a TOML file.
 ///
 /// ```toml
 /// model = "resnet20.onnx"      # paths are relative to this file
 /// calib = "calib"
 /// eval = "test"
-/// average = ["seed"]           # axes that tables take the mean over; default: those over method.seed
+/// average = ["seed"]           # axes over which tables show the mean; default: axes of method.seed
 ///
-/// [recipe]                     # what all runs share, as `qdrop recipe` prints it
+/// [recipe]                     # options that all runs share, as `qdrop recipe` prints them
 /// method.preset = "fast"
 ///
 /// [[axis]]
@@ -36,7 +36,8 @@ const FILES: [&str; 3] = ["model", "calib", "eval"];
 /// values = [0, 1, 2]
 /// ```
 ///
-/// A case may set any option of the recipe, and `model`, `calib` and `eval`. Later axes win.
+/// A case may set any option of the recipe, and `model`, `calib` and `eval`. If several axes set the same option, the
+/// later one wins.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
@@ -60,19 +61,19 @@ struct Axis {
     case: Vec<Table>,
 }
 
-/// The case of one axis that a run takes.
+/// The case that a run has on one axis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// Name of the axis.
     pub axis: String,
     /// Name of the case, unique along the axis.
     pub name: String,
-    /// Whether tables take the mean over this axis.
+    /// Whether tables show the mean over this axis.
     pub averaged: bool,
 }
 
 impl Case {
-    /// Where the case lies on a chart, when its name is a number.
+    /// The position of the case on a chart, if its name is a number.
     pub fn number(&self) -> Option<f64> {
         self.name.parse().ok().filter(|x: &f64| x.is_finite())
     }
@@ -81,7 +82,7 @@ impl Case {
 /// One run of a sweep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SweepRun {
-    /// Unique in the sweep and fit for a file name: the names of its cases.
+    /// Its name, made of the names of its cases: unique in the sweep, and valid as a file name.
     pub name: String,
     /// One case per axis, in the order of the file.
     pub cases: Vec<Case>,
