@@ -15,7 +15,7 @@ const ABOUT: &str =
 const EXAMPLES: &str = "\
 Examples:
   qdrop demo                                        run everything on a built-in network
-  qdrop plan model.onnx -w 4 -a 4                   show what quantize would do, without reading data
+  qdrop plan model.onnx -w 4 -a 4                   show what quantize would do
   qdrop quantize model.onnx --calib images/ --input imagenet -w 4 -a 4 -o model.w4a4.onnx
   qdrop eval model.w4a4.onnx --data test/ --input imagenet  measure accuracy of the written file
   qdrop compare model.onnx model.w4a4.onnx --data images/ --input imagenet
