@@ -130,8 +130,8 @@ pub struct RecipeFlags {
     /// Samples per iteration [default: 32]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
-    /// Weight of the regulariser that drives roundings to a decision; 0.1 for MobileNetV2, 0.2 for MNASNet [default:
-    /// 0.01]
+    /// Weight of the rounding regulariser, which drives roundings to a decision; 0.1 for MobileNetV2, 0.2 for MNASNet
+    /// [default: 0.01]
     #[arg(long, value_name = "X")]
     pub lambda: Option<f64>,
     /// Probability that an element of an activation is quantized, not dropped to float, while learning, 0 to 1
@@ -198,8 +198,8 @@ pub struct RecipeFlags {
     /// (a float network with a file of encodings: weights of 4 or 8 bits, activations of 8 or 16) [default: ort]
     #[arg(long, value_parser = names::<Target>(&["ort", "openvino", "tensorrt", "qonnx", "qnn"]))]
     pub target: Option<Target>,
-    /// Form of the file for ort: packed weights, for the integer kernels of every version (qcdq), or 4-bit types (qdq,
-    /// opset 21) [default: qcdq]
+    /// Form of the file for ort: packed weights that run in the integer kernels of ONNX Runtime from 1.17 on (qcdq), or
+    /// 4-bit types (qdq, opset 21) [default: qcdq]
     #[arg(long, value_parser = names::<Format>(&["qcdq", "qdq"]))]
     pub file_format: Option<Format>,
     /// Layout of the encodings file for qnn, as AIMET numbers it [default: 1.0.0]
