@@ -15,7 +15,7 @@ pub fn check(bits: &args::Bits, recipe: &Recipe, taken: &[&Path]) -> Result<()> 
     if let Some(path) = &bits.sensitivity {
         checks::readable_file(path)?;
         if !recipe.mixed.wanted() {
-            let error = Error::recipe("expected a target beside sensitivities, got none");
+            let error = Error::recipe("expected a target with --sensitivity, got none");
             return Err(error.hint("give --target-size or --target-bitops"));
         }
     }
@@ -32,11 +32,11 @@ fn read(path: &Path) -> Result<Sensitivity> {
     let at = |e: Error| e.at(path.display()).hint("make the file with `qdrop sensitivity MODEL -o FILE.json`");
     let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
     if size > LONGEST {
-        return Err(at(Error::data(format!("expected sensitivities of at most {LONGEST} bytes, got {size}"))));
+        return Err(at(Error::data(format!("expected a file of at most {LONGEST} bytes, got {size}"))));
     }
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     let found: Sensitivity =
-        serde_json::from_str(&text).map_err(|e| at(Error::data(format!("no sensitivities: {e}"))))?;
+        serde_json::from_str(&text).map_err(|e| at(Error::data(format!("expected sensitivities in JSON: {e}"))))?;
     if found.schema != Sensitivity::SCHEMA {
         let message = format!("expected layout {} of sensitivities, got {}", Sensitivity::SCHEMA, found.schema);
         return Err(at(Error::data(message)));

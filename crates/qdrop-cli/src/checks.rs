@@ -38,9 +38,9 @@ pub fn writable(output: &Path, taken: &[&Path], option: &str) -> Result<()> {
     }
     let probe = tempfile::Builder::new().prefix(disk::UNFINISHED).tempfile_in(directory).map(drop);
     probe.map_err(|e| {
-        Error::new(Kind::Io, format!("the directory `{}` cannot be written: {e}", directory.display()))
+        Error::new(Kind::Io, format!("cannot write to the directory `{}`: {e}", directory.display()))
             .at(output.display())
-            .hint(format!("give another place with {option}"))
+            .hint(format!("give another directory with {option}"))
     })
 }
 

@@ -1,18 +1,18 @@
-//! What stands behind the options in the help of a command, taken apart: examples and notes.
+//! Parses the text after the options in a command's help: examples and notes.
 
 use clap::Command;
 
-/// An example as typed, and what is said of it.
+/// An example in a command's help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// One command; lines that end in a backslash go on.
+    /// One command; a line that ends in a backslash continues in the next.
     pub command: String,
-    /// What stands beside it, if anything.
+    /// The remark after it; may be empty.
     pub remark: String,
 }
 
-/// The examples of `command`, and the paragraphs below them. Examples are indented lines below `Examples:` up to an
-/// empty line; a remark stands two spaces or more to the right of its command.
+/// The examples of `command`, and the paragraphs after them. Examples are the indented lines after `Examples:` up to an
+/// empty line; a remark is separated from its command by two or more spaces.
 pub fn behind_options(command: &Command) -> (Vec<Example>, Vec<String>) {
     let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let (head, notes) = match text.strip_prefix("Examples:\n") {

@@ -20,9 +20,9 @@ impl Shape {
             let message = format!("--shape: the input has {} axes, got {got}", dims.len());
             let error = Error::data(message).at(format!("input `{}`", value.name));
             return Err(if dims.len() == shape.len() + 1 {
-                error.hint(format!("begin with the batch: --shape 1,{got}"))
+                error.hint(format!("put the batch first: --shape 1,{got}"))
             } else {
-                error.hint("give one size for each axis, batch first; the option once per input, in order")
+                error.hint("give one size per axis, batch first; repeat the option for each input, in order")
             });
         }
         Ok(Some(model.sample_shapes(&self.shapes)))

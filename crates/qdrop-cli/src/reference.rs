@@ -1,5 +1,5 @@
 //! Writes the book's pages on commands and recipes from the program itself. `QDROP_UPDATE_REFERENCE=1 cargo test -p
-//! qdrop-cli reference` writes them anew; without it the test fails where they are stale.
+//! qdrop-cli reference` writes them; without the variable the test fails if a page is stale.
 
 use crate::args::Cli;
 use crate::help;
@@ -163,11 +163,11 @@ fn commands() -> String {
     program.build();
     let mut text = String::from(
         "# Commands\n\n\
-        Every command with all its options, their meaning and defaults; those that [several commands \
-        share](#options-of-several-commands) stand at the end. This page is written by the program itself (a test keeps \
-        it fresh); `qdrop help COMMAND` and the manual pages of `qdrop man` say the same.\n\n\
-        Results go to stdout, progress to stderr; every command takes `-q` (`--quiet`), which leaves progress out. Exit \
-        status: 0 done, 1 a stated threshold was missed, 2 error, 130 interrupted.\n",
+        All commands and their options, with meanings and defaults. Options that [several commands \
+        share](#options-of-several-commands) are at the end. The program writes this page itself, and a test keeps it \
+        up to date; `qdrop help COMMAND` and the manual pages of `qdrop man` have the same text.\n\n\
+        Results go to stdout, progress to stderr; every command accepts `-q` (`--quiet`), which turns progress off. \
+        Exit status: 0 success, 1 below a given threshold, 2 error, 130 interrupted.\n",
     );
     shown(&mut text, &help::behind_options(&program).0);
     let shared = shared(&program);
@@ -175,7 +175,7 @@ fn commands() -> String {
     text.push_str("\n## Options of several commands\n");
     for Shared { title, options, commands } in &shared {
         let commands: Vec<String> = commands.iter().map(|c| format!("`qdrop {c}`")).collect();
-        let _ = write!(text, "\n### {title}\n\nOf {}.\n\n{options}", commands.join(", "));
+        let _ = write!(text, "\n### {title}\n\nFor {}.\n\n{options}", commands.join(", "));
     }
     text
 }
@@ -183,9 +183,10 @@ fn commands() -> String {
 fn recipe() -> String {
     let mut text = String::from(
         "# Recipes\n\n\
-        Every option of a recipe with its default. A recipe is a TOML file; it may leave out whatever it likes, and what is \
-        typed on the command line overrides it. `qdrop recipe` prints one to start from, and `--recipe` gives it to a \
-        command. Unknown keys are refused. This page is written by the program itself (a test keeps it fresh).\n",
+        All options of a recipe, with their defaults. A recipe is a TOML file; it may leave out any option, and \
+        options on the command line override it. `qdrop recipe` prints a recipe to start from, and `--recipe` passes \
+        one to a command. Unknown keys are refused. The program writes this page itself, and a test keeps it up to \
+        date.\n",
     );
     let toml = Recipe::default_toml().unwrap();
     let (mut about, mut rows) = (Vec::new(), 0);
@@ -197,7 +198,7 @@ fn recipe() -> String {
                 text.push_str("\n| option | default | meaning |\n|---|---|---|\n");
             }
             rows += 1;
-            let value = if set { format!("`{value}`") } else { format!("not set, such as `{value}`") };
+            let value = if set { format!("`{value}`") } else { format!("not set (example: `{value}`)") };
             let _ = writeln!(text, "| `{key}` | {value} | {} |", plain(&about.join(" ")));
             about.clear();
         } else if rest.starts_with('[') {

@@ -52,7 +52,7 @@ impl Place {
     /// Names both files.
     pub fn table(&self) -> Table {
         let mut table = Table::new("Report", "file|what");
-        table.row([self.html.display().to_string(), "to be read".into()]);
+        table.row([self.html.display().to_string(), "page to read".into()]);
         table.row([self.json.display().to_string(), "the same for programs".into()]);
         table
     }

@@ -16,7 +16,7 @@ fn what_does_not_fit_lies_in_files_and_changes_no_byte() {
 
     let (code, _, said) = run(dir, &format!("{line} -o small.onnx --memory 1MiB"));
     assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("a memory of 1MiB is too small, "), "{said}");
+    assert!(said.contains("a memory limit of 1MiB is too small, "), "{said}");
     assert!(!dir.join("small.onnx").exists());
 
     // Of what it needs at least, almost nothing is left for values of samples.

@@ -48,7 +48,7 @@ fn the_file_meets_the_target_and_its_recipe_repeats_it() {
     // What another command measured leads to the same choice.
     ok(dir, "sensitivity model.onnx --calib images --recipe short.toml --sensitivity-samples 16 -o s.json");
     let text = ok(dir, &format!("{line} --target-size w3 --sensitivity s.json -o c.onnx"));
-    assert!(text.contains("Bits chosen") && text.contains("error of outputs, reached"), "{text}");
+    assert!(text.contains("Bits chosen") && text.contains("error of outputs, measured"), "{text}");
     assert!(bytes("c.onnx") == bytes("a.onnx"));
     let plan = json(dir, "plan model.onnx --target-size w3 --sensitivity s.json");
     assert_eq!(plan["cost"]["weight_bytes"].as_u64(), Some(size));
@@ -76,7 +76,8 @@ fn sensitivities_are_tables_json_and_csv() {
     let dir = dir.path();
     let line = "sensitivity model.onnx --calib images --sensitivity-samples 8 --candidates 2,8";
     let table = ok(dir, line);
-    for title in ["Weights alone: outputs' signal to noise in dB, 8 samples", "Activations alone: ", "2 bit  8 bit"] {
+    let title = "Weights, one at a time: signal to noise of the outputs in dB, 8 samples";
+    for title in [title, "Activations, one at a time: ", "2 bit  8 bit"] {
         assert!(table.contains(title), "{table}");
     }
     let rows: Vec<&str> = table.lines().filter(|l| l.contains("stem ") || l.contains("head")).collect();

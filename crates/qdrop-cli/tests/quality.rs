@@ -98,7 +98,8 @@ fn low_quality_names_what_loses_most() {
     let text = ok(dir, &format!("{line} -q"));
     assert!(text.contains("Quality on 64 calibration samples that the run did not use"), "{text}");
     let warning = plain(text.split("\n\n").find(|part| part.starts_with("warning: ")).expect("there is a warning"));
-    assert!(warning.contains("dB of signal to noise, below 20 dB") && warning.contains("--method qdrop"), "{warning}");
+    assert!(warning.contains("signal-to-noise ratio of") && warning.contains("dB, below 20 dB"), "{warning}");
+    assert!(warning.contains("--method qdrop"), "{warning}");
     let (report, said) = json(dir, line);
     let losses = report["quality"]["losses"].as_array().unwrap();
     assert!((2..=3).contains(&losses.len()), "{losses:?}");
@@ -136,7 +137,7 @@ fn wrongly_prepared_samples_are_noticed() {
     let (text, said) = both(dir, line);
     let note = plain(text.split("\n\n").find(|part| part.starts_with("note: ")).expect("there is a note"));
     assert!(note.starts_with("note: top-1 of the float network is "), "{note}");
-    assert!(note.contains("hardly above guessing (5.00 %); no preparation was asked for"), "{note}");
+    assert!(note.contains("hardly above guessing (5.00 %); no preparation is set"), "{note}");
     assert!(["--input", "--layout", "--color", "labels"].iter().all(|cause| note.contains(cause)), "{note}");
     assert!(text.lines().all(|l| l.chars().count() <= 100) && !said.contains("top-1"), "{text}\n{said}");
     let (report, said) = json(dir, line);

@@ -93,7 +93,7 @@ fn a_missing_library_is_told_with_the_places_before_any_work() {
         assert_eq!(output.status.code(), Some(2), "{line}: {told}");
         assert!(told.contains("error: found no shared library of ONNX Runtime; looked at ORT_DYLIB_PATH (not set), "));
         assert!(told.contains("venv (no package onnxruntime)"), "{told}");
-        assert!(told.contains("hint: pip install onnxruntime in the Python environment in use, or name the library"));
+        assert!(told.contains("hint: pip install onnxruntime in the active Python environment, or name the library"));
     }
     assert!(!dir.path().join("model.w4a4.onnx").exists());
 }

@@ -136,7 +136,7 @@ fn two_runs_do_not_share_a_work_directory() {
     first.wait().unwrap();
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(2), "{said}");
-    assert!(said.contains("another run works in this directory"), "{said}");
+    assert!(said.contains("another run is using this directory"), "{said}");
 }
 
 #[cfg(unix)]
@@ -154,7 +154,7 @@ fn stopping_says_what_is_kept_and_how_to_go_on() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("stopped on request"), "{said}");
-    assert!(said.contains("kept in `out.onnx.work`; the same command goes on from there"), "{said}");
+    assert!(said.contains("kept in `out.onnx.work`; the same command continues from there"), "{said}");
     assert!(!dir.path().join("out.onnx").exists() && !solutions(&work).is_empty());
 }
 
@@ -181,7 +181,7 @@ fn a_full_disk_stops_with_its_name_and_leaves_nothing_half_written() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("No space left on device") && said.contains("small/"), "{said}");
-    assert!(said.contains("goes on after the last unit that was kept"), "{said}");
+    assert!(said.contains("continues after the last kept unit"), "{said}");
     let left = String::from_utf8_lossy(&output.stdout);
     assert!(left.lines().all(|l| l == "lock" || l.ends_with(".unit")) && left.contains(".unit"), "{left}");
     assert!(!dir.path().join("out.onnx").exists());

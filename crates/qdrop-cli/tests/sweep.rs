@@ -37,7 +37,7 @@ fn a_grid_runs_once_and_one_by_one() {
     let one = json(dir, "sweep grid.toml --index 3 --keep-models");
     assert_eq!((one.as_array().unwrap().len(), &one[0]["name"]), (1, &"W2A2_qdrop_1".into()));
     let page = |name: &str| std::fs::read_to_string(dir.join("grid.sweep").join(name)).unwrap();
-    assert!(page("sweep.html").contains("7 to come"));
+    assert!(page("sweep.html").contains("7 not done yet"));
     let kept = std::fs::read(dir.join("grid.sweep/runs/W2A2_qdrop_1.onnx")).unwrap();
     let same = "quantize model.onnx --calib images --eval list.csv -w 2 -a 2 --iters 5 --batch 8 --seed 1 -o b.onnx";
     let report = json(dir, same);

@@ -82,7 +82,7 @@ fn qonnx_gets_quantizers_on_float_weights() {
     }
     // It is quantized, and said to be.
     let (_, _, text) = run(dir.path(), "plan model.w2a2.qonnx.onnx");
-    assert!(text.contains("a network that is quantized already cannot be quantized again"), "{text}");
+    assert!(text.contains("a network that is already quantized cannot be quantized again"), "{text}");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn refusals_leave_no_file() {
     std::fs::write(dir.path().join("target.toml"), "[output]\ntarget = \"tensorrt\"\n").unwrap();
     let (code, _, text) = run(dir.path(), "quantize model.onnx --calib images --recipe target.toml");
     assert_eq!(code, Some(2));
-    assert!(text.contains("weights.bits: target tensorrt takes 8 bits"), "{text}");
+    assert!(text.contains("weights.bits: target tensorrt accepts 8 bits"), "{text}");
     assert!(!text.contains("load samples"), "refused before data: {text}");
     let left = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     assert_eq!(left.filter(|n| n.starts_with("model.")).collect::<Vec<_>>(), ["model.onnx"]);

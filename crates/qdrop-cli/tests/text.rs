@@ -78,7 +78,7 @@ fn bad_input_is_named() {
         ),
         (
             "eval table.onnx --data pairs.tsv --task stsb",
-            "error: pairs.tsv: task `stsb` wants one number per sample, the network has outputs of 2\n\
+            "error: pairs.tsv: task `stsb` needs one number per sample, the network has outputs of 2\n\
              hint: give the task that the network was trained for",
         ),
         (
@@ -87,7 +87,7 @@ fn bad_input_is_named() {
         ),
         (
             "eval table.onnx --data dev.tsv --task sst2 --min f1=3",
-            "error: the metric `f1` is not measured here, these are: accuracy",
+            "error: the metric `f1` is not measured here, only accuracy",
         ),
         (
             "eval table.onnx --data dev.tsv --task sst2 --max-length 3",
@@ -102,11 +102,11 @@ fn bad_input_is_named() {
         assert_eq!(refusal(dir, line), want, "{line}");
     }
     let text = refusal(dir, "eval table.onnx --data dev.tsv --task sst2 --tokenizer dev.tsv");
-    assert!(text.starts_with("error: dev.tsv: expected a tokenizer, got a file that is none: "), "{text}");
+    assert!(text.starts_with("error: dev.tsv: expected a tokenizer, got another file: "), "{text}");
     std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
     assert_eq!(
         refusal(dir, "eval table.onnx --data dev.tsv --task sst2"),
-        "error: task `sst2` needs a tokenizer, found no tokenizer.json beside the model or the samples\n\
+        "error: task `sst2` needs a tokenizer, found no tokenizer.json next to the model or the samples\n\
          hint: give the network's tokenizer.json with --tokenizer"
     );
 }

@@ -1,6 +1,6 @@
-//! The one error type: a kind, a message, the place it speaks of, and what to do about it.
+//! The error type of the library: a kind, a message, the place where the error occurred, and advice.
 //!
-//! Messages are lowercase, have no final period, and give what was expected and what was found.
+//! Messages are lowercase, have no final period, and say what was expected and what was found.
 
 use std::fmt;
 use std::path::Path;
@@ -8,13 +8,13 @@ use std::path::Path;
 /// Result of every fallible function in this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What sort of thing went wrong; stable, for programs that react to errors.
+/// The kind of an [`Error`]; stable, for programs that react to errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// The model file is damaged, hostile, or violates the ONNX specification.
+    /// The model file is damaged, malicious, or violates the ONNX specification.
     Model,
-    /// The model is valid, but asks for something that cannot be done here.
+    /// The model is valid, but needs something that is not supported.
     Unsupported,
     /// Samples, labels or images are missing, damaged, or of the wrong shape.
     Data,
@@ -24,13 +24,13 @@ pub enum Kind {
     Io,
     /// NaN or infinity where a finite number was needed.
     Numeric,
-    /// The user asked to stop.
+    /// The run was stopped on request.
     Interrupted,
-    /// A rule of this library was broken by the library itself.
+    /// A bug in this library.
     Internal,
 }
 
-/// An error: what happened, where, and what to do.
+/// An error: what happened, where, and what to do about it.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -42,12 +42,12 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind` that says `message`.
+    /// An error of kind `kind` with the text `message`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error(Box::new(Inner { kind, places: Vec::new(), message: message.into(), hint: None, source: None }))
     }
 
-    /// An error about the model file's content.
+    /// An error in the content of a model file.
     pub fn model(message: impl Into<String>) -> Self {
         Self::new(Kind::Model, message)
     }
@@ -67,19 +67,19 @@ impl Error {
         Self::new(Kind::Recipe, message)
     }
 
-    /// A broken invariant of this library.
+    /// An error that is a bug in this library.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Kind::Internal, message)
     }
 
-    /// What `work` comes to; a panic inside it is a broken invariant.
+    /// The result of `work`; a panic inside it becomes an error of kind [`Kind::Internal`].
     pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-        // What a panic leaves half done is not used again.
+        // State that a panic leaves inconsistent is not used again.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of unknown cause");
             Err(Self::internal(format!("a panic: {text}"))
-                .hint("please report it, with the command, the model, and what RUST_BACKTRACE=1 adds"))
+                .hint("please report it, with the command, the model, and the output with RUST_BACKTRACE=1"))
         })
     }
 
@@ -90,14 +90,15 @@ impl Error {
         error
     }
 
-    /// Adds the place this error speaks of (`file x`, ``node `a` (Conv)``, ``unit `layer1` ``); outer places come last.
+    /// Adds the place where the error occurred (`file x`, ``node `a` (Conv)``, ``unit `layer1` ``). Call it first with
+    /// the innermost place; outer places follow.
     #[must_use]
     pub fn at(mut self, place: impl fmt::Display) -> Self {
         self.0.places.push(place.to_string());
         self
     }
 
-    /// Adds what the user can do about it.
+    /// Sets the advice: what the user can do about the error.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
@@ -109,12 +110,12 @@ impl Error {
         self.0.kind
     }
 
-    /// The message without place and hint.
+    /// The message, without places and advice.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What the user can do about it, if anything was said.
+    /// The advice, if there is any: what the user can do about the error.
     pub fn advice(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }

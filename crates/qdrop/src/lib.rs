@@ -1,14 +1,15 @@
-//! Post-training quantization of ONNX networks to 2 to 8 bit weights and activations by QDrop
+//! Post-training quantization of ONNX networks to weights and activations of 2 to 8 bits by QDrop
 //! (Wei et al., "QDrop: Randomly Dropping Quantization for Extremely Low-bit Post-Training Quantization", ICLR 2022).
 //!
-//! A trained network and a few hundred samples without labels become a standard ONNX file whose weights *and* activations
-//! have few bits. Roundings of weights and steps of activations are learned block by block, so that the outputs of each block
-//! stay close to the float network's.
+//! The library turns a trained network and a few hundred samples without labels into a standard ONNX file whose weights
+//! *and* activations have few bits. It learns, block by block, how each weight is rounded and which steps (scales) the
+//! activations have, so that the outputs of each block stay close to those of the float network.
 //!
 //! # In a program
 //!
-//! A [`Model`] is a network from a file or from bytes, [`Samples`] are whatever gives tensors for its inputs (a [`Dataset`] is
-//! a folder of images, a list, arrays or text), and a [`Quantizer`] makes a [`QuantizedModel`] of both:
+//! A [`Model`] is a network, read from a file or from bytes. [`Samples`] is the trait of everything that provides
+//! tensors for its inputs; a [`Dataset`] implements it for a folder of images, a list, arrays or text. A [`Quantizer`]
+//! makes a [`QuantizedModel`] from a model and samples:
 //!
 //! ```
 //! use qdrop::plan::Preset;
@@ -35,15 +36,16 @@
 //! # Ok::<(), qdrop::Error>(())
 //! ```
 //!
-//! A [`Recipe`] holds every option; it reads and writes TOML. Errors have a [`Kind`], places, and often advice
-//! ([`Error::advice`]). Progress comes as [`report::Event`]s; a [`report::Sink`] may also stop a run, and a [`WorkDir`] lets
-//! the next one go on from there. The folder `examples` of the package has whole programs.
+//! A [`Recipe`] holds all options and can be read from and written to TOML. Errors have a [`Kind`], the places where
+//! they occurred, and often advice ([`Error::advice`]). Progress is reported as [`report::Event`]s to a
+//! [`report::Sink`], which may also stop a run; with a [`WorkDir`] the next run continues from there. The folder
+//! `examples` of the package contains complete programs.
 //!
-//! # What is stable
+//! # Stability
 //!
-//! The names at the root of this crate, and the modules [`data`], [`error`], [`plan`] (recipes), [`report`], [`runtime`] and
-//! [`tensor`] as far as these names speak of them, change only with the version that semantic versioning demands. The other
-//! modules are public for the project's own tools and tests; they may change in any release.
+//! The names at the root of this crate follow semantic versioning, and so do the modules [`data`], [`error`], [`plan`]
+//! (recipes), [`report`], [`runtime`] and [`tensor`] as far as the interfaces of those names use them. The other
+//! modules are public for the project's own tools and tests and may change in any release.
 #![deny(missing_docs)]
 
 pub mod calibrate;

@@ -1,4 +1,4 @@
-//! What a run that was stopped goes on from: solutions of finished units and what was measured, kept in a directory.
+//! Work directories: solutions of finished units, and measurements, from which a run that was stopped continues.
 
 use crate::disk;
 use crate::error::{Error, Kind, Result};
@@ -9,19 +9,22 @@ use serde::de::DeserializeOwned;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// Changes with the layout of the files, and with every change of the engine that moves a bit of a solution.
+/// Changes with the layout of the files, and with every change of the engine that changes a bit of a solution.
 pub(crate) const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 7").as_bytes();
-/// Ends the names of solutions.
+/// Extension of files with solutions.
 pub(crate) const UNIT: &str = "unit";
-/// Ends the names of what was measured before bits were chosen.
+/// Extension of files with the measurements from which bits are chosen.
 pub(crate) const MEASURED: &str = "sensitivity";
-/// The file that tells other runs to keep off.
+/// The file that is locked while a run uses the directory.
 const LOCK: &str = "lock";
 /// Bytes of the checksum that a file begins with.
 const CHECKSUM: usize = blake3::OUT_LEN;
 
-/// A directory of solutions, each under the hash of everything it follows from: the unit's problem with all samples, the
-/// settings, the seed. So it serves any number of runs. The hash stands in the file too: no name makes a solution another's.
+/// A directory with the solutions of finished units, from which a run that was stopped continues.
+///
+/// Each solution is stored under the hash of everything that determines it: the unit's problem with all samples, the
+/// settings, and the seed. A directory can therefore serve any number of runs. The hash is in the file too, so a renamed
+/// file is never mistaken for another solution.
 #[derive(Debug)]
 pub struct WorkDir {
     path: PathBuf,
@@ -30,8 +33,8 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
-    /// Opens the directory at `path`, which is made if it is missing, and locks it. What an earlier run left half-written
-    /// is removed. Errors: it cannot be made or written, or another run works in it.
+    /// Opens the directory at `path`, which is created if it is missing, and locks it. Files that an earlier run left
+    /// incomplete are removed. It is an error if the directory cannot be created or written, or if another run uses it.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |e| Error::io(path, e).hint("give another work directory");
         std::fs::create_dir_all(path).map_err(io)?;
@@ -40,7 +43,7 @@ impl WorkDir {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::new(Kind::Io, "another run works in this directory")
+                return Err(Error::new(Kind::Io, "another run is using this directory")
                     .at(path.display())
                     .hint("wait for it, or give another work directory"));
             }
@@ -54,24 +57,24 @@ impl WorkDir {
         Ok(WorkDir { path: path.to_path_buf(), _lock: file })
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Number of solutions in it.
+    /// The number of solutions in it.
     pub fn solutions(&self) -> usize {
         let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
         entries.filter(|e| e.path().extension().is_some_and(|e| e == UNIT)).count()
     }
 
-    /// Whether it holds what was measured before bits were chosen.
+    /// Whether it contains the measurements from which bits are chosen.
     pub fn measured(&self) -> bool {
         let mut entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
         entries.any(|e| e.path().extension().is_some_and(|e| e == MEASURED))
     }
 
-    /// Removes what this library put there, and the directory if nothing else is in it.
+    /// Removes the files that this library put there, and the directory if nothing else is in it.
     pub fn remove(self) -> Result<()> {
         let io = |e| Error::io(&self.path, e);
         for entry in std::fs::read_dir(&self.path).map_err(io)? {
@@ -88,8 +91,8 @@ impl WorkDir {
         }
     }
 
-    /// What is kept under `key`, if anything; one whose file is damaged or holds what belongs to another key is as good as
-    /// none, and `sink` hears of it.
+    /// What is kept under `key`, if anything. A file that is damaged or belongs to another key is ignored, which `sink` is
+    /// told.
     pub(crate) fn found<T: Kept>(&self, key: &blake3::Hash, sink: &mut dyn Sink) -> Option<T> {
         let path = self.file::<T>(key);
         let bytes = std::fs::read(&path).ok()?;
@@ -97,19 +100,19 @@ impl WorkDir {
         let why =
             match content.and_then(|(_, content)| postcard::from_bytes::<([u8; blake3::OUT_LEN], T)>(content).ok()) {
                 Some((own, kept)) if own == *key.as_bytes() => return Some(kept),
-                Some(_) => "belongs to another problem; what its name stands for is done again",
-                None => "is damaged; what it held is done again",
+                Some(_) => "belongs to another problem; it is ignored, and the work is done again",
+                None => "is damaged; it is ignored, and the work is done again",
             };
         sink.event(&Event::Note { message: format!("`{}` {why}", path.display()) });
         None
     }
 
-    /// Keeps `what` under `key`. The file is complete or not there.
+    /// Stores `what` under `key`. No partial file is ever left behind.
     pub(crate) fn keep<T: Kept>(&self, key: &blake3::Hash, what: &T) -> Result<()> {
         let path = self.file::<T>(key);
         let content = encode(&(key.as_bytes(), what))?;
         disk::write(&path, &[blake3::hash(&content).as_bytes(), &content]).map_err(|e| {
-            Error::io(&path, e).hint("make room and run the same again: it goes on after the last unit that was kept")
+            Error::io(&path, e).hint("make room and give the same command again: it continues after the last kept unit")
         })
     }
 
@@ -118,9 +121,9 @@ impl WorkDir {
     }
 }
 
-/// What a directory keeps.
+/// Something that is stored in a work directory.
 pub(crate) trait Kept: Serialize + DeserializeOwned {
-    /// Ends the names of its files.
+    /// Extension of its files.
     const EXTENSION: &str;
 }
 

@@ -189,10 +189,11 @@ fn subject(graph: &Graph) -> Option<&Op> {
 fn page(counts: &BTreeMap<String, [Count; 2]>, seen: &BTreeMap<String, Op>) -> String {
     let mut page = "# Operators\n\n".to_string();
     let mut rest = Vec::new();
-    page += "Which operators run, by opset, which can be learned through, and how many of ONNX's own tests pass: those of \
-             one node,\npassed of all, by the f64 specification and by the fast engine, which is judged where operands are \
-             f32 or f64. A quantizable\noperator may have an integer weight. An attribute or element type beyond what is \
-             implemented leaves the single node carried\nunchanged. The page is written by \
+    page += "This page lists the operators that qdrop runs, their opsets, whether gradients pass through them, and\n\
+             how many of ONNX's own tests of a single node pass, out of all such tests. The tests are run by the f64\n\
+             specification and by the fast engine, by the latter only where operands are f32 or f64. A quantizable\n\
+             operator can have an integer weight. A node with an attribute or element type that is not implemented\n\
+             is carried over unchanged. The page is written by\n\
              `QDROP_UPDATE_OPERATORS=1 cargo test -p qdrop --test onnx_node_tests`.\n\n";
     page += "| operator | opsets | gradient | quantizable | specification | fast engine |\n|---|---|---|---|---|---|\n";
     for (name, since, op) in onnx::operators() {
@@ -209,11 +210,13 @@ fn page(counts: &BTreeMap<String, [Count; 2]>, seen: &BTreeMap<String, Op>) -> S
         let (naive, fast) = (of(naive.passed, naive.all), of(fast.passed, fast.judged));
         writeln!(page, "| {name} | {opsets} | {gradient} | {weight} | {naive} | {fast} |").unwrap();
     }
-    page += "\nConstant and Dropout are read as constants and as Identity. An Upsample becomes a Resize, a Scatter \
-             becomes ScatterElements.\nA Loop or Scan of known length becomes its steps, and an If that data decides both \
-             branches and a choice between them, where\nthat makes the network at most 1000 nodes larger. Of `ai.onnx.ml`, \
-             Scaler, Normalizer, Binarizer, Imputer,\nFeatureVectorizer and LinearRegressor become arithmetic.\n\nCarried \
-             unchanged, with the layers behind them in float, as operators of other domains are:\n\n";
+    page += "\nConstant nodes are read as constants, Dropout as Identity, Upsample as Resize, and Scatter as\n\
+             ScatterElements. A Loop or Scan of known length is unrolled into its steps, and an If whose condition\n\
+             depends on data becomes both branches and a choice between them, if that makes the network at most 1000\n\
+             nodes larger. Of the domain `ai.onnx.ml`, Scaler, Normalizer, Binarizer, Imputer, FeatureVectorizer and\n\
+             LinearRegressor become arithmetic.\n\n\
+             The following operators, like those of other domains, are carried over unchanged, and layers that\n\
+             depend on them stay float:\n\n";
     let rest = rest.into_iter().filter(|n| !["Constant", "Dropout", "Upsample", "Scatter"].contains(n));
     let mut line = String::new();
     for name in rest {

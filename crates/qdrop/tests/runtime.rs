@@ -115,7 +115,7 @@ fn a_file_that_lies_about_its_batch_runs_one_by_one() {
     let mut notes = Notes::default();
     assert_eq!(file.measure(&numbers(20), None, &mut notes).unwrap(), want);
     let [note] = &notes.0[..] else { panic!("{:?}", notes.0) };
-    assert!(note.contains("runs one sample at a time only"), "{note}");
+    assert!(note.contains("can only run one sample at a time"), "{note}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What each command takes, with the examples of its help.
+//! The arguments of each command, with the examples in its help.
 
 use super::Print;
 use super::options::{Bits, Fix, InRuntime, Input, RecipeFlags, Run, Shape, Sort};
@@ -28,7 +28,7 @@ Examples:
   qdrop plan model.onnx --shape 1,3,224,224 --granularity layer
   qdrop plan resnet20.onnx --sensitivity sensitivity.json --target-size w3 --save-recipe w3.toml
 
-The predicted memory is for --samples calibration samples (1024 unless told).")]
+Memory is predicted for the number of calibration samples that --samples gives (default: 1024).")]
 pub struct Plan {
     /// The ONNX file
     pub model: PathBuf,
@@ -60,36 +60,37 @@ Examples:
   qdrop quantize resnet20.onnx --calib calib/ --input imagenet-norm -w 8 -a 8 --eval test/ \\
       --runtime ort
 
-With a target of size or bit operations bits are chosen layer by layer, by what they do to the network's outputs; \
-`qdrop sensitivity` shows that.
+With a target for size or bit operations, bits are chosen layer by layer according to their effect on the network's \
+outputs, which `qdrop sensitivity` shows.
 
-With --runtime accuracy is measured in that runtime, and the latency of the float network and of the written file beside it.
+With --runtime, accuracy is measured in that runtime, as is the latency of the float network and of the written file.
 
-Samples: a folder of images (flat, or one sub-folder per class), a CSV with lines file,label, or arrays in a \
-.npy, .npz or .safetensors file, used as they are; with --task the task's .tsv, .csv or .jsonl file, SQuAD's .json. \
-Every option can also stand in a recipe (`qdrop recipe`); what is typed here overrides it.")]
+Samples are a folder of images (flat, or one sub-folder per class), a CSV file with lines file,label, or arrays in a \
+.npy, .npz or .safetensors file, which are used as they are; with --task, the task's .tsv, .csv or .jsonl file, or \
+SQuAD's .json file. Options can also be set in a recipe (`qdrop recipe`); the command line overrides it.")]
 pub struct Quantize {
     /// The float ONNX file
     pub model: PathBuf,
-    /// Calibration samples, a few hundred without labels: image folder, CSV, .npy, .npz or .safetensors
+    /// Calibration samples, a few hundred, without labels: an image folder, or a CSV, .npy, .npz or .safetensors file
     #[arg(long, value_name = "PATH")]
     pub calib: PathBuf,
-    /// File to write [default: MODEL's name with the bits (`mixed` where they are chosen), and the target unless it is
+    /// File to write [default: MODEL's name with the bits (`mixed` if they are chosen) and with --target unless it is
     /// ort, in the current directory: model.w4a4.onnx]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Labelled samples on which float, nearest rounding and the written file are measured
+    /// Labelled samples on which to measure the float network, nearest rounding and the written file
     #[arg(long, value_name = "PATH")]
     pub eval: Option<PathBuf>,
-    /// Where finished units are kept, so that a stopped run goes on after the last of them, by the same command
-    /// [default: OUTPUT.work, removed when all is done; a directory named here stays]
+    /// Directory for finished units (blocks that are learned at once): a run that was stopped continues after the last
+    /// of them when the same command is given again [default: OUTPUT.work, removed at the end; a directory given here
+    /// is kept]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
-    /// Where the report goes: FILE.json and FILE.html, a page with losses, ranges and what hurts most [default: beside
-    /// OUTPUT: model.w4a4.report]
+    /// Where to write the report: FILE.json and FILE.html, a page with learning curves, ranges and the largest losses
+    /// [default: next to OUTPUT: model.w4a4.report]
     #[arg(long, value_name = "FILE", conflicts_with = "no_report")]
     pub report: Option<PathBuf>,
-    /// Write no report
+    /// Do not write a report
     #[arg(long)]
     pub no_report: bool,
     #[command(flatten)]
@@ -113,15 +114,16 @@ pub struct Quantize {
 Examples:
   qdrop sweep sweep.toml
   qdrop sweep sweep.toml --list
-  qdrop sweep sweep.toml --index 3     one run alone, for a cluster's job array
+  qdrop sweep sweep.toml --index 3     a single run, for a job array on a cluster
 
-A sweep's file names what all runs share, and axes: every combination of their cases is a run.
+The file of a sweep gives the options that all runs share, and axes with cases; every combination of cases, one per \
+axis, is a run.
 
-  model = \"resnet20.onnx\"              # paths are relative to the file
+  model = \"resnet20.onnx\"              # paths are relative to this file
   calib = \"calib\"
   eval = \"test\"
-  average = [\"seed\"]                   # tables take the mean over it [default: axes over method.seed]
-  [recipe]                             # what all runs share, as `qdrop recipe` prints it
+  average = [\"seed\"]                   # tables show the mean over it [default: axes of method.seed]
+  [recipe]                             # options that all runs share, as `qdrop recipe` prints them
   input.preset = \"imagenet-norm\"
   [[axis]]
   name = \"bits\"
@@ -134,25 +136,25 @@ A sweep's file names what all runs share, and axes: every combination of their c
   key = \"method.seed\"
   values = [0, 1, 2]
 
-A case may set any option of a recipe, and model, calib and eval. Runs that are done are not run again; a run that was \
-stopped goes on after its last finished unit.")]
+A case may set any option of a recipe, and model, calib and eval. Finished runs are not repeated; a run that was \
+stopped continues after its last finished unit (a block that is learned at once).")]
 pub struct Sweep {
-    /// The sweep's file
+    /// The TOML file of the sweep
     pub sweep: PathBuf,
-    /// Where results go: runs/NAME.json, sweep.csv, sweep.html [default: the file's name with .sweep, in the current
-    /// directory]
+    /// Directory for the results: runs/NAME.json, sweep.csv, sweep.html [default: the name of the sweep's file with
+    /// .sweep, in the current directory]
     #[arg(short, long, value_name = "DIR")]
     pub output_dir: Option<PathBuf>,
-    /// Only the run with this number, from 0
+    /// Do only the run with this number, counted from 0
     #[arg(long, value_name = "N")]
     pub index: Option<usize>,
-    /// Show the runs and which are done, and run none
+    /// List the runs and which of them are done, without running any
     #[arg(long, conflicts_with = "index")]
     pub list: bool,
-    /// Keep the quantized networks, as runs/NAME.onnx
+    /// Keep the quantized networks as runs/NAME.onnx
     #[arg(long)]
     pub keep_models: bool,
-    /// Threads; 0 takes all cores; never changes the result [default: the recipe's]
+    /// Number of threads; 0 uses all cores; does not affect the result [default: the recipe's]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// How to print the result
@@ -167,8 +169,8 @@ Examples:
   qdrop report model.w4a4.report.json
   qdrop report model.w4a4.report.json -o page.html
 
-The page is made from that file alone, and shows without any other file or network access. The result of a sweep's run \
-(runs/NAME.json) holds a report too.")]
+The page is made from that file alone and needs no other file and no network access. The result of a sweep's run \
+(runs/NAME.json) contains a report too.")]
 pub struct Report {
     /// The report that quantize wrote (model.w4a4.report.json), or the result of a sweep's run
     pub report: PathBuf,
@@ -186,22 +188,23 @@ Examples:
       --candidates 2,3,4
   qdrop sensitivity mobilenetv2.onnx --calib calib.csv --input imagenet -o sensitivity.json
 
-With `--sensitivity sensitivity.json`, plan and quantize choose bits by that file instead of measuring again.
+With `--sensitivity sensitivity.json`, plan and quantize choose bits from that file instead of measuring again.
 
-One weight or activation at a time is rounded to nearest on its first grid; the rest stays float. The number is the \
-signal-to-noise ratio of the network's outputs in dB: 20 dB is an error of a hundredth of their energy, and higher is \
-better. With a method that learns, the shift of the mean that a rounded weight causes is taken out, as learned biases do, \
-which predicts best what learning leaves; `--method rtn` leaves it in.")]
+One weight or activation at a time is rounded to nearest on its first grid, the one that calibration finds; everything \
+else stays float. The table shows the signal-to-noise ratio of the network's outputs in dB: at 20 dB the error is a \
+hundredth of their energy, and higher is better. With methods that learn, the shift of the mean that rounding a weight \
+causes is removed, as learned biases remove it; this predicts best which error is left after learning. `--method rtn` \
+keeps the shift.")]
 pub struct Sensitivity {
     /// The float ONNX file
     pub model: PathBuf,
-    /// Calibration samples, a few hundred without labels: image folder, CSV, .npy, .npz or .safetensors
+    /// Calibration samples, a few hundred, without labels: an image folder, or a CSV, .npy, .npz or .safetensors file
     #[arg(long, value_name = "PATH")]
     pub calib: PathBuf,
-    /// File to write as well: .json, which plan and quantize read, .csv, or .html, a page with charts
+    /// Also write the result to this file: .json (read by plan and quantize), .csv, or .html (a page with charts)
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Order of the rows: as in the network, or the largest error of the fewest bits first
+    /// Order of the rows: as in the network, or by the error at the fewest bits, largest first
     #[arg(long, value_enum, default_value_t)]
     pub sort: Sort,
     #[command(flatten)]
@@ -224,16 +227,17 @@ Examples:
   qdrop eval bert.onnx --task mrpc --data MRPC/dev.tsv --min accuracy=85 --min f1=90
   qdrop eval resnet20.w2a4.onnx --data test/ --input imagenet-norm --runtime ort
 
-With --min the exit status is 1 where a metric is below. Metrics, all in per cent: top1 and top5; of tasks accuracy \
-(sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews (cola), pearson and spearman (stsb), exact_match and f1 (squad).")]
+With --min, the exit status is 1 if a metric is below its threshold. Metrics, all in per cent: top1 and top5; for \
+tasks, accuracy (sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews (cola), pearson and spearman (stsb), \
+exact_match and f1 (squad).")]
 pub struct Eval {
     /// The ONNX file, float or quantized
     pub model: PathBuf,
-    /// Encodings that belong to the file (target qnn): what they name is quantized
+    /// File of encodings that belongs to MODEL (target qnn); the tensors that it names are quantized
     #[arg(long, value_name = "FILE", help_heading = None)]
     pub encodings: Option<PathBuf>,
-    /// Labelled samples: one sub-folder per class, CSV with lines file,label, .npz or .safetensors with labels; with
-    /// --task the task's file
+    /// Labelled samples: a folder with one sub-folder per class, a CSV file with lines file,label, or an .npz or
+    /// .safetensors file with labels; with --task, the task's file
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
     #[command(flatten)]
@@ -242,7 +246,7 @@ pub struct Eval {
     pub input: Input,
     #[command(flatten)]
     pub run: Run,
-    /// Exit with status 1 when a metric is below this percentage; may be given for several metrics
+    /// Exit with status 1 if the metric is below this percentage; repeatable
     #[arg(long, value_name = "METRIC=PERCENT", value_parser = threshold, help_heading = None)]
     pub min: Vec<(String, f64)>,
     /// The same as `--min top1=PERCENT`
@@ -260,18 +264,19 @@ Examples:
   qdrop compare model.onnx model.w4a4.onnx --data calib/ --input imagenet --samples 64
   qdrop compare model.w4a4.onnx --data calib/ --input imagenet --samples 64 --runtime ort
 
-Values of the same name are compared, so both files should come from one export. An .npz file holds values that another \
-runtime computed for the same samples, or for the first of them: arrays named after them, samples along the first axis.
+Values with the same name are compared, so both files should come from the same export. An .npz file holds values that \
+another runtime computed for the same samples, or for the first of them: one array per value, with the value's name, \
+and samples along the first axis.
 
-With --runtime the other network, or the one file that is given, runs in the runtime; the reference runs in qdrop's own \
-engine.")]
+With --runtime, the other network runs in the runtime, or the only file if one is given; the reference runs in qdrop's \
+own engine.")]
 pub struct Compare {
     /// The reference, usually the float network
     pub a: PathBuf,
-    /// The other network, or an .npz file with values of another runtime; with --runtime the reference itself unless given
+    /// The other network, or an .npz file with values from another runtime [default with --runtime: the reference]
     #[arg(required_unless_present = "runtime")]
     pub b: Option<PathBuf>,
-    /// Encodings that belong to the other network (target qnn): what they name is quantized
+    /// File of encodings that belongs to the other network (target qnn); the tensors that it names are quantized
     #[arg(long, value_name = "FILE", help_heading = None)]
     pub encodings: Option<PathBuf>,
     /// Samples; labels are not needed
@@ -297,11 +302,12 @@ Examples:
   qdrop bench model.onnx --shape 1,3,224,224
   qdrop bench model.w4a4.onnx --runtime ort
 
-With --runtime it is the file that is measured, as it runs there: processor and wall-clock time of a run on noise, on one \
-thread and on all, or on --threads. Else an iteration of every unit is measured on noise. GFLOP/s count a convolution's direct sums, however it is computed, \
-over the whole iteration; the ceiling is one large matrix product on every thread.")]
+With --runtime, the file itself is measured in that runtime: processor and wall-clock time of a run on random input, \
+on one thread and on all threads, or on --threads. Otherwise one iteration of every unit (a block that is learned at \
+once) is measured on random input. GFLOP/s count the operations of a direct convolution, however it is computed, over \
+the whole iteration; the ceiling is the speed of one large matrix product on every thread.")]
 pub struct Bench {
-    /// The float ONNX file, or any with --runtime
+    /// The float ONNX file; with --runtime, any ONNX file
     pub model: PathBuf,
     #[command(flatten)]
     pub shape: Shape,
@@ -318,19 +324,19 @@ pub struct Bench {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  qdrop demo\n  qdrop demo --draw 100 --output-dir pictures")]
 pub struct Demo {
-    /// Where pictures and networks go; made if missing
+    /// Directory for pictures and networks; created if missing
     #[arg(long, value_name = "DIR", default_value = "qdrop-demo")]
     pub output_dir: PathBuf,
-    /// Iterations per unit; the default fits two cores and two minutes
+    /// Iterations per unit (a block that is learned at once); with the default, two cores take under two minutes
     #[arg(long, value_name = "N")]
     pub iters: Option<usize>,
-    /// Seed of every random choice
+    /// Seed for all random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Threads; 0 takes all cores
+    /// Number of threads; 0 uses all cores
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
-    /// Only draw this many labelled pictures, of the stream that --seed names, and stop
+    /// Only draw this many labelled pictures, from the random stream that --seed selects, and stop
     #[arg(long, value_name = "N")]
     pub draw: Option<usize>,
     /// How to print the result
@@ -345,9 +351,9 @@ Examples:
   qdrop completions bash
   qdrop completions zsh
 
-Save what it prints where your shell looks for completions: for bash in \
-~/.local/share/bash-completion/completions/qdrop, for zsh as _qdrop in a directory of $fpath, for fish in \
-~/.config/fish/completions/qdrop.fish; in PowerShell and Elvish run it from the profile.")]
+Save the output where your shell looks for completions: for bash as ~/.local/share/bash-completion/completions/qdrop, \
+for zsh as _qdrop in a directory of $fpath, for fish as ~/.config/fish/completions/qdrop.fish; in PowerShell and \
+Elvish, run it from the profile.")]
 pub struct Completions {
     /// The shell
     #[arg(value_enum)]
@@ -361,9 +367,9 @@ Examples:
   qdrop man
   qdrop man man1
 
-Written into a directory man1 below a directory of your MANPATH (~/.local/share/man/man1), pages are found by \
-`man qdrop` and `man qdrop-quantize`.")]
+If you write the pages to a directory man1 inside a directory of your MANPATH, such as ~/.local/share/man/man1, \
+`man qdrop` and `man qdrop-quantize` find them.")]
 pub struct Man {
-    /// Where one page per command goes; made if missing [default: the page of qdrop itself, to stdout]
+    /// Directory for one page per command; created if missing [default: print the page of qdrop itself]
     pub dir: Option<PathBuf>,
 }

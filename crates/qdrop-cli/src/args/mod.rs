@@ -1,4 +1,4 @@
-//! The command line as typed: what may be written, what each word means, and examples.
+//! The command line: commands, options, their help and examples.
 
 mod commands;
 mod options;
@@ -9,19 +9,20 @@ pub use options::*;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-const ABOUT: &str = "Quantize a trained ONNX network to 2-8 bit weights and activations, without training data labels";
+const ABOUT: &str =
+    "Quantize the weights and activations of a trained ONNX network to 2 to 8 bits, using unlabelled samples";
 
 const EXAMPLES: &str = "\
 Examples:
-  qdrop demo                                        see the whole job on a built-in network
-  qdrop plan model.onnx -w 4 -a 4                   what would be done, before any data is read
+  qdrop demo                                        run everything on a built-in network
+  qdrop plan model.onnx -w 4 -a 4                   show what quantize would do
   qdrop quantize model.onnx --calib images/ --input imagenet -w 4 -a 4 -o model.w4a4.onnx
-  qdrop eval model.w4a4.onnx --data test/ --input imagenet  measure the written file
+  qdrop eval model.w4a4.onnx --data test/ --input imagenet  measure accuracy of the written file
   qdrop compare model.onnx model.w4a4.onnx --data images/ --input imagenet
-  qdrop bench model.w4a4.onnx --runtime ort         how fast ONNX Runtime runs it
+  qdrop bench model.w4a4.onnx --runtime ort         measure its speed in ONNX Runtime
 
 Results go to stdout, progress to stderr.
-Exit status: 0 done, 1 a stated threshold was missed, 2 error, 130 interrupted.";
+Exit status: 0 success, 1 below a given threshold, 2 error, 130 interrupted.";
 
 /// Whole command line.
 #[derive(Debug, Parser)]
@@ -29,7 +30,7 @@ Exit status: 0 done, 1 a stated threshold was missed, 2 error, 130 interrupted."
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
-    /// No progress on stderr
+    /// Do not print progress to stderr
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Say how long each stage took
@@ -42,45 +43,45 @@ pub struct Cli {
 pub enum Command {
     /// Show a network's inputs, outputs, operators and size
     Inspect(Inspect),
-    /// Show what quantize would do: units, layers, sites, bits, memory, what stays float and why
+    /// Show what quantize would do: units, layers, activation sites, bits, memory, and what stays float and why
     Plan(Box<Plan>),
     /// Quantize a network
     Quantize(Box<Quantize>),
-    /// Measure what the bits of each layer and activation alone do to the network's outputs
+    /// Measure how the bits of each layer and activation, one at a time, affect the network's outputs
     Sensitivity(Box<Sensitivity>),
-    /// Run a grid of bits, methods, seeds and any other options, and show the runs side by side
+    /// Quantize with every combination of bits, methods, seeds or other options, and compare the runs
     Sweep(Sweep),
     /// Measure a network's accuracy on labelled samples
     Eval(Eval),
-    /// Show how far the values of two networks, or of a runtime, lie apart
+    /// Compare two networks, or a network with a runtime, value by value
     Compare(Compare),
-    /// Measure how fast this machine solves a network's units, or runs a file in a runtime, without data
+    /// Measure, without data, how fast this machine learns a network's units or runs a file in a runtime
     Bench(Box<Bench>),
-    /// Make the page of a report anew
+    /// Make the HTML page of a report again from its JSON
     Report(Report),
     /// Print a recipe with every option, its meaning and its default
     #[command(after_help = "\
 Examples:
   qdrop recipe
 
-Save what it prints, change what you like, and give the file to a command with --recipe. A recipe may leave out any \
-option; what is typed on the command line overrides it.")]
+Save the output to a file, edit it, and pass it to a command with --recipe. A recipe may leave out any option; options \
+on the command line override it.")]
     Recipe,
-    /// Quantize a small built-in network by four methods and show the accuracies
+    /// Quantize a small built-in network with four methods and compare their accuracies
     Demo(Demo),
-    /// Print the completion script of a shell
+    /// Print the completion script for a shell
     Completions(Completions),
     /// Print the manual page, or write one page per command into a directory
     Man(Man),
 }
 
-/// How results are printed.
+/// Format in which results are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Print {
-    /// Tables for people
+    /// Human-readable tables
     #[default]
     Text,
-    /// One JSON document for programs
+    /// One JSON document
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! Values of options as typed.
+//! Parsers for the values of options.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
@@ -15,7 +15,7 @@ pub fn shape(text: &str) -> Result<Vec<usize>, String> {
     let parsed: Result<Vec<usize>, _> = text.split(',').map(|d| d.trim().parse::<usize>()).collect();
     match parsed {
         Ok(shape) if shape.iter().all(|&d| d > 0) => Ok(shape),
-        _ => Err("expected sizes above 0 separated by commas, such as 1,3,224,224".into()),
+        _ => Err("expected sizes above 0, separated by commas, such as 1,3,224,224".into()),
     }
 }
 
@@ -48,6 +48,6 @@ pub fn fixed(text: &str) -> Result<(String, Vec<f64>), String> {
     let parsed = parsed.map(|(name, values)| (name, values.split(',').map(number).collect::<Result<Vec<_>, _>>()));
     match parsed {
         Some((name, Ok(values))) => Ok((name.to_string(), values)),
-        _ => Err("expected an input or a size and its value, such as gain=1.5 or seq=128".into()),
+        _ => Err("expected an input or a size with its value, such as gain=1.5 or seq=128".into()),
     }
 }

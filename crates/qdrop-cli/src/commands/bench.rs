@@ -1,4 +1,4 @@
-//! `qdrop bench`: how fast this machine solves a network's units.
+//! `qdrop bench`: measures how fast this machine learns a network's units, or runs a file in a runtime.
 
 use crate::args::{self, Print};
 use crate::progress::Detail;
@@ -29,7 +29,7 @@ pub fn run(args: &args::Bench, detail: Detail) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// How fast a file runs in a runtime; also its JSON.
+/// Speed of a file in a runtime, as it is printed; also its JSON.
 #[derive(Debug, Serialize)]
 struct View {
     model: String,
@@ -58,7 +58,8 @@ fn in_runtime(args: &args::Bench, library: &Library, sink: &mut dyn Sink) -> Res
         Print::Json => out::json(&view)?,
         Print::Text => {
             let shapes: Vec<String> = view.shapes.iter().map(|s| format!("{s:?}")).collect();
-            let title = format!("A run of {} in {} on {}", view.model, view.runtime.name, shapes.join(", "));
+            let shapes = shapes.join(", ");
+            let title = format!("Time of one run of {} in {}, input {shapes}", view.model, view.runtime.name);
             let columns = "threads|>runs|>processor ms, least|>median|>wall-clock ms, least|>median";
             let mut table = Table::new(title, columns);
             for p in &view.paces {
@@ -73,7 +74,7 @@ fn in_runtime(args: &args::Bench, library: &Library, sink: &mut dyn Sink) -> Res
 }
 
 fn text(bench: &Bench) -> String {
-    let title = format!("An iteration of {} samples on {} threads", bench.batch, bench.threads);
+    let title = format!("One iteration of {} samples on {} threads", bench.batch, bench.threads);
     let mut units = Table::new(title, "unit|>layers|>time|>forward|>backward|>roundings|>GFLOP/s|>of ceiling");
     let (time, share) = (|s: f64| format!("{:.1} ms", s * 1e3), |x: f64| format!("{:.0} %", x * 100.0));
     for u in &bench.units {
@@ -101,13 +102,16 @@ fn text(bench: &Bench) -> String {
         format!("{gflops:.0}"),
         share(gflops / bench.ceiling_gflops),
     ]);
-    let mut rest = Table::new("Beside it", "what|>figure");
+    let mut rest = Table::new("Other measurements", "what|>figure");
     rest.row([
-        "ceiling: one large product on every thread".to_string(),
+        "ceiling: one large matrix product on every thread".to_string(),
         format!("{:.0} GFLOP/s", bench.ceiling_gflops),
     ]);
     rest.row(["calibrate".to_string(), format!("{:.1} samples/s", bench.calibrate)]);
-    rest.row(["advance both streams through all units".to_string(), format!("{:.1} samples/s", bench.advance)]);
+    rest.row([
+        "pass samples through all units, float and quantized".to_string(),
+        format!("{:.1} samples/s", bench.advance),
+    ]);
     if let Some(peak) = bench.peak_bytes {
         rest.row(["peak memory of this measurement".to_string(), bytes(peak)]);
     }

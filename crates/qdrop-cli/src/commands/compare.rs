@@ -1,4 +1,4 @@
-//! `qdrop compare`: distance between two networks, value by value.
+//! `qdrop compare`: compares two networks value by value.
 
 use crate::args::{Compare, Print};
 use crate::progress::Detail;
@@ -10,7 +10,7 @@ use qdrop::report::{Event, Table, figure};
 use qdrop::{Dataset, Error, Model, Result, Samples};
 use serde::Serialize;
 
-/// Signal to noise, in dB, below which a value is said to have come apart: the error has a tenth of the amplitude.
+/// Signal-to-noise ratio, in dB, below which two values count as diverged: the error has a tenth of the amplitude.
 const APART: f64 = 20.0;
 
 /// The printed result; also its JSON.
@@ -27,7 +27,7 @@ struct View {
     /// Name of the first value whose signal to noise is below [`APART`].
     first_divergence: Option<String>,
     values: Vec<Difference>,
-    /// Outputs of the file as it is, in the runtime: handing out all values for `values` keeps it from fusing operators.
+    /// Outputs of the unchanged file in the runtime: `values` are made outputs, which keeps it from fusing operators.
     #[serde(skip_serializing_if = "Option::is_none")]
     outputs: Option<Vec<Difference>>,
 }
@@ -55,12 +55,12 @@ pub fn run(args: &Compare, detail: Detail) -> Result<Outcome> {
     if known > data.len() {
         let message = format!("expected values of at most {} samples, got {known}", data.len());
         let error = Error::data(message).at(path_b.display());
-        return Err(error.hint("record the values of the very samples that are compared"));
+        return Err(error.hint("record the values of the same samples"));
     }
     let data = Subset::spread(Subset::first(data, known), if npz { limit } else { None })?;
     if args.encodings.is_some() && (npz || library.is_some()) {
-        let error = Error::data("expected a network beside encodings that qdrop's engine runs");
-        return Err(error.at(path_b.display()).hint("leave --encodings out"));
+        let error = Error::data("--encodings: expected a network that qdrop's own engine runs");
+        return Err(error.at(path_b.display()).hint("leave out --encodings"));
     }
     let (values, outputs) = if let Some(library) = &library {
         let b = args.run.fix.open(library, path_b, threads)?;
@@ -85,7 +85,10 @@ pub fn run(args: &Compare, detail: Detail) -> Result<Outcome> {
     }
     if values.is_empty() && outputs.as_ref().is_none_or(Vec::is_empty) {
         let message = format!("`{}` and `{}` share no computed value", args.a.display(), path_b.display());
-        let hint = if npz { "name arrays after the network's values" } else { "compare files made from one export" };
+        let hint = match npz {
+            true => "name the arrays after the network's values",
+            false => "compare files made from the same export",
+        };
         return Err(Error::unsupported(message).hint(hint));
     }
     let first = |of: &dyn Fn(&Difference) -> bool| values.iter().find(|v| of(v)).map(|v| v.name.clone());
@@ -106,13 +109,16 @@ pub fn run(args: &Compare, detail: Detail) -> Result<Outcome> {
             let title = format!("{}{place} against {} on {} samples", view.b, view.a, view.samples);
             let mut tables = vec![table(title, &view.values)];
             if let Some(outputs) = view.outputs.as_ref().filter(|o| !o.is_empty()) {
-                tables[0].title.push_str(", all values handed out, which keeps operators from being fused");
-                tables.push(table(format!("Outputs of {}{place} as it is, fused as in use", view.b), outputs));
+                tables[0].title.push_str(", with all values as outputs, which prevents operators from being fused");
+                tables
+                    .push(table(format!("Outputs of {}{place} unchanged, operators fused as usual", view.b), outputs));
             }
             let first = match (&view.first_difference, &view.first_divergence) {
                 (None, _) => "No value differs.".to_string(),
-                (Some(first), None) => format!("First to differ: {first}. All stay above {APART} dB."),
-                (Some(first), Some(apart)) => format!("First to differ: {first}. First below {APART} dB: {apart}."),
+                (Some(first), None) => format!("First difference: {first}. All values stay above {APART} dB."),
+                (Some(first), Some(apart)) => {
+                    format!("First difference: {first}. First value below {APART} dB: {apart}.")
+                }
             };
             out::print(&format!("{}\n{first}", out::draw(&tables)))?;
         }

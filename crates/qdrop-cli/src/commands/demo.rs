@@ -1,4 +1,4 @@
-//! `qdrop demo`: the main job on the built-in network, by every method.
+//! `qdrop demo`: quantizes the built-in network by every method.
 
 use crate::args::{Demo, Print};
 use crate::demo::{self, CLASSES};
@@ -134,7 +134,7 @@ fn print(view: &View, args: &Demo) -> Result<Outcome> {
     let (model, preset) = (&view.model, demo::PRESET);
     out::print(&format!(
         "{}\n\
-        Learned with {} iterations per unit on {} unlabelled pictures. First and last layer have 8 bit weights.\n\
+        Learned with {} iterations per unit on {} unlabelled pictures. The first and last layers have 8-bit weights.\n\
         \n\
         Next:\n  \
         qdrop plan {model} -w 2 -a 2\n  \

@@ -1,4 +1,4 @@
-//! `qdrop eval`: accuracy of a file on labelled samples.
+//! `qdrop eval`: measures the accuracy of a file on labelled samples.
 
 use crate::args::{Eval, Print};
 use crate::progress::Detail;
@@ -32,8 +32,8 @@ pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
     let library = runtime::library(&args.runtime)?;
     args.encodings.as_deref().map_or(Ok(()), checks::readable_file)?;
     if let (Some(_), Some(path)) = (&library, &args.encodings) {
-        let error = Error::data("a runtime takes no encodings").at(path.display());
-        return Err(error.hint("leave --runtime out: qdrop's own engine applies them"));
+        let error = Error::data("--encodings: a runtime does not apply encodings").at(path.display());
+        return Err(error.hint("leave out --runtime: qdrop's own engine applies them"));
     }
     let mut sink = progress::sink(detail);
     let sink = sink.as_mut();
@@ -66,7 +66,7 @@ pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
     for (name, least) in &least {
         let value = view.score.metrics[name];
         if value < *least {
-            out::tell(&format!("{} {value:.2} % is below the stated {least} %", metric(name)));
+            out::tell(&format!("{} {value:.2} % is below the threshold of {least} %", metric(name)));
             outcome = Outcome::Missed;
         }
     }
@@ -80,7 +80,7 @@ fn thresholds(args: &Eval, task: Option<Task>) -> Result<Vec<(String, f64)>> {
     let all: Vec<(String, f64)> = args.min.iter().cloned().chain(top1).collect();
     match all.iter().find(|(name, _)| !known.contains(&name.as_str())) {
         Some((name, _)) => {
-            let message = format!("the metric `{name}` is not measured here, these are: {}", known.join(", "));
+            let message = format!("the metric `{name}` is not measured here, only {}", known.join(", "));
             Err(Error::recipe(message))
         }
         None => Ok(all),

@@ -1,4 +1,4 @@
-//! `qdrop inspect`: what a model file holds.
+//! `qdrop inspect`: shows what a model file contains.
 
 use crate::args::{Inspect, Print};
 use crate::{Outcome, checks, out};

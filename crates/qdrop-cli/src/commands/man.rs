@@ -1,4 +1,4 @@
-//! `qdrop man`: the help of every command as manual pages.
+//! `qdrop man`: prints or writes the help of every command as manual pages.
 
 use crate::args::{Cli, Man};
 use crate::{Outcome, help, out};
@@ -70,7 +70,7 @@ fn page(command: &Command) -> Result<String> {
         }
         rest.to_writer(text)
     };
-    render(&mut text).map_err(|e: std::io::Error| Error::internal(format!("no manual page: {e}")))?;
+    render(&mut text).map_err(|e: std::io::Error| Error::internal(format!("cannot make the manual page: {e}")))?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

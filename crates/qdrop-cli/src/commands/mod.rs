@@ -1,4 +1,4 @@
-//! One module per command: checks, the library's verbs in order, the result on stdout.
+//! One module per command: it checks the arguments, calls the library and prints the result to stdout.
 
 pub mod bench;
 pub mod compare;

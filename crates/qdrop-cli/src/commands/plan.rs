@@ -1,4 +1,4 @@
-//! `qdrop plan`: what quantizing would do, before any data is read.
+//! `qdrop plan`: shows what quantize would do, before any data is read.
 
 use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, flags, out};
@@ -96,7 +96,7 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
     bits::check(&args.bits, &recipe, &reads)?;
     let measured = bits::measured(&args.bits)?;
     if recipe.mixed.wanted() && measured.is_none() {
-        return Err(Error::recipe("expected sensitivities beside a target, got none")
+        return Err(Error::recipe("a target needs measured sensitivities, got none")
             .hint("measure them with `qdrop sensitivity MODEL -o FILE.json` and give --sensitivity FILE.json"));
     }
     let model = args.shape.fix.load(&args.model)?;
@@ -220,7 +220,7 @@ fn text(v: &View) -> String {
     }
     let mut tables = vec![units, layers, sites("Activation sites", &v.sites)];
     if !v.kernel_sites.is_empty() {
-        tables.push(sites("Quantizers for integer kernels beside them, not learned", &v.kernel_sites));
+        tables.push(sites("Additional quantizers for integer kernels, not learned", &v.kernel_sites));
     }
     if !v.float.is_empty() {
         let mut float = Table::new("Left float", "node|reason");
@@ -244,7 +244,7 @@ fn text(v: &View) -> String {
         ("network", m.network),
         ("samples' values", m.caches),
         ("working memory", m.working),
-        ("in all, with the program", m.total),
+        ("total, with the program", m.total),
         ("samples' values in files", m.files),
     ];
     for (what, n) in parts.into_iter().filter(|part| part.0 != "samples' values in files" || part.1 > 0) {

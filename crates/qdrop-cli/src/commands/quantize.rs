@@ -1,4 +1,4 @@
-//! `qdrop quantize`: the main job.
+//! `qdrop quantize`: quantizes a network and writes it, its report and what was measured.
 
 use crate::args::{Print, Quantize};
 use crate::progress::Detail;
@@ -40,10 +40,9 @@ pub fn run(args: &Quantize, detail: Detail) -> Result<Outcome> {
     let measured = bits::measured(&args.bits)?;
     let library = runtime::library(&args.runtime)?;
     if library.is_some() && recipe.output.target == Target::Qnn {
-        let error = Error::recipe(
-            "--runtime: a runtime measures a file alone, and target qnn quantizes by encodings beside it",
-        );
-        return Err(error.hint("leave --runtime out: qdrop's own engine applies the encodings"));
+        let error =
+            Error::recipe("--runtime: a runtime runs the file without its encodings, by which target qnn quantizes");
+        return Err(error.hint("leave out --runtime: qdrop's own engine applies the encodings"));
     }
     // A file that the runtime refuses is known before any work.
     library.iter().try_for_each(|library| args.fix.open(library, &args.model, 1).map(drop))?;
@@ -98,7 +97,7 @@ pub fn run(args: &Quantize, detail: Detail) -> Result<Outcome> {
 fn kept(error: Error, work: Option<WorkDir>, named: bool) -> Error {
     let Some(work) = work else { return error };
     let units = match work.solutions() {
-        0 if work.measured() => "what was measured is".to_string(),
+        0 if work.measured() => "the measurements are".to_string(),
         0 if named => return error,
         // It holds nothing, and the error that matters is already there.
         0 => {
@@ -108,7 +107,7 @@ fn kept(error: Error, work: Option<WorkDir>, named: bool) -> Error {
         1 => "1 finished unit is".to_string(),
         n => format!("{n} finished units are"),
     };
-    let hint = format!("{units} kept in `{}`; the same command goes on from there", work.path().display());
+    let hint = format!("{units} kept in `{}`; the same command continues from there", work.path().display());
     if error.advice().is_none() { error.hint(hint) } else { error }
 }
 
@@ -121,7 +120,7 @@ fn print(report: &Report, place: Option<&Place>, format: Print, sink: &mut dyn S
             tables.extend(place.map(Place::table));
             let mut text = out::draw(&tables);
             if report.skipped > 0 {
-                text.push_str(&format!("\n{} samples left out because they could not be read\n", report.skipped));
+                text.push_str(&format!("\n{} samples skipped because they could not be read\n", report.skipped));
             }
             text.push_str(&remarks);
             out::print(&text)

@@ -1,4 +1,4 @@
-//! `qdrop report`: the page of a report that was written before.
+//! `qdrop report`: makes the HTML page of a report that was written earlier.
 
 use crate::{Outcome, args, checks, out};
 use qdrop::report::Report;

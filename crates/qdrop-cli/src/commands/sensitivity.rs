@@ -1,4 +1,4 @@
-//! `qdrop sensitivity`: what the bits of single layers and activations do to the network's outputs.
+//! `qdrop sensitivity`: measures the effect that the bits of each layer and activation alone have on the outputs.
 
 use crate::args::{self, Print, Sort};
 use crate::progress::Detail;
@@ -50,7 +50,7 @@ pub fn run(args: &args::Sensitivity, detail: Detail) -> Result<Outcome> {
         Print::Text => {
             let mut text = out::draw(&tables(&found, &recipe.mixed.bits(), args.sort));
             if calib.skipped() > 0 {
-                text.push_str(&format!("\n{} samples left out because they could not be read\n", calib.skipped()));
+                text.push_str(&format!("\n{} samples skipped because they could not be read\n", calib.skipped()));
             }
             out::print(&text)?;
         }
@@ -73,10 +73,11 @@ fn tables(found: &Sensitivity, bits: &[u32], sort: Sort) -> Vec<Table> {
     let kinds = [("Weights", "layer", &found.layers), ("Activations", "value", &found.activations)];
     let table = |(title, what, curves): (&str, &str, &Vec<Curve>)| {
         let on = match title {
-            "Weights" if found.biases_corrected => ", shifts of means taken out",
+            "Weights" if found.biases_corrected => ", mean shifts removed",
             _ => "",
         };
-        let title = format!("{title} alone: outputs' signal to noise in dB, {} samples{on}", found.samples);
+        let title =
+            format!("{title}, one at a time: signal to noise of the outputs in dB, {} samples{on}", found.samples);
         let mut table = Table::new(title, &format!(">#|{what}|>elements{columns}"));
         let mut rows: Vec<(usize, &Curve)> = curves.iter().enumerate().collect();
         if sort == Sort::Error {

@@ -1,4 +1,4 @@
-//! `qdrop sweep`: every run of a grid, one after the other or one alone, and all of them side by side.
+//! `qdrop sweep`: performs all runs of a grid one after the other, or a single one, and compares them.
 
 use crate::args::{Print, Sweep as Args};
 use crate::progress::Detail;
@@ -29,8 +29,8 @@ pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
         None => (0..runs.len()).collect(),
         Some(index) if index < runs.len() => vec![index],
         Some(index) => {
-            let error = Error::data(format!("the sweep has the runs 0 to {}, not {index}", runs.len() - 1));
-            return Err(error.at(args.sweep.display()).hint("`qdrop sweep --list` shows them"));
+            let error = Error::data(format!("--index: expected 0 to {}, got {index}", runs.len() - 1));
+            return Err(error.at(args.sweep.display()).hint("`qdrop sweep --list` lists the runs"));
         }
     };
     for run in chosen.iter().map(|&i| &runs[i]) {
@@ -65,7 +65,7 @@ pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
                 done[i] = Some(trial);
             }
             Err(error) if error.kind() == Kind::Interrupted => {
-                return Err(error.hint("the same command goes on with the run that was stopped"));
+                return Err(error.hint("the same command continues the run that was stopped"));
             }
             Err(error) => {
                 sink.event(&Event::Note { message: format!("run {} failed: {error}", run.name) });
@@ -83,7 +83,7 @@ pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
             let text = out::draw(&[Trial::table(&trials)]);
             let missing = runs.len() - trials.len();
             let missing = if missing > 0 { format!("\n{missing} runs are missing\n") } else { String::new() };
-            out::print(&format!("{text}{missing}\nThe same with charts: {}", page.display()))?;
+            out::print(&format!("{text}{missing}\nPage with charts: {}", page.display()))?;
         }
     }
     let Some((name, error)) = failed.pop() else { return Ok(Outcome::Done) };
@@ -228,7 +228,9 @@ fn perform(
         (report.output, report.encodings) = (None, None);
     }
     let seconds = report.quantizing_seconds();
-    let result = report.accuracy.take().ok_or_else(|| Error::unsupported("the network's answers cannot be computed"));
+    let result = report.accuracy.take();
+    let result =
+        result.ok_or_else(|| Error::unsupported("the outputs that accuracy is measured on cannot be computed"));
     let trial = Trial {
         schema: Trial::SCHEMA,
         key: key.to_string(),

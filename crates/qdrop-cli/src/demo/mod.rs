@@ -49,8 +49,8 @@ fn refuse_strangers(dir: &Path, own: &BTreeSet<&PathBuf>) -> Result<()> {
         if path.is_dir() {
             refuse_strangers(&path, own)?;
         } else if !own.contains(&path) {
-            let error = Error::data("a folder for the demo's pictures holds another file").at(path.display());
-            return Err(error.hint("name an empty or new folder with --output-dir"));
+            let error = Error::data("the folder for the demo's pictures contains another file").at(path.display());
+            return Err(error.hint("give an empty or new folder with --output-dir"));
         }
     }
     Ok(())

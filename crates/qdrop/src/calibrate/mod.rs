@@ -1,4 +1,5 @@
-//! First grids: activations of the float network are watched site by site, weights are read from the graph.
+//! Calibration: fits the first grids, those of activations to the values observed in the float network, those of
+//! weights to the constants of the graph.
 //!
 //! ```
 //! use qdrop::calibrate::Watch;

@@ -126,7 +126,7 @@ fn row(tensor: &Tensor, index: usize) -> Result<Tensor> {
             match tensor.data() {
                 $(Data::$kind(v) => Data::$kind(v[range].to_vec()),)*
                 Data::Packed(..) => {
-                    return Err(Error::unsupported(format!("samples of type {:?} are not read", tensor.dtype())));
+                    return Err(Error::unsupported(format!("samples of type {:?} are not supported", tensor.dtype())));
                 }
             }
         };

@@ -60,8 +60,7 @@ impl Pixels {
 fn corrupt(why: impl std::fmt::Display) -> Error {
     let why = why.to_string();
     let why = why.trim_end_matches('.');
-    Error::data(format!("cannot decode the image: {why}"))
-        .hint("remove it, or leave out unreadable images (--skip-bad)")
+    Error::data(format!("cannot decode the image: {why}")).hint("remove it, or skip unreadable images (--skip-bad)")
 }
 
 /// The first bytes of the file at `path`, at most `limit`; and whether that is all of it.
@@ -70,7 +69,7 @@ fn read_file(path: &Path, limit: u64, memory: u64) -> Result<(Vec<u8>, bool)> {
     let file = File::open(path).map_err(os)?;
     let size = file.metadata().map_err(os)?.len();
     if size > MAX_BYTES {
-        let message = format!("the file has {size} bytes, images up to {MAX_BYTES} are read");
+        let message = format!("the file has {size} bytes, expected at most {MAX_BYTES}");
         return Err(Error::data(message).at(path.display()));
     }
     check_memory("the file takes", size, memory).map_err(|e| e.at(path.display()))?;
@@ -85,7 +84,7 @@ fn check_size(width: u64, height: u64, bytes: u64, memory: u64) -> Result<()> {
     let side = MAX_SIDE as u64;
     if width == 0 || height == 0 || width > side || height > side || width * height > MAX_PIXELS {
         return Err(Error::data(format!(
-            "the image is {width} x {height} pixels, expected 1 to {MAX_SIDE} a side and at most {MAX_PIXELS} in all"
+            "the image is {width} x {height} pixels, expected 1 to {MAX_SIDE} per side and at most {MAX_PIXELS} in total"
         )));
     }
     check_memory(&format!("the image of {width} x {height} pixels takes"), bytes, memory)
@@ -113,7 +112,7 @@ fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
     let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::WebP];
     match image::guess_format(bytes) {
         Ok(format) if known.contains(&format) => Ok(format),
-        _ => Err(corrupt("its content is no PNG, JPEG, BMP or WebP")),
+        _ => Err(corrupt("its content is not PNG, JPEG, BMP or WebP")),
     }
 }
 
@@ -212,7 +211,7 @@ fn from_dynamic(image: DynamicImage) -> Result<Pixels> {
         DynamicImage::ImageLumaA16(i) => (1, pick(i.as_raw(), 2, 1, high)),
         DynamicImage::ImageRgb16(i) => (3, pick(i.as_raw(), 3, 3, high)),
         DynamicImage::ImageRgba16(i) => (3, pick(i.as_raw(), 4, 3, high)),
-        other => return Err(corrupt(format!("pixels of type {:?} are not read", other.color()))),
+        other => return Err(corrupt(format!("pixels of type {:?} are not supported", other.color()))),
     };
     finish(w, h, channels, data)
 }

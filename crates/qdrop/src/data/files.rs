@@ -119,7 +119,7 @@ pub(super) fn csv(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<Ima
         let target = parent.join(name);
         if name.is_empty() || !target.is_file() {
             return Err(at(Error::data(format!("no such file `{name}`")))
-                .hint("rows count from 1 below the header; files are relative to the list's folder"));
+                .hint("rows are counted from 1 below the header; files are relative to the list's folder"));
         }
         let label = label.map(|l| parse_label(field(l))).transpose().map_err(at)?;
         entries.push(Entry { path: target, label, place });
@@ -134,7 +134,7 @@ fn parse_label(text: &str) -> Result<usize> {
     match text.parse::<i64>() {
         Ok(label) if label < 0 => Err(Error::data(format!("label {label} is negative, expected a class from 0"))),
         Ok(label) => Ok(label as usize),
-        Err(_) => Err(Error::data(format!("label `{text}` is no integer, expected a class from 0"))),
+        Err(_) => Err(Error::data(format!("label `{text}` is not an integer, expected a class from 0"))),
     }
 }
 
@@ -178,7 +178,7 @@ impl ImageFiles {
                     path.display()
                 ))
                 .at(entry.path.display()))
-                .hint("give all images one size (--resize, --crop, or --input imagenet)"));
+                .hint("give all images the same size (--resize, --crop, or --input imagenet)"));
             }
             kept.push(entry);
         }

@@ -1,17 +1,17 @@
-//! Samples from the outside world: image folders, lists of image files, arrays, text.
+//! Samples from files: folders of images, lists of image files, arrays, and text.
 //!
-//! [`open`] looks at a path and answers with [`Samples`]: a folder of images (flat, or one sub-folder per class in
-//! sorted order), a `.csv` with the columns `file` and, optionally, `label`, or arrays `[N, ...]` in a `.npy`,
-//! `.npz` or `.safetensors` file. [`fit`] then maps what was found to the inputs of a network. Images are decoded when
-//! they are asked for; arrays are held in memory.
+//! [`open`] returns the [`Samples`] at a path: a folder of images (flat, or one sub-folder per class in sorted order),
+//! a `.csv` file with the columns `file` and, optionally, `label`, or arrays `[N, ...]` in a `.npy`, `.npz` or
+//! `.safetensors` file. [`fit`] then maps them to the inputs of a network. Images are decoded when they are read;
+//! arrays are held in memory.
 //!
-//! How images become network input is a [`Prepare`]: convert to RGB (or one gray channel), resize the shorter side,
-//! cut the centre, divide, subtract the mean, divide by the deviation. Decoding, resizing and cropping follow Pillow
-//! and torchvision; resizing equals Pillow's antialiased bilinear filter bit for bit. The orientation tag of
-//! photographs is not applied, as in Pillow.
+//! [`Prepare`] says how images become network input: convert to RGB (or one gray channel), resize the shorter side,
+//! crop the centre, divide, subtract the mean, divide by the standard deviation. Decoding, resizing and cropping follow
+//! Pillow and torchvision; resizing equals Pillow's antialiased bilinear filter bit for bit. As in Pillow, the
+//! orientation tag of photographs is not applied.
 //!
-//! Text is opened by [`open_text`], which knows the files of the GLUE tasks and of SQuAD v1.1 and makes them token numbers
-//! of one length by the network's tokenizer. Samples of differing sizes are refused.
+//! [`open_text`] opens the files of the GLUE tasks and of SQuAD v1.1, and turns them into token numbers of one length
+//! with the network's tokenizer. Samples of different sizes are refused.
 //!
 //! ```
 //! use qdrop::data::{self, InputSpec, Prepare, Samples, Subset};
@@ -35,10 +35,10 @@
 //! let first = Subset::first(&samples, 1);
 //! assert_eq!(first.get(0)?[0].as_f32(), Some(&[1.0; 3 * 20 * 20][..]));
 //!
-//! // A network that wants another size says so by name.
+//! // If a network has another input size, the error says so.
 //! let other = InputSpec::new("input", DType::F32, [Some(3), Some(32), Some(32)]);
 //! let error = data::check_against(&samples, &[other]).unwrap_err();
-//! assert_eq!(error.message(), "samples have shape [3, 20, 20], network input `input` wants [3, 32, 32]");
+//! assert_eq!(error.message(), "samples have shape [3, 20, 20], network input `input` expects [3, 32, 32]");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -67,33 +67,33 @@ use crate::tensor::Tensor;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a network's answer for a sample is held against.
+/// The right answer for a sample.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
     /// A class.
     Class(usize),
     /// A number.
     Number(f64),
-    /// An answer in a text.
+    /// A span of a text.
     Window(Window),
 }
 
-/// A window over the text that a question is about.
+/// A window over the text to which a question belongs (SQuAD).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Window {
-    /// Number of the question; its windows stand side by side.
+    /// Number of the question; all windows of a question are consecutive samples.
     pub question: usize,
     /// The whole text.
     pub context: Arc<str>,
-    /// Bytes of the text under each token of the sample, `None` under tokens outside it.
+    /// For each token of the sample, the range of bytes in the text; `None` for tokens that are not part of the text.
     pub offsets: Vec<Option<(u32, u32)>>,
     /// Right answers, at least one.
     pub answers: Arc<[String]>,
 }
 
-/// A finite, indexable set of samples, each a list of one tensor per network input, without batch axis.
+/// A finite, indexable set of samples. A sample is a list with one tensor per network input, without the batch axis.
 ///
-/// Methods that take an index panic or answer `None` when it is not below [`Samples::len`], as slices do.
+/// Methods that take an index panic or return `None` if it is not below [`Samples::len`], as those of slices do.
 pub trait Samples: Sync {
     /// Number of samples.
     fn len(&self) -> usize;
@@ -106,33 +106,33 @@ pub trait Samples: Sync {
     /// Sample `index`: one tensor per network input, shapes without the batch axis.
     fn get(&self, index: usize) -> Result<Vec<Tensor>>;
 
-    /// Class label of sample `index` if there is one.
+    /// Class label of sample `index`, if there is one.
     fn label(&self, index: usize) -> Option<usize>;
 
-    /// What the answer for sample `index` is held against, if the source knows.
+    /// The right answer for sample `index`, if it is known.
     fn target(&self, index: usize) -> Result<Option<Target>> {
         Ok(self.label(index).map(Target::Class))
     }
 
-    /// How errors and reports name sample `index` (a file name or `row 3`).
+    /// Name of sample `index` in errors and reports (a file name, or `row 3`).
     fn name(&self, index: usize) -> String;
 
-    /// How many samples were left out because they could not be read.
+    /// Number of samples that were skipped because they could not be read.
     fn skipped(&self) -> usize {
         0
     }
 
-    /// Bytes of memory that the set itself takes all the time.
+    /// Memory, in bytes, that the set takes as long as it exists.
     fn held_bytes(&self) -> u64 {
         0
     }
 
-    /// Names of the tensors of a sample, where the source names them (`.npz`, `.safetensors`).
+    /// Names of the tensors of a sample, if the source has names (`.npz`, `.safetensors`).
     fn input_names(&self) -> Option<Vec<String>> {
         None
     }
 
-    /// Where the set comes from, as the caller named it (a path), for errors.
+    /// Origin of the set as the caller named it (a path), for errors.
     fn source(&self) -> Option<String> {
         None
     }
@@ -174,7 +174,7 @@ macro_rules! forward_samples {
 forward_samples!(impl<S: Samples + ?Sized> Samples for &S);
 forward_samples!(impl<S: Samples + ?Sized> Samples for Box<S>);
 
-/// What a wrapper of samples hands on from the ones in `$samples`: all but the tensors and their number and names.
+/// The methods that a wrapper forwards to the samples in `$samples`: all but those on tensors, their number and names.
 macro_rules! forward_labels {
     ($samples:ident) => {
         fn label(&self, index: usize) -> Option<usize> {
@@ -200,24 +200,24 @@ macro_rules! forward_labels {
 }
 pub(crate) use forward_labels;
 
-/// What holds while samples are opened, and read later.
+/// Limits that hold while samples are opened and read.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
-    /// Bytes of memory that unpacked samples may take: all arrays of a file together, or the images that are decoded at a
-    /// time. What would take more is refused before it is unpacked.
+    /// Memory, in bytes, that unpacked samples may take: all arrays of a file together, or the images that are decoded
+    /// at the same time. Anything larger is refused before it is unpacked.
     pub memory: u64,
-    /// Whether to stop, with [`Kind::Interrupted`]; asked before each file, on any thread.
+    /// Whether to stop, with [`Kind::Interrupted`]; called before each file, on any thread.
     pub stopped: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Default for Limits<'_> {
-    /// 8 GiB, and never to stop.
+    /// 8 GiB of memory, and no request to stop.
     fn default() -> Self {
         Limits { memory: 8 << 30, stopped: &|| false }
     }
 }
 
-/// Refuses `what`, which takes `bytes`, where only `memory` are allowed.
+/// An error if `what`, which takes `bytes` bytes, does not fit into `memory` bytes.
 fn fits(what: &str, bytes: u64, memory: u64, hint: &str) -> Result<()> {
     if bytes <= memory {
         return Ok(());
@@ -229,10 +229,10 @@ fn fits(what: &str, bytes: u64, memory: u64, hint: &str) -> Result<()> {
 
 /// Opens the samples at `path`: a folder of images, a `.csv` list, or a `.npy`, `.npz` or `.safetensors` file.
 ///
-/// Images and `uint8` image arrays (`[N, H, W, C]` or `[N, C, H, W]` with 1 or 3 channels) go through `prepare`.
-/// Other arrays are network input already and stay as they are, as do `uint8` arrays when `prepare` does nothing.
-/// Headers of all images are read here; with [`Prepare::skip_bad`] every image is decoded once, and those that fail are
-/// left out and counted by [`Samples::skipped`].
+/// Images, and `uint8` arrays of images (`[N, H, W, C]` or `[N, C, H, W]` with 1 or 3 channels), are prepared as
+/// `prepare` says. Other arrays are taken as network input unchanged, and so are `uint8` arrays if `prepare` does
+/// nothing. The headers of all images are read here; with [`Prepare::skip_bad`] every image is decoded once, and those
+/// that fail are skipped and counted by [`Samples::skipped`].
 pub fn open(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<Box<dyn Samples + Send + Sync>> {
     prepare.check()?;
     let kind = std::fs::metadata(path).map_err(|e| match e.kind() {
@@ -250,7 +250,7 @@ pub fn open(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<Box<dyn S
         other => Err(Error::data(format!("cannot read samples from a file of type `{other}`"))
             .at(path.display())
             .hint(match other {
-                "tsv" | "jsonl" | "json" | "txt" | "ndjson" => "say what the text is with --task, such as --task sst2",
+                "tsv" | "jsonl" | "json" | "txt" | "ndjson" => "give the task of the text, such as --task sst2",
                 _ => "give a folder of images, or a .csv, .npy, .npz or .safetensors file",
             })),
     }

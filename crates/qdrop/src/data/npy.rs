@@ -73,9 +73,9 @@ fn archive(path: &Path, memory: u64) -> Result<Vec<(String, Tensor)>> {
 fn read_npy(stream: &mut impl Read, size: u64) -> Result<Tensor> {
     let broken = |what: &str| Error::data(format!("not a npy array: {what}"));
     let mut head = [0u8; 8];
-    stream.read_exact(&mut head).map_err(|_| broken("the file ends inside the magic"))?;
+    stream.read_exact(&mut head).map_err(|_| broken("the file ends within the magic number"))?;
     if &head[..6] != b"\x93NUMPY" {
-        return Err(broken("the magic is missing"));
+        return Err(broken("the magic number is missing"));
     }
     let mut length = [0u8; 4];
     let width = match head[6] {
@@ -99,7 +99,7 @@ fn read_npy(stream: &mut impl Read, size: u64) -> Result<Tensor> {
     let Some(wanted) = wanted.filter(|&w| w <= present) else {
         let shape = &header.shape;
         return Err(Error::data(format!(
-            "the array is cut off: shape {shape:?} of {} wants {} bytes, the file has {present}",
+            "the array is cut off: shape {shape:?} of {} needs {} bytes, the file has {present}",
             header.descr,
             wanted.map_or("more than 2^64".into(), |w| w.to_string()),
         )));
@@ -139,7 +139,7 @@ impl Header {
         let descr = quote.and_then(|q| descr[1..].split_once(q)).map(|(name, _)| name);
         let Some(descr) = descr else {
             return Err(
-                Error::data("structured npy arrays are not read").hint("save each field as an array of its own")
+                Error::data("structured npy arrays are not supported").hint("save each field as an array of its own")
             );
         };
         let fortran_order = match find("fortran_order")? {
@@ -168,7 +168,7 @@ impl Header {
             "u8" => DType::U64,
             "b1" => DType::Bool,
             _ => {
-                return Err(Error::data(format!("npy arrays of type `{descr}` are not read"))
+                return Err(Error::data(format!("npy arrays of type `{descr}` are not supported"))
                     .hint("save it as a float, integer or bool array"));
             }
         };
@@ -238,7 +238,7 @@ fn from_le_bytes(dtype: DType, shape: Vec<usize>, bytes: &[u8]) -> Result<Tensor
         DType::I64 => numbers!(I64, i64),
         DType::U64 => numbers!(U64, u64),
         DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
-        other => return Err(Error::data(format!("arrays of type {other:?} are not read"))),
+        other => return Err(Error::data(format!("arrays of type {other:?} are not supported"))),
     };
     Tensor::new(shape, data).map_err(|e| Error::data(e.message()))
 }
@@ -267,7 +267,7 @@ fn safetensors(path: &Path, memory: u64) -> Result<Vec<(String, Tensor)>> {
             Dtype::I64 => DType::I64,
             Dtype::U64 => DType::U64,
             Dtype::BOOL => DType::Bool,
-            other => return Err(Error::data(format!("arrays of type {other:?} are not read"))),
+            other => return Err(Error::data(format!("arrays of type {other:?} are not supported"))),
         };
         from_le_bytes(dtype, view.shape().to_vec(), view.data())
     };

@@ -15,9 +15,9 @@ const MAX_SIDE: usize = 16_384;
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// How an image becomes network input, every decision taken: resize, crop, then `(value / divisor - mean) / std`.
+/// How an image becomes network input: resize, crop, then `(value / divisor - mean) / std`.
 ///
-/// The default does nothing to the values: RGB as floats 0 to 255, `[3, H, W]`.
+/// The default leaves the values unchanged: RGB as floats from 0 to 255, `[3, H, W]`.
 ///
 /// ```
 /// use qdrop::data::Prepare;
@@ -26,26 +26,28 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// assert_eq!((imagenet.resize, imagenet.crop, imagenet.divisor), (Some(256), Some(224), 255.0));
 ///
 /// let error = Prepare::preset("imagenette").unwrap_err();
-/// assert_eq!(error.to_string(), "unknown input preset `imagenette`; known are imagenet, imagenet-norm, none");
+/// assert_eq!(error.to_string(), "unknown input preset `imagenette`; expected one of imagenet, imagenet-norm, none");
 /// # Ok::<(), qdrop::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prepare {
-    /// Length of the shorter side after resizing, in pixels; the longer side keeps the proportion, rounded down.
+    /// Length of the shorter side after resizing, in pixels; the aspect ratio is kept, with the longer side rounded
+    /// down.
     pub resize: Option<usize>,
     /// Side of the square cut from the centre, in pixels; smaller images are padded with black.
     pub crop: Option<usize>,
-    /// Divisor of the 0 to 255 pixel values.
+    /// Divisor of the pixel values (0 to 255).
     pub divisor: f32,
-    /// Mean after the division: one for all channels or one each, in the order of `color`; empty for 0.
+    /// Mean after the division: one value for all channels or one per channel, in the order of `color`; empty for 0.
     pub mean: Vec<f32>,
-    /// Standard deviation after the division: one for all channels or one each, in the order of `color`; empty for 1.
+    /// Standard deviation after the division: one value for all channels or one per channel, in the order of `color`;
+    /// empty for 1.
     pub std: Vec<f32>,
-    /// Order of axes.
+    /// Order of the axes.
     pub layout: Layout,
-    /// Order of colour channels.
+    /// Order of the colour channels.
     pub color: Color,
-    /// Leave out images that cannot be read, counting them, instead of stopping.
+    /// Whether to skip images that cannot be read, and count them, instead of stopping.
     pub skip_bad: bool,
 }
 
@@ -75,11 +77,12 @@ impl Prepare {
             "imagenet-norm" => Ok(norm),
             "none" => Ok(Prepare::default()),
             _ => Err(Error::recipe(format!("unknown input preset `{name}`"))
-                .hint(format!("known are {}", PRESETS.join(", ")))),
+                .hint(format!("expected one of {}", PRESETS.join(", ")))),
         }
     }
 
-    /// The decisions behind a recipe's input settings: its preset (`none` when not given), then each option that was set.
+    /// The decisions behind a recipe's input settings: its preset (`none` when not given), then each option that was
+    /// set.
     pub fn resolve(input: &Input) -> Result<Prepare> {
         let base = Prepare::preset(input.preset.as_deref().unwrap_or("none"))?;
         let pixels = |given: Option<usize>, base| given.map_or(base, |n| (n > 0).then_some(n));
@@ -132,10 +135,10 @@ impl Prepare {
             }
         }
         if let Some(x) = self.mean.iter().find(|x| !x.is_finite()) {
-            return Err(Error::recipe(format!("input option `mean` holds {x}, expected finite numbers")));
+            return Err(Error::recipe(format!("input option `mean` contains {x}, expected finite numbers")));
         }
         if let Some(x) = self.std.iter().find(|&&x| !positive(x)) {
-            return Err(Error::recipe(format!("input option `std` holds {x}, expected numbers above 0")));
+            return Err(Error::recipe(format!("input option `std` contains {x}, expected numbers above 0")));
         }
         Ok(())
     }
@@ -163,7 +166,7 @@ impl Prepare {
         let ((h, w), (rows, columns)) = (self.resized(height, width)?, self.output_size(height, width)?);
         // Pixels, and numbers in the end.
         let bytes = (h * w + rows * columns * size_of::<f32>()) as u64 * self.channels() as u64;
-        decode::check_memory(&format!("the image of {height} x {width} pixels, prepared, takes"), bytes, memory)
+        decode::check_memory(&format!("the prepared image of {height} x {width} pixels takes"), bytes, memory)
     }
 
     /// `image` as network input: float32 `[C, H, W]`, or `[H, W, C]` for the layout `nhwc`.
@@ -293,9 +296,9 @@ mod tests {
             (Prepare { mean: vec![0.0; 2], ..base.clone() }, "input option `mean` has 2 values, expected 1 or 3"),
             (
                 Prepare { mean: vec![f32::NAN], ..base.clone() },
-                "input option `mean` holds NaN, expected finite numbers",
+                "input option `mean` contains NaN, expected finite numbers",
             ),
-            (Prepare { std: vec![1.0, 0.0, 1.0], ..base }, "input option `std` holds 0, expected numbers above 0"),
+            (Prepare { std: vec![1.0, 0.0, 1.0], ..base }, "input option `std` contains 0, expected numbers above 0"),
         ] {
             assert_eq!(message(p), want);
         }

@@ -181,7 +181,7 @@ fn csv_lists() {
     };
     for (text, want) in [
         ("file,label\nc.png,0\nd.png,1\n", "list.csv: row 2: no such file `d.png`"),
-        ("file,label\nc.png,x\n", "list.csv: row 1: label `x` is no integer, expected a class from 0"),
+        ("file,label\nc.png,x\n", "list.csv: row 1: label `x` is not an integer, expected a class from 0"),
         ("file,label\nc.png,\n", "list.csv: row 1: label `` is no integer"),
         ("file,label\nc.png,-1\n", "list.csv: row 1: label -1 is negative, expected a class from 0"),
         ("c.png,0\n", "list.csv: expected a column `file` in the header, got `c.png,0`"),
@@ -193,7 +193,7 @@ fn csv_lists() {
     }
     std::fs::write(dir.path().join("bad.png"), "no image").unwrap();
     let e = message("file\nc.png\nbad.png\n");
-    assert!(e.starts_with("row 2: bad.png: cannot decode the image: its content is no PNG"), "{e}");
+    assert!(e.starts_with("row 2: bad.png: cannot decode the image: its content is not PNG"), "{e}");
 }
 
 /// A version 1 npy file.
@@ -242,7 +242,7 @@ fn npy_arrays() {
     for (bytes, want) in [
         (
             npy("'<f4'", "False", "(2, 3)", &[0; 8]),
-            "the array is cut off: shape [2, 3] of <f4 wants 24 bytes, the file has 8",
+            "the array is cut off: shape [2, 3] of <f4 needs 24 bytes, the file has 8",
         ),
         (
             npy("'<f4'", "False", "(4611686018427387904, 8)", &[0; 8]),
@@ -251,14 +251,14 @@ fn npy_arrays() {
         (npy("'<f4'", "False", "(1099511627776, 1024)", &[0; 8]), "the array is cut off: "),
         (npy("'|O'", "False", "(1,)", &[0; 8]), "npy arrays of type `|O` are not read"),
         (npy("'é'", "False", "(1,)", &[0; 8]), "npy arrays of type `é` are not read"),
-        (npy("[('a', '<f4')]", "False", "(1,)", &[0; 4]), "structured npy arrays are not read"),
+        (npy("[('a', '<f4')]", "False", "(1,)", &[0; 4]), "structured npy arrays are not supported"),
         (npy("'<f4'", "Maybe", "(1,)", &[0; 4]), "not a npy array: the header has no valid `fortran_order`"),
         (npy("'<f4'", "False", "(-1,)", &[0; 4]), "not a npy array: the header has no valid `shape`"),
         (npy("'<f4'", "False", "()", &[0; 4]), "array `x`: expected shape [N, ...], got a scalar"),
         (npy("'<f4'", "False", "(0, 3)", &[]), "array `x`: expected samples, got the empty shape [0, 3]"),
         (npy("'|u1'", "False", "(1, 5, 5, 5)", &[0; 125]), "expected images of shape [H, W, C] or [C, H, W]"),
         (b"\x93NUMPY\x07\x00aaaa".to_vec(), "not a npy array: version 7 is unknown"),
-        (b"PK\x03\x04 not numpy".to_vec(), "not a npy array: the magic is missing"),
+        (b"PK\x03\x04 not numpy".to_vec(), "not a npy array: the magic number is missing"),
     ] {
         let got = message(bytes);
         assert!(got.starts_with(want), "{got}");
@@ -301,9 +301,9 @@ fn npz_archives_map_to_inputs_by_name() {
     let want = "no array is named like the network's inputs `b`, and the arrays `mask` match no input; save one";
     assert!(wrong(&[spec("ids", DType::F64, 2), spec("b", DType::I64, 1)]).starts_with(want));
     let e = wrong(&[spec("ids", DType::I32, 2)]);
-    assert!(e.starts_with("row 0: samples have type F64, network input `ids` wants I32"), "{e}");
+    assert!(e.starts_with("row 0: samples have type F64, network input `ids` expects I32"), "{e}");
     let e = wrong(&[spec("ids", DType::F32, 9)]);
-    assert!(e.starts_with("row 0: samples have shape [2], network input `ids` wants [9]"), "{e}");
+    assert!(e.starts_with("row 0: samples have shape [2], network input `ids` expects [9]"), "{e}");
 
     let bytes = std::fs::read(&path).unwrap();
     for n in (0..bytes.len()).step_by(7) {
@@ -368,7 +368,7 @@ fn npz_labels_and_bombs() {
     );
     assert!(e.ends_with("allow more (--memory), or save fewer samples"), "{e}");
     let e = open(&path, &raw()).err().unwrap().to_string();
-    assert!(e.contains("the magic is missing"), "{e}");
+    assert!(e.contains("the magic number is missing"), "{e}");
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn images_are_refused_before_they_take_too_much() {
     let wide = Prepare { resize: Some(256), crop: Some(8), ..raw() };
     let limits = Limits { memory: 64 << 20, ..Limits::default() };
     let e = super::open(&dir.path().join("thin"), &wide, &limits).err().unwrap().to_string();
-    assert!(e.contains("a.png: the image of 2 x 4000 pixels, prepared, takes"), "{e}");
+    assert!(e.contains("a.png: the prepared image of 2 x 4000 pixels takes"), "{e}");
 }
 
 #[test]
@@ -430,10 +430,10 @@ fn shapes_are_checked_against_the_network() {
     let s = open(dir.path(), &raw()).unwrap();
     let spec = |shape: [Option<usize>; 3]| [InputSpec::new("input", DType::F32, shape)];
     let e = check_against(&s, &spec([Some(3), Some(32), Some(32)])).unwrap_err();
-    assert_eq!(e.message(), "samples have shape [3, 32, 30], network input `input` wants [3, 32, 32]");
+    assert_eq!(e.message(), "samples have shape [3, 32, 30], network input `input` expects [3, 32, 32]");
     check_against(&s, &spec([Some(3), None, None])).unwrap();
     let e = check_against(&s, &spec([None, None, Some(3)])).unwrap_err();
-    assert!(e.to_string().contains("wants [?, ?, 3]"), "{e}");
+    assert!(e.to_string().contains("expects [?, ?, 3]"), "{e}");
     assert!(e.advice().is_some_and(|a| a.contains("--layout nhwc for images")), "{e}");
     let advice = |shape: [usize; 3]| check_against(&s, &spec(shape.map(Some))).unwrap_err().advice().map(String::from);
     assert_eq!(advice([1, 32, 30]).as_deref(), Some("the network takes gray images: give --color gray"));

@@ -1,4 +1,4 @@
-//! Samples seen through a selection, or as the inputs of a network.
+//! Views of samples: selections, and samples as inputs of a network.
 
 use super::{Samples, Target, forward_labels};
 use crate::error::{Error, Result};
@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 /// The fractional part of the golden ratio, of 2^64.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Positions of at most `limit` of `len` things, ascending; all of them without a limit.
+/// The positions of at most `limit` of `len` items, ascending; all of them without a limit.
 ///
-/// One is taken of each of `limit` runs of nearly equal length, so that sets sorted by class keep every class. Where in its
-/// run it lies follows the fractional parts of multiples of the golden ratio, so that classes that come in turn are all
-/// met as well.
+/// One item is taken from each of `limit` intervals of nearly equal length, so that every class of a set sorted by
+/// class is represented. Its place within the interval follows the fractional parts of multiples of the golden ratio,
+/// so that every class is also represented if classes alternate.
 pub fn spread(len: usize, limit: Option<usize>) -> impl Iterator<Item = usize> {
     let count = limit.unwrap_or(len).min(len);
     // 128 bits hold the product of any two lengths.
@@ -36,13 +36,13 @@ pub struct Subset<S> {
 }
 
 impl<S: Samples> Subset<S> {
-    /// The first `n` samples, or all when there are fewer.
+    /// The first `n` samples, or all if there are fewer.
     pub fn first(samples: S, n: usize) -> Self {
         let indices = (0..samples.len().min(n)).collect();
         Subset { samples, indices }
     }
 
-    /// The samples at `indices`, repeats allowed; an error when one is out of range.
+    /// The samples at `indices`, which may repeat; an error if one is out of range.
     pub fn new(samples: S, indices: Vec<usize>) -> Result<Self> {
         match indices.iter().find(|&&i| i >= samples.len()) {
             Some(i) => Err(Error::data(format!("expected sample indices below {}, got {i}", samples.len()))),
@@ -50,7 +50,7 @@ impl<S: Samples> Subset<S> {
         }
     }
 
-    /// At most `limit` samples, spread over the set as [`spread`] tells; all of them without a limit.
+    /// At most `limit` samples, spread over the set as by [`spread`]; all of them without a limit.
     pub fn spread(samples: S, limit: Option<usize>) -> Result<Self> {
         let indices = spread(samples.len(), limit).collect();
         Self::new(samples, indices)
@@ -95,14 +95,14 @@ impl<S: Samples> Samples for Subset<S> {
     }
 }
 
-/// What a network wants at one of its inputs.
+/// What a network expects at one of its inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputSpec {
     /// The input's name.
     pub name: String,
     /// Element type.
     pub dtype: DType,
-    /// Dimensions without the batch axis, `None` where any size will do.
+    /// Dimensions without the batch axis; `None` where any size is accepted.
     pub shape: Vec<Option<usize>>,
     /// Another shape that samples may have, such as that with a batch axis of 1.
     pub other: Option<Vec<Option<usize>>>,
@@ -144,13 +144,13 @@ impl InputSpec {
         let InputSpec { name, dtype, .. } = self;
         if !self.takes(tensor.shape()) {
             let (got, want) = (tensor.shape(), self.shape_text());
-            let error = Error::data(format!("samples have shape {got:?}, network input `{name}` wants {want}"));
+            let error = Error::data(format!("samples have shape {got:?}, network input `{name}` expects {want}"));
             let advice = misfit(got, &self.shape);
             return Err(if advice.is_empty() { error } else { error.hint(advice) });
         }
         if tensor.dtype() != *dtype {
             let got = tensor.dtype();
-            return Err(Error::data(format!("samples have type {got:?}, network input `{name}` wants {dtype:?}"))
+            return Err(Error::data(format!("samples have type {got:?}, network input `{name}` expects {dtype:?}"))
                 .hint("convert the array before saving it"));
         }
         Ok(())
@@ -162,7 +162,7 @@ fn misfit(got: &[usize], want: &[Option<usize>]) -> &'static str {
     let channels = |c: &Option<usize>| matches!(c, Some(1 | 3));
     match (got, want) {
         (&[h, w], [Some(1), a, b]) if a.is_none_or(|a| a == h) && b.is_none_or(|b| b == w) => {
-            "add the axis of the channels before saving: x[:, None]"
+            "add a channel axis before saving: x[:, None]"
         }
         (&[c @ (1 | 3), _, last], [_, _, Some(n)]) if *n == c && c != last => {
             "channels come last in this network: --layout nhwc for images, x.transpose(0, 2, 3, 1) for arrays before saving"
@@ -174,13 +174,13 @@ fn misfit(got: &[usize], want: &[Option<usize>]) -> &'static str {
             "the network takes gray images: give --color gray"
         }
         ([1, ..] | [.., 1], [Some(3), _, _] | [_, _, Some(3)]) if got.len() == 3 => {
-            "the network takes colours: --color rgb for images, np.repeat(x, 3, 1) for arrays before saving"
+            "the network takes colour images: --color rgb for images, np.repeat(x, 3, 1) for arrays before saving"
         }
         ([_, _, _], [first, _, last]) if channels(first) || channels(last) => {
             "resize or crop images (--resize, --crop), or give other samples"
         }
         ([_, rest @ ..], want) if rest.len() == want.len() => {
-            "save one sample for each entry of the first axis, and equally many of every array"
+            "save one sample per entry of the first axis, and the same number in every array"
         }
         _ => "",
     }
@@ -214,10 +214,10 @@ fn assign(samples: &dyn Samples, inputs: &[InputSpec]) -> Result<Vec<usize>> {
 
 /// What to do where names do not tell which array goes where.
 const NAMED: &str =
-    "save one array per input, named like it, in a .npz file; --fix NAME=VALUE gives an input one value for good";
+    "save one array per input, with the input's name, in an .npz file; --fix NAME=VALUE fixes an input to a value";
 
-/// The samples as the inputs of a network take them: tensors mapped to inputs by name, or the only one to the only input,
-/// and floats converted to the input's float type. The first sample is checked now, every other when it is read.
+/// The samples as the inputs of a network take them: tensors mapped to inputs by name, or the only one to the only
+/// input, and floats converted to the input's float type. The first sample is checked now, every other when it is read.
 pub fn fit(samples: Box<dyn Samples + Send + Sync>, inputs: &[InputSpec]) -> Result<Box<dyn Samples + Send + Sync>> {
     let order = assign(&samples, inputs)?;
     let fitted = Fitted { samples, order, inputs: inputs.to_vec() };

@@ -1,7 +1,7 @@
-//! Compiles a graph or a unit into a device-neutral program and runs it: `naive` (f64 loops, the specification) and
-//! `cpu` (fast). Only this module holds `unsafe` or imports a matrix library.
+//! Compiles a graph or a unit into a device-independent program and runs it on a device: `naive` (loops in f64, the
+//! specification) or `cpu` (fast). Apart from `runtime`, only this module contains `unsafe` code.
 //!
-//! Every program describes one sample: leading batch dimension 1. Batches are stacked around it by the device.
+//! A program describes one sample, with a leading batch dimension of 1. The device runs batches of samples.
 
 pub mod channels;
 pub mod cpu;

@@ -16,12 +16,12 @@ pub struct Comparison {
     max_abs: f64,
 }
 
-/// How far a value of one network is from that of a reference, over all samples compared.
+/// The difference between a value of one network and that of a reference, over all samples compared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// The value's name.
     pub name: String,
-    /// Operator of the reference's node that computes it, empty where none is known.
+    /// Operator of the reference's node that computes it; empty if it is unknown.
     pub operator: String,
     /// Signal-to-noise ratio in decibels, 10·log10(Σ reference² / Σ difference²); `None` when it is not finite:
     /// nothing differs, or the reference is 0 everywhere.
@@ -41,8 +41,8 @@ impl Comparison {
         Comparison { name, elements: 0, reference: 0.0, other: 0.0, noise: 0.0, product: 0.0, max_abs: 0.0 }
     }
 
-    /// Adds one sample. Elements that are NaN or infinite in the reference are left out: they are padding's, as a rule. An
-    /// error when lengths differ or another element of the other value is NaN or infinite; nothing is added then.
+    /// Adds one sample. Elements that are NaN or infinite in the reference are left out: they are padding's, as a rule.
+    /// An error when lengths differ or another element of the other value is NaN or infinite; nothing is added then.
     pub fn add(&mut self, reference: &[f32], other: &[f32]) -> Result<()> {
         let at = |e: Error| e.at(format!("value `{}`", self.name));
         if reference.len() != other.len() {

@@ -1,8 +1,8 @@
-//! Metrics: how often a classifier is right, what benchmarks on text count, how far apart two networks' values are.
+//! Metrics: accuracy of classifiers, metrics of text benchmarks, and distances between the values of two networks.
 //!
-//! This module works on plain slices; running networks is the engine's job. Both counters take one sample at a time and
-//! can be merged, so that samples may be spread over threads: feed and merge them in sample order, and the result does
-//! not depend on the number of threads. The metrics of text, [`language`] and [`squad`], take all predictions at once.
+//! This module works on plain slices and runs no networks. Both counters take one sample at a time and can be merged,
+//! so that samples may be distributed over threads; if they are fed and merged in sample order, the result does not
+//! depend on the number of threads. The metrics of text, [`language`] and [`squad`], take all predictions at once.
 //!
 //! ```
 //! use qdrop::eval::{Classification, Comparison};

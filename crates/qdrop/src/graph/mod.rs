@@ -1,8 +1,8 @@
-//! The intermediate representation: values, nodes in topological order, and verbs that edit them.
+//! The intermediate representation: values, nodes in topological order, and methods that edit them.
 //!
-//! A [`Graph`] knows operators and shapes. It knows nothing of protobuf, bits, devices or files. Operators follow the
-//! meaning of ONNX opset 13 and later; the reader raises older models to that level. What a reader cannot express
-//! here it leaves in an [`Origin`], which only it can read back.
+//! A [`Graph`] has operators and shapes. It is independent of protobuf, quantization, devices and files. Operators have
+//! the meaning that they have in ONNX opset 13 and later; the reader raises older models to that level. What a reader
+//! cannot express here it keeps in an [`Origin`], which only the reader can interpret.
 
 mod batch;
 mod edit;

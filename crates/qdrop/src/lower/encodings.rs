@@ -137,8 +137,8 @@ impl Encodings {
         };
         file["version"] = json!(self.version.to_string());
         file["producer"] = json!({ "package": "qdrop", "version": env!("CARGO_PKG_VERSION") });
-        let mut text =
-            serde_json::to_string_pretty(&file).map_err(|e| Error::internal(format!("no JSON of encodings: {e}")))?;
+        let mut text = serde_json::to_string_pretty(&file)
+            .map_err(|e| Error::internal(format!("cannot write encodings as JSON: {e}")))?;
         text.push('\n');
         Ok(text)
     }
@@ -150,11 +150,13 @@ impl Encodings {
         if text.len() > LONGEST {
             return Err(refuse(format!("expected at most {LONGEST} bytes, got {}", text.len())));
         }
-        let file: Value = serde_json::from_str(text).map_err(|e| refuse(format!("no JSON: {e}")))?;
+        let file: Value = serde_json::from_str(text).map_err(|e| refuse(format!("expected JSON: {e}")))?;
         let version = file["version"].as_str().unwrap_or("none");
         let entries: Vec<(String, &Value)> = match version {
             "0.6.1" => {
-                let all = file["activation_encodings"].as_object().ok_or_else(|| refuse("no activations".into()))?;
+                let all = file["activation_encodings"]
+                    .as_object()
+                    .ok_or_else(|| refuse("expected activations, got none".into()))?;
                 all.iter().map(|(name, list)| (name.clone(), &list[0])).collect()
             }
             "1.0.0" => named(&file["activation_encodings"])?,
@@ -167,13 +169,13 @@ impl Encodings {
             let at = |e: Error| e.at(format!("tensor `{name}`"));
             let Some(&value) = values.get(name.as_str()) else {
                 let error = refuse("the network has no such tensor".into());
-                return Err(at(error).hint("take the network that was written with the encodings"));
+                return Err(at(error).hint("use the network that was written together with the encodings"));
             };
             if graph.constant(value).is_some() {
                 continue;
             }
             if !seen.insert(value) {
-                return Err(at(refuse("it has two encodings".into())));
+                return Err(at(refuse("expected one encoding per tensor, got two".into())));
             }
             let grid = activation(entry, version).map_err(at)?;
             let spec = GridSpec { bits: grid.bits(), symmetric: false, observer: Observer::MinMax, percentile: 100.0 };
@@ -190,9 +192,9 @@ fn refuse(message: String) -> Error {
 
 /// Entries of a list by the names in them.
 fn named(list: &Value) -> Result<Vec<(String, &Value)>> {
-    let list = list.as_array().ok_or_else(|| refuse("expected a list of them, got none".into()))?;
+    let list = list.as_array().ok_or_else(|| refuse("expected a list of entries, got none".into()))?;
     let name = |entry: &Value| entry["name"].as_str().map(str::to_string);
-    let with = |entry| Ok((name(entry).ok_or_else(|| refuse("one of them has no name".into()))?, entry));
+    let with = |entry| Ok((name(entry).ok_or_else(|| refuse("an entry has no name".into()))?, entry));
     list.iter().map(with).collect()
 }
 
@@ -312,10 +314,10 @@ mod tests {
             let entry = format!("{{\"name\": \"x\", {fields}}}");
             refusal(&format!("{{\"version\": \"2.0.0\", \"encodings\": [{entry}]}}"))
         };
-        assert!(refusal("no").starts_with("encodings: no JSON: "));
+        assert!(refusal("no").starts_with("encodings: expected JSON: "));
         assert!(refusal("{}").starts_with("encodings: expected version 0.6.1, 1.0.0 or 2.0.0, got none"));
-        assert!(refusal("{\"version\": \"1.0.0\"}").starts_with("encodings: expected a list of them, got none"));
-        assert!(refusal("{\"version\": \"0.6.1\"}").starts_with("encodings: no activations"));
+        assert!(refusal("{\"version\": \"1.0.0\"}").starts_with("encodings: expected a list of entries, got none"));
+        assert!(refusal("{\"version\": \"0.6.1\"}").starts_with("encodings: expected activations"));
         for fields in
             ["", "\"output_dtype\": \"int8\", \"y_scale\": 1.0", "\"output_dtype\": \"uint8\", \"y_scale\": -1.0"]
         {
@@ -327,6 +329,6 @@ mod tests {
         let unknown = "{\"version\": \"1.0.0\", \"activation_encodings\": [{\"name\": \"z\"}]}";
         assert!(refusal(unknown).contains("tensor `z`"), "{}", refusal(unknown));
         let twice = encodings(EncodingsVersion::V1_0_0).to_json().unwrap().replace("\"y\"", "\"x\"");
-        assert!(refusal(&twice).contains("two encodings"));
+        assert!(refusal(&twice).contains("got two"));
     }
 }

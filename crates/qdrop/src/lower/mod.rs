@@ -1,16 +1,18 @@
-//! Decisions written into the graph: integer initializers, QuantizeLinear, Clip and DequantizeLinear, or QONNX's Quant.
+//! Lowering: writes the quantization into the graph as integer initializers, QuantizeLinear, Clip and DequantizeLinear,
+//! or as QONNX's Quant.
 //!
-//! A weight becomes an integer initializer and one DequantizeLinear, whoever reads it. A site becomes QuantizeLinear,
-//! for grids smaller than the integer type a Clip, and DequantizeLinear, right after its value is computed.
+//! A weight becomes an integer initializer and one DequantizeLinear, whatever reads it. A site becomes QuantizeLinear,
+//! a Clip if the grid is smaller than the integer type, and DequantizeLinear, right after its value is computed.
 //!
-//! [`Target::Ort`] has a form of its own, see `ort`. [`Target::Openvino`] has weights in int8, [`Target::Tensorrt`]
-//! everything: a grid of b bits moves down by 2^(b-1), so that symmetric ones have zero point 0. [`Target::Qonnx`] is the
-//! matter of `qonnx`, [`Target::Qnn`] of `qnn`. Activations of 16 bits are uint16, whose grid fills the type.
+//! [`Target::Ort`] has its own form, see `ort`. With [`Target::Openvino`] the weights are int8, with
+//! [`Target::Tensorrt`] everything is: a grid of b bits is shifted down by 2^(b-1), so that symmetric grids have zero
+//! point 0. The module `qonnx` is for [`Target::Qonnx`], `qnn` for [`Target::Qnn`]. Activations of 16 bits are uint16;
+//! their grid fills the type.
 //!
-//! For OpenVINO and TensorRT the bias of a layer with weights of fewer than 8 bits is added by a node of its own, since
-//! inside the layer it may be rounded to multiples of the product of both steps, which is coarse at few bits. A layer whose
-//! quantized operand was cut, joined or repeated since (a window that is rolled) gets the same quantizer a second time
-//! right before it, which changes no value.
+//! For OpenVINO and TensorRT a separate node adds the bias of a layer with weights of fewer than 8 bits, because inside
+//! the layer it may be rounded to multiples of the product of both steps, which is coarse at few bits. If the quantized
+//! operand of a layer was sliced, concatenated or repeated in between (as in a window that is rolled), the same
+//! quantizer is inserted a second time right before the layer; this changes no value.
 
 mod bias;
 mod encodings;
@@ -79,13 +81,13 @@ pub fn required_opset(output: Output, plan: &Plan) -> u64 {
 }
 
 /// The graph with `plan` carried out: `weights` holds one entry per layer of the plan in any order, `sites` and
-/// `kernel_sites` one grid per entry of the plan's lists, in their order. `graph` must be the one the plan was made from,
-/// at [`required_opset`] or later.
+/// `kernel_sites` one grid per entry of the plan's lists, in their order. `graph` must be the one the plan was made
+/// from, at [`required_opset`] or later.
 ///
 /// A site that all readers see also stands for the graph output of its value, which keeps its name; the float value
 /// gets a new one, and subgraphs, which read by name, see it quantized too. Where only some readers see it, graph
-/// outputs and subgraphs keep the float. Float weights and biases that nothing reads any more lose their content.
-/// Large constants that stay float are stored in half precision where the network's inputs or outputs are and no bit is lost.
+/// outputs and subgraphs keep the float. Float weights and biases that nothing reads any more lose their content. Large
+/// constants that stay float are stored in half precision where the network's inputs or outputs are and no bit is lost.
 pub fn lower(
     graph: &Graph,
     plan: &Plan,
@@ -262,8 +264,8 @@ fn lower_site(
     Ok(real)
 }
 
-/// The float value that the quantizer of `site` is to read, and the value that it is to make, which the site's readers read
-/// from now on.
+/// The float value that the quantizer of `site` is to read, and the value that it is to make, which the site's readers
+/// read from now on.
 fn parted(graph: &mut Graph, insertions: &Insertions, site: &Site) -> Result<(ValueId, ValueId)> {
     let fact = match graph.values.get(site.value.0 as usize) {
         Some(value) => value.fact.clone(),
@@ -289,8 +291,8 @@ fn parted(graph: &mut Graph, insertions: &Insertions, site: &Site) -> Result<(Va
     }
 }
 
-/// Puts the quantizer of a site a second time before layers whose operand was moved in ways that runtimes do not follow;
-/// once for all that read the operand.
+/// Puts the quantizer of a site a second time before layers whose operand was moved in ways that runtimes do not
+/// follow; once for all that read the operand.
 fn quantize_again(
     graph: &mut Graph,
     insertions: &mut Insertions,

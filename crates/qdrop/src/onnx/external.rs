@@ -100,8 +100,8 @@ fn read_external(proto: &mut TensorProto, dirs: &[PathBuf]) -> Result<()> {
     let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
     let size = file.metadata().map_err(|e| Error::io(&path, e))?.len();
     if offset.checked_add(length).is_none_or(|end| end > size) {
-        let what = format!("wants bytes {offset} to {offset}+{length}, the file has {size}");
-        return Err(at_file(Error::model(what).hint("the file is cut short or belongs to another model")));
+        let what = format!("needs bytes {offset} to {offset}+{length}, the file has {size}");
+        return Err(at_file(Error::model(what).hint("the file is truncated or belongs to another model")));
     }
     let mut bytes = vec![0u8; want];
     file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(|e| Error::io(&path, e))?;
@@ -115,24 +115,26 @@ fn read_external(proto: &mut TensorProto, dirs: &[PathBuf]) -> Result<()> {
 fn locate(location: &str, dirs: &[PathBuf]) -> Result<PathBuf> {
     let Some(base) = dirs.first() else {
         return Err(Error::model(format!(
-            "data lies in external file `{location}`, but the model's directory is unknown"
+            "data is in the external file `{location}`, but the model's directory is unknown"
         ))
         .hint("read the model from its file"));
     };
     let relative = Path::new(location);
     let inside = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if location.is_empty() || !inside || location.contains('\0') {
-        return Err(Error::model(format!("external data location `{location}` leads out of the model's directory"))
-            .hint("store the data beside the model"));
+        return Err(Error::model(format!("external data location `{location}` is outside the model's directory"))
+            .hint("store the data next to the model"));
     }
     let path = base.join(relative);
     let real = path
         .canonicalize()
-        .map_err(|e| Error::io(&path, e).hint("external data is missing; copy it beside the model file"))?;
+        .map_err(|e| Error::io(&path, e).hint("external data is missing; copy it next to the model file"))?;
     let allowed = dirs.iter().filter_map(|d| d.canonicalize().ok()).any(|d| real.starts_with(d));
     if !allowed {
-        return Err(Error::model(format!("external data location `{location}` links out of the model's directory"))
-            .hint("store the data beside the model"));
+        return Err(Error::model(format!(
+            "external data location `{location}` is a link to a file outside the model's directory"
+        ))
+        .hint("store the data next to the model"));
     }
     if !real.is_file() {
         return Err(Error::model(format!("external data location `{location}` is not a file")));

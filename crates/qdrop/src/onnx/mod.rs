@@ -1,16 +1,16 @@
-//! ONNX files to [`Graph`] and back, faithfully.
+//! Faithful reading and writing of ONNX files, from and to a [`Graph`].
 //!
-//! What the IR does not model (operators it only carries, metadata, functions, documentation, types other than tensors)
-//! is kept in [`Origin`](crate::graph::Origin)s and comes out again. Models of opset 7 to 12 are raised to 13 on
-//! reading; newer ones keep their opset. Whatever the file's opset, operands stand as of opset 18 in the graph (axes of
-//! reductions are operands); the writer gives each node the form of [`Graph::opset`].
+//! What the graph does not model (operators that are only carried, metadata, functions, documentation, types other than
+//! tensors) is kept in [`Origin`](crate::graph::Origin)s and written again. Models of opset 7 to 12 are raised to 13 on
+//! reading; newer ones keep their opset. In the graph operands always have the form of opset 18, in which the axes of
+//! reductions are operands; the writer gives each node the form of [`Graph::opset`].
 //!
-//! Three things look different after a round trip: Constant nodes become initializers, Dropout at inference becomes
-//! Identity, and tensors are stored as raw bytes. External data is loaded, and written again only where the model is
-//! too large for one message.
+//! Three things differ after a round trip: Constant nodes become initializers, Dropout at inference becomes Identity,
+//! and tensors are stored as raw bytes. External data is loaded, and written as such only if the model is too large for
+//! one message.
 //!
-//! A node whose [`Node::op`](crate::graph::Node::op) was changed must lose its origin; a node without one is written
-//! from its operator. Constants that became unused are not written.
+//! If [`Node::op`](crate::graph::Node::op) of a node is changed, its origin must be removed; a node without an origin
+//! is written from its operator. Unused constants are not written.
 
 mod attrs;
 mod body;
@@ -99,7 +99,8 @@ pub fn read_bytes(bytes: &[u8], dir: Option<&Path>) -> Result<Graph> {
 }
 
 /// Writes `graph` to `path`: to a temporary file beside it that is then renamed, so that no partial file is ever seen,
-/// and the disk has all of it afterwards. A model too large for one message (2 GiB) gets its data in `<name>.data` beside it.
+/// and the disk has all of it afterwards. A model too large for one message (2 GiB) gets its data in `<name>.data`
+/// beside it.
 pub fn write(graph: &Graph, path: &Path) -> Result<()> {
     write_with_threshold(graph, path, writer::THRESHOLD)
 }

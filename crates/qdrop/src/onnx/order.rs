@@ -72,7 +72,7 @@ pub fn sort(nodes: Vec<NodeProto>, reads: Vec<Vec<String>>, given: &HashSet<Stri
         }
     }
     if let Some(stuck) = (0..nodes.len()).find(|&i| waits[i] > 0) {
-        return Err(Error::model("the node is part of a cycle or waits for one")
+        return Err(Error::model("the node is part of a cycle or depends on one")
             .at(describe(&nodes[stuck]))
             .hint("a network must not read its own results; export the model again"));
     }

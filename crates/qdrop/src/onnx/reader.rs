@@ -22,7 +22,7 @@ const LEVEL: u64 = 13;
 
 /// The message of an encoded model, of an IR version whose fields are known.
 pub fn decode(bytes: Bytes) -> Result<ModelProto> {
-    let what = "give an ONNX model (a file that ends in .onnx as a rule)";
+    let what = "give an ONNX model, usually a file that ends in .onnx";
     if bytes.is_empty() {
         return Err(Error::model("the file is empty").hint(what));
     }
@@ -31,7 +31,7 @@ pub fn decode(bytes: Bytes) -> Result<ModelProto> {
     }
     let model = ModelProto::decode(bytes).map_err(|e| {
         Error::model(format!("not a readable ONNX model: {e}"))
-            .hint("the file is cut short, damaged, or something else")
+            .hint("the file is truncated, damaged, or of another type")
     })?;
     let (Some(ir), Some(_)) = (model.ir_version, &model.graph) else {
         return Err(Error::model("not an ONNX model: it has no IR version or no graph").hint(what));
@@ -51,7 +51,7 @@ fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let page = |word: &[u8]| bytes.len() >= word.len() && bytes[..word.len()].eq_ignore_ascii_case(word);
     Some(match () {
         () if begins(b"version https://git-lfs") => {
-            ("a pointer of Git LFS in place of the file", "fetch the file itself with `git lfs pull`")
+            ("a Git LFS pointer instead of the file", "fetch the file itself with `git lfs pull`")
         }
         () if begins(b"PK\x03\x04") => ("a zip archive, as PyTorch's checkpoints are", torch),
         () if bytes.len() > 2 && bytes[0] == 0x80 && (2..=5).contains(&bytes[1]) => {
@@ -60,9 +60,9 @@ fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         () if begins(b"\x89HDF") => ("an HDF5 file, as Keras writes", convert),
         () if bytes.get(4..8) == Some(b"TFL3") => ("a TensorFlow Lite model", convert),
         () if begins(b"\x1f\x8b") => ("a gzip archive", "unpack it first"),
-        () if bytes.get(8..10) == Some(b"{\"") => ("weights in safetensors' format, which hold no network", torch),
+        () if bytes.get(8..10) == Some(b"{\"") => ("weights in the safetensors format, without a network", torch),
         () if page(b"<!doctype html") || page(b"<html") => {
-            ("a page of HTML", "download the file itself: this is what a site shows about it")
+            ("an HTML page", "download the file itself, not the page about it")
         }
         () => return None,
     })
@@ -390,5 +390,5 @@ fn constant_node(node: &NodeProto) -> Result<Tensor> {
     if let Some(v) = find("value_strings") {
         return Tensor::new(vec![v.strings.len()], Data::String(v.strings.clone()));
     }
-    Err(Error::model("a Constant holds no value"))
+    Err(Error::model("a Constant has no value"))
 }

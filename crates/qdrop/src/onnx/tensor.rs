@@ -59,7 +59,7 @@ pub fn describe(tensor: &TensorProto) -> String {
 pub fn dims(dims: &[i64]) -> Result<Vec<usize>> {
     let shape = dims
         .iter()
-        .map(|&d| usize::try_from(d).map_err(|_| Error::model(format!("dimensions {dims:?} hold a negative size"))))
+        .map(|&d| usize::try_from(d).map_err(|_| Error::model(format!("dimensions {dims:?} contain a negative size"))))
         .collect::<Result<Vec<_>>>()?;
     addressable(&shape)?;
     Ok(shape)
@@ -102,7 +102,7 @@ pub fn decode(mut proto: TensorProto) -> Result<Tensor> {
                 from_bytes(dtype, &raw)
             } else {
                 Err(Error::model(format!(
-                    "shape {shape:?} of {dtype:?} takes {want} bytes, the file holds {}",
+                    "shape {shape:?} of {dtype:?} needs {want} bytes, the file has {}",
                     raw.len()
                 )))
             }

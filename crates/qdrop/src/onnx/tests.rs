@@ -220,9 +220,9 @@ fn external_data_is_confined_and_checked() {
     };
     assert!(try_with("w.bin", "4", "8").is_ok());
     for (location, offset, length, part) in [
-        ("../w.bin", "0", "8", "leads out"),
-        ("/etc/passwd", "0", "8", "leads out"),
-        ("", "0", "8", "leads out"),
+        ("../w.bin", "0", "8", "is outside"),
+        ("/etc/passwd", "0", "8", "is outside"),
+        ("", "0", "8", "is outside"),
         ("none.bin", "0", "8", "missing"),
         ("in", "0", "8", "not a file"),
         ("w.bin", "8", "8", "has 12"),
@@ -240,7 +240,7 @@ fn external_data_is_confined_and_checked() {
         let outside = tempfile::tempdir().unwrap();
         std::fs::write(outside.path().join("secret"), [0u8; 12]).unwrap();
         std::os::unix::fs::symlink(outside.path().join("secret"), dir.path().join("link")).unwrap();
-        assert!(try_with("link", "0", "8").unwrap_err().to_string().contains("links out"));
+        assert!(try_with("link", "0", "8").unwrap_err().to_string().contains("is a link to a file outside"));
     }
 }
 

@@ -35,7 +35,7 @@ pub fn to_bytes(graph: &Graph) -> Result<Vec<u8>> {
 fn encode(model: &ModelProto) -> Result<Vec<u8>> {
     let size = model.encoded_len();
     if size > LIMIT {
-        return Err(Error::unsupported(format!("the model takes {size} bytes, one message can have {LIMIT}"))
+        return Err(Error::unsupported(format!("the model has {size} bytes, one message can have at most {LIMIT}"))
             .hint("write it to a file with external data"));
     }
     Ok(model.encode_to_vec())
@@ -50,7 +50,7 @@ pub fn write(graph: &Graph, path: &Path, threshold: u64) -> Result<()> {
         .map(|t| tensor::packed_bytes(t.dtype(), t.shape()).map(|n| n as u64))
         .sum::<Result<u64>>()?;
     let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| {
-        Error::new(crate::Kind::Io, "the output path names no file").at(path.display()).hint("give a file name")
+        Error::new(crate::Kind::Io, "the output path has no file name").at(path.display()).hint("give a file name")
     })?;
     let dir = disk::folder(path);
     if bytes <= threshold {

@@ -1,4 +1,5 @@
-//! Meaning-preserving clean-up of a graph: one visible ordered list of passes, the graph checked after each.
+//! Simplification of a graph without changing what it computes: an ordered list of passes, with a check of the graph
+//! after each.
 
 mod affine;
 mod constants;

@@ -1,4 +1,4 @@
-//! How fast this machine solves the units of a network, on noise.
+//! Measures how fast this machine learns the units of a network, on random input.
 
 use crate::calibrate;
 use crate::data::Samples;
@@ -25,38 +25,38 @@ const LEVELS: usize = 1 << 16;
 pub struct UnitSpeed {
     /// The unit's name.
     pub name: String,
-    /// Weight layers in it.
+    /// Number of its weight layers.
     pub layers: usize,
-    /// An iteration, in seconds: the median.
+    /// Time of an iteration, in seconds: the median.
     pub seconds: f64,
-    /// Share of it in the forward passes, 0 to 1; losses, masks and mixing included.
+    /// Share of that time in forward passes, 0 to 1; losses, masks and mixing included.
     pub forward: f64,
-    /// Share in the backward passes.
+    /// Share in backward passes.
     pub backward: f64,
-    /// Share in rounding variables, biases, steps and their optimisers.
+    /// Share in updates of rounding variables, biases, steps and their optimisers.
     pub update: f64,
-    /// Speed of its products, counted as direct sums, in 10⁹ operations a second over the whole iteration.
+    /// Speed in 10⁹ operations per second over the whole iteration, with convolutions counted as direct sums.
     pub gflops: f64,
 }
 
 /// Speed of this machine on one network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bench {
-    /// Samples an iteration.
+    /// Samples per iteration.
     pub batch: usize,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
-    /// Speed of one large matrix product on every thread, in 10⁹ operations a second.
+    /// Speed of one large matrix product on every thread, in 10⁹ operations per second.
     pub ceiling_gflops: f64,
     /// Units with weight layers, in network order.
     pub units: Vec<UnitSpeed>,
-    /// One iteration of every unit, in seconds.
+    /// Time of one iteration of every unit, in seconds.
     pub seconds: f64,
-    /// Samples a second whose activations are watched for first grids.
+    /// Speed of calibration, in samples per second.
     pub calibrate: f64,
-    /// Samples a second for which both streams advance through all units.
+    /// Speed at which samples pass through all units, in the float and in the quantized network, in samples per second.
     pub advance: f64,
-    /// Most memory that the process has had, in bytes, where the system tells.
+    /// Peak memory of the process, in bytes, if the system provides it.
     pub peak_bytes: Option<u64>,
 }
 

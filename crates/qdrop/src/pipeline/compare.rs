@@ -52,7 +52,7 @@ pub fn compare_recorded(
 ) -> Result<Vec<Difference>> {
     if recorded.len() != samples.len() {
         let message = format!("expected values of {} samples, got {}", samples.len(), recorded.len());
-        return Err(Error::data(message).hint("record the values of the very samples that are compared"));
+        return Err(Error::data(message).hint("record the values of the same samples"));
     }
     let names = recorded.input_names().unwrap_or_default();
     let shapes = shapes_of(samples)?;

@@ -21,8 +21,8 @@ const RUN: usize = 1 << 21;
 /// Samples that one run takes at most.
 const SAMPLES: usize = 32;
 
-/// A file that a runtime has made ready. Nothing of this library's own engine takes part, so that files with operators
-/// that it cannot run are measured too.
+/// A file that is loaded in a runtime. This library's own engine is not involved, so files with operators that it
+/// cannot run can be measured too.
 pub struct Deployed {
     session: Session,
     path: PathBuf,
@@ -38,8 +38,9 @@ pub struct Deployed {
 }
 
 impl Deployed {
-    /// Lets `library` read the file at `path` and rewrite it as it does by default; `threads` 0 takes as many as the
-    /// runtime chooses. An error when the runtime refuses it, or when inputs want different numbers of samples.
+    /// Loads the file at `path` in `library`, with its default optimisations; with `threads` 0 the runtime chooses
+    /// their number. It is an error if the runtime refuses the file, or if its inputs expect different numbers of
+    /// samples.
     pub fn open(library: &Library, path: &Path, threads: usize) -> Result<Self> {
         let session = Session::new(library, path, &Options { threads, ..Options::default() })?;
         let face = face(&session);
@@ -48,7 +49,7 @@ impl Deployed {
             let dims = input.fact.shape.as_deref().unwrap_or_default();
             let Some(Dim::Known(n)) = axis.and_then(|axis| dims.get(axis)) else { continue };
             if batch.is_some_and(|b| b != *n) || *n == 0 {
-                let message = format!("expected inputs with one number of samples, got {n}");
+                let message = format!("expected inputs with the same number of samples, got {n}");
                 return Err(Error::unsupported(message).at(format!("input `{}`", input.name)).at(path.display()));
             }
             batch = Some(*n);
@@ -57,7 +58,7 @@ impl Deployed {
         Ok(Deployed { session, path: path.to_path_buf(), name, threads, batch, face, _copy: None })
     }
 
-    /// As [`Deployed::open`], for a temporary file of `graph`, which errors call `name`.
+    /// Like [`Deployed::open`], but for `graph`, which is written to a temporary file; errors call it `name`.
     pub fn of_graph(library: &Library, graph: &Graph, name: &str, threads: usize) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("qdrop-").tempdir();
         let dir = dir.map_err(|e| Error::new(Kind::Io, format!("cannot make a directory for a copy: {e}")))?;
@@ -77,7 +78,7 @@ impl Deployed {
         &self.path
     }
 
-    /// Threads asked for; 0 for as many as the runtime chooses.
+    /// The requested number of threads; 0 leaves the choice to the runtime.
     pub fn threads(&self) -> usize {
         self.threads
     }
@@ -93,8 +94,8 @@ impl Deployed {
         self.face.clone()
     }
 
-    /// That the answers for `samples` are those that `task` asks for, or scores of classes without a task, and that every
-    /// sample has what its answer is held against. The first sample is run.
+    /// That the answers for `samples` are those that `task` asks for, or scores of classes without a task, and that
+    /// every sample has what its answer is held against. The first sample is run.
     pub fn check(&self, samples: &dyn Samples, task: Option<Task>) -> Result<()> {
         let shapes = shapes_of(samples)?;
         let names = self.outputs();
@@ -107,8 +108,9 @@ impl Deployed {
         }
     }
 
-    /// The metrics of `task` on `samples`, as [`super::measure`] has them for this library's own engine. Several samples are
-    /// run at a time where the file leaves their number open; `sink` is told where the runtime then refuses to.
+    /// The metrics of `task` on `samples`, as [`super::measure`] has them for this library's own engine. Several
+    /// samples are run at a time where the file leaves their number open; `sink` is told where the runtime then refuses
+    /// to.
     pub fn measure(&self, samples: &dyn Samples, task: Option<Task>, sink: &mut dyn Sink) -> Result<Score> {
         let names = self.outputs();
         let wanted = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
@@ -128,7 +130,7 @@ impl Deployed {
             if let Err(error) = self.rows(&pair, &wanted, 2) {
                 // Where one alone is refused as well, the error is another.
                 self.rows(&pair[..1], &wanted, 1)?;
-                let message = format!("`{}` runs one sample at a time only: {error}", self.name);
+                let message = format!("`{}` can only run one sample at a time: {error}", self.name);
                 sink.event(&Event::Note { message });
                 batch = 1;
             }
@@ -186,7 +188,7 @@ impl Deployed {
         }
         if samples.first().is_some_and(|sample| !self.stacks(sample)) {
             let message =
-                format!("expected samples that lie along the first axis of every input, got {} at once", samples.len());
+                format!("expected samples along the first axis of every input, got {} at once", samples.len());
             return Err(Error::unsupported(message).at(&self.name));
         }
         (0..inputs).map(|i| Tensor::stack(&samples.iter().map(|s| &s[i]).collect::<Vec<_>>())).collect()

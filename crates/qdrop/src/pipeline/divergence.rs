@@ -13,19 +13,20 @@ use crate::report::{Event, Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::{HashMap, HashSet};
 
-/// How far a file's values in a runtime are from those of a reference in this library's own engine.
+/// The difference between a file's values in a runtime and those of a reference in this library's own engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Divergence {
-    /// Of every value of the same name, from a simplified copy of the file that hands all of them out. Operators around a value that
-    /// is handed out are not fused, so that the runtime computes some of them otherwise than in the file itself.
+    /// For every value of the same name, measured on a simplified copy of the file in which all of them are outputs.
+    /// Operators around an output are not fused, so the runtime may compute some of them differently than in the file
+    /// itself.
     pub values: Vec<Difference>,
-    /// Of the outputs of the file as it is, fused as in use.
+    /// For the outputs of the unchanged file, with operators fused as usual.
     pub outputs: Vec<Difference>,
 }
 
 /// How far the values of `deployed` are from those that the engine computes for `reference` (simplified) under the same
-/// names. Values of other sizes are left out; those inside are, all of them, where the file cannot be copied, which `sink`
-/// is told. `threads` 0 takes all cores.
+/// names. Values of other sizes are left out; those inside are, all of them, where the file cannot be copied, which
+/// `sink` is told. `threads` 0 takes all cores.
 pub fn divergence(
     reference: &Graph,
     deployed: &Deployed,
@@ -37,10 +38,10 @@ pub fn divergence(
     let facts = facts::infer(reference, &input_shapes(reference, Some(&shapes))?)?;
     let (want, got) = (names_of(reference, &reference.inputs), deployed.inputs().map(|i| i.0).collect::<Vec<_>>());
     if want != got {
-        let message = format!("expected the inputs {}, as of the reference, got {}", want.join(", "), got.join(", "));
+        let message = format!("expected the inputs {} of the reference, got {}", want.join(", "), got.join(", "));
         return Err(Error::unsupported(message)
             .at(deployed.path().display())
-            .hint("compare files made from one export"));
+            .hint("compare files made from the same export"));
     }
     let known = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
     let ours: HashMap<&str, ValueId> =
@@ -118,6 +119,6 @@ fn open_copy(deployed: &Deployed, ours: &HashMap<&str, ValueId>, shapes: &[Vec<u
         (value.fact, value.origin) = (Fact::default(), None);
     }
     graph.outputs.extend(added);
-    let name = format!("a copy of {} that hands out every value", deployed.path().display());
+    let name = format!("a copy of {} with every value as an output", deployed.path().display());
     Deployed::of_graph(deployed.library(), &graph, &name, deployed.threads())
 }

@@ -20,7 +20,7 @@ pub fn fix(graph: &mut Graph, name: &str, values: &[f64]) -> Result<()> {
         _ if Some(i) == axis => Ok(1),
         Dim::Symbol(symbol) => {
             let error = Error::data(format!("the file leaves size {i} (`{symbol}`) of the input open"));
-            Err(error.at(place()).hint(format!("fix the size before it: --fix {symbol}=1")))
+            Err(error.at(place()).hint(format!("fix that size first: --fix {symbol}=1")))
         }
         Dim::Unknown => Err(Error::data(format!("the file leaves size {i} of the input open")).at(place())),
     };
@@ -52,7 +52,7 @@ fn fix_size(graph: &mut Graph, name: &str, values: &[f64]) -> Result<()> {
         let mut known: Vec<String> = inputs.collect();
         known.append(&mut symbols);
         known.dedup();
-        let error = Error::data(format!("the network has no input and no size `{name}`"));
+        let error = Error::data(format!("the network has no input or size `{name}`"));
         return Err(error.hint(format!("it has `{}`", known.join("`, `"))));
     }
     let size = match values {
@@ -80,12 +80,9 @@ mod tests {
             graph.inputs.push(v);
         }
         let error = fix(&mut graph, "x", &[1.0]).unwrap_err();
-        assert_eq!(error.advice(), Some("fix the size before it: --fix t=1"));
+        assert_eq!(error.advice(), Some("fix that size first: --fix t=1"));
         let error = fix(&mut graph, "y", &[1.0]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "--fix y: the network has no input and no size `y`; it has `x`, `gain`, `n`, `t`"
-        );
+        assert_eq!(error.to_string(), "--fix y: the network has no input or size `y`; it has `x`, `gain`, `n`, `t`");
         fix(&mut graph, "gain", &[1.5]).unwrap();
         assert_eq!(graph.inputs.len(), 1);
         fix(&mut graph, "t", &[2.0]).unwrap();

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-/// Per run of a sweep the hash of what it follows from: version, recipe but for what only changes speed, the bytes of the
-/// model and of its external data, and where the samples lie.
+/// For each run of a sweep, the hash of everything that determines its result: the version, the recipe without options
+/// that affect only the speed, the bytes of the model and of its external data, and the paths of the samples.
 pub fn run_keys(runs: &[SweepRun]) -> Result<Vec<String>> {
     let mut models: HashMap<&Path, blake3::Hash> = HashMap::new();
     let mut keys = Vec::with_capacity(runs.len());

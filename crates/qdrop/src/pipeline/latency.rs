@@ -22,24 +22,25 @@ const LEVELS: usize = 1 << 16;
 /// The input that tells padding apart from text.
 const MASK: &str = "attention_mask";
 
-/// Time that one run takes. The first figure is the least over many runs, which other programs disturb least, the second
-/// the median; milliseconds.
+/// Time of one run, in milliseconds: the minimum over many runs, which is least affected by other programs, and the
+/// median.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pace {
-    /// Threads asked for; 0 for as many as the runtime chooses.
+    /// The requested number of threads; 0 leaves the choice to the runtime.
     pub threads: usize,
-    /// Runs measured.
+    /// Number of runs measured.
     pub runs: usize,
-    /// Processor time of all threads, in user mode and in the system; the wall-clock time where the system does not tell.
+    /// Processor time of all threads, in user mode and in the kernel; the wall-clock time if the system does not
+    /// provide it.
     pub processor_ms: [f64; 2],
     /// Wall-clock time.
     pub wall_ms: [f64; 2],
 }
 
 impl Deployed {
-    /// Inputs of noise, ones for `attention_mask` and zeros for other integers, in the sizes that the file declares, or in
-    /// `shapes` (with batch axis), where it leaves them open; an open batch is one sample. An error where a size is open
-    /// and not given, or where `shapes` do not fit.
+    /// Random inputs, with ones for `attention_mask` and zeros for other integers, in the shapes that the file
+    /// declares, or that `shapes` (with batch axis) gives if the file leaves them open; an open batch is one sample. It
+    /// is an error if a size is open and not given, or if `shapes` do not fit.
     pub fn noise(&self, shapes: Option<&[Vec<usize>]>) -> Result<Vec<Tensor>> {
         let inputs = self.inputs().count();
         if let Some(given) = shapes
@@ -89,14 +90,15 @@ impl Deployed {
         self.inputs().enumerate().map(one).collect()
     }
 
-    /// `sample`, as samples come (no batch axis), as inputs of one run: alone, or as often as the file's fixed batch wants.
+    /// `sample` (without batch axis) as inputs of one run, repeated if the file has a fixed batch.
     pub fn batch_of(&self, sample: &[Tensor]) -> Result<Vec<Tensor>> {
         let n = self.batch().filter(|_| self.stacks(sample)).unwrap_or(1);
         self.joined(&vec![sample; n])
     }
 }
 
-/// The time that each of `files` takes for its `inputs`, one run of each in turn, so that what disturbs one disturbs all.
+/// Measures the time that each of `files` takes for its `inputs`, with one run of each in turn, so that disturbances
+/// affect all of them.
 pub fn pace(files: &[(&Deployed, &[Tensor])], sink: &mut dyn Sink) -> Result<Vec<Pace>> {
     let mut times: Vec<(Vec<f64>, Vec<f64>)> = vec![Default::default(); files.len()];
     let run = |(deployed, inputs): &(&Deployed, &[Tensor])| deployed.run(inputs, &deployed.outputs()).map(drop);

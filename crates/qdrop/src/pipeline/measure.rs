@@ -130,7 +130,7 @@ pub(super) fn check_answers(sizes: &[usize], shapes: &[Vec<usize>], samples: &dy
     if !fits {
         let got: Vec<String> = sizes.iter().map(usize::to_string).collect();
         let message =
-            format!("task `{task}` wants {want} per sample, the network has outputs of {}", got.join(" and "));
+            format!("task `{task}` needs {want} per sample, the network has outputs of {}", got.join(" and "));
         return Err(Error::data(message).hint("give the task that the network was trained for"));
     }
     if let Some(i) = (0..samples.len()).find(|&i| task != Task::Squad && !has_target(samples, i)) {
@@ -185,7 +185,7 @@ struct Asked {
 impl Answers {
     fn add(&mut self, outputs: &[&[f32]], target: Target) -> Result<()> {
         if let Some(at) = outputs.iter().flat_map(|o| o.iter()).position(|x| x.is_nan()) {
-            return Err(Error::new(Kind::Numeric, format!("element {at} of the network's answer is NaN")));
+            return Err(Error::new(Kind::Numeric, format!("element {at} of the network's output is NaN")));
         }
         let first = outputs.first().copied().unwrap_or_default();
         match target {
@@ -400,7 +400,7 @@ mod tests {
             "task `stsb` wants one number per sample, the network has outputs of 2; give the task that the network was \
              trained for"
         );
-        assert!(refusal(&two, &rows, Task::Mnli).starts_with("task `mnli` wants 3 scores per sample, the network has"));
+        assert!(refusal(&two, &rows, Task::Mnli).starts_with("task `mnli` needs 3 scores per sample, the network has"));
         assert!(refusal(&two, &rows, Task::Squad).contains("wants two outputs of 2 scores, or one of twice as many"));
         let unlabelled = Rows(vec![(vec![1, 2], None)]);
         assert_eq!(
@@ -410,6 +410,6 @@ mod tests {
         let error = measure(&graph(2, &["y"], true), &classes(&[([-1, 2], 1)]), Some(Task::Sst2), 1, &mut Silent);
         let error = error.unwrap_err();
         assert_eq!(error.kind(), Kind::Numeric);
-        assert_eq!(error.to_string(), "sample `line 0`: element 0 of the network's answer is NaN");
+        assert_eq!(error.to_string(), "sample `line 0`: element 0 of the network's output is NaN");
     }
 }

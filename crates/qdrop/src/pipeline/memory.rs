@@ -1,4 +1,4 @@
-//! How much memory a run will take, from the plan alone.
+//! Predicts how much memory a run will take, from the plan alone.
 
 use super::samples::read_again;
 use crate::engine::device::{Device, Footprint, processors};
@@ -17,20 +17,20 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bytes of the program itself, its threads, and what the allocator keeps.
 const BASE: u64 = 24 << 20;
 
-/// Predicted memory in bytes, of the stage that takes most.
+/// Predicted memory, in bytes, in the stage that takes most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// Calibration samples it is for.
+    /// Number of calibration samples for which it is predicted.
     pub samples: usize,
     /// Constants of the network, float and quantized, and the weights of losses.
     pub network: u64,
-    /// Values of all samples, in memory.
+    /// Values of samples that are kept in memory.
     pub caches: u64,
-    /// Values of all samples that do not fit below the recipe's limit and lie in files.
+    /// Values of samples that exceed the recipe's limit and are kept in files.
     pub files: u64,
-    /// Values of samples at work, rounding variables, gradients and optimisers.
+    /// Values of the samples being computed, rounding variables, gradients and optimisers.
     pub working: u64,
-    /// All of it, with the program.
+    /// Total memory, including the program.
     pub total: u64,
 }
 
@@ -64,8 +64,8 @@ pub fn memory(
     stages.iter().map(kept).max_by_key(|m| m.total).ok_or_else(|| Error::internal("a run has no stages"))
 }
 
-/// Bytes that values of samples may take in memory, for all to stay within the recipe's limit; all where it has none. There
-/// are so many samples, which hold so many bytes of their own.
+/// Bytes that values of samples may take in memory, for all to stay within the recipe's limit; all where it has none.
+/// There are so many samples, which hold so many bytes of their own.
 pub(super) fn room(
     graph: &Graph,
     facts: &Facts,
@@ -78,7 +78,7 @@ pub(super) fn room(
     let least =
         predict(graph, facts, plan, recipe, samples, device)?.iter().map(Memory::least).max().unwrap_or(0) + held;
     limit.0.checked_sub(least).ok_or_else(|| {
-        let message = format!("a memory of {limit} is too small, {} are needed", bytes(least));
+        let message = format!("a memory limit of {limit} is too small, {} are needed", bytes(least));
         Error::recipe(message).hint("allow more, or use fewer threads or smaller batches")
     })
 }

@@ -1,4 +1,4 @@
-//! The pipeline: calls the other modules in order, owns the seed and the progress events.
+//! The pipeline: it calls the other modules in order, and handles the seed and the progress events.
 
 mod bench;
 mod compare;

@@ -30,7 +30,7 @@ pub(super) fn check_classes(classes: usize, samples: &dyn Samples) -> Result<()>
         let place = || format!("sample `{}`", samples.name(i));
         match samples.label(i) {
             None => {
-                let hint = "give one sub-folder per class, a CSV with lines file,label, or in a .npz file an integer array labels";
+                let hint = "give one sub-folder per class, a CSV file with lines file,label, or an integer array `labels` in an .npz file";
                 return Err(Error::data("expected a label, got none").at(place()).hint(hint));
             }
             Some(label) if label >= classes => {

@@ -1,4 +1,4 @@
-//! What bits are chosen for: a size of the weights or a number of bit operations.
+//! Targets for which bits are chosen: a size of the weights, or a number of bit operations.
 
 use super::ByteSize;
 use crate::error::{Error, Result};
@@ -9,23 +9,23 @@ use std::str::FromStr;
 /// Suffixes of counts.
 const SUFFIXES: [(&str, f64); 5] = [("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("P", 1e15)];
 
-/// How large all weights may be.
+/// Maximum size of all weights.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum SizeTarget {
-    /// At most so many bytes: `128KiB`.
+    /// A number of bytes: `128KiB`.
     Bytes(ByteSize),
-    /// No more than with this number in place of `weights.bits`: `w3`, `w2.5`.
+    /// The size that the weights have with this number as `weights.bits`: `w3`, `w2.5`.
     Bits(f64),
 }
 
-/// How many bit operations all products of a sample may take.
+/// Maximum number of bit operations of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum BitopsTarget {
-    /// At most so many: `1.2G`.
+    /// A number: `1.2G`.
     Count(u64),
-    /// No more than with these numbers in place of `weights.bits` and `activations.bits`: `w4a4`.
+    /// The number with these values as `weights.bits` and `activations.bits`: `w4a4`.
     Bits(f64, f64),
 }
 
@@ -43,7 +43,9 @@ impl FromStr for SizeTarget {
         match uniform {
             Some(bits) => Ok(SizeTarget::Bits(bits)),
             None => text.parse().map(SizeTarget::Bytes).map_err(|_: Error| {
-                Error::recipe(format!("expected a size such as 128KiB, or w3 for that of 3 bit weights, got `{text}`"))
+                Error::recipe(format!(
+                    "expected a size such as 128KiB, or w3 for the size with 3-bit weights, got `{text}`"
+                ))
             }),
         }
     }
@@ -65,7 +67,9 @@ impl FromStr for BitopsTarget {
             (1.0..1e18).contains(&count).then_some(BitopsTarget::Count(count as u64))
         };
         uniform().or_else(count).ok_or_else(|| {
-            Error::recipe(format!("expected a count such as 1.2G, or w4a4 for that of uniform bits, got `{text}`"))
+            Error::recipe(format!(
+                "expected a count such as 1.2G, or w4a4 for the count with uniform bits, got `{text}`"
+            ))
         })
     }
 }

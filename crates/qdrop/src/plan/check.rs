@@ -1,16 +1,16 @@
-//! Refusal of recipes that ask for the impossible.
+//! Checks on the values of a recipe.
 
 use super::layers::{Layers, matching};
 use super::view::View;
 use super::{BitopsTarget, Mixed, Override, Recipe, target};
 use crate::error::{Error, Result};
 
-/// Fewest and most tokens of a sample.
+/// Minimum and maximum number of tokens of a sample.
 const LEAST_TOKENS: usize = 8;
 const MOST_TOKENS: usize = 1 << 16;
 
 impl Recipe {
-    /// Checks every value against its range; the error names the key.
+    /// Checks that every value is within its range; the error names the key.
     pub fn validate(&self) -> Result<()> {
         let (w, a, m, i) = (&self.weights, &self.activations, &self.method, &self.input);
         bits("weights.bits", w.bits)?;
@@ -67,7 +67,7 @@ impl Recipe {
 }
 
 impl Mixed {
-    /// Checks it beside the bits of weights and activations.
+    /// Checks it together with the bits of weights and activations.
     fn validate(&self, weights: u32, activations: u32) -> Result<()> {
         if self.candidates.is_empty() {
             return Err(Error::recipe("mixed.candidates: expected bits to choose from, got none"));
@@ -77,12 +77,12 @@ impl Mixed {
         }
         if self.wanted() && weights == 32 {
             return Err(Error::recipe(
-                "weights.bits: expected 2 to 8 beside a target of size or bit operations, got 32",
+                "weights.bits: expected 2 to 8 with a target for size or bit operations, got 32",
             ));
         }
         match self.bitops {
             Some(BitopsTarget::Bits(..)) if activations == 32 => {
-                let message = "activations.bits: expected 2 to 8 beside a target of uniform bits, got 32";
+                let message = "activations.bits: expected 2 to 8 with a target of uniform bits, got 32";
                 Err(Error::recipe(message).hint("give bit operations as a count"))
             }
             _ => Ok(()),
@@ -96,7 +96,8 @@ fn exception(n: usize, o: &Override) -> Result<()> {
         return Err(Error::recipe(format!("{}: expected a name pattern, got nothing", key("layer"))));
     }
     if o.layer.is_empty() && (o.weight_bits.is_some() || o.weight_symmetric.is_some()) {
-        let error = Error::recipe(format!("{}: expected the layer whose weight is meant, got nothing", key("layer")));
+        let error =
+            Error::recipe(format!("{}: expected a pattern for the layer of the weight, got nothing", key("layer")));
         return Err(error.hint("an activation has no weight"));
     }
     o.weight_bits.map_or(Ok(()), |b| bits(&key("weight_bits"), b))?;

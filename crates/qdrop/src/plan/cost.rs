@@ -1,4 +1,4 @@
-//! What a plan costs where it runs: bytes of weights, bit operations of products.
+//! The cost of a plan where it runs: size of the weights and number of bit operations.
 
 use super::sites::hands_on;
 use super::view::View;
@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bits of what is not quantized.
 const FLOAT: u32 = 32;
 
-/// What quantized weights and activations cost.
+/// The cost of quantized weights and activations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Bytes of the weights of all layers and tables at their true bits, 32 where they stay float; without steps, zero points and biases.
+    /// Size, in bytes, of the weights of all layers and embedding tables at their true bits (32 for those that stay
+    /// float), without steps, zero points and biases.
     pub weight_bytes: u64,
-    /// Sum over all products of a sample of multiply-adds times the bits of both factors (Baskin et al., "UNIQ", 2018);
-    /// what is not quantized, the network's input say, counts 32 bits.
+    /// Number of bit operations: for all products of a sample, the sum of multiply-adds times the bits of both factors
+    /// (Baskin et al., "UNIQ", 2018). Values that are not quantized, such as the network's input, count 32 bits.
     pub bit_operations: u64,
 }
 

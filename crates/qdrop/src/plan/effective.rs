@@ -1,4 +1,4 @@
-//! What a recipe comes to when its options, its preset and its method's defaults are put together.
+//! The options in effect: those of a recipe combined with the defaults of its preset and method.
 
 use super::{Granularity, MethodName, Placement, Preset, Recipe, Target};
 use serde::{Deserialize, Serialize};
@@ -32,36 +32,36 @@ pub struct Effective {
     pub learns: bool,
     /// Iterations per unit.
     pub iterations: usize,
-    /// Probability that an element of a unit's input is taken from the quantized network, 0 to 1.
+    /// Probability that an element of a unit's input comes from the quantized network, 0 to 1.
     pub input_keep: f64,
-    /// Probability that an activation inside the unit keeps its quantized value, 0 to 1.
+    /// Probability that an element of an activation inside the unit is quantized, 0 to 1.
     pub activation_keep: f64,
     /// Learning rate of the rounding variables.
     pub rounding_lr: f64,
-    /// First learning rate of the activation steps; 0 where they are not learned.
+    /// Initial learning rate of the activation steps; 0 if they are not learned.
     pub scale_lr: f64,
-    /// Whether a unit ends when its roundings are settled.
+    /// Whether a unit ends once its roundings are settled.
     pub stop_settled: bool,
     /// Whether biases are learned.
     pub learn_biases: bool,
-    /// Whether elements of units' outputs have weights in the loss.
+    /// Whether the loss weighs the elements of units' outputs.
     pub weigh_outputs: bool,
-    /// Iterations for the whole network after the last unit.
+    /// Iterations for tuning the whole network after the last unit.
     pub tune_iterations: usize,
     /// Whether all weights are learned first, in a network with float activations.
     pub weights_first: bool,
     /// Iterations per unit for the steps of activations after that.
     pub step_iterations: usize,
-    /// Samples on which factors of channels are chosen; 0: never.
+    /// Samples on which channel factors are chosen; 0 for no factors.
     pub factor_samples: usize,
-    /// Samples on which first grids are refined; 0: never.
+    /// Samples on which the first activation steps are refined; 0 for no refinement.
     pub refine_samples: usize,
     /// Size of units.
     pub granularity: Granularity,
 }
 
 impl Recipe {
-    /// Where activation quantizers sit.
+    /// Where activations are quantized.
     pub fn placement(&self) -> Placement {
         // There are no integer kernels for activations of 16 bits.
         let kernels = self.output.target == Target::Ort && self.activations.bits != 16;

@@ -1,11 +1,12 @@
-//! Mixed precision: which bits each layer gets, so that the network's outputs suffer least within a target.
+//! Mixed precision: chooses the bits of each layer so that the error of the network's outputs is smallest within a
+//! target.
 //!
-//! A choice has what follows the recipe's `weights.bits`, and with a target of bit operations what follows
-//! `activations.bits`; first and last layers and tables as well, unless the recipe keeps them at their own bits. What has
-//! no choice, by an exception say, counts all the same. What
-//! one layer or product multiplies has one width, as integer kernels want it: values that are joined before a layer, the
-//! two factors of attention's products, and what is read with one weight. Errors of all that is chosen add up; see
-//! `knapsack` for how the least sum is found.
+//! Bits are chosen for weights that follow the recipe's `weights.bits` and, with a target for bit operations, for
+//! activations that follow `activations.bits`; also for first and last layers and embedding tables, unless the recipe
+//! keeps them at their own bits. Everything else, such as a layer with an override, counts with its own bits. Values
+//! that one layer or product multiplies get the same bits, as integer kernels require: values that are joined before a
+//! layer, the two factors of attention's products, and values that are read with one weight. The errors of all choices
+//! add up; see `knapsack` for how the smallest sum is found.
 
 use super::cost::{Factor, Work};
 use super::knapsack::{self, Choice, add, undominated};
@@ -24,7 +25,7 @@ use std::collections::BTreeMap;
 /// Most that an error counts, so that sums stay finite.
 const MOST: f64 = 1e30;
 
-/// What must be measured before bits can be chosen: bits per layer and site of the plan.
+/// The measurements that are needed before bits can be chosen: numbers of bits per layer and site of the plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
     /// Per layer of the plan.
@@ -33,18 +34,18 @@ pub struct Measure {
     pub sites: Vec<Vec<u32>>,
 }
 
-/// Bits that were chosen.
+/// A choice of bits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// What they cost.
+    /// The cost of the choice.
     pub cost: Cost,
-    /// What the target allows of it; `None` where nothing is limited.
+    /// Maximum size of the weights, in bytes; `None` without a target for it.
     pub most_weight_bytes: Option<u64>,
-    /// What the target allows of it; `None` where nothing is limited.
+    /// Maximum number of bit operations; `None` without a target for it.
     pub most_bit_operations: Option<u64>,
-    /// Sum of the errors of all layers and activations measured, each alone with its bits.
+    /// Sum of the measured errors of all layers and activations, each alone with its bits.
     pub predicted_error: f64,
-    /// The same choice as exceptions for a recipe, one for each layer and activation that had a choice.
+    /// The choice as overrides for a recipe, one for each layer and activation whose bits were chosen.
     pub exceptions: Vec<Override>,
 }
 
@@ -58,8 +59,8 @@ pub fn measure(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Measure>
     Ok(Measure { layers: layers.collect(), sites: sites.collect() })
 }
 
-/// Chooses bits for `graph` as `recipe` asks, by what was measured about it. What no output depends on keeps the recipe's
-/// bits. An error when `measured` is of another network or lacks candidates.
+/// Chooses bits for `graph` as `recipe` asks, by what was measured about it. What no output depends on keeps the
+/// recipe's bits. An error when `measured` is of another network or lacks candidates.
 pub fn choose(graph: &Graph, facts: &Facts, recipe: &Recipe, measured: &Sensitivity) -> Result<Chosen> {
     let mut mixing = Mixing::new(graph, facts, recipe)?;
     mixing.check()?;
@@ -104,8 +105,10 @@ fn keep_unmeasured(open: &mut [bool], curves: &[&Curve], recipe: &Recipe) -> Res
     for (open, curve) in open.iter_mut().zip(curves).filter(|(open, _)| **open) {
         *open = !curve.errors.is_empty();
         if let Some(bits) = candidates.iter().find(|&&bits| *open && curve.error(bits).is_none()) {
-            let error = Error::data(format!("expected the error of {bits} bits, which was not measured"));
-            return Err(error.at(format!("sensitivity of `{}`", curve.name)).hint("measure with these candidates"));
+            let error = Error::data(format!("expected the error with {bits} bits, which was not measured"));
+            return Err(error
+                .at(format!("sensitivity of `{}`", curve.name))
+                .hint("measure with the same --candidates"));
         }
     }
     Ok(())
@@ -220,13 +223,13 @@ impl<'a> Mixing<'a> {
     fn check(&self) -> Result<()> {
         if !self.layers.iter().chain(&self.sites).any(|&open| open) {
             return Err(Error::recipe("mixed: no layer has a choice of bits")
-                .hint("all have theirs by exceptions, or as first and last layers"));
+                .hint("all layers have fixed bits, from [[override]] or as first and last layers"));
         }
         let fewest = self.recipe.mixed.bits().first().copied().unwrap_or(2);
         let least = self.all(fewest);
         let [size, bitops] = self.limits();
         let why = format!("with {fewest} bits wherever there is a choice");
-        let hint = "raise the target, allow fewer bits in `candidates`, or in layers that have their own";
+        let hint = "raise the target, or allow fewer bits in `candidates` or for layers with bits of their own";
         if let Some(size) = size.filter(|&s| s < least[0]) {
             let (least, size) = (ByteSize(least[0].div_ceil(8)), ByteSize(size / 8));
             return Err(Error::recipe(format!("mixed.size: expected at least {least}, {why}, got {size}")).hint(hint));
@@ -240,7 +243,8 @@ impl<'a> Mixing<'a> {
         Ok(())
     }
 
-    /// A name for each layer that no other one answers to, so that an exception can name it; empty where there is no choice.
+    /// A name for each layer that no other one answers to, so that an exception can name it; empty where there is no
+    /// choice.
     fn addresses(&self) -> Result<Vec<String>> {
         let view = &self.view;
         let carries = |id: &NodeId| view.weight(*id).is_some() || view.table(*id).is_some();
@@ -286,8 +290,8 @@ impl<'a> Mixing<'a> {
         let budgets = left(0).zip(left(1));
         let found = budgets.and_then(|(size, bitops)| knapsack::solve(&choices, [size, bitops]));
         let found = found.ok_or_else(|| {
-            Error::recipe("mixed: the targets cannot be reached beside layers that no output depends on")
-                .hint("raise a target, or give those layers fewer bits by exceptions")
+            Error::recipe("mixed: the targets cannot be reached because of layers that no output depends on")
+                .hint("raise a target, or give those layers fewer bits with [[override]]")
         })?;
         let mut plan = self.plan.clone();
         for ((group, options), found) in groups.iter().zip(&options).zip(found) {
@@ -350,8 +354,8 @@ impl<'a> Mixing<'a> {
         groups.into_values().collect()
     }
 
-    /// Bits that a group can have, without those that others beat in every respect; `layer_error` and `site_error` give the
-    /// errors of layers and sites with some bits.
+    /// Bits that a group can have, without those that others beat in every respect; `layer_error` and `site_error` give
+    /// the errors of layers and sites with some bits.
     fn options(
         &self,
         group: &Group,
@@ -419,8 +423,7 @@ fn moving(graph: &Graph, facts: &Facts, recipe: &Recipe, special: bool) -> Resul
 }
 
 fn unnamed(what: &str, name: &str) -> Error {
-    let error =
-        Error::unsupported(format!("another {what} answers to the same name, so bits cannot be given to it alone"));
+    let error = Error::unsupported(format!("another {what} has the same name, so it cannot be given bits of its own"));
     error.at(format!("{what} `{name}`")).hint("rename it in the model")
 }
 

@@ -305,14 +305,14 @@ fn what_cannot_be_is_refused() {
     for (change, want) in [
         (
             (|r: &mut Recipe| r.weights.bits = 32) as fn(&mut Recipe),
-            "weights.bits: expected 2 to 8 beside a target of size or bit operations, got 32",
+            "weights.bits: expected 2 to 8 with a target for size or bit operations, got 32",
         ),
         (|r| r.mixed.candidates.clear(), "mixed.candidates: expected bits to choose from, got none"),
         (|r| r.mixed.candidates.push(9), "mixed.candidates: expected 2 to 8, got 9"),
         (|r| r.mixed.samples = 0, "mixed.samples: expected at least 1, got 0"),
         (
             |r| (r.activations.bits, r.mixed.bitops) = (32, Some(BitopsTarget::Bits(4.0, 4.0))),
-            "activations.bits: expected 2 to 8 beside a target of uniform bits, got 32",
+            "activations.bits: expected 2 to 8 with a target of uniform bits, got 32",
         ),
         (
             |r| r.overrides.push(Override { layer: "*".into(), weight_bits: Some(5), ..Override::default() }),
@@ -342,7 +342,10 @@ fn measurements_must_be_of_this_network_and_these_candidates() {
     let found = refused(&|m| m.layers[2].value = "other".into());
     assert!(found.starts_with("layer `n5`: its sensitivity was not measured"), "{found}");
     let found = refused(&|m| m.layers[2].errors.retain(|e| e.bits != 2));
-    assert!(found.starts_with("sensitivity of `n5`: expected the error of 2 bits, which was not measured"), "{found}");
+    assert!(
+        found.starts_with("sensitivity of `n5`: expected the error with 2 bits, which was not measured"),
+        "{found}"
+    );
     let found = refused(&|m| m.layers[1].errors[0].error = f64::NAN);
     assert!(found.starts_with("layer `n3`: expected errors of 0 or more, got NaN for 2 bits"), "{found}");
     // A layer that no output depends on keeps the recipe's bits.
@@ -366,7 +369,7 @@ fn layers_of_one_name_are_told_apart_by_their_weights() {
     let star = |v: &crate::graph::Value| v.name == "layer1.0.conv1.weight";
     graph.values.iter_mut().filter(|v| star(v)).for_each(|v| v.name = "layer1*".into());
     let error = plan(&graph, &facts_of(&graph), &recipe).unwrap_err().to_string();
-    assert!(error.contains("another layer answers to the same name"), "{error}");
+    assert!(error.contains("another layer has the same name"), "{error}");
 }
 
 #[test]
@@ -388,7 +391,7 @@ fn activations_can_be_named() {
     let (layers, sites) = bits(&with(both).unwrap());
     assert_eq!((layers[1], sites[1], sites[2]), (6, 3, 3));
     let error = with(Override { weight_bits: Some(2), ..named("v8", 3) }).unwrap_err().to_string();
-    assert!(error.starts_with("override[0].layer: expected the layer whose weight is meant"), "{error}");
+    assert!(error.starts_with("override[0].layer: expected a pattern for the layer of the weight"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! From settings (a [`Recipe`], partial) and a graph to decisions (a [`Plan`], total). Every refusal happens here,
-//! before any data is read.
+//! Planning: from a [`Recipe`], which may leave options open, and a graph to a [`Plan`], which decides everything. A
+//! network or recipe that cannot be quantized is refused here, before any data is read.
 
 mod atoms;
 mod biases;
@@ -48,19 +48,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use view::{Role, View};
 
-/// Everything decided about one graph. Node and value ids are those of the simplified graph it was made from.
+/// All decisions about one graph. Node and value ids are those of the simplified graph from which it was made.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Weights to quantize, in network order.
     pub layers: Vec<Layer>,
     /// Activation quantizers, in network order.
     pub sites: Vec<Site>,
-    /// Quantizers of 8 bits that the target's integer kernels need beside `sites`, in network order. No unit holds them,
-    /// and nothing is learned of them.
+    /// Additional 8-bit quantizers that the target's integer kernels need, in network order. They belong to no unit and
+    /// are not learned.
     pub kernel_sites: Vec<Site>,
-    /// Units in network order; every node that depends on an input and can be run is in exactly one.
+    /// Units in network order; every node that depends on an input and can be run is in exactly one unit.
     pub units: Vec<Unit>,
-    /// Nodes that stay float although they carry a weight or a product, and all that cannot be run, with the reason.
+    /// Nodes that stay float although they have a weight or are a product, and all nodes that cannot be run, with the
+    /// reason.
     pub float: Vec<(String, String)>,
 }
 
@@ -72,71 +73,73 @@ pub struct SiteId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelSiteId(pub u32);
 
-/// How a grid is fitted.
+/// The grid to be fitted to a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct GridSpec {
-    /// 2 to 8, or 16 for activations.
+    /// Bits: 2 to 8, or 16 for activations.
     pub bits: u32,
-    /// Zero point in the middle of the grid (2^(bits-1)); the grid is 0..2^bits-1 all the same.
+    /// Whether the zero point is in the middle of the grid (2^(bits-1)); the integers are 0 to 2^bits-1 in any case.
     pub symmetric: bool,
     /// How the range is found.
     pub observer: Observer,
-    /// For the percentile observer, in percent.
+    /// Quantile for the percentile observer, in per cent.
     pub percentile: f64,
 }
 
-/// A weight to quantize, of layers or a table that rows are looked up in.
+/// A weight to be quantized: that of a layer, or an embedding table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Layer {
-    /// The layer's name (of its first node).
+    /// The layer's name: that of its first node.
     pub name: String,
     /// The constant.
     pub weight: ValueId,
-    /// Nodes that read it (more than one when the weight is shared).
+    /// Nodes that read it; more than one if the weight is shared.
     pub nodes: Vec<NodeId>,
-    /// Grid to fit.
+    /// The grid to be fitted.
     pub grid: GridSpec,
-    /// Axis of the output channels for a per-channel grid, `None` for one step for the whole weight.
+    /// Axis of the output channels for a per-channel grid; `None` for one step (scale) for the whole weight.
     pub axis: Option<usize>,
     /// Shape of the weight.
     pub shape: Vec<usize>,
 }
 
-/// An activation quantizer.
+/// An activation site: a value with an activation quantizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Site {
     /// Name of the quantized value.
     pub name: String,
     /// The quantized value.
     pub value: ValueId,
-    /// The readers (node, operand index) that see the quantized value; `None`: all of them, graph outputs included.
+    /// The readers (node, operand index) that see the quantized value; `None` if all do, graph outputs included.
     pub readers: Option<Vec<(NodeId, usize)>>,
-    /// Grid to fit.
+    /// The grid to be fitted.
     pub grid: GridSpec,
 }
 
-/// A piece of the network that is reconstructed at once (or only run, when it holds no layer).
+/// A reconstruction unit: a part of the network that is learned at once, or only run if it has no layer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Unit {
-    /// Name for people: common prefix of its nodes' names, or the first node's name.
+    /// Displayed name: the common prefix of its nodes' names, or the name of its first node.
     pub name: String,
     /// Its nodes in topological order.
     pub nodes: Vec<NodeId>,
-    /// Values it reads from outside (constants excluded).
+    /// Values that it reads from outside (constants excluded).
     pub inputs: Vec<ValueId>,
-    /// Values it computes that are read outside or leave the graph.
+    /// Values that it computes and that are read outside or are outputs of the graph.
     pub outputs: Vec<ValueId>,
     /// Layers whose rounding is learned here (a shared weight belongs to its first unit).
     pub layers: Vec<LayerId>,
-    /// Layers that are read here and whose rounding is known: tables, and those that belong to an earlier unit.
+    /// Layers that are read here but whose rounding is known: embedding tables, and layers that belong to an earlier
+    /// unit.
     pub fixed: Vec<LayerId>,
-    /// Sites whose step is learned here: on values computed here, or, where only some readers see a site, the unit of its first reader.
+    /// Sites whose step is learned here: those on values computed here, and those that only some readers see if the
+    /// first of these is here.
     pub sites: Vec<SiteId>,
-    /// Weights and biases, in elements.
+    /// Number of elements of weights and biases.
     pub parameters: u64,
     /// Multiply-adds per sample.
     pub multiply_adds: u64,
-    /// Bytes one calibration sample takes in the caches while this unit is solved (input twice, output once).
+    /// Bytes that a calibration sample takes while this unit is learned (input twice, output once).
     pub cache_bytes: u64,
 }
 
@@ -153,7 +156,7 @@ pub(super) enum Reason {
 
 impl Layer {
     /// Whether 8-bit kernels of x86 processors without VNNI may clip sums of two products of this layer, whose weight
-    /// `graph` holds: `docs/deploy.md` says what to do about it.
+    /// is in `graph`; `docs/deploy.md` says what to do about it.
     pub fn may_saturate(&self, graph: &Graph) -> bool {
         integer::may_saturate(graph, self)
     }
@@ -192,7 +195,8 @@ impl Plan {
         (0..self.sites.len() as u32).map(SiteId)
     }
 
-    /// What the user should know of layers of `graph` that stay float because they depend on what cannot be run.
+    /// A note about layers of `graph` that stay float because they depend on operators that cannot be run, if there are
+    /// any.
     pub fn note(&self, graph: &Graph) -> Option<String> {
         let planned = |id: NodeId| self.units.iter().any(|u| u.nodes.contains(&id));
         let constant =
@@ -202,37 +206,39 @@ impl Plan {
         let stops = [Reason::Opaque, Reason::OpenSize].map(|r| r.to_string());
         let (name, _) = self.float.iter().find(|f| stops.contains(&f.1) && behind > 0)?;
         let node = graph.node_ids().find(|&id| graph.node_name(id) == name)?;
-        let (layers, place) = (if behind == 1 { "layer stays" } else { "layers stay" }, graph.describe(node));
-        Some(format!("{behind} {layers} float, depending on what cannot be run here, first of all {place}"))
+        let stay =
+            if behind == 1 { "layer stays float because it depends" } else { "layers stay float because they depend" };
+        let place = graph.describe(node);
+        Some(format!("{behind} {stay} on operators that cannot be run here, the first is {place}"))
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Reason::Opaque => "the operator cannot be run here and is carried unchanged",
+            Reason::Opaque => "the operator cannot be run here and is carried over unchanged",
             Reason::OpenSize => "the size of its result depends on the data",
             Reason::BehindOpaque => "it depends on an operator that cannot be run here",
-            Reason::Product => "product of two activations, there is no weight",
+            Reason::Product => "a product of two activations, without a weight",
             Reason::NoConstantWeight => "its weight is not a constant float tensor",
-            Reason::FloatWeight => "32 bits by the recipe",
+            Reason::FloatWeight => "the recipe sets 32 bits",
         })
     }
 }
 
-/// Decides everything about `graph` (simplified), given the facts of one sample (batch 1) and the user's recipe.
+/// Decides everything about the simplified `graph`, given the facts of one sample (batch 1) and the recipe.
 pub fn plan(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     recipe.validate()?;
     decide(graph, facts, recipe)
 }
 
-/// [`plan`] by `recipe` without its exceptions and targets of size and bit operations.
+/// Like [`plan`], but without the recipe's overrides and targets for size and bit operations.
 pub fn plan_without_exceptions(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     let mixed = Mixed { size: None, bitops: None, ..recipe.mixed.clone() };
     decide(graph, facts, &Recipe { overrides: Vec::new(), mixed, ..recipe.clone() })
 }
 
-/// [`plan`] with bits that the target need not take.
+/// Like [`plan`], but bits need not be ones that the target accepts.
 fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     let (view, carried) = View::new(graph, facts);
     let layers = layers::Layers::new(&view, recipe)?;
@@ -246,19 +252,19 @@ fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
         if let Some(&(id, _)) = carried.iter().find(|c| training(&graph.node(c.0).op)) {
             return Err(Error::unsupported("the operator is in training mode, and layers to quantize depend on it")
                 .at(graph.describe(id))
-                .hint("export the network in evaluation mode: with PyTorch, call `model.eval()` before"));
+                .hint("export the network in evaluation mode: with PyTorch, call `model.eval()` before the export"));
         }
         if let Some(&(id, _)) = carried.iter().find(|c| c.1 != Reason::BehindOpaque && layers.nodes.is_empty()) {
             return Err(Error::unsupported("this operator cannot be run, and every layer to quantize depends on it")
                 .at(graph.describe(id))
-                .hint("replace it in the model, or cut the model behind it"));
+                .hint("replace it in the model, or cut the model after it"));
         }
     }
     if layers.nodes.is_empty() {
         return Err(Error::unsupported(
             "the network has no Conv, ConvTranspose, Gemm or MatMul with a constant float weight",
         )
-        .hint("a network that is quantized already cannot be quantized again"));
+        .hint("a network that is already quantized cannot be quantized again"));
     }
     check::overrides(&view, &layers, recipe)?;
     let sites = sites::sites(&view, &layers, recipe)?;

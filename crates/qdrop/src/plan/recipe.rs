@@ -1,4 +1,4 @@
-//! What the user asks for: every option with its default, unit and meaning. Unknown keys are refused.
+//! The recipe: every option of a run, with its default, unit and meaning. Unknown keys are refused.
 
 use super::budget::{BitopsTarget, SizeTarget};
 use super::size::ByteSize;
@@ -9,39 +9,40 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// A whole recipe; every part may be left out.
+/// A complete recipe. In its TOML form every part may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
-    /// Weights.
+    /// How weights are quantized.
     pub weights: Weights,
-    /// Activations.
+    /// How activations are quantized.
     pub activations: Activations,
-    /// Bits chosen layer by layer.
+    /// Bits chosen layer by layer for a target.
     pub mixed: Mixed,
     /// The method and its schedule.
     pub method: Method,
-    /// How the network is cut into units.
+    /// How the network is divided into units, the parts that are learned at once.
     pub units: Units,
     /// How samples become network input.
     pub input: Input,
     /// The written file.
     pub output: Output,
-    /// Exceptions by layer name; later entries win.
+    /// Exceptions by name of the layer or activation; later entries win.
     #[serde(rename = "override")]
     pub overrides: Vec<Override>,
 }
 
-/// How a range is found.
+/// The rule that finds the range of a first grid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Observer {
-    /// Smallest mean |x̂ - x|^2.4 over 100 ranges (times every zero point for two-sided data).
+    /// The range with the smallest mean |x̂ - x|^2.4 out of 100 (for values on both sides of 0, combined with every
+    /// zero point).
     #[default]
     Mse,
     /// From the smallest to the largest value seen.
     MinMax,
-    /// From the `percentile` to its mirror image.
+    /// From the quantile 100 − `percentile` to the quantile `percentile`.
     Percentile,
 }
 
@@ -49,19 +50,20 @@ pub enum Observer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Weights {
-    /// 2 to 8, or 32 for float.
+    /// Bits: 2 to 8, or 32 for float. Default: 4.
     pub bits: u32,
-    /// Zero point fixed in the middle of the grid.
+    /// Whether the zero point is fixed in the middle of the grid. Default: false.
     pub symmetric: bool,
-    /// One step per output channel, else one per tensor.
+    /// Whether each output channel has its own step (scale), rather than the whole tensor. Default: true.
     pub per_channel: bool,
-    /// How the range is found.
+    /// How the range is found. Default: [`Observer::Mse`].
     pub observer: Observer,
-    /// Share of values inside the range for the percentile observer, in percent.
+    /// Quantile, in per cent, at which the percentile observer's range ends; it begins at 100 minus this. Default:
+    /// 99.99.
     pub percentile: f64,
-    /// Bits of the first and of the last weight layer.
+    /// Bits of the weights of the first and the last layer. Default: 8.
     pub first_last_bits: u32,
-    /// Bits of tables that rows are looked up in (embeddings), rounded to nearest.
+    /// Bits of embedding tables, which are rounded to nearest. Default: 8.
     pub embedding_bits: u32,
 }
 
@@ -79,16 +81,17 @@ impl Default for Weights {
     }
 }
 
-/// Where activation quantizers sit.
+/// Where activations are quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
-    /// On the tensor a layer produces, after its activation function; residual sums once, after the addition. The paper's.
+    /// At the output of a layer, after its activation function, and at residual sums once, after the addition; as in
+    /// the paper.
     Producer,
-    /// On each activation operand of Conv, Gemm, MatMul and Add.
+    /// At each activation operand of Conv, Gemm, MatMul and Add.
     Consumer,
-    /// As `Producer`, and in 8 bits wherever the integer kernels of ONNX Runtime need a quantizer beside those; weights of
-    /// 8 bits are symmetric, as those kernels want them.
+    /// As [`Placement::Producer`], with additional 8-bit quantizers wherever the integer kernels of ONNX Runtime need
+    /// them; 8-bit weights are symmetric, as those kernels require.
     Integer,
 }
 
@@ -96,30 +99,33 @@ pub enum Placement {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Activations {
-    /// 2 to 8, 16, or 32 for float.
+    /// Bits: 2 to 8, 16, or 32 for float. Default: 4.
     pub bits: u32,
-    /// Zero point fixed in the middle of the grid.
+    /// Whether the zero point is fixed in the middle of the grid. Default: false.
     pub symmetric: bool,
-    /// How the range is found.
+    /// How the range is found. Default: [`Observer::Mse`].
     pub observer: Observer,
-    /// Share of values inside the range for the percentile observer, in percent.
+    /// Quantile, in per cent, at which the percentile observer's range ends; it begins at 100 minus this. Default:
+    /// 99.99.
     pub percentile: f64,
-    /// Where quantizers sit. Default: `integer` for ONNX Runtime; `producer` for other targets and with the preset `paper`.
+    /// Where quantizers are placed. Default: `integer` for ONNX Runtime; `producer` for other targets and with the
+    /// preset `paper`.
     pub placement: Option<Placement>,
-    /// Bits of the tensor that reaches the last weight layer; with placement `consumer` of the network input too.
-    /// Default: 8, and 16 where `bits` is 16; see [`Activations::last`].
+    /// Bits of the tensor that enters the last weight layer; with placement `consumer` also of the network input.
+    /// Default: 8, or 16 if `bits` is 16; see [`Activations::last`].
     pub last_bits: Option<u32>,
-    /// The first layer's output at 8 bit too (the BRECQ setting).
+    /// Whether the first layer's output has 8 bits too (the BRECQ setting). Default: false.
     pub first_output_8bit: bool,
-    /// Calibration samples from which the first grids are fitted.
+    /// Calibration samples to which the first grids are fitted. Default: 256.
     pub samples: usize,
-    /// Calibration samples on which factors are chosen that bring the channels of an activation to a common width, see
-    /// [`super::factor_sites`]. 0 gives all channels one step, as published. Default: 32, 0 with the preset `paper`.
+    /// Calibration samples on which channel factors are chosen, which bring the channels of an activation to a common
+    /// width; see [`super::factor_sites`]. 0 gives all channels one step, as published. Default: 32, 0 with the preset
+    /// `paper`.
     #[serde(alias = "equalize_samples")]
     pub factor_samples: Option<usize>,
-    /// Calibration samples on which the first grids are held against the network's outputs: where another step lowers
-    /// the error there by a tenth, it is taken. 0 keeps the observer's, as published. Default: 32, 0 with the preset
-    /// `paper`.
+    /// Calibration samples on which the first activation steps are checked against the network's outputs: another step
+    /// is taken if it lowers the error there by a tenth. 0 keeps the observer's steps, as published. Default: 32, 0
+    /// with the preset `paper`.
     pub refine_samples: Option<usize>,
 }
 
@@ -141,28 +147,28 @@ impl Default for Activations {
 }
 
 impl Activations {
-    /// Bits of the tensor that reaches the last weight layer.
+    /// Bits of the tensor that enters the last weight layer.
     pub fn last(&self) -> u32 {
         self.last_bits.unwrap_or(if self.bits == 16 { 16 } else { 8 })
     }
 }
 
-/// Bits chosen layer by layer, so that the network's outputs suffer least within a target. Without a target all bits
-/// are the recipe's.
+/// Bits chosen layer by layer, so that the error of the network's outputs is smallest within a target. Without a target
+/// the bits are those of [`Weights`] and [`Activations`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mixed {
-    /// Most that all weights may take, at their true bits. Default: no limit.
+    /// Maximum size of all weights at their true bits. Default: no limit.
     pub size: Option<SizeTarget>,
-    /// Most bit operations: multiply-adds of a sample times the bits of both factors. With it the bits of activations are
-    /// chosen too. Default: no limit.
+    /// Maximum number of bit operations: multiply-adds of a sample times the bits of both factors. With this target the
+    /// bits of activations are chosen too. Default: no limit.
     pub bitops: Option<BitopsTarget>,
-    /// Bits to choose from, 2 to 8 each.
+    /// Bits to choose from, 2 to 8 each. Default: 2, 3, 4, 6, 8.
     pub candidates: Vec<u32>,
-    /// Whether first and last layers, and tables that rows are looked up in, have the choice too; else they keep the bits
-    /// that `weights` and `activations` give them.
+    /// Whether the bits of the first and last layers and of embedding tables are chosen too; otherwise they keep the
+    /// bits that `weights` and `activations` give them. Default: true.
     pub first_last: bool,
-    /// Calibration samples on which it is measured what each layer's bits do to the outputs.
+    /// Calibration samples on which the effect of each layer's bits on the outputs is measured. Default: 64.
     pub samples: usize,
 }
 
@@ -173,36 +179,36 @@ impl Default for Mixed {
 }
 
 impl Mixed {
-    /// Whether bits are to be chosen.
+    /// Whether there is a target, so that bits have to be chosen.
     pub fn wanted(&self) -> bool {
         self.size.is_some() || self.bitops.is_some()
     }
 
-    /// Bits to choose from, ascending, each once.
+    /// The candidates in ascending order, without duplicates.
     pub fn bits(&self) -> Vec<u32> {
         let bits: BTreeSet<u32> = self.candidates.iter().copied().collect();
         bits.into_iter().collect()
     }
 }
 
-/// A published method; each is a set of defaults for [`Method`] and [`Units`].
+/// A published method. Each is a set of defaults for [`Method`] and [`Units`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MethodName {
-    /// Round to nearest on the first grids; nothing is learned.
+    /// Rounding to nearest on the first grids; nothing is learned.
     Rtn,
-    /// Learned rounding layer by layer, on inputs from the layers rounded before it, activations float.
+    /// Rounding learned layer by layer with float activations, from inputs of the layers rounded before it.
     Adaround,
-    /// Learned rounding block by block, on inputs from the blocks rounded before it, activations float; then, in a second
-    /// pass, the steps of activations.
+    /// Rounding learned block by block with float activations, from inputs of the blocks rounded before it; then, in a
+    /// second pass, the steps of activations.
     Brecq,
-    /// Learned rounding and steps block by block, activation quantization dropped at random.
+    /// Rounding and activation steps learned block by block, with activation quantization dropped at random.
     #[default]
     Qdrop,
 }
 
 impl fmt::Display for MethodName {
-    /// The name people read.
+    /// The name as it is printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             MethodName::Rtn => "nearest rounding",
@@ -213,75 +219,80 @@ impl fmt::Display for MethodName {
     }
 }
 
-/// How much time a run may spend and whether it keeps to the paper: defaults for the options that are left out.
+/// Defaults for the options that are not set: how long a run learns, and whether it follows the paper exactly.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// The published method and schedule: 20 000 iterations, published learning rates, nothing beyond but that a unit which
-    /// learning made worse keeps nearest rounding.
+    /// The published method and schedule: 20 000 iterations and the published learning rates. The only addition is that
+    /// a unit whose loss rises by learning keeps nearest rounding.
     Paper,
-    /// What most networks need.
+    /// 2000 iterations, enough for most networks.
     #[default]
     Balanced,
-    /// A good first answer.
+    /// 300 iterations, for a quick first result.
     Fast,
 }
 
-/// Options of the method; a missing option takes the value of the preset and of the named method; see
+/// Options of the method. An option that is not set takes its value from the preset and the method; see
 /// [`Recipe::resolved`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Method {
-    /// Which method.
+    /// The method. Default: [`MethodName::Qdrop`].
     pub name: MethodName,
-    /// Defaults for the options that are left out.
+    /// Defaults for the options that are not set. Default: [`Preset::Balanced`].
     pub preset: Preset,
     /// Iterations per unit. Default: the preset's.
     pub iterations: Option<usize>,
-    /// Samples per iteration, drawn with replacement.
+    /// Samples per iteration, drawn with replacement. Default: 32.
     pub batch: usize,
-    /// Learning rate of the rounding variables (Adam). Default: 1e-3 for 20 000 iterations, as published; fewer take
-    /// larger steps, so that variables travel as far, at most 50 times as large (not with the preset `paper`).
+    /// Learning rate of the rounding variables (Adam). Default: 1e-3 for 20 000 iterations, as published;
+    /// proportionally larger for fewer iterations, so that variables move as far, but at most 50 times as large (not
+    /// with the preset `paper`).
     pub rounding_lr: Option<f64>,
-    /// First learning rate of the activation steps (Adam, cosine to 0). Default: 4e-5 for 20 000 iterations, as
-    /// published; larger for fewer like `rounding_lr`, at most ten times as large.
+    /// Initial learning rate of the activation steps (Adam, cosine to 0). Default: 4e-5 for 20 000 iterations, as
+    /// published; larger for fewer iterations like `rounding_lr`, but at most ten times as large.
     pub scale_lr: Option<f64>,
-    /// Weight of the rounding regulariser: 0.01 for ResNet and RegNet, 0.1 for MobileNetV2, 0.2 for MNASNet.
+    /// Weight of the rounding regulariser: 0.01 for ResNet and RegNet, 0.1 for MobileNetV2, 0.2 for MNASNet. Default:
+    /// 0.01.
     pub lambda: f64,
-    /// Share of the iterations before the regulariser starts, 0 to 1.
+    /// Share of the iterations before the regulariser starts, 0 to 1. Default: 0.2.
     pub warmup: f64,
-    /// Exponent of the regulariser when it starts.
+    /// Exponent of the regulariser when it starts. Default: 20.
     pub beta_start: f64,
-    /// Exponent of the regulariser at the end.
+    /// Exponent of the regulariser at the end. Default: 2.
     pub beta_end: f64,
-    /// Probability that an element of a unit's input is taken from the quantized network, 0 to 1. Default: 0.5 for QDrop, 1 for AdaRound and BRECQ.
+    /// Probability that an element of a unit's input comes from the quantized network rather than the float one, 0 to
+    /// 1. Default: 0.5 for QDrop, 1 for AdaRound and BRECQ.
     pub input_keep: Option<f64>,
-    /// Probability that an activation inside the unit keeps its quantized value, 0 to 1. Default: 0.5 for QDrop, 0 for AdaRound and BRECQ.
+    /// Probability that an element of an activation inside the unit is quantized rather than dropped to float, 0 to 1.
+    /// Default: 0.5 for QDrop, 0 for AdaRound and BRECQ.
     pub activation_keep: Option<f64>,
-    /// Whether a unit ends before its iterations do when all roundings are settled. Default: not with the preset
-    /// `paper`.
+    /// Whether a unit ends early once all its roundings are settled. Default: true, false with the preset `paper`.
     pub stop_settled: Option<bool>,
-    /// Whether activation steps are learned. Default: for QDrop.
+    /// Whether activation steps are learned. Default: true for QDrop, false for the others.
     pub learn_scales: Option<bool>,
-    /// Whether biases are learned with the roundings of their layers; without, rounding alone must make up for what
-    /// quantized activations shift on average, as published. Default: for QDrop, not with the preset `paper`.
+    /// Whether biases are learned together with the roundings of their layers. Otherwise rounding alone has to
+    /// compensate for the average shift that quantized activations cause, as published. Default: true for QDrop, false
+    /// for the others and with the preset `paper`.
     pub learn_biases: Option<bool>,
-    /// Whether elements of a unit's output count in its loss as much as the network's outputs depend on them; without,
-    /// all count alike, as published. Default: for QDrop, not with the preset `paper`.
+    /// Whether the elements of a unit's output count in its loss by how much the network's outputs depend on them.
+    /// Otherwise all have the same weight, as published. Default: true for QDrop, false for the others and with the
+    /// preset `paper`.
     pub weigh_outputs: Option<bool>,
-    /// Iterations in which biases and activation steps of the whole network are learned against its outputs after the
-    /// last unit; 0 leaves it at the units, as published. Default: for QDrop half of `iterations`, at most 1000, else and
-    /// with the preset `paper` 0.
+    /// Iterations in which, after the last unit, biases and activation steps of the whole network are learned against
+    /// its outputs; 0 leaves this stage out, as published. Default: for QDrop half of `iterations`, at most 1000; 0 for
+    /// the others and with the preset `paper`.
     pub tune_iterations: Option<usize>,
-    /// Seed of every random choice.
+    /// Seed for all random choices. Default: 1005.
     pub seed: u64,
-    /// Threads; 0 takes all cores. Changes speed, never the result.
+    /// Number of threads; 0 uses all cores. Affects the speed, not the result. Default: 0.
     pub threads: usize,
-    /// Memory that a run may take. Values of the samples that do not fit lie in files in the work directory. Changes
-    /// speed, never the result. Default: all that is needed.
+    /// Memory that a run may use. Values of the samples that do not fit are kept in files in the work directory.
+    /// Affects the speed, not the result. Default: as much as needed.
     pub memory: Option<ByteSize>,
-    /// How values of the samples at the borders of units are kept: `f16` takes half the memory and disk of `f32`, and
-    /// rounds them to 11 bits.
+    /// Type in which values of the samples at the borders of units are kept: `f16` takes half the memory and disk space
+    /// of `f32`, and rounds them to 11 bits. Default: `f32`.
     pub cache: Cache,
 }
 
@@ -313,7 +324,7 @@ impl Default for Method {
     }
 }
 
-/// How values of samples are kept.
+/// Type in which values of samples are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cache {
@@ -325,7 +336,7 @@ pub enum Cache {
 }
 
 impl Cache {
-    /// The precision it names.
+    /// The corresponding precision.
     pub fn precision(self) -> Precision {
         match self {
             Cache::F32 => Precision::Single,
@@ -334,27 +345,28 @@ impl Cache {
     }
 }
 
-/// Size of units.
+/// Size of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Granularity {
-    /// Residual or branching regions, and chains of up to three weight layers.
+    /// A residual or other branching region, or a chain of up to three weight layers.
     Block,
-    /// Every weight layer alone.
+    /// A single weight layer.
     Layer,
 }
 
-/// How the network is cut into units.
+/// How the network is divided into units, the parts that are learned at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Units {
     /// Block or layer. Default: layer for AdaRound, block for the others.
     pub granularity: Option<Granularity>,
-    /// Most weight layers in a unit.
+    /// Maximum number of weight layers in a unit. Default: 12.
     pub max_layers: usize,
-    /// Blocks that are solved as one unit, at most: 2 joins the attention and the feed-forward part of an encoder layer.
+    /// Maximum number of blocks in a unit: 2 joins the attention and the feed-forward part of an encoder layer.
+    /// Default: 1.
     pub blocks: usize,
-    /// Name patterns of nodes (`*` matches anything) after which a unit must end.
+    /// Patterns of node names (`*` matches anything) after which a unit must end.
     pub cut_after: Vec<String>,
 }
 
@@ -364,7 +376,7 @@ impl Default for Units {
     }
 }
 
-/// Order of colour channels the network expects.
+/// Order of the colour channels that the network expects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Color {
@@ -377,7 +389,7 @@ pub enum Color {
     Gray,
 }
 
-/// Order of axes the network expects.
+/// Order of the axes that the network expects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
@@ -388,49 +400,50 @@ pub enum Layout {
     Nhwc,
 }
 
-/// How images become network input (resize, crop, divide by `divisor`, subtract `mean`, divide by `std`), and text.
+/// How images become network input (resize, crop, divide by `divisor`, subtract `mean`, divide by `std`), and how text
+/// does.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Input {
-    /// `imagenet`, `imagenet-norm`, or `none`; the options below change it one by one.
+    /// `imagenet`, `imagenet-norm` (without resizing and cropping) or `none`; the options below override it one by one.
     pub preset: Option<String>,
     /// Length of the shorter side after resizing, in pixels; 0 for no resize.
     pub resize: Option<usize>,
     /// Side of the square cut from the centre, in pixels; 0 for no crop.
     pub crop: Option<usize>,
-    /// Divisor of the 0 to 255 pixel values.
+    /// Divisor of the pixel values (0 to 255).
     pub divisor: Option<f32>,
     /// Mean per channel, after the division.
     pub mean: Option<Vec<f32>>,
     /// Standard deviation per channel, after the division.
     pub std: Option<Vec<f32>>,
-    /// Order of axes.
+    /// Order of the axes.
     pub layout: Option<Layout>,
-    /// Order of colour channels.
+    /// Order of the colour channels.
     pub color: Option<Color>,
-    /// Network input that marks real tokens by 1 and padding by 0; padding takes no part in first grids and losses.
+    /// Network input that marks real tokens with 1 and padding with 0; padding counts in no first grid and no loss.
     /// Default: the input `attention_mask` if there is one.
     pub mask: Option<String>,
-    /// Most calibration samples to use, spread over the set. Default: all.
+    /// Maximum number of calibration samples, spread over the set. Default: all.
     pub samples: Option<usize>,
-    /// Leave out images that cannot be read, counting them, instead of stopping.
+    /// Whether to skip images that cannot be read, and count them, instead of stopping. Default: false.
     pub skip_bad: bool,
-    /// Task on text: how its files are read and what is measured. Default: none, samples are images or arrays.
+    /// Text task, which decides how files are read and what is measured. Default: none; samples are images or arrays.
     pub task: Option<Task>,
-    /// File of the tokenizer. Default: `tokenizer.json` beside the model, else beside the samples.
+    /// File of the tokenizer. Default: `tokenizer.json` next to the model, else next to the samples.
     pub tokenizer: Option<String>,
-    /// Tokens of a sample: longer texts are cut, shorter ones padded. Default: what the network declares, else
-    /// what the longest text of the set needs, at most 128; 384 for SQuAD.
+    /// Tokens per sample: longer texts are cut and shorter ones padded. Default: what the network declares, else as the
+    /// longest text of the set needs, at most 128; 384 for SQuAD.
     pub max_length: Option<usize>,
-    /// Tokens that neighbouring windows over a long text share (SQuAD). Default: 128.
+    /// Tokens shared by neighbouring windows over a long text (SQuAD). Default: 128.
     pub doc_stride: Option<usize>,
 }
 
-/// How the result is written.
+/// Form of the written file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// 8-bit QuantizeLinear, Clip, DequantizeLinear: runs in every ONNX Runtime.
+    /// 8-bit QuantizeLinear, Clip and DequantizeLinear: runs in every ONNX Runtime.
     #[default]
     Qcdq,
     /// Native 4-bit (opset 21) and 2-bit (opset 25) types.
@@ -441,25 +454,25 @@ pub enum Format {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Output {
-    /// The runtime it is for.
+    /// The runtime that the file is for. Default: ONNX Runtime.
     pub target: Target,
-    /// How quantization is expressed for ONNX Runtime; other targets have one form each.
+    /// How quantization is expressed for ONNX Runtime; other targets have one form each. Default: [`Format::Qcdq`].
     pub format: Format,
-    /// Layout of the file of encodings that target `qnn` has beside the network.
+    /// Layout of the encodings file that target `qnn` writes next to the network. Default: 1.0.0.
     pub encodings_version: EncodingsVersion,
 }
 
-/// Layout of a file of encodings, by AIMET's numbers.
+/// Layout of an encodings file, as AIMET numbers it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EncodingsVersion {
-    /// Entries by name, one a channel; AIMET up to 1.x.
+    /// Entries by name, one per channel; AIMET up to 1.x.
     #[serde(rename = "0.6.1")]
     V0_6_1,
-    /// Lists of activations and parameters; AIMET from 2.0.
+    /// Lists of activations and parameters; AIMET from 2.0 on.
     #[default]
     #[serde(rename = "1.0.0")]
     V1_0_0,
-    /// One list in the terms of QuantizeLinear, with biases; AIMET from 2.3, and converters that know it.
+    /// One list in the terms of QuantizeLinear, with biases; AIMET from 2.3 on, and converters that support it.
     #[serde(rename = "2.0.0")]
     V2_0_0,
 }
@@ -474,22 +487,22 @@ impl fmt::Display for EncodingsVersion {
     }
 }
 
-/// An exception for the layers whose node name, or the activations whose name matches.
+/// An exception for layers and activations with matching names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Override {
-    /// Pattern of node names; `*` matches anything.
+    /// Pattern of layer names; `*` matches anything.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub layer: String,
-    /// Pattern of names of quantized values, beside `layer` or instead of it.
+    /// Pattern of names of quantized values, in addition to `layer` or instead of it.
     pub activation: Option<String>,
-    /// Bits of its weight.
+    /// Bits of the layer's weight.
     pub weight_bits: Option<u32>,
-    /// Bits of the activation: of those named, and of what the layer produces (placement `producer`) or reads
+    /// Bits of the activations that are named, and of what the layer produces (placement `producer`) or reads
     /// (`consumer`).
     pub activation_bits: Option<u32>,
-    /// Symmetric weight grid.
+    /// Whether the grid of the weight is symmetric.
     pub weight_symmetric: Option<bool>,
-    /// Symmetric activation grid.
+    /// Whether the grid of the activation is symmetric.
     pub activation_symmetric: Option<bool>,
 }

@@ -1,18 +1,19 @@
-//! What quantizing one layer or activation alone does to the network's outputs.
+//! Sensitivity: the effect that quantizing one layer or activation alone has on the network's outputs.
 
 use serde::{Deserialize, Serialize};
 
-/// Errors of the network's outputs when one weight or activation alone is quantized and the rest stays float.
+/// Errors of the network's outputs when only one weight or activation is quantized and everything else stays float.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sensitivity {
     /// Version of this layout: [`Sensitivity::SCHEMA`].
     pub schema: u32,
-    /// The model measured, as the user named it.
+    /// The model that was measured, as the user named it.
     pub model: String,
-    /// Samples measured on.
+    /// Number of samples.
     pub samples: usize,
-    /// Whether the mean shift that a rounded weight causes was taken out of its layer's results, as learned biases do.
+    /// Whether the shift of the mean that rounding a weight causes was removed from its layer's results, as learned
+    /// biases remove it.
     pub biases_corrected: bool,
     /// Weights of layers, in network order.
     pub layers: Vec<Curve>,
@@ -20,29 +21,29 @@ pub struct Sensitivity {
     pub activations: Vec<Curve>,
 }
 
-/// Errors of one weight or activation over bits.
+/// The errors for one weight or activation, for several numbers of bits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Curve {
-    /// The layer's name; the value's for an activation.
+    /// Name of the layer; for an activation, name of the value.
     pub name: String,
-    /// The value that is quantized: a weight or an activation. No two curves of a kind have the same.
+    /// The quantized value: a weight or an activation. It is unique among the curves of a kind.
     pub value: String,
-    /// Elements of it (of one sample).
+    /// Number of its elements, for one sample.
     pub elements: u64,
-    /// In order of bits; empty where no output of real numbers depends on it.
+    /// Errors in order of bits; empty if no output of real numbers depends on the value.
     pub errors: Vec<BitError>,
 }
 
-/// What some bits do to the network's outputs.
+/// The error of the network's outputs with a number of bits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BitError {
-    /// 2 to 8.
+    /// Bits: 2 to 8.
     pub bits: u32,
     /// Squared error as a share of the energy of the float output, summed over the outputs: 0 or more.
     pub error: f64,
-    /// Of classifiers: share of the samples that keep their class, in percent.
+    /// For classifiers: share of the samples that keep their class, in per cent.
     pub agreement: Option<f64>,
 }
 
@@ -52,7 +53,7 @@ impl Sensitivity {
 }
 
 impl Curve {
-    /// The error of `bits`, where it was measured.
+    /// The error with `bits` bits, if it was measured.
     pub fn error(&self, bits: u32) -> Option<f64> {
         self.errors.iter().find(|e| e.bits == bits).map(|e| e.error)
     }

@@ -1,4 +1,4 @@
-//! Sizes in bytes as people write them.
+//! Sizes in bytes with units.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};

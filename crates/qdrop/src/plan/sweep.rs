@@ -1,4 +1,4 @@
-//! A grid of runs: what they share, and axes of cases of which every combination is a run.
+//! A sweep: options that all runs share, and axes with cases; every combination of cases is a run.
 
 use super::recipe::Recipe;
 use crate::error::{Error, Result};
@@ -12,15 +12,15 @@ const MOST: usize = 100_000;
 /// Keys of a run that are no options of a recipe.
 const FILES: [&str; 3] = ["model", "calib", "eval"];
 
-/// A `sweep.toml`.
+/// A sweep, read from a TOML file.
 ///
 /// ```toml
 /// model = "resnet20.onnx"      # paths are relative to this file
 /// calib = "calib"
 /// eval = "test"
-/// average = ["seed"]           # axes that tables take the mean over; default: those over method.seed
+/// average = ["seed"]           # axes over which tables show the mean; default: axes of method.seed
 ///
-/// [recipe]                     # what all runs share, as `qdrop recipe` prints it
+/// [recipe]                     # options that all runs share, as `qdrop recipe` prints them
 /// method.preset = "fast"
 ///
 /// [[axis]]
@@ -36,7 +36,8 @@ const FILES: [&str; 3] = ["model", "calib", "eval"];
 /// values = [0, 1, 2]
 /// ```
 ///
-/// A case may set any option of the recipe, and `model`, `calib` and `eval`. Later axes win.
+/// A case may set any option of the recipe, and `model`, `calib` and `eval`. If several axes set the same option, the
+/// later one wins.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
@@ -60,19 +61,19 @@ struct Axis {
     case: Vec<Table>,
 }
 
-/// The case of one axis that a run takes.
+/// The case that a run has on one axis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// Name of the axis.
     pub axis: String,
     /// Name of the case, unique along the axis.
     pub name: String,
-    /// Whether tables take the mean over this axis.
+    /// Whether tables show the mean over this axis.
     pub averaged: bool,
 }
 
 impl Case {
-    /// Where the case lies on a chart, when its name is a number.
+    /// The position of the case on a chart, if its name is a number.
     pub fn number(&self) -> Option<f64> {
         self.name.parse().ok().filter(|x: &f64| x.is_finite())
     }
@@ -81,7 +82,7 @@ impl Case {
 /// One run of a sweep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SweepRun {
-    /// Unique in the sweep and fit for a file name: the names of its cases.
+    /// Its name, made of the names of its cases: unique in the sweep, and valid as a file name.
     pub name: String,
     /// One case per axis, in the order of the file.
     pub cases: Vec<Case>,
@@ -111,14 +112,14 @@ impl Sweep {
         let axes = self.axis.iter().map(|axis| self.cases(axis)).collect::<Result<Vec<_>>>()?;
         let mut seen = BTreeSet::new();
         if let Some(twice) = self.axis.iter().find(|a| !seen.insert(&a.name)) {
-            return Err(Error::recipe("two axes have one name").at(axis_place(&twice.name)));
+            return Err(Error::recipe("two axes have the same name").at(axis_place(&twice.name)));
         }
         if let Some(name) = self.average.iter().flatten().find(|n| !seen.contains(n)) {
             return Err(Error::recipe(format!("`average` names the axis `{name}`, which the sweep does not have")));
         }
         let count = axes.iter().try_fold(1usize, |n, cases| n.checked_mul(cases.len()));
         let Some(count) = count.filter(|&n| n <= MOST) else {
-            return Err(Error::recipe(format!("expected at most {MOST} runs")).hint("leave axes or cases out"));
+            return Err(Error::recipe(format!("expected at most {MOST} runs")).hint("leave out axes or cases"));
         };
         let mut names = BTreeSet::new();
         let mut runs = Vec::with_capacity(count);
@@ -132,8 +133,9 @@ impl Sweep {
             chosen.reverse();
             let run = self.run(folder, &chosen)?;
             if !names.insert(run.name.to_lowercase()) {
-                let error = Error::recipe("two runs would have files of one name").at(format!("run `{}`", run.name));
-                return Err(error.hint("give cases names that differ in letters, digits or points"));
+                let error =
+                    Error::recipe("two runs would have files with the same name").at(format!("run `{}`", run.name));
+                return Err(error.hint("give cases names that differ in letters, digits or dots"));
             }
             runs.push(run);
         }
@@ -291,8 +293,8 @@ mod tests {
             ("[0, 1, 2]", "[0, 0]", "two cases have the name `0`"),
             ("[0, 1, 2]", "[]", "at least one entry"),
             ("[0, 1, 2]", "[-1]", "run `W2A2_rtn_-1`"),
-            ("W3/A4", "w2a2", "two runs would have files of one name"),
-            ("name = \"seed\"", "name = \"bits\"", "two axes have one name"),
+            ("W3/A4", "w2a2", "two runs would have files with the same name"),
+            ("name = \"seed\"", "name = \"bits\"", "two axes have the same name"),
             ("name = \"W2A2\", ", "", "expected a `name` in each case"),
             ("[recipe]", "average = [\"sed\"]\n[recipe]", "`average` names the axis `sed`"),
             ("weights.bits = 8", "weights.bits = 9", "bits"),

@@ -1,7 +1,7 @@
-//! Runtimes that files are written for, and what each of them takes.
+//! The runtimes for which files are written, and what each of them accepts.
 //!
-//! A target is a set of rules: some decide what a recipe leaves open, and what contradicts one is refused before any
-//! data is read. `docs/deploy.md` says for each where its rules come from and how its file is loaded.
+//! A target is a set of rules. Some of them decide what a recipe leaves open; a recipe that contradicts one is refused
+//! before any data is read. `docs/deploy.md` says where the rules of each target come from and how its file is loaded.
 
 use super::{EncodingsVersion, Format, Placement, Recipe};
 use crate::error::{Error, Result};
@@ -16,13 +16,13 @@ pub enum Target {
     /// ONNX Runtime: uint8 integers, any zero point.
     #[default]
     Ort,
-    /// OpenVINO: weights symmetric in int8, where its 8-bit kernels want them, activations as for ONNX Runtime.
+    /// OpenVINO: weights symmetric in int8, as its 8-bit kernels require; activations as for ONNX Runtime.
     Openvino,
-    /// TensorRT: 8 bits, int8, every zero point 0.
+    /// TensorRT: 8 bits in int8, all zero points 0.
     Tensorrt,
-    /// FINN, hls4ml and others that read QONNX: `Quant` nodes with zero point 0 on float weights, any bits.
+    /// FINN, hls4ml and other readers of QONNX: `Quant` nodes with zero point 0 on float weights, any bits.
     Qonnx,
-    /// Qualcomm's converters: a float network and encodings beside it, weights symmetric in int4 or int8, activations
+    /// Qualcomm's converters: a float network with an encodings file; weights symmetric in int4 or int8, activations in
     /// uint8 or uint16.
     Qnn,
 }
@@ -75,8 +75,8 @@ impl Target {
         self == Target::Qnn
     }
 
-    /// Whether a weight of `op`, with a step per index of `axis`, can have them. A file of encodings says that there is a
-    /// step a channel, not along which axis.
+    /// Whether a weight of `op`, with a step per index of `axis`, can have them. A file of encodings says that there is
+    /// a step a channel, not along which axis.
     pub(super) fn takes_channels(self, op: &Op, axis: usize) -> bool {
         self != Target::Qnn
             || match op {
@@ -88,20 +88,20 @@ impl Target {
 }
 
 impl Recipe {
-    /// What a user should know of the target's treatment of this recipe, a line each.
+    /// Notes for the user on how the target treats this recipe, one line each.
     pub fn notes(&self) -> Vec<&'static str> {
         let few = bits(self).any(|(_, b)| b < 8);
         match self.output.target {
             Target::Openvino if few => vec![
-                "openvino computes fewer than 8 bits in its 8-bit kernels: outputs are those of the file, speed is that \
-                 of 8 bits",
+                "openvino runs fewer than 8 bits in its 8-bit kernels: the outputs are those of the file, the speed is \
+                 that of 8 bits",
             ],
             Target::Qonnx => {
-                vec!["qonnx keeps weights as float numbers on their grid: the file does not become smaller"]
+                vec!["qonnx keeps weights as float numbers on their grid: the file is not smaller"]
             }
             Target::Qnn => vec![
-                "qnn keeps weights as float numbers on their grid, and the converter makes the integers; it calibrates \
-                 values without an encoding by itself",
+                "qnn keeps weights as float numbers on their grid, which the converter turns into integers; the \
+                 converter itself calibrates values without an encoding",
             ],
             _ => Vec::new(),
         }
@@ -142,7 +142,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     let target = recipe.output.target;
     let version = recipe.output.encodings_version;
     if target != Target::Qnn && version != EncodingsVersion::default() {
-        let message = format!("output.encodings_version: target {target} has no file of encodings, got {version}");
+        let message = format!("output.encodings_version: target {target} has no encodings file, got {version}");
         return Err(Error::recipe(message).hint("leave it out, or use target qnn (--target qnn)"));
     }
     if target == Target::Ort {
@@ -150,18 +150,18 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     }
     let refuse = |key: &str, why: String| Error::recipe(format!("{key}: {why}"));
     if recipe.output.format != Format::Qcdq {
-        return Err(refuse("output.format", format!("qdq is for target ort, target {target} has a form of its own"))
-            .hint("leave output.format (--file-format) out"));
+        return Err(refuse("output.format", format!("qdq is for target ort; target {target} has its own form"))
+            .hint("leave out output.format (--file-format)"));
     }
     if recipe.activations.placement == Some(Placement::Integer) {
-        let why = format!("integer is for the kernels of target ort, target {target} has others");
+        let why = format!("integer is for the kernels of target ort; target {target} has other kernels");
         return Err(
-            refuse("activations.placement", why).hint("leave it out, or take producer or consumer (--placement)")
+            refuse("activations.placement", why).hint("leave it out, or use producer or consumer (--placement)")
         );
     }
     for (n, o) in recipe.overrides.iter().enumerate() {
         if o.weight_symmetric == Some(false) {
-            let why = format!("target {target} holds symmetric weights only");
+            let why = format!("target {target} accepts symmetric weights only");
             return Err(refuse(&format!("override[{n}].weight_symmetric"), why).hint("leave it out"));
         }
     }
@@ -175,8 +175,9 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
-/// OpenVINO (2026.4) clips, but does not round, what a convolution hands to an addition alone; only placement `consumer`
-/// quantizes there. At 8 bits that moves outputs little, at 4 bits those of ResNet-20 lie 20 % from the file's.
+/// OpenVINO (2026.4) clips, but does not round, what a convolution hands to an addition alone; only placement
+/// `consumer` quantizes there. At 8 bits that moves outputs little, at 4 bits those of ResNet-20 lie 20 % from the
+/// file's.
 fn openvino(recipe: &Recipe) -> Result<()> {
     let a = &recipe.activations;
     if recipe.placement() != Placement::Consumer || a.bits == 32 {
@@ -188,8 +189,8 @@ fn openvino(recipe: &Recipe) -> Result<()> {
     match fixed.into_iter().chain(activation_overrides(recipe)).chain(chosen).find(|(_, b)| *b < 8) {
         None => Ok(()),
         Some((key, b)) => Err(Error::recipe(format!(
-            "{key}: target openvino takes 8 bits with placement consumer, got {b}: OpenVINO leaves out the rounding \
-             between a convolution and an addition"
+            "{key}: target openvino accepts 8 bits with placement consumer, got {b}: OpenVINO does not round between a \
+             convolution and an addition"
         ))
         .hint("use placement producer (--placement), or 8 bits")),
     }
@@ -198,14 +199,14 @@ fn openvino(recipe: &Recipe) -> Result<()> {
 fn tensorrt(recipe: &Recipe) -> Result<()> {
     if let Some((key, b)) = bits(recipe).find(|(_, b)| !matches!(b, 8 | 32)) {
         return Err(Error::recipe(format!(
-            "{key}: target tensorrt takes 8 bits, or 32 for float, got {b}: TensorRT has int8 layers, and int4 only for \
-             weights beside float activations"
+            "{key}: target tensorrt accepts 8 bits, or 32 for float, got {b}: TensorRT has int8 layers, and int4 only \
+             for weights with float activations"
         ))
         .hint("use 8 bits (-w 8 -a 8), or another target"));
     }
     for (n, o) in recipe.overrides.iter().enumerate() {
         if o.activation_symmetric == Some(false) {
-            let message = format!("override[{n}].activation_symmetric: target tensorrt holds symmetric grids only");
+            let message = format!("override[{n}].activation_symmetric: target tensorrt accepts symmetric grids only");
             return Err(Error::recipe(message).hint("leave it out"));
         }
     }
@@ -220,26 +221,26 @@ fn qonnx(recipe: &Recipe) -> Result<()> {
     match whole.or_else(|| keys.next()) {
         None => Ok(()),
         Some(key) => Err(Error::recipe(format!(
-            "{key}: target qonnx decides it: unsigned where no value can be negative, else signed, as FINN wants"
+            "{key}: target qonnx decides this: unsigned where no value can be negative, else signed, as FINN requires"
         ))
         .hint("leave it out; weights are symmetric already")),
     }
 }
 
-/// Qualcomm's HTP multiplies int4 or int8 weights with activations of 8 or 16 bits (AIMET's supported kernels). What has
-/// no encoding is not left float: the converter calibrates it by itself.
+/// Qualcomm's HTP multiplies int4 or int8 weights with activations of 8 or 16 bits (AIMET's supported kernels). What
+/// has no encoding is not left float: the converter calibrates it by itself.
 fn qnn(recipe: &Recipe) -> Result<()> {
     let refuse = |key: String, what: &str, got: u32| {
         Err(Error::recipe(format!(
-            "{key}: target qnn takes {what}, got {got}: the processor has no other layers, and the converter quantizes what \
-             has no encoding by itself"
+            "{key}: target qnn accepts {what}, got {got}: the processor has no other layers, and the converter itself \
+             quantizes everything without an encoding"
         ))
         .hint("use -w 4 or 8 and -a 8 or 16, or another target"))
     };
     if recipe.mixed.bitops.is_some() {
         let message =
-            "mixed.bitops: target qnn takes activations of 8 or 16 bits, so that there is no choice of theirs";
-        return Err(Error::recipe(message).hint("give a size of the weights (--target-size), with --candidates 4,8"));
+            "mixed.bitops: target qnn accepts activations of 8 or 16 bits only, so their bits cannot be chosen";
+        return Err(Error::recipe(message).hint("give a target for the size (--target-size), with --candidates 4,8"));
     }
     let (w, a) = (&recipe.weights, &recipe.activations);
     let weights = [
@@ -306,7 +307,7 @@ mod tests {
     fn tensorrt_refuses_other_bits_by_their_key() {
         let named = |recipe: &Recipe, key: &str, bits: u32| {
             let text = refusal(recipe);
-            let want = format!("{key}: target tensorrt takes 8 bits, or 32 for float, got {bits}: ");
+            let want = format!("{key}: target tensorrt accepts 8 bits, or 32 for float, got {bits}: ");
             assert!(text.starts_with(&want), "{text}");
         };
         named(&recipe(Target::Tensorrt, 4, 8), "weights.bits", 4);
@@ -340,11 +341,11 @@ mod tests {
         for target in [Target::Openvino, Target::Tensorrt, Target::Qonnx, Target::Qnn] {
             let asymmetric = with(target, Override { weight_symmetric: Some(false), ..own.clone() });
             let want =
-                format!("override[0].weight_symmetric: target {target} holds symmetric weights only; leave it out");
+                format!("override[0].weight_symmetric: target {target} accepts symmetric weights only; leave it out");
             assert_eq!(refusal(&asymmetric), want);
             let mut native = recipe(target, 8, 8);
             native.output.format = Format::Qdq;
-            assert!(refusal(&native).starts_with("output.format: qdq is for target ort, target "));
+            assert!(refusal(&native).starts_with("output.format: qdq is for target ort; target "));
             let mut kernels = recipe(target, 8, 8);
             kernels.activations.placement = Some(Placement::Integer);
             assert!(refusal(&kernels).starts_with("activations.placement: integer is for the kernels of target ort, "));
@@ -356,7 +357,7 @@ mod tests {
         );
         let mut signed = recipe(Target::Qonnx, 4, 4);
         signed.activations.symmetric = true;
-        assert!(refusal(&signed).starts_with("activations.symmetric: target qonnx decides it: unsigned where"));
+        assert!(refusal(&signed).starts_with("activations.symmetric: target qonnx decides this: unsigned where"));
     }
 
     #[test]
@@ -366,7 +367,7 @@ mod tests {
         }
         let named = |recipe: &Recipe, key: &str, what: &str, bits: u32| {
             let text = refusal(recipe);
-            assert!(text.starts_with(&format!("{key}: target qnn takes {what}, got {bits}: ")), "{text}");
+            assert!(text.starts_with(&format!("{key}: target qnn accepts {what}, got {bits}: ")), "{text}");
         };
         let (weights, activations) = ("weights of 4 or 8 bits", "activations of 8 or 16 bits");
         named(&recipe(Target::Qnn, 3, 8), "weights.bits", weights, 3);
@@ -391,7 +392,7 @@ mod tests {
         chosen.mixed.candidates = vec![4, 8];
         chosen.validate().unwrap();
         chosen.mixed.bitops = "w6a8".parse().ok();
-        assert!(refusal(&chosen).starts_with("mixed.bitops: target qnn takes activations of 8 or 16 bits"));
+        assert!(refusal(&chosen).starts_with("mixed.bitops: target qnn accepts activations of 8 or 16 bits"));
     }
 
     #[test]
@@ -403,7 +404,7 @@ mod tests {
         assert!(text.contains("encodings_version = \"2.0.0\""), "{text}");
         assert_eq!(Recipe::from_toml(&text).unwrap(), of);
         of.output.target = Target::Openvino;
-        let want = "output.encodings_version: target openvino has no file of encodings, got 2.0.0";
+        let want = "output.encodings_version: target openvino has no encodings file, got 2.0.0";
         assert!(refusal(&of).starts_with(want));
     }
 
@@ -412,7 +413,7 @@ mod tests {
         let mut few = recipe(Target::Openvino, 4, 4);
         few.validate().unwrap();
         few.activations.placement = Some(Placement::Consumer);
-        let want = "activations.bits: target openvino takes 8 bits with placement consumer, got 4: ";
+        let want = "activations.bits: target openvino accepts 8 bits with placement consumer, got 4: ";
         assert!(refusal(&few).starts_with(want));
         few.activations.bits = 8;
         few.validate().unwrap();

@@ -1,4 +1,4 @@
-//! Tasks on text: what a sample's answer is and what is measured.
+//! Text tasks: the kind of answer that a sample has, and the metrics that are measured.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,7 @@ impl FromStr for Task {
         };
         Task::ALL.into_iter().find(|t| t.as_str() == name).ok_or_else(|| {
             let names: Vec<&str> = Task::ALL.iter().map(|t| t.as_str()).collect();
-            Error::recipe(format!("expected a task out of {}, got `{text}`", names.join(", ")))
+            Error::recipe(format!("expected one of the tasks {}, got `{text}`", names.join(", ")))
         })
     }
 }
@@ -154,7 +154,7 @@ mod tests {
         let error = "wnli".parse::<Task>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "expected a task out of sst2, mrpc, cola, rte, qnli, qqp, mnli, stsb, squad, got `wnli`"
+            "expected one of the tasks sst2, mrpc, cola, rte, qnli, qqp, mnli, stsb, squad, got `wnli`"
         );
     }
 }

@@ -122,7 +122,7 @@ fn the_first_output_at_eight_bits_and_float_networks() {
     let plan = planned(&graph, &recipe);
     assert_eq!(plan.layers, []);
     assert_eq!(plan.float.len(), 7);
-    assert_eq!(plan.float[0], ("n0".to_string(), "32 bits by the recipe".to_string()));
+    assert_eq!(plan.float[0], ("n0".to_string(), "the recipe sets 32 bits".to_string()));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn exceptions_by_name_and_forced_boundaries() {
     let bits: Vec<u32> = plan.layers.iter().map(|l| l.grid.bits).collect();
     assert_eq!(bits, [8, 4, 4, 4, 6, 8]);
     assert_eq!(sites(&plan)[3..], [("v10", 5), ("v13", 5)]);
-    assert_eq!(plan.float, [("n11".to_string(), "32 bits by the recipe".to_string())]);
+    assert_eq!(plan.float, [("n11".to_string(), "the recipe sets 32 bits".to_string())]);
 
     let refused = |text: &str| {
         let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
@@ -356,7 +356,8 @@ fn what_cannot_be_run_is_carried_and_refused_where_nothing_stands_before_it() {
     assert_eq!(plan.layers.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["n0", "n2"]);
     assert_eq!(plan.sites.len(), 1, "what the operator reads stays float");
     assert_eq!(plan.float.len(), graph.nodes.len() - 4);
-    let note = "2 layers stay float, depending on what cannot be run here, first of all node `n4` (Strange)";
+    let note = "2 layers stay float because they depend on operators that cannot be run here, the first is node `n4` \
+                (Strange)";
     assert_eq!(plan.note(&graph).as_deref(), Some(note));
     assert_eq!(plan.units.iter().map(|u| u.nodes.len()).sum::<usize>(), 4);
 

@@ -1,91 +1,123 @@
-//! The recipe as TOML text: reading with helpful refusals, and the documented default.
+//! The recipe as TOML text: reading, with errors that suggest the nearest key, and the documented default.
 
 use super::Recipe;
 use crate::error::{Error, Result};
 use std::fmt::Write;
 
-/// One option: section, key, example where the default is to leave it out, meaning.
+/// One option: section, key, example value for an option that is not set by default, meaning.
 type Key = (&'static str, &'static str, &'static str, &'static str);
 
 /// Every option, in the order of the documented default.
 const KEYS: &[Key] = &[
-    ("weights", "bits", "", "2 to 8, or 32 for float"),
-    ("weights", "symmetric", "", "zero point fixed in the middle of the grid"),
-    ("weights", "per_channel", "", "one step per output channel, else one per tensor"),
-    ("weights", "observer", "", "how the first range is found: mse, min-max or percentile"),
-    ("weights", "percentile", "", "for the percentile observer: share of values inside the range, in percent"),
-    ("weights", "first_last_bits", "", "bits of the first and of the last weight layer"),
-    ("weights", "embedding_bits", "", "bits of tables that rows are looked up in (embeddings), rounded to nearest"),
-    ("activations", "bits", "", "2 to 8, 16, or 32 for float"),
-    ("activations", "symmetric", "", "zero point fixed in the middle of the grid"),
-    ("activations", "observer", "", "how the first range is found: mse, min-max or percentile"),
-    ("activations", "percentile", "", "for the percentile observer: share of values inside the range, in percent"),
+    ("weights", "bits", "", "bits of weights: 2 to 8, or 32 for float"),
+    ("weights", "symmetric", "", "whether the zero point is fixed in the middle of the grid"),
+    ("weights", "per_channel", "", "one step (scale) per output channel (true) or one per tensor (false)"),
+    ("weights", "observer", "", "rule that finds the range of the first grid: mse, min-max or percentile"),
+    (
+        "weights",
+        "percentile",
+        "",
+        "quantile at which the percentile observer's range ends, in per cent; it begins at 100 minus this",
+    ),
+    ("weights", "first_last_bits", "", "bits of the weights of the first and the last layer"),
+    ("weights", "embedding_bits", "", "bits of embedding tables, which are rounded to nearest"),
+    ("activations", "bits", "", "bits of activations: 2 to 8, 16, or 32 for float"),
+    ("activations", "symmetric", "", "whether the zero point is fixed in the middle of the grid"),
+    ("activations", "observer", "", "rule that finds the range of the first grid: mse, min-max or percentile"),
+    (
+        "activations",
+        "percentile",
+        "",
+        "quantile at which the percentile observer's range ends, in per cent; it begins at 100 minus this",
+    ),
     (
         "activations",
         "placement",
         "\"integer\"",
-        "producer: on what a layer produces, residual sums once (the paper's);\ninteger: as producer, and in 8 bits wherever the integer kernels of ONNX Runtime need a quantizer beside those\n(weights of 8 bits are then symmetric);\nconsumer: on each activation operand of Conv, Gemm, MatMul and Add;\ndefault integer for target ort, producer for the others and with preset paper",
+        "where activations are quantized: producer (at the outputs of layers, and residual sums once, after the\n\
+         addition, as in the paper), integer (as producer, with additional 8-bit quantizers where the integer\n\
+         kernels of ONNX Runtime need them; 8-bit weights are then symmetric) or consumer (at each activation\n\
+         operand of Conv, Gemm, MatMul and Add);\n\
+         default integer for target ort, producer for the others and with preset paper",
     ),
     (
         "activations",
         "last_bits",
         "8",
-        "bits of the tensor that reaches the last weight layer (consumer: of the network input too);\ndefault 8, and 16 where bits is 16",
+        "bits of the tensor that enters the last weight layer (with placement consumer also of the network input);\n\
+         default 8, or 16 if bits is 16",
     ),
-    ("activations", "first_output_8bit", "", "the first layer's output at 8 bit too (the BRECQ setting)"),
-    ("activations", "samples", "", "calibration samples from which the first grids are fitted"),
+    ("activations", "first_output_8bit", "", "whether the first layer's output has 8 bits too (the BRECQ setting)"),
+    ("activations", "samples", "", "calibration samples to which the first grids are fitted"),
     (
         "activations",
         "factor_samples",
         "32",
-        "samples on which factors are chosen that bring the channels of an activation to a common width, while the weights\nthat read them take the factors up; 0: one step for all channels (the paper's); default 32, 0 with preset paper",
+        "samples on which channel factors are chosen, which bring the channels of an activation to a common width,\n\
+         while the weights that read them take up the factors; 0: one step for all channels (as in the paper);\n\
+         default 32, 0 with preset paper",
     ),
     (
         "activations",
         "refine_samples",
         "32",
-        "samples on which first grids are held against the network's outputs: where another step lowers\nthe error there by a tenth, it is taken; 0 keeps the observer's (the paper's); default 32, 0 with preset paper",
+        "samples on which the first activation steps are checked against the network's outputs: another step is\n\
+         taken if it lowers the error there by a tenth; 0 keeps the observer's steps (as in the paper); default\n\
+         32, 0 with preset paper",
     ),
     (
         "mixed",
         "size",
         "\"w3\"",
-        "most that all weights may take at their true bits: 128KiB, or w3 for what they take with weights.bits = 3;\nbits of layers are then chosen by what they do to the network's outputs; default: no limit",
+        "maximum size of all weights at their true bits: 128KiB, or w3 for their size with weights.bits = 3;\n\
+         the bits of layers are then chosen by their effect on the network's outputs; default: no limit",
     ),
     (
         "mixed",
         "bitops",
         "\"w4a4\"",
-        "most bit operations (multiply-adds of a sample times the bits of both factors): 1.2G, or w4a4 for those of uniform\nbits; bits of activations are then chosen too; default: no limit",
+        "maximum number of bit operations (multiply-adds of a sample times the bits of both factors): 1.2G, or\n\
+         w4a4 for their number with uniform bits; bits of activations are then chosen too; default: no limit",
     ),
     ("mixed", "candidates", "", "bits to choose from, 2 to 8 each"),
-    ("mixed", "first_last", "", "whether first and last layers and tables choose too, or keep the bits given above"),
     (
         "mixed",
-        "samples",
+        "first_last",
         "",
-        "calibration samples on which it is measured what the bits of each layer do to the outputs",
+        "whether the bits of the first and last layers and of embedding tables are chosen too; else they keep the\n\
+         bits given above",
     ),
-    ("method", "name", "", "rtn, adaround, brecq or qdrop"),
+    ("mixed", "samples", "", "calibration samples on which the effect of each layer's bits on the outputs is measured"),
+    ("method", "name", "", "rtn (nearest rounding), adaround, brecq or qdrop"),
     (
         "method",
         "preset",
         "",
-        "defaults for the options that are left out: paper (the published method and schedule),\nbalanced (what most networks need) or fast (a good first answer)",
+        "defaults for the options that are left out: paper (the published method and schedule), balanced (enough\n\
+         for most networks) or fast (a quick first result)",
     ),
-    ("method", "iterations", "2000", "iterations per unit; default 20000 for paper, 2000 for balanced, 300 for fast"),
+    (
+        "method",
+        "iterations",
+        "2000",
+        "iterations per unit; default 20000 for preset paper, 2000 for balanced, 300 for fast",
+    ),
     ("method", "batch", "", "samples per iteration, drawn with replacement"),
     (
         "method",
         "rounding_lr",
         "1e-3",
-        "learning rate of the rounding variables (Adam);\ndefault 1e-3 for 20000 iterations (the paper's), larger in proportion for fewer, at most 5e-2; preset paper: 1e-3",
+        "learning rate of the rounding variables (Adam);\n\
+         default 1e-3 for 20000 iterations (as in the paper), proportionally larger for fewer, at most 5e-2;\n\
+         preset paper: 1e-3",
     ),
     (
         "method",
         "scale_lr",
         "4e-5",
-        "first learning rate of the activation steps (Adam, cosine to 0);\ndefault 4e-5 for 20000 iterations (the paper's), larger in proportion for fewer, at most 4e-4; preset paper: 4e-5",
+        "initial learning rate of the activation steps (Adam, cosine to 0);\n\
+         default 4e-5 for 20000 iterations (as in the paper), proportionally larger for fewer, at most 4e-4;\n\
+         preset paper: 4e-5",
     ),
     (
         "method",
@@ -100,160 +132,188 @@ const KEYS: &[Key] = &[
         "method",
         "input_keep",
         "0.5",
-        "probability that an element of a unit's input is taken from the quantized network, 0 to 1;\ndefault 0.5 for qdrop, 1 for adaround and brecq",
+        "probability that an element of a unit's input comes from the quantized network, not the float one, 0 to\n\
+         1;\n\
+         default 0.5 for qdrop, 1 for adaround and brecq",
     ),
     (
         "method",
         "activation_keep",
         "0.5",
-        "probability that an activation inside the unit keeps its quantized value, 0 to 1;\ndefault 0.5 for qdrop, 0 for adaround and brecq",
+        "probability that an element of an activation inside the unit is quantized, not dropped to float, 0 to 1;\n\
+         default 0.5 for qdrop, 0 for adaround and brecq",
     ),
     (
         "method",
         "learn_biases",
         "true",
-        "learn biases with the roundings of their layers (not in the paper);\ndefault true for qdrop, false for the others and with preset paper",
+        "whether biases are learned together with the roundings of their layers (not in the paper);\n\
+         default true for qdrop, false for the others and with preset paper",
     ),
     (
         "method",
         "weigh_outputs",
         "true",
-        "let elements of a unit's output count in its loss as much as the network's outputs depend on them (not in the\npaper); default true for qdrop, false for the others and with preset paper",
+        "whether elements of a unit's output count in its loss by how much the network's outputs depend on them\n\
+         (not in the paper); default true for qdrop, false for the others and with preset paper",
     ),
     (
         "method",
         "tune_iterations",
         "1000",
-        "iterations in which biases and activation steps of the whole network are learned against its outputs after\nthe last unit (0 in the paper); default for qdrop half of iterations, at most 1000, 0 for the\nothers and with preset paper",
+        "iterations in which, after the last unit, biases and activation steps of the whole network are learned\n\
+         against its outputs (0 in the paper); default half of iterations, at most 1000, for qdrop; 0 for the\n\
+         others and with preset paper",
     ),
     (
         "method",
         "stop_settled",
         "true",
-        "end a unit before its iterations do when all its roundings are settled; default true, false with preset paper",
+        "whether a unit ends early once all its roundings are settled; default true, false with preset paper",
     ),
     (
         "method",
         "learn_scales",
         "true",
-        "learn activation steps; default true for qdrop and brecq, false for the others",
+        "whether activation steps are learned; default true for qdrop and brecq, false for the\nothers",
     ),
-    ("method", "seed", "", "seed of every random choice"),
-    ("method", "threads", "", "0 takes all cores; changes speed, never the result"),
+    ("method", "seed", "", "seed for all random choices"),
+    ("method", "threads", "", "number of threads, 0 for all cores; affects the speed, not the result"),
     (
         "method",
         "memory",
         "\"4GiB\"",
-        "memory that a run may take; what does not fit lies in files in the work directory; never changes the result;\ndefault: all that is needed",
+        "memory that a run may use; the rest is kept in files in the work directory; does not affect the result;\n\
+         default: as much as needed",
     ),
     (
         "method",
         "cache",
         "",
-        "how values of the samples at the borders of units are kept: f32, or f16 in half the memory, rounded to 11 bits",
+        "type in which values of samples at the borders of units are kept: f32, or f16 in half the memory, rounded\n\
+         to 11 bits",
     ),
-    ("units", "granularity", "\"block\"", "block or layer; default layer for adaround, block for the others"),
-    ("units", "max_layers", "", "most weight layers in a unit"),
+    (
+        "units",
+        "granularity",
+        "\"block\"",
+        "size of a unit: block or layer; default layer for adaround, block for the others",
+    ),
+    ("units", "max_layers", "", "maximum number of weight layers in a unit"),
     (
         "units",
         "blocks",
         "",
-        "blocks that are solved as one unit, at most; 2 joins the attention and the feed-forward part of an encoder layer",
+        "maximum number of blocks in a unit; 2 joins the attention and the feed-forward part of an encoder layer",
     ),
-    ("units", "cut_after", "", "name patterns of nodes (`*` matches anything) after which a unit must end"),
+    ("units", "cut_after", "", "patterns of node names (`*` matches anything) after which a unit must end"),
     (
         "input",
         "preset",
         "\"imagenet\"",
-        "imagenet, imagenet-norm (no resize and crop) or none; the options below change it one by one",
+        "imagenet, imagenet-norm (without resizing and cropping) or none; the options below override it one by one",
     ),
     ("input", "resize", "256", "length of the shorter side after resizing, in pixels; 0 for no resize"),
     ("input", "crop", "224", "side of the square cut from the centre, in pixels; 0 for no crop"),
-    ("input", "divisor", "255.0", "divisor of the 0 to 255 pixel values"),
+    ("input", "divisor", "255.0", "divisor of the pixel values (0 to 255)"),
     ("input", "mean", "[0.485, 0.456, 0.406]", "mean per channel, after the division"),
     ("input", "std", "[0.229, 0.224, 0.225]", "standard deviation per channel, after the division"),
-    ("input", "layout", "\"nchw\"", "order of axes: nchw or nhwc"),
-    ("input", "color", "\"rgb\"", "order of colour channels: rgb, bgr or gray"),
+    ("input", "layout", "\"nchw\"", "order of the axes: nchw or nhwc"),
+    ("input", "color", "\"rgb\"", "order of the colour channels: rgb, bgr or gray"),
     (
         "input",
         "mask",
         "\"attention_mask\"",
-        "network input that marks real tokens by 1 and padding by 0; padding takes no part in first grids and losses;\ndefault: attention_mask if the network has it",
+        "network input that marks real tokens with 1 and padding with 0; it counts in no first grid and no loss;\n\
+         default: attention_mask if the network has it",
     ),
-    ("input", "samples", "1024", "most calibration samples to use, spread over the set; default all"),
-    ("input", "skip_bad", "", "leave out images that cannot be read, counting them, instead of stopping"),
+    ("input", "samples", "1024", "maximum number of calibration samples, spread over the set; default all"),
+    ("input", "skip_bad", "", "whether to skip images that cannot be read, and count them, instead of stopping"),
     (
         "input",
         "task",
         "\"sst2\"",
-        "task on text, how its files are read and what is measured: sst2, mrpc, cola, rte, qnli, qqp, mnli, stsb or squad;\ndefault none, samples are images or arrays",
+        "text task, which decides how files are read and what is measured: sst2, mrpc, cola, rte, qnli, qqp, mnli,\n\
+         stsb or squad; default none: samples are images or arrays",
     ),
     (
         "input",
         "tokenizer",
         "\"tokenizer.json\"",
-        "file of the tokenizer; default tokenizer.json beside the model, else beside the samples",
+        "file of the tokenizer; default tokenizer.json next to the model, else next to the samples",
     ),
     (
         "input",
         "max_length",
         "128",
-        "tokens of a sample, longer texts are cut and shorter ones padded;\ndefault what the network declares, else what the longest text of the set needs, at most 128; 384 for squad",
+        "tokens per sample: longer texts are cut and shorter ones padded;\n\
+         default what the network declares, else as the longest text needs, at most 128; 384 for squad",
     ),
-    ("input", "doc_stride", "128", "tokens that neighbouring windows over a long text share (squad); default 128"),
+    ("input", "doc_stride", "128", "tokens shared by neighbouring windows over a long text (squad); default 128"),
     (
         "output",
         "target",
         "",
-        "runtime the file is for: ort, openvino (weights symmetric), tensorrt (8 bits, symmetric),\nqonnx (FINN, hls4ml: symmetric, unsigned where no value can be negative) or\nqnn (Qualcomm: a float network and encodings; weights of 4 or 8 bits, activations of 8 or 16)",
+        "runtime that the file is for: ort, openvino (weights symmetric), tensorrt (8 bits, symmetric), qonnx\n\
+         (FINN, hls4ml: symmetric, unsigned where no value can be negative) or qnn (Qualcomm: a float network and\n\
+         a file of encodings; weights of 4 or 8 bits, activations of 8 or 16)",
     ),
     (
         "output",
         "format",
         "",
-        "for target ort: qcdq (runs in integer kernels of every version from 1.17 on, weights packed) or\nqdq (types of 4 bits where runtimes take them, opset 21)",
+        "for target ort: qcdq (packed weights; runs in the integer kernels of every version from 1.17 on) or qdq\n\
+         (4-bit types where runtimes accept them, opset 21)",
     ),
     (
         "output",
         "encodings_version",
         "",
-        "for target qnn: layout of the file of encodings by AIMET's numbers, 0.6.1, 1.0.0 or 2.0.0",
+        "for target qnn: layout of the encodings file, as AIMET numbers it: 0.6.1, 1.0.0 or 2.0.0",
     ),
     ("override", "layer", "\"*conv1*\"", "pattern of layer names (node or weight; `*` matches anything)"),
-    ("override", "activation", "\"*relu*\"", "pattern of names of quantized values, beside layer or instead of it"),
-    ("override", "weight_bits", "8", "bits of its weight"),
+    (
+        "override",
+        "activation",
+        "\"*relu*\"",
+        "pattern of names of quantized values, in addition to layer or instead of it",
+    ),
+    ("override", "weight_bits", "8", "bits of the layer's weight"),
     (
         "override",
         "activation_bits",
         "8",
-        "bits of the activation: of those named, and of what the layer produces (placement producer) or reads (consumer)",
+        "bits of the activations that are named, and of what the layer produces (placement producer) or reads\n\
+         (consumer)",
     ),
-    ("override", "weight_symmetric", "true", "symmetric weight grid"),
-    ("override", "activation_symmetric", "true", "symmetric activation grid"),
+    ("override", "weight_symmetric", "true", "whether the grid of the weight is symmetric"),
+    ("override", "activation_symmetric", "true", "whether the grid of the activation is symmetric"),
 ];
 
 /// What each section is about.
 const SECTIONS: &[(&str, &str)] = &[
     ("weights", "Weights."),
     ("activations", "Activations."),
-    ("mixed", "Bits chosen layer by layer within a target; without one all bits are those above."),
+    ("mixed", "Bits chosen layer by layer for a target; without a target, the bits given above apply."),
     ("method", "The method and its schedule."),
-    ("units", "How the network is cut into units."),
+    ("units", "How the network is divided into units, the parts that are learned at once."),
     ("input", "How images or text become network input."),
     ("output", "The written file."),
-    ("override", "Exceptions by name, as many as wanted; later ones win."),
+    ("override", "Exceptions by name, any number of them; later entries win."),
 ];
 
 impl Recipe {
-    /// Reads a recipe from TOML text. Unknown keys, values of the wrong type and values out of range are refused,
-    /// with the line or the key and, for unknown keys, the nearest known one.
+    /// Reads a recipe from TOML text.
+    ///
+    /// Unknown keys, values of the wrong type and values out of range are errors, which name the line or the key and,
+    /// for an unknown key, the nearest known one.
     pub fn from_toml(text: &str) -> Result<Recipe> {
         let recipe: Recipe = toml::from_str(text).map_err(|e| explain(text, &e))?;
         recipe.validate()?;
         Ok(recipe)
     }
 
-    /// The recipe as TOML text; options that are left out are left out there too.
+    /// The recipe as TOML text; options that are not set are left out.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::internal(format!("recipe: {e}")))
     }
@@ -262,8 +322,9 @@ impl Recipe {
     pub fn default_toml() -> Result<String> {
         let default =
             toml::Table::try_from(Recipe::default()).map_err(|e| Error::internal(format!("default recipe: {e}")))?;
-        let mut text =
-            String::from("# Every option with its default; lines that start with `#` are left out by default.\n");
+        let mut text = String::from(
+            "# All options with their defaults; options in lines that start with `#` are not set by default.\n",
+        );
         for (section, about) in SECTIONS {
             // Writing to a string cannot fail.
             let _ = match *section {

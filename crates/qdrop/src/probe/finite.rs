@@ -46,15 +46,15 @@ pub(crate) fn check(
                     name(output)
                 );
                 let place = format!("sample `{}`", samples.name(index));
-                let hint = "look at this sample with the float network: repair the sample, or leave it out";
+                let hint = "check this sample with the float network: repair the sample, or leave it out";
                 return Err(Error::new(Kind::Numeric, message).at(place).hint(hint));
             }
         }
     }
     let elements: u64 = strange.iter().map(|s| s.elements).sum();
     let message = format!(
-        "{elements} elements of activations are NaN or infinite in {} of {} samples and reach no output, as in padding: \
-         they are left out (the first: sample `{}`, activation `{}`)",
+        "{elements} elements of activations are NaN or infinite in {} of {} samples and reach no output, as in padding; \
+         they are ignored (the first: sample `{}`, activation `{}`)",
         indices.len(),
         samples.len(),
         samples.name(index),

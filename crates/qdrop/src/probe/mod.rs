@@ -1,5 +1,5 @@
-//! Questions to the float network, asked on a few samples: what activations hold, which steps and factors serve them, how
-//! much the outputs depend on what.
+//! Measurements on the float network with a few samples: the values of activations, the steps (scales) and channel
+//! factors that suit them, and how much the network's outputs depend on each of them.
 
 mod calibration;
 mod deviation;

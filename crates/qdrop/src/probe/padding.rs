@@ -40,7 +40,9 @@ impl Padding {
         };
         let [1, length] = facts.get(input).map_or(&[][..], |f| &f.shape[..]) else {
             return match name {
-                Some(name) => Err(Error::recipe(format!("input.mask: `{name}` is no mask of shape [batch, tokens]"))),
+                Some(name) => {
+                    Err(Error::recipe(format!("input.mask: `{name}` is not a mask of shape [batch, tokens]")))
+                }
                 None => Ok(None),
             };
         };

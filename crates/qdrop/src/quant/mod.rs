@@ -1,9 +1,10 @@
 //! Arithmetic of quantization grids: quantize, dequantize, range search, learned steps, soft rounding.
 //!
-//! A [`Grid`] maps real x to the integer clip(round(x / scale) + zero_point, qmin, qmax) and back to
-//! (integer - zero_point) · scale. Rounding is half to even; division, not multiplication by a reciprocal.
-//! [`Observation`] collects values, a [`Distribution`] is what is kept of them, [`fit`] and [`fit_weight`] find grids for
-//! them, [`lsq`] and [`rounding`] hold the slow, obvious form of what is learned afterwards.
+//! A [`Grid`] maps a real x to the integer clip(round(x / scale) + zero_point, qmin, qmax), and that back to (integer -
+//! zero_point) · scale. Rounding is half to even, after a division by the scale, not a multiplication by its
+//! reciprocal. An [`Observation`] collects values, and a [`Distribution`] is a summary of them; [`fit`] and
+//! [`fit_weight`] find grids for them. [`lsq`] and [`rounding`] contain the slow, obvious form of what is learned
+//! afterwards.
 
 mod distribution;
 mod grid;

@@ -1,4 +1,4 @@
-//! Samples in files, opened for a network.
+//! Samples from files, opened for a network.
 
 use super::model::Model;
 use crate::data::{self, Limits, Prepare, Samples, Subset, Text, forward_labels};
@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Samples from a path: images, arrays or text, prepared for a network as a recipe's input settings say.
+/// Samples from a path (images, arrays or text), prepared for a network as the `input` section of a recipe says.
 ///
 /// ```
 /// use qdrop::report::Silent;
@@ -29,9 +29,9 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens `path` for the inputs of `model`, prepared as `recipe.input` says; at most `limit` samples, spread over the
-    /// set; for SQuAD the windows of at most so many questions. Unpacked they may take the memory that the recipe allows,
-    /// or else what the machine has. Opening stops when `sink` asks for it.
+    /// Opens `path` for the inputs of `model`, prepared as `recipe.input` says: at most `limit` samples, spread over
+    /// the set (for SQuAD, the windows of at most `limit` questions). Unpacked, they may take the memory that the
+    /// recipe allows, or else what the machine has. Opening stops when `sink` cancels.
     pub fn open(
         path: impl AsRef<Path>,
         model: &Model,
@@ -63,8 +63,8 @@ impl Dataset {
         Ok(Dataset { samples, path: path.to_path_buf() })
     }
 
-    /// Values of a network that another program recorded in the `.npz` file at `path`, one entry a sample, arrays named
-    /// after the values.
+    /// Opens values of a network that another program recorded in the `.npz` file at `path`: one array per value, with
+    /// the value's name, and one entry per sample.
     pub fn recorded(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let recipe = Recipe::default();
@@ -98,18 +98,18 @@ fn limits<'a>(recipe: &Recipe, stopped: &'a (dyn Fn() -> bool + Sync)) -> Limits
     Limits { memory, stopped }
 }
 
-/// Samples to calibrate on, chosen from a set, and those that are left for measuring.
+/// Calibration samples chosen from a set, and the rest of the set, which is left for measuring.
 pub struct CalibrationSet {
     set: Dataset,
-    /// Indices of those that are used.
+    /// Indices of the samples that are used.
     used: Vec<usize>,
-    /// Of a set of texts, those that are not.
+    /// Of a set of texts, the samples that are not used.
     others: Option<Subset<Dataset>>,
 }
 
 impl CalibrationSet {
-    /// Opens `path` as [`Dataset::open`] does and chooses as many samples as `recipe.input.samples` says, spread over the
-    /// set; all of them where it says nothing.
+    /// Opens `path` as [`Dataset::open`] does, and chooses as many samples as `recipe.input.samples` says, spread over
+    /// the set; all samples if it is not set.
     pub fn open(path: impl AsRef<Path>, model: &Model, recipe: &Recipe, sink: &dyn Sink) -> Result<Self> {
         let path = path.as_ref();
         let limit = recipe.input.samples;

@@ -1,7 +1,8 @@
-//! Quantizing from a program: what the command line, sweeps and other languages call.
+//! Quantization from a program: the interface that the command line and sweeps use.
 //!
-//! A [`Model`] is a network, a [`Dataset`] or anything that is [`Samples`] holds tensors for it, and a [`Quantizer`] makes of
-//! both a [`QuantizedModel`]: a network in few bits, read back as it was written and measured, with its [`Report`].
+//! A [`Model`] is a network. A [`Dataset`], or any other type that implements [`Samples`], provides tensors for it. A
+//! [`Quantizer`] makes a [`QuantizedModel`] from both: the quantized network, which was written, read back and
+//! measured, with its [`Report`].
 
 mod dataset;
 mod model;
@@ -26,7 +27,8 @@ use crate::runtime::Library;
 use crate::work::WorkDir;
 use std::path::Path;
 
-/// Quantizes a [`Model`]: options first, then [`Quantizer::quantize`] or [`Quantizer::quantize_to`].
+/// A builder for a run that quantizes a [`Model`]: set options, then call [`Quantizer::quantize`] or
+/// [`Quantizer::quantize_to`].
 ///
 /// ```
 /// use qdrop::{Dataset, Model, Quantizer, Recipe, plan::Preset, report::Silent};
@@ -63,7 +65,7 @@ pub struct Quantizer<'a> {
 }
 
 impl<'a> Quantizer<'a> {
-    /// For `model`, by the default recipe: QDrop, weights and activations of 4 bits.
+    /// A quantizer of `model` with the default recipe: QDrop, weights and activations of 4 bits.
     pub fn new(model: &'a Model) -> Self {
         Quantizer {
             model,
@@ -81,103 +83,104 @@ impl<'a> Quantizer<'a> {
         }
     }
 
-    /// Takes all options from `recipe`.
+    /// Replaces all options by those of `recipe`.
     #[must_use]
     pub fn recipe(mut self, recipe: Recipe) -> Self {
         self.recipe = recipe;
         self
     }
 
-    /// Changes options of the recipe.
+    /// Changes options of the recipe with a function.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Recipe)) -> Self {
         change(&mut self.recipe);
         self
     }
 
-    /// Bits of weights, 2 to 8, or 32 for float.
+    /// Sets the bits of weights: 2 to 8, or 32 for float.
     #[must_use]
     pub fn weights(self, bits: u32) -> Self {
         self.configure(|recipe| recipe.weights.bits = bits)
     }
 
-    /// Bits of activations, 2 to 8, or 16 or 32.
+    /// Sets the bits of activations: 2 to 8, 16, or 32 for float.
     #[must_use]
     pub fn activations(self, bits: u32) -> Self {
         self.configure(|recipe| recipe.activations.bits = bits)
     }
 
-    /// The method; QDrop unless told otherwise.
+    /// Sets the method; the default is QDrop.
     #[must_use]
     pub fn method(self, method: MethodName) -> Self {
         self.configure(|recipe| recipe.method.name = method)
     }
 
-    /// How much time learning takes.
+    /// Sets the preset, which decides how long the run learns.
     #[must_use]
     pub fn preset(self, preset: Preset) -> Self {
         self.configure(|recipe| recipe.method.preset = preset)
     }
 
-    /// Seed of all random numbers: the same seed gives the same file.
+    /// Sets the seed for all random choices: the same seed gives the same file.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         self.configure(|recipe| recipe.method.seed = seed)
     }
 
-    /// Where the file will run.
+    /// Sets the runtime that the file is for.
     #[must_use]
     pub fn target(self, target: Target) -> Self {
         self.configure(|recipe| recipe.output.target = target)
     }
 
-    /// Chooses bits layer by layer by what was measured before; the recipe has a target of size or bit operations. Without
-    /// this the run measures by itself.
+    /// Chooses bits layer by layer from earlier measurements, for a recipe with a target for size or bit operations.
+    /// Without this, the run measures by itself.
     #[must_use]
     pub fn sensitivity(mut self, measured: Sensitivity) -> Self {
         self.sensitivity = Some(measured);
         self
     }
 
-    /// Labelled samples on which the float network, nearest rounding and the result are measured.
+    /// Sets the labelled samples on which the float network, nearest rounding and the result are measured.
     #[must_use]
     pub fn evaluate_on(mut self, samples: &'a dyn Samples) -> Self {
         self.evaluation = Some(samples);
         self
     }
 
-    /// What the float network is known to reach on the samples of [`Quantizer::evaluate_on`]; it is not measured again.
+    /// Sets the known score of the float network on the samples of [`Quantizer::evaluate_on`], which is then not
+    /// measured again.
     #[must_use]
     pub fn float_score(mut self, score: Score) -> Self {
         self.float_score = Some(score);
         self
     }
 
-    /// Whether nearest rounding is measured on the samples of [`Quantizer::evaluate_on`] too; yes unless told otherwise.
+    /// Sets whether nearest rounding is measured on the samples of [`Quantizer::evaluate_on`] too; the default is true.
     #[must_use]
     pub fn measure_nearest(mut self, measure: bool) -> Self {
         self.measure_nearest = measure;
         self
     }
 
-    /// Samples without labels that the run does not calibrate on, for the distance between the outputs of the result and of
-    /// the float network. Without them those of the calibration samples serve that no stage reads, then those of
-    /// [`Quantizer::evaluate_on`], then all calibration samples.
+    /// Sets samples that the run does not calibrate on, on which the outputs of the result are compared with those of
+    /// the float network; they need no labels. Without them the run takes, in this order, the calibration samples that
+    /// no stage reads, the samples of [`Quantizer::evaluate_on`], or all calibration samples.
     #[must_use]
     pub fn unseen(mut self, samples: &'a dyn Samples) -> Self {
         self.unseen = Some(samples);
         self
     }
 
-    /// Measures accuracy in this runtime instead of the library's own engine, and the latency of both networks.
+    /// Measures accuracy in this runtime instead of the library's own engine, and also the latency of both networks.
     #[must_use]
     pub fn runtime(mut self, library: &'a Library) -> Self {
         self.runtime = Some(library);
         self
     }
 
-    /// Keeps every solved unit in `work`, from where a run of equal settings takes it. The caller removes the directory when
-    /// the result is safe.
+    /// Keeps every finished unit in `work`; a later run with the same settings takes it from there instead of learning
+    /// it again. The caller removes the directory once the result is saved.
     #[must_use]
     pub fn work_dir(mut self, work: &'a WorkDir) -> Self {
         self.work = Some(work);
@@ -192,14 +195,14 @@ impl<'a> Quantizer<'a> {
         self
     }
 
-    /// Tells `sink` what happens, and asks it whether to stop.
+    /// Reports progress to `sink`, which may also stop the run.
     #[must_use]
     pub fn progress(mut self, sink: &'a mut dyn Sink) -> Self {
         self.sink = Some(sink);
         self
     }
 
-    /// Stages that the caller went through before, for the report.
+    /// Adds the times of earlier stages that the caller measured, for the report.
     #[must_use]
     pub fn after(mut self, timings: Vec<Timing>) -> Self {
         self.timings = timings;
@@ -227,14 +230,15 @@ impl<'a> Quantizer<'a> {
         stages
     }
 
-    /// Quantizes in memory, calibrating on `calibration`: a few hundred samples without labels. What is measured is the
-    /// network that [`QuantizedModel::to_bytes`] gives. For networks below 2 GiB.
+    /// Quantizes in memory. `calibration` are a few hundred samples, without labels, on which the run calibrates and
+    /// from which it learns. Measurements are made on the network that [`QuantizedModel::to_bytes`] returns. The
+    /// network must be smaller than 2 GiB.
     pub fn quantize(self, calibration: &dyn Samples) -> Result<QuantizedModel> {
         self.run(calibration, None)
     }
 
-    /// Quantizes and writes the file `output`, and its encodings beside it where the target wants them, before anything is
-    /// measured; what is measured is the file, read back.
+    /// Quantizes, and writes the file `output` before anything is measured, with an encodings file next to it if the
+    /// target needs one. Measurements are made on the written file, read back.
     pub fn quantize_to(self, calibration: &dyn Samples, output: impl AsRef<Path>) -> Result<QuantizedModel> {
         self.run(calibration, Some(output.as_ref()))
     }

@@ -1,4 +1,4 @@
-//! A network as callers hold it.
+//! A network that can be planned, quantized, evaluated and compared.
 
 use crate::data::{InputSpec, Samples};
 use crate::engine::device::processors;
@@ -38,21 +38,21 @@ pub struct Model {
     changed: bool,
 }
 
-/// What quantizing a [`Model`] by a [`Recipe`] would do.
+/// What quantizing a [`Model`] with a [`Recipe`] would do.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Planned {
-    /// The simplified network that the plan speaks of.
+    /// The simplified network that the plan refers to.
     pub graph: Graph,
-    /// The recipe, with bits that were chosen as exceptions.
+    /// The recipe, with the chosen bits as overrides.
     pub recipe: Recipe,
     /// Layers, quantizers and reconstruction units.
     pub plan: Plan,
-    /// Size of the weights and bit operations.
+    /// Size of the weights, and number of bit operations.
     pub cost: Cost,
-    /// How bits were chosen, where sensitivities were given.
+    /// How bits were chosen, if sensitivities were given.
     pub chosen: Option<Chosen>,
-    /// Predicted memory of the run.
+    /// Memory that the run is predicted to take.
     pub memory: Memory,
 }
 
@@ -62,7 +62,7 @@ impl Model {
         Self::open_with(path, None)
     }
 
-    /// As [`Model::open`], with the quantizers that an AIMET encodings file asks for.
+    /// Like [`Model::open`], but with the quantizers that an AIMET encodings file specifies.
     pub fn open_with(path: impl AsRef<Path>, encodings: Option<&Path>) -> Result<Self> {
         let path = path.as_ref();
         let graph = pipeline::load_with(path, encodings)?;
@@ -70,21 +70,22 @@ impl Model {
         Ok(Model { graph, path: Some(path.to_path_buf()), bytes, changed })
     }
 
-    /// Reads an ONNX model from memory; its weights must lie in `bytes` too.
+    /// Reads an ONNX model from memory. `bytes` must contain its weights; external data is not read.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let graph = onnx::read_bytes(bytes, None)?;
         Ok(Model { graph, path: None, bytes: bytes.len() as u64, changed: false })
     }
 
-    /// Gives the input, or the open size of inputs, that is called `name` the value `values` for good: one number for all
-    /// elements, or one each. An error when nothing is called so, or when the numbers do not fit.
+    /// Fixes the input `name`, or the open size `name` of inputs, to `values`: one number for all elements, or one
+    /// number per element. It is an error if nothing has this name, or if the numbers do not fit.
     pub fn fix(mut self, name: &str, values: &[f64]) -> Result<Self> {
         pipeline::fix(&mut self.graph, name, values).map_err(|e| e.at(self.name()))?;
         self.changed = true;
         Ok(self)
     }
 
-    /// As [`Model::fix`], unless nothing is called `name`: what was fixed once is no input of the quantized network.
+    /// Like [`Model::fix`], but does nothing if nothing is called `name`: an input that was fixed before quantization
+    /// no longer exists in the quantized network.
     pub fn fix_known(self, name: &str, values: &[f64]) -> Result<Self> {
         let symbol = |d: &Dim| matches!(d, Dim::Symbol(s) if s == name);
         let named = |&v: &ValueId| {
@@ -94,22 +95,22 @@ impl Model {
         if self.graph.inputs.iter().any(named) { self.fix(name, values) } else { Ok(self) }
     }
 
-    /// What errors and reports call it: the path it was read from, as it was given.
+    /// Its name in errors and reports: the path from which it was read, as it was given.
     pub fn name(&self) -> String {
         self.path.as_deref().map_or_else(|| UNNAMED.into(), |p| p.display().to_string())
     }
 
-    /// The file it was read from.
+    /// The file from which it was read, if any.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// Size in bytes of the file it was read from, external data included, or of the bytes.
+    /// Size, in bytes, of the file from which it was read, external data included, or of the bytes.
     pub fn size(&self) -> u64 {
         self.bytes
     }
 
-    /// What samples must hold for each input, in order: its name, type and shape without the batch axis.
+    /// What a sample must contain for each input, in order: its name, type, and shape without the batch axis.
     pub fn inputs(&self) -> Vec<InputSpec> {
         let size = |dim: &Dim| match dim {
             Dim::Known(n) => Some(*n),
@@ -130,7 +131,7 @@ impl Model {
         self.graph.inputs.iter().zip(self.graph.batch_axes()).map(spec).collect()
     }
 
-    /// Shapes of one sample, without the batch axis, of inputs of the shapes `whole`.
+    /// The shapes of one sample, without the batch axis, for inputs with the shapes `whole`.
     pub fn sample_shapes(&self, whole: &[Vec<usize>]) -> Vec<Vec<usize>> {
         pipeline::sample_shapes(&self.graph, whole)
     }
@@ -145,9 +146,11 @@ impl Model {
         &self.graph
     }
 
-    /// What quantizing by `recipe` on `samples` calibration samples would do, before any data is read. `sample_shapes` are
-    /// those of one sample, one per input, without the batch axis; `None` takes what the file declares. Bits are chosen by
-    /// what was `measured` where the recipe has a target of size or bit operations.
+    /// What quantizing with `recipe` and `samples` calibration samples would do, before any data is read.
+    ///
+    /// `sample_shapes` are the shapes of one sample, one per input, without the batch axis; with `None` they are those
+    /// that the file declares. If the recipe has a target for size or bit operations, bits are chosen from what was
+    /// `measured`.
     pub fn plan(
         &self,
         recipe: &Recipe,
@@ -167,14 +170,14 @@ impl Model {
         made().map_err(|e| e.at(self.name()))
     }
 
-    /// Multiply-adds of one sample in the layers that quantizing would take; `sample_shapes` as in [`Model::plan`].
+    /// Multiply-adds of one sample in the layers that can be quantized; `sample_shapes` as in [`Model::plan`].
     pub fn multiply_adds(&self, sample_shapes: Option<&[Vec<usize>]>) -> Result<u64> {
         let graph = pipeline::prepare(&self.graph, sample_shapes)?;
         let plan = pipeline::plan(&graph, &Recipe::default(), sample_shapes)?;
         Ok(plan.units.iter().map(|u| u.multiply_adds).sum())
     }
 
-    /// Refuses what cannot be quantized by `recipe`, before data is read, as far as the file tells its inputs' sizes.
+    /// Checks, before data is read, that `recipe` can be applied, if the file declares the sizes of its inputs.
     pub fn check(&self, recipe: &Recipe) -> Result<()> {
         if pipeline::declared_shapes(&self.graph).is_none() || pipeline::several_at_once(&self.graph) {
             return Ok(());
@@ -183,7 +186,7 @@ impl Model {
         planned.map(drop).map_err(|e| e.at(self.name()))
     }
 
-    /// Accuracy on labelled `samples`: the metrics of the recipe's task, or else top-1 and top-5 in per cent.
+    /// Measures accuracy on labelled `samples`: the metrics of the recipe's task, or else top-1 and top-5, in per cent.
     pub fn evaluate(&self, samples: &dyn Samples, recipe: &Recipe, sink: &mut dyn Sink) -> Result<Score> {
         let (graph, shapes) = self.prepared(samples)?;
         check_answers(&graph, &shapes, samples, recipe)?;
@@ -191,7 +194,7 @@ impl Model {
         pipeline::measure(&graph, &checked, recipe.input.task, recipe.method.threads, sink)
     }
 
-    /// As [`Model::evaluate`], in a runtime.
+    /// Like [`Model::evaluate`], but in a runtime.
     pub fn evaluate_in(
         &self,
         library: &Library,
@@ -206,8 +209,9 @@ impl Model {
         file.measure(&checked, task, sink)
     }
 
-    /// Calls `each` with the index of a sample and the values of all outputs for it, sample after sample, for metrics of
-    /// one's own. Values are flat, in row-major order, without the batch axis. `threads` 0 takes all cores.
+    /// Runs the network on every sample and calls `each` with the sample's index and the values of all outputs, for
+    /// metrics of your own. Values are flat, in row-major order, without the batch axis. With `threads` 0 all cores are
+    /// used.
     pub fn answers(
         &self,
         samples: &dyn Samples,
@@ -229,7 +233,7 @@ impl Model {
         })
     }
 
-    /// How far each value of this network is from the one of the same name in `other`, over `samples`.
+    /// Compares each value of this network with the value of the same name in `other`, over `samples`.
     pub fn compare(
         &self,
         other: &Model,
@@ -242,8 +246,8 @@ impl Model {
         pipeline::compare(&graph, &other, &Checked::new(&graph, &shapes, samples)?, threads, sink)
     }
 
-    /// As [`Model::compare`], with values that another program `recorded`: one entry a sample, tensors named after the
-    /// network's values.
+    /// Like [`Model::compare`], but with values that another program `recorded`: one entry per sample, with tensors
+    /// named after the network's values.
     pub fn compare_recorded(
         &self,
         recorded: &dyn Samples,
@@ -255,7 +259,7 @@ impl Model {
         pipeline::compare_recorded(&graph, recorded, &Checked::new(&graph, &shapes, samples)?, threads, sink)
     }
 
-    /// As [`Model::compare`], with `file` in a runtime.
+    /// Like [`Model::compare`], but with `file` in a runtime.
     pub fn compare_deployed(
         &self,
         file: &Deployed,
@@ -267,21 +271,22 @@ impl Model {
         pipeline::divergence(&graph, file, &Checked::new(&graph, &shapes, samples)?, threads, sink)
     }
 
-    /// What the bits of each layer and activation alone do to the network's outputs on `samples`.
+    /// Measures on `samples` how the bits of each layer and activation, one at a time, affect the network's outputs.
     pub fn sensitivity(&self, samples: &dyn Samples, recipe: &Recipe, sink: &mut dyn Sink) -> Result<Sensitivity> {
         let (graph, shapes) = self.prepared(samples)?;
         let found = pipeline::sensitivity(&graph, recipe, &Checked::new(&graph, &shapes, samples)?, sink)?;
         Ok(Sensitivity { model: self.name(), ..found })
     }
 
-    /// How fast this machine solves the network's units by `recipe`, on noise; `sample_shapes` as in [`Model::plan`].
+    /// Measures how fast this machine learns the network's units with `recipe`, on random input; `sample_shapes` as in
+    /// [`Model::plan`].
     pub fn bench(&self, recipe: &Recipe, sample_shapes: Option<&[Vec<usize>]>, sink: &mut dyn Sink) -> Result<Bench> {
         let graph = pipeline::prepare(&self.graph, sample_shapes);
         let bench = graph.and_then(|graph| pipeline::bench(&graph, recipe, sample_shapes, sink));
         bench.map_err(|e| e.at(self.name()))
     }
 
-    /// The network in a runtime, at its default optimisation level.
+    /// Loads the network in a runtime, at its default optimisation level.
     pub fn deploy(&self, library: &Library, threads: usize) -> Result<Deployed> {
         match &self.path {
             Some(path) if !self.changed => Deployed::open(library, path, threads),
@@ -297,7 +302,7 @@ impl Model {
     }
 }
 
-/// That `graph` answers what `recipe` measures, and that every one of `samples` has what its answer is held against.
+/// Checks that `graph` has the outputs that `recipe` measures, and that each of `samples` has a label or target.
 pub(super) fn check_answers(
     graph: &Graph,
     shapes: &[Vec<usize>],

@@ -1,4 +1,4 @@
-//! What a run comes to.
+//! The result of a run.
 
 use super::model::Model;
 use crate::error::{Error, Result};
@@ -23,8 +23,8 @@ impl QuantizedModel {
         QuantizedModel { done, recipe, report }
     }
 
-    /// Writes the network to `path` as an ONNX file, and its encodings, if the target wants them, beside it. Files are whole
-    /// or not there.
+    /// Writes the network to `path` as an ONNX file, with an encodings file next to it if the target needs one. No
+    /// partial file is ever left behind.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.done.save(path.as_ref())
     }
@@ -34,12 +34,12 @@ impl QuantizedModel {
         onnx::to_bytes(&self.done.graph)
     }
 
-    /// The network, read back, to be evaluated or compared.
+    /// The network, read back, for evaluation and comparison.
     pub fn to_model(&self) -> Result<Model> {
         Model::from_bytes(&self.to_bytes()?)
     }
 
-    /// The AIMET encodings as JSON, for targets that want them.
+    /// The AIMET encodings as JSON; `None` unless the target needs them.
     pub fn encodings(&self) -> Result<Option<String>> {
         self.done.encodings.as_ref().map(|e| e.to_json()).transpose()
     }
@@ -49,25 +49,25 @@ impl QuantizedModel {
         &self.report
     }
 
-    /// The recipe, with bits that the run chose as exceptions: it gives the same network again.
+    /// The recipe, with the bits that the run chose as overrides: it gives the same network again.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
 
-    /// Bytes that the weights take where the network will run.
+    /// Size of the weights, in bytes, at their true bits.
     pub fn weight_bytes(&self) -> u64 {
         self.done.cost.weight_bytes
     }
 
-    /// The report alone.
+    /// Converts into the report.
     pub fn into_report(self) -> Report {
         self.report
     }
 }
 
-/// A network that was written, read back.
+/// A network that was written and read back.
 pub(super) struct Written {
-    /// As it computes, encodings applied.
+    /// The network as it computes, with encodings applied.
     pub graph: Graph,
     pub bytes: u64,
     /// The file, as the caller named it.

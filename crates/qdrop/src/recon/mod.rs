@@ -1,8 +1,8 @@
-//! Solves units one after the other, and the whole network at the end: learned rounding and learned steps under random
-//! dropping (Wei et al. 2022, section 4).
+//! Reconstruction: solves units one after the other, and the whole network at the end, by learning roundings and steps
+//! under random dropping (Wei et al. 2022, section 4).
 //!
-//! A [`Problem`] is plain data and can be solved alone; a [`Solution`] holds integers, grids and the loss history. This
-//! module decides schedules; the device that it is given does the arithmetic.
+//! A [`Problem`] is plain data and can be solved on its own; a [`Solution`] has integers, grids and the loss history.
+//! This module decides the schedules; a device does the arithmetic.
 
 mod curve;
 mod job;

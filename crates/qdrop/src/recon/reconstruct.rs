@@ -107,7 +107,11 @@ impl Job<'_> {
                 let (mut last, mut next) = quantize(&quantized, found, Some(self.store), sink)?;
                 let reverted = (last.loss > first.loss || last.loss.is_nan()) && comparable;
                 if reverted {
-                    let message = format!("unit `{name}`: learning raised the loss, what was before it stays");
+                    let name = &unit.name;
+                    let message = match pass {
+                        Pass::Steps => format!("unit `{name}`: learning steps raised the loss, so the first are kept"),
+                        _ => format!("unit `{name}`: learning raised the loss, so nearest rounding is kept"),
+                    };
                     sink.event(&Event::Note { message });
                     drop(next);
                     *found = before;

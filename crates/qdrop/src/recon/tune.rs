@@ -37,7 +37,7 @@ pub(crate) fn iterations(graph: &Graph, facts: &Facts, recipe: &Recipe, sink: &m
     if wanted == 0 || recurrent(graph, facts) <= RECURRENT {
         return wanted;
     }
-    let message = "the last stage, on the whole network, is left out: gradients would pass large recurrent operators";
+    let message = "tuning the whole network is left out: gradients would pass through large recurrent operators";
     sink.event(&Event::Note { message: message.into() });
     0
 }

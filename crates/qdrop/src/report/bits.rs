@@ -1,4 +1,4 @@
-//! Bits layer by layer as pages show them: what was measured of them, what was chosen.
+//! Bits layer by layer on HTML pages: the measurements and the choice.
 
 use super::chart::{Axis, Chart, Color};
 use super::page::{self, cells, section, table};
@@ -9,19 +9,19 @@ use maud::{Markup, html};
 
 /// Colours of the lines of a chart, for the fewest bits first; more bits have no line.
 const COLORS: [Color; 5] = [Color::Two, Color::Four, Color::Three, Color::One, Color::Quiet];
-/// Most that a chart shows, in dB: beyond that nothing is to be feared.
+/// Largest signal-to-noise ratio that a chart shows, in dB; above it the error does not matter.
 const CALM: f64 = 60.0;
 
 impl Sensitivity {
-    /// What was measured as a page of HTML: one file that needs no other.
+    /// The measurements as an HTML page: one file that loads nothing else.
     pub fn html(&self) -> String {
         let none = |_: &Curve| None;
         let content = html! {
             p {
-                "What the network's outputs suffer when one weight or one activation alone is quantized and the rest stays \
-                 float: signal to noise in dB, on " (self.samples) " samples. 20 dB is an error of a hundredth of the outputs' \
-                 energy; higher is better."
-                @if self.biases_corrected { " The shift of channels' means that a rounded weight causes is taken out." }
+                "Signal to noise of the network's outputs, in dB, when only one weight or one activation is quantized \
+                 and everything else stays float, on " (self.samples) " samples. At 20 dB the error is a hundredth of \
+                 the outputs' energy; higher is better."
+                @if self.biases_corrected { " The shift of channels' means that rounding a weight causes is removed." }
             }
             (section("weights", "Weights", &measured("layer", &self.layers, &none)))
             @if !self.activations.is_empty() {
@@ -34,7 +34,7 @@ impl Sensitivity {
 }
 
 impl Report {
-    /// How bits were chosen, where they were.
+    /// How bits were chosen, if they were.
     pub(super) fn bits(&self) -> Markup {
         let Some(mixed) = &self.mixed else { return html! {} };
         let along = |title: &str, what: &str, color: Color, bits: Vec<f64>| {
@@ -57,8 +57,8 @@ impl Report {
                 div { @for chart in charts.iter().flatten() { (chart) } }
             }
             p class="quiet" {
-                "Below, what the outputs suffer when one weight or activation alone is quantized: signal to noise in dB, on "
-                (samples) " samples; what was chosen stands out."
+                "The tables below give the signal to noise of the outputs, in dB, when only one weight or activation \
+                 is quantized, on " (samples) " samples. The chosen bits are highlighted."
             }
             (page::fold(&html! { b { "Weights" } }, true, &measured("layer", layers, &layer)))
             @if !activations.is_empty() {
@@ -73,7 +73,7 @@ fn only(mut all: impl Iterator<Item = u32>) -> Option<u32> {
     all.next().filter(|_| all.next().is_none())
 }
 
-/// `curves` as a chart and a table in which the bits that were `chosen` stand out; `what` they are curves of.
+/// `curves` as a chart and as a table in which the `chosen` bits are highlighted; `what` says of what they are curves.
 fn measured(what: &str, curves: &[Curve], chosen: &dyn Fn(&Curve) -> Option<u32>) -> Markup {
     let mut bits: Vec<u32> = curves.iter().flat_map(|c| &c.errors).map(|e| e.bits).collect();
     bits.sort_unstable();

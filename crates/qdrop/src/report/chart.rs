@@ -1,7 +1,7 @@
 //! Charts of a page: lines, histograms, points with error bars, as SVG inside the page.
 //!
-//! Colours are few and fixed; the page's style maps each to one of the theme (`page::STYLE`), so that a chart is legible
-//! on light and on dark ground.
+//! There are few, fixed colours; the page's style (`page::STYLE`) maps each of them to a colour of the theme, so that a
+//! chart is legible on a light and on a dark background.
 
 use maud::{Markup, PreEscaped, html};
 use plotters::coord::Shift;
@@ -39,7 +39,7 @@ pub enum Color {
     Three,
     /// Purple.
     Four,
-    /// Grey, for what is only there to compare with.
+    /// Grey, for data that is shown for comparison only.
     Quiet,
 }
 
@@ -73,29 +73,29 @@ pub(super) fn style() -> String {
     data.iter().chain(&[INK, MESH]).map(rule).collect()
 }
 
-/// An axis: what it counts, and how.
+/// An axis of a chart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Axis {
-    /// What it counts, with the unit.
+    /// Its label, with the unit.
     pub name: String,
-    /// Whether equal steps are equal factors; what is not above 0 is left out then.
+    /// Whether it is logarithmic; values that are not above 0 are then left out.
     pub log: bool,
-    /// Ends; those of the data unless given.
+    /// Its ends; by default those of the data.
     pub ends: Option<(f64, f64)>,
 }
 
 impl Axis {
-    /// With equal steps.
+    /// A linear axis.
     pub fn linear(name: impl Into<String>) -> Self {
         Axis { name: name.into(), log: false, ends: None }
     }
 
-    /// With equal factors.
+    /// A logarithmic axis.
     pub fn log(name: impl Into<String>) -> Self {
         Axis { name: name.into(), log: true, ends: None }
     }
 
-    /// From `low` to `high`, whatever the data.
+    /// Sets the ends to `low` and `high`, independent of the data.
     pub fn from_to(self, low: f64, high: f64) -> Self {
         Axis { ends: Some((low, high)), ..self }
     }
@@ -212,13 +212,13 @@ fn tick(value: f64) -> String {
 /// A point of a scatter chart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// Where it lies.
+    /// Its position on the x axis.
     pub x: f64,
-    /// Where it lies.
+    /// Its position on the y axis.
     pub y: f64,
     /// The ends of its error bar.
     pub range: Option<(f64, f64)>,
-    /// What is written beside it; may be empty.
+    /// Its label; may be empty.
     pub label: String,
 }
 
@@ -232,7 +232,7 @@ enum Mark {
     Rules(Vec<f64>),
 }
 
-/// A chart, put together from what it shows.
+/// A chart that is built from lines, histograms, points and rules.
 ///
 /// ```
 /// use qdrop::report::chart::{Axis, Chart, Color};
@@ -251,33 +251,33 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// Nothing to be seen yet; `title` stands above it.
+    /// An empty chart with a title and axes.
     pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
         Chart { title: title.into(), x, y, size: (340, 190), marks: Vec::new() }
     }
 
-    /// `width` by `height` pixels where the page is wide enough.
+    /// Sets the size in pixels, which applies if the page is wide enough.
     pub fn size(self, width: u32, height: u32) -> Self {
         Chart { size: (width.max(80), height.max(20)), ..self }
     }
 
-    /// A line through `points`. `name` stands in the legend, unless it is empty; so with all that follow.
+    /// Adds a line through `points`. `name` appears in the legend unless it is empty, as for the methods below.
     pub fn line(self, name: &str, color: Color, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         self.mark(name, color, Mark::Line(points.into_iter().collect()))
     }
 
-    /// Bins of equal width from `low` to `high`, filled up to `heights`.
+    /// Adds a histogram with bins of equal width from `low` to `high` and the given heights.
     pub fn histogram(self, name: &str, color: Color, (low, high): (f64, f64), heights: Vec<f64>) -> Self {
         let width = (high - low) / heights.len().max(1) as f64;
         self.mark(name, color, Mark::Histogram(low, width, heights))
     }
 
-    /// Points with error bars and labels.
+    /// Adds points with error bars and labels.
     pub fn points(self, name: &str, color: Color, points: Vec<Point>) -> Self {
         self.mark(name, color, Mark::Points(points))
     }
 
-    /// Upright lines at the places `at` of the x axis, as high as the chart.
+    /// Adds vertical lines at the positions `at` of the x axis, as high as the chart.
     pub fn rules(self, name: &str, color: Color, at: impl IntoIterator<Item = f64>) -> Self {
         self.mark(name, color, Mark::Rules(at.into_iter().collect()))
     }
@@ -287,7 +287,7 @@ impl Chart {
         self
     }
 
-    /// The chart under its title and legend.
+    /// Draws the chart with its title and legend.
     pub fn draw(&self) -> Markup {
         let legend = || self.marks.iter().filter(|m| !m.0.is_empty());
         html! {

@@ -1,9 +1,9 @@
-//! What a report holds about single units, layers and activation sites.
+//! The parts of a report about single units, layers and activation sites.
 
 use super::Oddity;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A number; JSON writes those that are not finite as null.
+/// Reads a number; numbers that are not finite are null in JSON.
 pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
@@ -13,11 +13,11 @@ pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error
 pub struct PlannedUnit {
     /// Its name.
     pub name: String,
-    /// Values that it reads.
+    /// Names of the values that it reads.
     pub inputs: Vec<String>,
-    /// Values that others read from it.
+    /// Names of its values that others read.
     pub outputs: Vec<String>,
-    /// Operators in it.
+    /// Number of operators in it.
     pub nodes: usize,
     /// Weights and biases, in elements.
     pub parameters: u64,
@@ -30,24 +30,24 @@ pub struct PlannedUnit {
 pub struct FloatNode {
     /// Its name.
     pub node: String,
-    /// Why.
+    /// Why it stays float.
     pub reason: String,
 }
 
-/// How losses went while a unit was learned: means over stretches of iterations, all lists of one length.
+/// The losses while a unit was learned: means over intervals of iterations. All lists have the same length.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// The last iteration of each stretch, from 1.
+    /// The last iteration of each interval, counted from 1.
     pub iteration: Vec<usize>,
     /// Reconstruction loss of the batches, in squared units of the unit's output.
     pub reconstruction: Vec<f64>,
-    /// The rounding regulariser, with its weight; 0 during warm-up.
+    /// The rounding regulariser times its weight; 0 during warm-up.
     pub rounding: Vec<f64>,
-    /// Exponent of the regulariser.
+    /// Exponent β of the regulariser.
     pub beta: Vec<f64>,
 }
 
-/// Values counted in bins of equal width.
+/// A histogram with bins of equal width.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Left end of the first bin.
@@ -66,14 +66,14 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// A layer's weight and its rounding.
+/// The weight of a layer and its rounding.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerReport {
     /// The layer's name.
     pub name: String,
-    /// Its unit: index in [`super::Report::plan`].
+    /// Its unit, as an index in [`super::Report::plan`].
     pub unit: Option<usize>,
-    /// Whether its rounding was to be learned.
+    /// Whether its rounding is learned.
     pub learned: bool,
     /// Shape of the weight.
     pub shape: Vec<usize>,
@@ -81,32 +81,32 @@ pub struct LayerReport {
     pub bits: u32,
     /// Whether the grid's zero point is in its middle.
     pub symmetric: bool,
-    /// Number of steps: channels, or 1 for the whole weight.
+    /// Number of steps (scales): one per channel, or 1 for the whole weight.
     pub channels: usize,
     /// Smallest, median and largest step.
     pub steps: [f64; 3],
-    /// The weight in units of its steps, from the grid's smallest integer: a value of 1.5 lies half way between the
-    /// integers 1 and 2.
+    /// Histogram of the weight in units of its steps, counted from the smallest integer of the grid: a value of 1.5 is
+    /// halfway between the integers 1 and 2.
     pub histogram: Histogram,
-    /// Share of the elements that lie more than half a step outside the grid.
+    /// Share of the elements that are more than half a step outside the grid.
     pub clipped: f64,
-    /// Channels, as many as there are steps, all of whose weights became 0 though some were not.
+    /// Number of channels (each with a step) whose weights all became 0 although not all of them were.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub vanished: usize,
-    /// Share of the elements whose integer is not the nearest.
+    /// Share of the elements whose integer is not the nearest one.
     pub moved: f64,
-    /// Signal to noise of the rounded weight, in dB, with nearest rounding; `None` without noise.
+    /// Signal-to-noise ratio of the weight with nearest rounding, in dB; `None` without noise.
     pub snr_nearest: Option<f64>,
-    /// The same as written.
+    /// The same ratio for the weight in the file.
     pub snr: Option<f64>,
 }
 
-/// A grid of an activation and what it clips.
+/// A grid of an activation, and the shares of the values that it clips.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct SiteGrid {
-    /// The step, in units of the tensor.
+    /// The step (scale), in units of the tensor.
     pub step: f64,
-    /// The integer that stands for 0.
+    /// The zero point: the integer that represents 0.
     pub zero_point: i32,
     /// The smallest number on the grid.
     pub low: f64,
@@ -118,8 +118,8 @@ pub struct SiteGrid {
     pub above: f64,
 }
 
-/// Error of the network's outputs when a single activation is quantized in the float network, as a share of their
-/// energy.
+/// The error of the network's outputs, as a share of their energy, when a single activation is quantized in the float
+/// network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     /// On the observer's grid.
@@ -130,26 +130,26 @@ pub struct Effect {
     pub refined: f64,
 }
 
-/// An activation site: the float network's values there, and the grids that it had.
+/// An activation site: a quantized activation, with the float network's values there and its grids.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
     /// Name of the quantized value.
     pub name: String,
-    /// Its unit: index in [`super::Report::plan`].
+    /// Its unit, as an index in [`super::Report::plan`].
     pub unit: Option<usize>,
-    /// Operators that read it quantized; `None`: all.
+    /// Operators that read the quantized value; `None` if all do.
     pub readers: Option<Vec<String>>,
     /// Bits of the grid.
     pub bits: u32,
     /// Whether the grid's zero point is in its middle.
     pub symmetric: bool,
-    /// What is odd about the values seen, if anything.
+    /// Something odd about the values seen, if there is anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oddity: Option<Oddity>,
-    /// Channels, or features, with more than one value in the first samples.
+    /// Number of channels, or features, that have more than one value in the first samples.
     #[serde(default)]
     pub channels: u64,
-    /// Those of them that are less than 1/256 as wide as the widest, which shares its step with them.
+    /// How many of them are less than 1/256 as wide as the widest, with which they share a step.
     #[serde(default)]
     pub narrow: u64,
     /// Number of values seen.
@@ -158,9 +158,9 @@ pub struct SiteReport {
     pub min: f64,
     /// The largest of them.
     pub max: f64,
-    /// Share of those that are exactly 0, which every grid holds.
+    /// Share of the values that are exactly 0, which every grid contains.
     pub zeros: f64,
-    /// The others.
+    /// Histogram of the other values.
     pub histogram: Histogram,
     /// The observer's grid.
     pub first: SiteGrid,
@@ -168,6 +168,6 @@ pub struct SiteReport {
     pub refined: SiteGrid,
     /// The grid in the file.
     pub learned: SiteGrid,
-    /// What it does to the network's outputs, where that was measured.
+    /// Its effect on the network's outputs, if that was measured.
     pub effect: Option<Effect>,
 }

@@ -1,17 +1,16 @@
-//! Charts of single units, weights and activations.
+//! Charts for single units, weights and activations.
 
 use super::chart::{Axis, Chart, Color};
 use super::table::{bits, shape, share};
 use super::{LayerReport, SiteGrid, SiteReport, UnitReport, figure};
 use maud::{Markup, html};
 
-/// Levels up to which each is drawn; of finer grids only the ends.
+/// Maximum number of levels that are drawn one by one; of finer grids only the ends are drawn.
 const LEVELS: u32 = 16;
 /// The smallest share that an activation's histogram shows.
 const LEAST_SHARE: f64 = 1e-6;
 
-/// Losses of a unit while it was learned: how far its outputs are off, and, where roundings were learned, how far these
-/// are from settled.
+/// The losses of a unit while it was learned: the reconstruction loss and, if roundings were learned, the regulariser.
 pub fn losses(u: &UnitReport) -> Vec<Markup> {
     let c = &u.curve;
     if c.iteration.is_empty() {
@@ -47,7 +46,10 @@ pub fn layer(l: &LayerReport) -> Markup {
         1 => format!("step {}", figure(l.steps[0])),
         n => format!("{n} steps, {} to {}", figure(l.steps[0]), figure(l.steps[2])),
     };
-    let moved = if l.learned { format!(", {} not nearest", share(l.moved)) } else { ", rounded to nearest".into() };
+    let moved = match l.learned {
+        true => format!(", {} not rounded to nearest", share(l.moved)),
+        false => ", rounded to nearest".into(),
+    };
     html! {
         div {
             (chart.draw())

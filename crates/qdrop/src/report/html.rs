@@ -1,4 +1,5 @@
-//! The page of a report: what was reached, what hurts, every unit with its layers and activations, how to repeat it.
+//! The HTML page of a report: results, largest losses, every unit with its layers and activations, how to repeat the
+//! run.
 
 use super::chart::{Axis, Chart, Color, spark};
 use super::drawings::{layer, losses, site};
@@ -9,25 +10,25 @@ use super::{Table, bytes, count, duration, figure, metric};
 use crate::plan::{MethodName, Preset};
 use maud::{Markup, html};
 
-/// Rows of each list of what hurts most.
+/// Rows of each list of the largest losses.
 const WORST: usize = 10;
-/// Charts on a page; of larger networks the units that lose most have theirs.
+/// Maximum number of charts on a page; on large networks only the units that lose most have charts.
 const CHARTS: usize = 700;
 /// Points of a line in a table.
 const SPARK: usize = 40;
 
 impl Report {
-    /// The report as a page of HTML: one file that needs no other.
+    /// The report as an HTML page: one file that loads nothing else.
     pub fn html(&self) -> String {
         let parts: [(&str, &str, Markup); 8] = [
             ("summary", "Summary", self.summary()),
-            ("worst", "What hurts most", self.worst()),
+            ("worst", "Largest losses", self.worst()),
             ("bits", "Bits chosen", self.bits()),
             ("units", "Units", self.units()),
             ("layers", "Layers", self.layers()),
             ("activations", "Activations", self.activations()),
             ("plan", "Plan", self.planned()),
-            ("repeat", "To repeat", self.repeat()),
+            ("repeat", "How to repeat the run", self.repeat()),
         ];
         let shown = || parts.iter().filter(|p| !p.2.0.is_empty());
         let file = self.output.as_deref().unwrap_or(&self.model);
@@ -62,11 +63,11 @@ impl Report {
                 @if self.mixed.is_some() { "bits " b { "chosen layer by layer" } }
                 @else { "weights of " b { (bits(self.weight_bits)) } ", activations of " b { (bits(self.activation_bits)) } }
                 " by " b { (method) } " on " (self.samples) " calibration samples"
-                @if learns { ", preset " (preset) ", " (self.iterations) " iterations a unit" }
+                @if learns { ", preset " (preset) ", " (self.iterations) " iterations per unit" }
                 ", seed " (self.seed) ". qdrop " (self.version) "."
             }
             (self.tiles())
-            @if self.skipped > 0 { p { (self.skipped) " samples were left out because they could not be read." } }
+            @if self.skipped > 0 { p { (self.skipped) " samples were skipped because they could not be read." } }
             div class="pair" { (self.accuracies()) (self.times()) }
         }
     }
@@ -81,7 +82,7 @@ impl Report {
                 @if let Some(a) = &self.accuracy {
                     @for (name, value) in a.result.metrics.iter().take(2) {
                         @let float = a.float.metrics.get(name).copied().unwrap_or(f64::NAN);
-                        (tile(&metric(name), percent(*value), format!("{} in float", percent(float))))
+                        (tile(&metric(name), percent(*value), format!("float network: {}", percent(float))))
                     }
                 }
                 @if let (Some(before), Some(after)) = (self.bytes_before, self.bytes_after) {
@@ -93,7 +94,7 @@ impl Report {
                     (tile("time", duration(taken), estimate.unwrap_or_default()))
                 }
                 @if let Some(moved) = self.moved() {
-                    (tile("rounding", share(moved), "of learned weights not to nearest".into()))
+                    (tile("rounding", share(moved), "of learned weights not rounded to nearest".into()))
                 }
                 @if let Some(q) = &self.quality {
                     (tile("outputs", decibels(q.snr_db), format!("signal to noise on {} samples", q.samples)))
@@ -104,7 +105,7 @@ impl Report {
         }
     }
 
-    /// Share of the weights in layers that were learned whose integer is not the nearest.
+    /// Share of the learned weights whose integer is not the nearest one.
     fn moved(&self) -> Option<f64> {
         let learned = || self.layers.iter().filter(|l| l.learned);
         let size = |l: &LayerReport| l.shape.iter().map(|&d| d as f64).product::<f64>();
@@ -137,8 +138,8 @@ impl Report {
         let stages = self.timings.iter().filter(|t| t.seconds > longest / 1000.0);
         let mut rows: Vec<_> = stages.map(|t| row(t.stage.to_string(), t.seconds)).collect();
         let plain = |name: &str, seconds: f64| vec![html! { (name) }, html! { (duration(seconds)) }];
-        rows.push(plain("all", self.seconds()));
-        rows.extend(self.estimate.map(|s| plain("estimated before", s)));
+        rows.push(plain("total", self.seconds()));
+        rows.extend(self.estimate.map(|s| plain("estimate", s)));
         cells(&Table::new("Time", "stage|>time"), rows)
     }
 
@@ -179,19 +180,21 @@ impl Report {
             list(
                 "Units by the noise of their outputs",
                 "unit|>signal to noise|>loss",
-                "Outputs against the float network's, with everything up to there quantized: errors of earlier units are in it.",
+                "Outputs compared with those of the float network, with this and all earlier units quantized: the \
+                 errors of earlier units are included.",
                 units.collect(),
             ),
             list(
-                "Activations by what they do alone",
+                "Activations by their effect alone",
                 "value|>bits|>error of the outputs",
-                "Error of the network's outputs, as a share of their energy, when this value alone is quantized in the float network.",
+                "Error of the network's outputs, as a share of their energy, when only this value is quantized in the \
+                 float network.",
                 sites.collect(),
             ),
             list(
                 "Weights by the noise of nearest rounding",
                 "layer|>bits|>signal to noise|>clipped",
-                "Before learning. Learned rounding has more noise in the weights and less in the outputs.",
+                "Before learning. Learned rounding has more noise in the weights, but less in the outputs.",
                 layers.collect(),
             ),
         ];
@@ -201,7 +204,7 @@ impl Report {
         }
     }
 
-    /// What happens on the way through the network.
+    /// Charts along the network, from input to output.
     fn along(&self) -> Markup {
         let units: Vec<&UnitReport> = self.units.iter().filter(|u| u.unit.is_some()).collect();
         let line = |of: &dyn Fn(&UnitReport) -> Option<f64>| -> Vec<(f64, f64)> {
@@ -211,17 +214,14 @@ impl Report {
         let effects: Vec<f64> = self.sites.iter().filter_map(|s| s.effect).map(|e| e.refined * 100.0).collect();
         let mut charts = Vec::new();
         if units.len() > 1 {
-            let chart = Chart::new(
-                "Noise on the way through the network",
-                Axis::linear("unit"),
-                Axis::linear("signal to noise, dB"),
-            );
+            let chart =
+                Chart::new("Noise along the network", Axis::linear("unit"), Axis::linear("signal to noise, dB"));
             let chart = chart.size(520, 200).line("unit rounded to nearest", Color::Quiet, line(&|u| u.snr_before));
             charts.push(chart.line("in the file", Color::One, line(&|u| u.snr_after)).draw());
         }
         if effects.len() > 1 {
             let chart = Chart::new(
-                "What each activation does alone",
+                "Effect of each activation alone",
                 Axis::linear("activation"),
                 Axis::linear("error of the outputs, %"),
             );
@@ -267,13 +267,13 @@ impl Report {
         html! {
             @if !self.units.is_empty() {
                 p class="quiet" {
-                    "Loss over all calibration samples: before with nearest rounding, after with what is in the file. "
-                    "Iterations end early when all roundings are settled. Undone: learning raised the loss, so what was there "
-                    "before stayed."
+                    "Losses are over all calibration samples: before with nearest rounding, after as in the file. "
+                    "Iterations end early once all roundings are settled. Undone: learning raised the loss, so the earlier "
+                    "solution was kept."
                 }
                 (cells(&head, self.units.iter().map(row).collect()))
             }
-            @if charts.iter().any(|c| !c) { p { "The units that lose most have charts; the others are listed." } }
+            @if charts.iter().any(|c| !c) { p { "Only the units that lose most have charts; the others are listed." } }
             @for (i, unit) in self.plan.iter().enumerate() { (self.unit(i, unit, charts[i])) }
             @for unit in self.units.iter().filter(|u| u.unit.is_none()) {
                 (fold(&html! { b { (unit.name) } " " span class="quiet" { (outcome(unit)) } }, false, &side_by_side(losses(unit))))
@@ -318,8 +318,8 @@ impl Report {
         };
         let content = html! {
             @if let Some(u) = learned {
-                @if u.reverted { p { "Learning raised the loss, so what was there before stayed." } }
-                @if u.resumed { p { "Solved by an earlier run, from which its curves are." } }
+                @if u.reverted { p { "Learning raised the loss, so the earlier solution was kept." } }
+                @if u.resumed { p { "Learned in an earlier run; the curves are from that run." } }
             }
             @if charts {
                 @let losses = learned.map(losses).unwrap_or_default();
@@ -339,7 +339,7 @@ impl Report {
             layers.chain(self.sites.iter().filter(|s| none(s.unit)).map(site)).take(CHARTS).collect();
         match charts.is_empty() {
             true => html! {},
-            false => fold(&html! { b { "Outside of units" } }, false, &side_by_side(charts)),
+            false => fold(&html! { b { "Outside the units" } }, false, &side_by_side(charts)),
         }
     }
 
@@ -366,8 +366,8 @@ impl Report {
         };
         html! {
             p class="quiet" {
-                "Clipped: share of the elements more than half a step outside the grid. Not nearest: share whose integer "
-                "is not the nearest one. Layers with - are rounded to nearest."
+                "Clipped: share of the elements that are more than half a step outside the grid. Not nearest: share "
+                "whose integer is not the nearest one. Layers with - are rounded to nearest."
             }
             (cells(&head, self.layers.iter().map(row).collect()))
         }
@@ -397,8 +397,9 @@ impl Report {
         };
         html! {
             p class="quiet" {
-                "First: the observer's step. Refined: corrected by the network's outputs, with which learning began. "
-                "Learned: as in the file. Shares are of the float network's values on the calibration samples."
+                "First: the step that the observer found. Refined: the step after it was checked against the network's "
+                "outputs, with which learning began. Learned: the step in the file. Shares refer to the float "
+                "network's values on the calibration samples."
             }
             (cells(&head, self.sites.iter().map(row).collect()))
         }
@@ -447,7 +448,10 @@ impl Report {
     fn repeat(&self) -> Markup {
         let command: Vec<String> = self.command.iter().map(|w| quoted(w)).collect();
         html! {
-            p { "By qdrop " (self.version) ", seed " (self.seed) ". The same seed gives the same file, byte for byte, on any number of threads." }
+            p {
+                "Made by qdrop " (self.version) ", seed " (self.seed) ". The same seed gives the same file, byte for \
+                 byte, on any number of threads."
+            }
             @if !command.is_empty() { pre class="command" { (command.join(" ")) } }
             @if !self.recipe.is_empty() {
                 (fold(&html! { "The recipe, with every default written out" }, false, &html! { pre { (self.recipe) } }))
@@ -456,7 +460,7 @@ impl Report {
     }
 }
 
-/// How a unit went, in a line.
+/// The outcome of a unit, in one line.
 fn outcome(u: &UnitReport) -> String {
     let (before, after) = (figure(u.loss_before), figure(u.loss_after));
     format!("loss {before} → {after}, signal to noise {} → {}", decibels(u.snr_before), decibels(u.snr_after))
@@ -467,17 +471,17 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     points.iter().copied().step_by(points.len().div_ceil(SPARK).max(1)).chain(points.last().copied()).collect()
 }
 
-/// For sorting by signal to noise: no noise comes last.
+/// Key for sorting by signal-to-noise ratio: units without noise come last.
 fn order(snr: Option<f64>) -> f64 {
     snr.unwrap_or(f64::INFINITY)
 }
 
-/// With the share of the energy that is noise as a bar.
+/// A signal-to-noise ratio, with the share of the energy that is noise as a bar.
 fn decibels_bar(snr: Option<f64>) -> Markup {
     bar(&decibels(snr), snr.map_or(0.0, |x| 10f64.powf(-x / 10.0)))
 }
 
-/// `text` with what stands between backticks as code.
+/// `text`, with the parts between backticks as code.
 fn marked(text: &str) -> Markup {
     let parts = text.split('`').enumerate();
     html! { @for (i, part) in parts { @if i % 2 == 0 { (part) } @else { code { (part) } } } }

@@ -1,6 +1,6 @@
-//! What a run tells while it works ([`Event`], [`Sink`]) and what it leaves behind ([`Report`]).
+//! Progress of a run ([`Event`], [`Sink`]) and its result ([`Report`]).
 //!
-//! Everything here is data: who prints it, and how, is the caller's choice.
+//! Everything here is data; the caller decides whether and how to print it.
 
 mod bits;
 pub mod chart;
@@ -30,33 +30,33 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A step of a run, in the order in which a run passes through them.
+/// A stage of a run. Variants are in the order in which a run passes through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Stage {
     /// Reading the model file.
     Read,
-    /// Folding and cleaning the graph.
+    /// Simplifying the graph: constants and BatchNorm are folded.
     Simplify,
-    /// Deciding sites, bits and units.
+    /// Deciding layers, activation sites, bits and units.
     Plan,
-    /// Decoding samples.
+    /// Opening and decoding samples.
     Load,
-    /// Choosing factors that bring the channels of an activation to a common width.
+    /// Choosing channel factors, which bring the channels of an activation to a common width.
     #[serde(alias = "equalize")]
     Factors,
-    /// Watching activations and fitting the first grids.
+    /// Observing activations and fitting the first grids.
     Calibrate,
-    /// Correcting the first grids by the network's outputs.
+    /// Checking the first activation steps against the network's outputs, and correcting them.
     Refine,
-    /// Finding out what bits of single layers and activations do to the network's outputs.
+    /// Measuring how the bits of each layer and activation alone affect the network's outputs.
     Sensitivity,
-    /// Finding out how much the network's outputs depend on the values that units hand on.
+    /// Measuring how much the network's outputs depend on the outputs of each unit.
     Weigh,
-    /// Solving the units one after the other.
+    /// Learning the units one after the other.
     Reconstruct,
-    /// Writing the decisions into the graph.
+    /// Expressing the quantized network in operators of the target.
     Lower,
     /// Writing the model file.
     Write,
@@ -69,7 +69,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The name people read (`calibrate`).
+    /// The displayed name (`calibrate`).
     pub fn as_str(self) -> &'static str {
         match self {
             Stage::Read => "read",
@@ -77,10 +77,10 @@ impl Stage {
             Stage::Plan => "plan",
             Stage::Load => "load samples",
             Stage::Calibrate => "calibrate",
-            Stage::Factors => "factors",
+            Stage::Factors => "choose factors",
             Stage::Refine => "refine steps",
             Stage::Sensitivity => "measure sensitivity",
-            Stage::Weigh => "weigh",
+            Stage::Weigh => "weigh outputs",
             Stage::Reconstruct => "reconstruct",
             Stage::Lower => "lower",
             Stage::Write => "write",
@@ -97,54 +97,54 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Something that happened during a run. Times are in seconds.
+/// An event of a run. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
     /// A stage begins.
     StageStarted {
-        /// Which.
+        /// The stage.
         stage: Stage,
-        /// Steps it will take (samples, units), when known.
+        /// Number of steps (samples, units), if known.
         total: Option<usize>,
     },
-    /// A stage advanced; also how calibration and evaluation count their samples.
+    /// A stage advanced; calibration and evaluation count their samples this way.
     StageProgress {
-        /// Which.
+        /// The stage.
         stage: Stage,
-        /// Steps done, at most `total`.
+        /// Number of steps done, at most `total`.
         done: usize,
-        /// Steps in all.
+        /// Number of all steps.
         total: usize,
     },
     /// A stage ended.
     StageFinished {
-        /// Which.
+        /// The stage.
         stage: Stage,
-        /// Wall-clock time it took.
+        /// Wall-clock time that it took.
         seconds: f64,
     },
     /// Reconstruction of a unit begins.
     UnitStarted {
-        /// Position among the units to solve, from 0.
+        /// Position among the units to be learned, from 0.
         index: usize,
-        /// Units to solve.
+        /// Number of units to be learned.
         total: usize,
         /// The unit's name.
         name: String,
-        /// Weight layers in it.
+        /// Number of its weight layers.
         layers: usize,
-        /// Iterations it will take.
+        /// Number of iterations planned.
         iterations: usize,
     },
     /// Reconstruction of a unit advanced.
     UnitProgress {
-        /// Position among the units to solve, from 0.
+        /// Position among the units to be learned, from 0.
         index: usize,
         /// Iterations done.
         iteration: usize,
-        /// Iterations in all.
+        /// Number of iterations planned.
         iterations: usize,
         /// Reconstruction loss of the last batch, in squared units of the unit's output.
         loss: f64,
@@ -157,29 +157,29 @@ pub enum Event {
     },
     /// Reconstruction of a unit ended.
     UnitFinished {
-        /// Position among the units to solve, from 0.
+        /// Position among the units to be learned, from 0.
         index: usize,
-        /// What came of it.
+        /// Its result.
         unit: UnitReport,
     },
-    /// How long the run will take, told before it begins.
+    /// The estimated duration of the run, reported before learning begins.
     Estimate {
-        /// Until the file can be written.
+        /// Time until the file can be written.
         seconds: f64,
     },
-    /// Something the user should know and that is no error.
+    /// A message for the user that is not an error.
     Note {
-        /// One line, lowercase, no final period.
+        /// One line, lowercase, without a final period.
         message: String,
     },
 }
 
-/// Receives the events of a run and may ask it to stop.
+/// A receiver for the events of a run, which may also ask the run to stop.
 pub trait Sink: Sync {
-    /// Called for every event, on the thread that drives the run.
+    /// Receives an event; called on the thread that drives the run.
     fn event(&mut self, event: &Event);
 
-    /// Whether the run should stop as soon as it can, with [`crate::Kind::Interrupted`]. Asked between batches, and on
+    /// Whether the run should stop as soon as possible, with [`crate::Kind::Interrupted`]. Called between batches, on
     /// any thread.
     fn cancelled(&self) -> bool {
         false
@@ -194,7 +194,7 @@ impl Sink for Silent {
     fn event(&mut self, _: &Event) {}
 }
 
-/// A sink that hands every event to a function, and cancels when a flag is set.
+/// A sink that passes every event to a function, and cancels when a flag is set.
 ///
 /// ```
 /// use qdrop::report::{Event, Progress, Sink, Stage};
@@ -215,7 +215,7 @@ pub struct Progress<'a, F> {
 }
 
 impl<'a, F: FnMut(&Event) + Sync> Progress<'a, F> {
-    /// Calls `each` for every event.
+    /// A sink that calls `each` for every event.
     pub fn new(each: F) -> Self {
         Progress { each, stop: None }
     }
@@ -238,7 +238,7 @@ impl<F: FnMut(&Event) + Sync> Sink for Progress<'_, F> {
     }
 }
 
-/// Runs `work` as `stage`: tells `sink` of its begin and end and returns the result with the time it took.
+/// Runs `work` as the stage `stage`: reports its begin and end to `sink`, and returns the result with the time it took.
 pub fn timed<T>(
     sink: &mut dyn Sink,
     stage: Stage,
@@ -256,7 +256,7 @@ pub fn timed<T>(
     Ok((result, Timing { stage, seconds }))
 }
 
-/// What became of one unit.
+/// The result of one unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitReport {
     /// The unit's name.
@@ -270,86 +270,86 @@ pub struct UnitReport {
     /// of the unit's output.
     #[serde(deserialize_with = "detail::number")]
     pub loss_before: f64,
-    /// The same after learning. Both with everything quantized, or with float activations where the method learns
-    /// weights so.
+    /// The same loss after learning. Both with everything quantized, or with float activations where the method learns
+    /// weights in that way.
     #[serde(deserialize_with = "detail::number")]
     pub loss_after: f64,
-    /// Signal to noise of its outputs against the float network's, in dB, with everything before it quantized as it
-    /// will be written and itself as for `loss_before`; `None` without noise.
+    /// Signal-to-noise ratio of its outputs with respect to the float network's, in dB, with all earlier units
+    /// quantized as in the file and this unit as for `loss_before`; `None` without noise.
     pub snr_before: Option<f64>,
-    /// The same after learning.
+    /// The same ratio after learning.
     pub snr_after: Option<f64>,
-    /// Iterations done; 0 when nothing was learned.
+    /// Iterations done; 0 if nothing was learned.
     pub iterations: usize,
-    /// Iterations that it was to take; it ends earlier when its roundings are settled.
+    /// Iterations planned; a unit ends early once all its roundings are settled.
     pub planned: usize,
-    /// Whether learning raised the loss, so that what was before it stayed.
+    /// Whether learning raised the loss, so that the earlier solution was kept.
     pub reverted: bool,
-    /// How losses went.
+    /// The losses during learning.
     pub curve: Curve,
-    /// Whether an earlier run had solved it.
+    /// Whether it was learned in an earlier run.
     pub resumed: bool,
-    /// Time it took in this run.
+    /// Time that it took in this run, in seconds.
     pub seconds: f64,
 }
 
 /// Time spent in a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// Which.
+    /// The stage.
     pub stage: Stage,
-    /// Wall-clock time.
+    /// Wall-clock time in seconds.
     pub seconds: f64,
 }
 
-/// What was measured about one network.
+/// The accuracy of one network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Samples measured; questions where a sample is a part of one.
+    /// Number of samples measured; of questions if a sample is only a part of one.
     pub samples: usize,
-    /// Metrics by name, in percent: `top1` and `top5` of classes, or what a task measures (`accuracy`, `f1`).
+    /// Metrics by name, in per cent: `top1` and `top5` for classes, or the metrics of a task (`accuracy`, `f1`).
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
 }
 
 impl Score {
-    /// `metrics` by name, measured on `samples`.
+    /// A score with `metrics` by name, measured on `samples` samples.
     pub fn new<'a>(samples: usize, metrics: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
         Score { samples, metrics: metrics.into_iter().map(|(name, value)| (name.to_string(), value)).collect() }
     }
 }
 
-/// Accuracy before and after.
+/// The accuracy of the float network and of the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// The float network.
     pub float: Score,
-    /// Nearest rounding on the first grids, where it was measured.
+    /// Nearest rounding on the first grids, if it was measured.
     pub nearest: Option<Score>,
     /// The written file.
     pub result: Score,
 }
 
 impl Accuracy {
-    /// What was measured, under the names that people read.
+    /// The scores with their displayed names.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&'static str, &Score)> {
         let nearest = self.nearest.as_ref().map(|n| ("nearest rounding", n));
         [("float", &self.float)].into_iter().chain(nearest).chain([("result", &self.result)])
     }
 }
 
-/// How long one sample takes in a runtime, float network and written file run in turn.
+/// The latency of the float network and of the written file in a runtime, which ran them in turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// The runtime with its version: `ONNX Runtime 1.32.0`. Accuracies of the same report were measured in it too.
+    /// The runtime with its version: `ONNX Runtime 1.32.0`. The accuracy in the same report was measured in it too.
     pub runtime: String,
-    /// Threads that it ran on.
+    /// Number of threads.
     pub threads: usize,
-    /// Samples of a run, above 0: 1, or what the file is fixed to.
+    /// Number of samples per run, above 0: 1, or the batch size to which the file is fixed.
     pub batch: usize,
-    /// Processor time of a run of the float network, in milliseconds: the least over many runs.
+    /// Processor time of a run of the float network, in milliseconds: the minimum over many runs.
     pub float_ms: f64,
-    /// The same of the written file.
+    /// The same for the written file.
     pub result_ms: f64,
 }
 
@@ -358,14 +358,14 @@ pub struct Latency {
 pub struct MixedReport {
     /// The choice.
     pub chosen: Chosen,
-    /// What it was made by.
+    /// The measurements on which the choice is based.
     pub sensitivity: Sensitivity,
-    /// Error of the outputs that the written file has on the samples measured: squared, as a share of their energy, summed
-    /// over the outputs.
+    /// Error of the outputs that the written file has on the samples measured: squared, as a share of their energy,
+    /// summed over the outputs.
     pub reached_error: Option<f64>,
 }
 
-/// A file of encodings.
+/// An encodings file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodingsFile {
     /// Its name.
@@ -374,45 +374,45 @@ pub struct EncodingsFile {
     pub bytes: u64,
 }
 
-/// What a run did, complete enough to be repeated.
+/// The report of a run: what was done and measured, and everything that is needed to repeat it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of this layout: [`Report::SCHEMA`].
     pub schema: u32,
-    /// The model read, as the user named it.
+    /// The model that was read, as the user named it.
     pub model: String,
-    /// The file written, if any.
+    /// The file that was written, if any.
     pub output: Option<String>,
-    /// The file of encodings beside it, for targets that want one.
+    /// The encodings file next to it, for targets that need one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encodings: Option<EncodingsFile>,
     /// Version of the program.
     pub version: String,
-    /// The command line, word by word; empty where there was none.
+    /// The command line, word by word; empty if there was none.
     pub command: Vec<String>,
-    /// The recipe in TOML, with everything written out that method and preset decide.
+    /// The recipe in TOML, with all values written out that the method and the preset decide.
     pub recipe: String,
     /// The method.
     pub method: MethodName,
-    /// Defaults of what the recipe leaves out.
+    /// The preset, which sets defaults for the options that are not given.
     pub preset: Preset,
-    /// Bits of weights (2 to 8, or 32 for float) without exceptions.
+    /// Bits of weights (2 to 8, or 32 for float), without exceptions.
     pub weight_bits: u32,
-    /// Bits of activations (2 to 8, 16, or 32 for float) without exceptions.
+    /// Bits of activations (2 to 8, 16, or 32 for float), without exceptions.
     pub activation_bits: u32,
-    /// Seed of every random choice.
+    /// Seed for all random choices.
     pub seed: u64,
-    /// Iterations asked for per unit.
+    /// Iterations per unit that were requested.
     pub iterations: usize,
-    /// Calibration samples used.
+    /// Number of calibration samples used.
     pub samples: usize,
-    /// The plan: all units in network order.
+    /// The plan: all units, in network order.
     pub plan: Vec<PlannedUnit>,
-    /// What stays float.
+    /// Operators that stay float.
     pub float: Vec<FloatNode>,
-    /// How bits were chosen layer by layer, when they were.
+    /// How bits were chosen layer by layer, if they were.
     pub mixed: Option<MixedReport>,
-    /// Units that were learned, in network order; at last the whole network, where it was tuned.
+    /// Units that were learned, in network order; the last one is the whole network, if it was tuned.
     pub units: Vec<UnitReport>,
     /// Quantized weights, in network order.
     pub layers: Vec<LayerReport>,
@@ -422,36 +422,36 @@ pub struct Report {
     pub bytes_before: Option<u64>,
     /// Size of the file written, in bytes, external data included.
     pub bytes_after: Option<u64>,
-    /// Accuracy, when labelled samples were given.
+    /// Accuracy, if labelled samples were given.
     pub accuracy: Option<Accuracy>,
-    /// That the float network's labels are hardly better than guessed, where they are.
+    /// Set if the accuracy of the float network is hardly better than guessing.
     #[serde(default)]
     pub near_chance: Option<NearChance>,
-    /// How close the written file comes to the float network, where that was measured.
+    /// How close the written file is to the float network, if that was measured.
     #[serde(default)]
     pub quality: Option<Quality>,
-    /// Latency, when a runtime was named.
+    /// Latency, if a runtime was given.
     #[serde(default)]
     pub latency: Option<Latency>,
-    /// Time that the run was estimated to take before it began, in seconds; short runs are not.
+    /// Estimated duration of the run, in seconds, made before learning began; `None` for short runs.
     pub estimate: Option<f64>,
     /// Time per stage, in the order of the run.
     pub timings: Vec<Timing>,
-    /// Samples left out because they could not be read.
+    /// Number of samples that were skipped because they could not be read.
     pub skipped: usize,
 }
 
 impl Report {
-    /// Version of the layout this library writes.
+    /// Version of the layout that this library writes.
     pub const SCHEMA: u32 = 2;
 
-    /// Wall-clock time of the run, in seconds, without what was measured of its result.
+    /// Wall-clock time of the run, in seconds, without the measurements on its result.
     pub fn quantizing_seconds(&self) -> f64 {
         let counts = |t: &&Timing| !matches!(t.stage, Stage::Compare | Stage::Evaluate);
         self.timings.iter().filter(counts).map(|t| t.seconds).sum()
     }
 
-    /// A report that knows only its method: no model, units or timings yet.
+    /// A report that has only a method: no model, units or timings yet.
     pub fn new(method: MethodName) -> Self {
         Report {
             schema: Self::SCHEMA,
@@ -486,8 +486,8 @@ impl Report {
         }
     }
 
-    /// Reads a report from JSON, or the one in the result of a sweep's run. An error where there is none, or one of
-    /// another layout.
+    /// Reads a report from JSON; in the result of a sweep's run, reads the report in it. It is an error if there is
+    /// none, or if it has another layout.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Head {

@@ -1,27 +1,27 @@
-//! Activations and weights that look as if something were wrong with the samples or the network.
+//! Activations and weights that suggest a problem with the samples or the network.
 
 use super::{Quality, Report, SiteReport};
 use serde::{Deserialize, Serialize};
 
-/// Names that a note lists at most.
+/// Maximum number of names that a note lists.
 const NAMED: usize = 3;
-/// An activation is uneven where one channel in so many is narrow.
+/// An activation counts as uneven if at least one channel in this many is narrow.
 const UNEVEN: u64 = 8;
 
-/// What is odd about the values of an activation in all calibration samples together.
+/// Something odd about the values of an activation over all calibration samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Oddity {
-    /// All are 0.
+    /// All values are 0.
     Zero,
-    /// All are one number other than 0.
+    /// All values are the same number, other than 0.
     Constant,
-    /// The largest is more than [`Oddity::FAR`] times as large as 99.9 % of those that are not 0.
+    /// The largest value is more than [`Oddity::FAR`] times as large as 99.9 % of the values that are not 0.
     Outlier,
 }
 
 impl Oddity {
-    /// How many times as large as all others an outlier is.
+    /// The factor by which an outlier is larger than the other values.
     pub const FAR: f64 = 1e4;
 }
 
@@ -33,7 +33,7 @@ fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
 }
 
 impl Report {
-    /// What should be said about odd activations and vanished weights, a line each kind.
+    /// Notes about odd activations and vanished weights, one line per kind.
     pub(super) fn odd(&self) -> Vec<String> {
         let sites = |oddity: Oddity| {
             let found: Vec<&str> =
@@ -54,22 +54,23 @@ impl Report {
             (zero.0 > 0).then(|| {
                 let (n, named) = zero;
                 format!(
-                    "activations that are 0 in all {all} samples: {n} ({named}); their steps were chosen from nothing: \
-                     calibrate on samples of every kind"
+                    "activations that are 0 in all {all} samples: {n} ({named}); their steps are not fitted to any \
+                     value: calibrate on more varied samples"
                 )
             }),
             (constant.0 > 0).then(|| {
                 let (n, named) = constant;
                 format!(
-                    "activations that have one value in all {all} samples: {n} ({named}); calibrate on samples that differ"
+                    "activations that have the same value in all {all} samples: {n} ({named}); calibrate on more \
+                     varied samples"
                 )
             }),
             (outlier.0 > 0).then(|| {
                 let (n, named) = outlier;
                 let far = Oddity::FAR;
                 format!(
-                    "activations with single values more than {far} times as large as nearly all others: {n} ({named}); \
-                     look for a broken sample, or give them more bits"
+                    "activations with outliers more than {far} times as large as nearly all other values: {n} \
+                     ({named}); look for a broken sample, or give them more bits"
                 )
             }),
             (!uneven.is_empty()).then(|| {
@@ -77,14 +78,15 @@ impl Report {
                 let [narrow, of]: [u64; 2] =
                     [uneven.iter().map(|s| s.narrow).sum(), uneven.iter().map(|s| s.channels).sum()];
                 format!(
-                    "activations with channels less than 1/256 as wide as the widest, whose step they share: {n} ({named}), \
-                     {narrow} of their {of} channels; these hardly tell values apart: give them more bits"
+                    "activations with channels less than 1/256 as wide as the widest, with which they share a step: \
+                     {n} ({named}), {narrow} of their {of} channels; the step is too coarse for these: give them more \
+                     bits"
                 )
             }),
             (layers > 0).then(|| {
                 format!(
-                    "layers with weights that all became 0: {layers} ({named}), in {channels} of their {of} channels; give \
-                     them more bits, or a step for each channel"
+                    "layers with channels whose weights all became 0: {layers} ({named}), {channels} of their {of} \
+                     channels; give them more bits, or one step per channel"
                 )
             }),
         ]
@@ -115,9 +117,14 @@ mod tests {
         let said: Vec<String> = report.remarks().into_iter().map(|r| r.text).collect();
         assert_eq!(said.len(), 4, "{said:?}");
         assert!(said[0].starts_with("activations that are 0 in all 32 samples: 98 (`s0`, `s1`, `s2` and 95 more); "));
-        assert!(said[1].starts_with("activations that have one value in all 32 samples: 1 (`s8`); "), "{}", said[1]);
-        assert!(said[2].contains("more than 10000 times as large as nearly all others: 1 (`s7`)"), "{}", said[2]);
-        assert!(said[3].starts_with("layers with weights that all became 0: 2 (`a`, `c`), in 11 of their 16 channels"));
+        assert!(
+            said[1].starts_with("activations that have the same value in all 32 samples: 1 (`s8`); "),
+            "{}",
+            said[1]
+        );
+        assert!(said[2].contains("more than 10000 times as large as nearly all other values: 1 (`s7`)"), "{}", said[2]);
+        let want = "layers with channels whose weights all became 0: 2 (`a`, `c`), 11 of their 16 channels";
+        assert!(said[3].starts_with(want), "{}", said[3]);
         assert!(report.remarks().iter().all(|r| !r.warning));
     }
 
@@ -140,6 +147,6 @@ mod tests {
         report.quality = Some(quality(30.0));
         assert_eq!(said(&report), "");
         report.quality = Some(quality(12.0));
-        assert!(said(&report).contains("share: 2 (`a`, `c`), 9 of their 32 channels;"), "{}", said(&report));
+        assert!(said(&report).contains("share a step: 2 (`a`, `c`), 9 of their 32 channels;"), "{}", said(&report));
     }
 }

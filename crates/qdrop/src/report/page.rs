@@ -1,16 +1,16 @@
-//! The shell of a page: one file of HTML with its style, which loads nothing and runs nothing from elsewhere.
+//! The frame of an HTML page: one file with its style, which loads and runs nothing from elsewhere.
 
 use super::{Table, chart, visible};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// What pages look like, on light and dark ground, on wide and narrow screens.
+/// The style of pages, with a light and a dark theme, for wide and narrow screens.
 const STYLE: &str = include_str!("page.css");
-/// Sorts tables by the column whose head is clicked and unfolds what a link leads to. A page is complete without it.
+/// Sorts tables by the column whose head is clicked, and unfolds the target of a link. A page is complete without it.
 const SORT: &str = include_str!("page.js");
-/// What the browser may load: nothing; only what stands in the page itself.
+/// The content security policy: the browser may load nothing but what is in the page itself.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 
-/// A whole page: `title` as its heading, `content` below.
+/// A whole page with `title` as its heading and `content` below it.
 pub fn page(title: &str, content: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
@@ -34,12 +34,12 @@ pub fn page(title: &str, content: &Markup) -> String {
     visible(&page.into_string(), true).into_owned()
 }
 
-/// A part of the page under a heading; `id` is what links name.
+/// A section of the page with a heading; `id` is its anchor for links.
 pub fn section(id: &str, heading: &str, content: &Markup) -> Markup {
     html! { section id=(id) { h2 { (heading) } (content) } }
 }
 
-/// What is folded away behind one line.
+/// A foldable section: `summary` is always visible.
 pub fn fold(summary: &Markup, open: bool, content: &Markup) -> Markup {
     html! { details open[open] { summary { (summary) } (content) } }
 }
@@ -55,7 +55,7 @@ pub fn table(t: &Table) -> Markup {
     cells(t, rows.collect())
 }
 
-/// A table with the title, header and alignment of `head` and `rows` of any content.
+/// A table with the title, header and alignment of `head`, and with `rows` of any content.
 pub fn cells(head: &Table, rows: Vec<Vec<Markup>>) -> Markup {
     let class = |i: usize| if head.right.contains(&i) { Some("number") } else { None };
     html! {
@@ -74,7 +74,7 @@ pub fn cells(head: &Table, rows: Vec<Vec<Markup>>) -> Markup {
     }
 }
 
-/// `text` with `share` (0 to 1) of the cell behind it filled, to compare rows at a glance.
+/// `text` in a cell of which the part `share` (0 to 1) is filled, so that rows can be compared at a glance.
 pub fn bar(text: &str, share: f64) -> Markup {
     let width = if share.is_finite() { share.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
     html! { span class="bar" style=(format!("--share:{width:.1}%")) { (text) } }

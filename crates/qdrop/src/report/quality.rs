@@ -1,81 +1,85 @@
-//! How good the written file is, and what should be said about it.
+//! The quality of the written file, with warnings and notes for the user.
 
 use super::table::{decibels, metric, share};
 use super::{Report, Table, UnitReport, figure};
 use crate::plan::MethodName;
 use serde::{Deserialize, Serialize};
 
-/// Places that a warning names at most.
+/// Maximum number of places that a warning names.
 const NAMED: usize = 3;
-/// Outputs that a table lists at most.
+/// Maximum number of outputs that a table lists.
 const LISTED: usize = 8;
 
-/// Where the samples are from that quality is measured on.
+/// The origin of the samples on which quality is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// Calibration samples that the run did not use.
     LeftOut,
-    /// Samples to evaluate on.
+    /// The samples to evaluate on.
     Evaluation,
     /// Calibration samples that the run used.
     Calibration,
 }
 
-/// How close the written file comes to the float network.
+/// How close the outputs of the written file are to those of the float network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
-    /// Samples compared.
+    /// Number of samples compared.
     pub samples: usize,
-    /// Where they are from.
+    /// Origin of the samples.
     pub source: Source,
-    /// Signal to noise in dB of the output where it is least, 10·log10(Σ float² / Σ difference²); `None` where no output of
+    /// Smallest signal-to-noise ratio of an output, in dB: 10·log10(Σ float² / Σ difference²). `None` if no output of
     /// real numbers has any noise.
     pub snr_db: Option<f64>,
-    /// Share of the samples with the same top-1 class, in percent; `None` for networks that do not classify.
+    /// Share of the samples with the same top-1 class, in per cent; `None` for networks that do not classify.
     pub same_top1: Option<f64>,
-    /// The network's outputs that can be computed, in order; behind them, where there are others, the last values before
-    /// what cannot be run.
+    /// The network's outputs that can be computed, in order. If there are others, the last values before the operators
+    /// that cannot be run follow.
     pub outputs: Vec<OutputQuality>,
     /// Whether an output of the network cannot be computed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
-    /// Where most is lost, the worst first; empty unless signal to noise is below [`Quality::LOW`].
+    /// The places where most is lost, largest loss first; empty unless the signal-to-noise ratio is below
+    /// [`Quality::LOW`].
     pub losses: Vec<Loss>,
 }
 
-/// How close an output of the written file comes to that of the float network.
+/// How close an output of the written file is to that of the float network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OutputQuality {
-    /// Its name.
+    /// Name of the output.
     pub name: String,
-    /// Signal to noise in dB; `None` for integers, and where it is not finite: nothing differs, or the float output is 0.
+    /// Signal-to-noise ratio in dB. `None` for integers, and if it is not finite because nothing differs or the float
+    /// output is 0.
     pub snr_db: Option<f64>,
     /// Largest absolute difference of an element.
     pub max_abs: f64,
-    /// Share of the elements that are equal, in percent, of an output of integers or truth values.
+    /// Share of equal elements, in per cent, of an output of integers or truth values.
     pub equal: Option<f64>,
-    /// Elements that are infinite or NaN in one of the networks and another number in the other; no other figure has them.
+    /// Number of elements that are infinite or NaN in one network and differ in the other; the other figures leave them
+    /// out.
     pub not_finite: u64,
 }
 
 /// A place where accuracy is lost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
-    /// What it is.
+    /// Kind of the place.
     pub what: LossPlace,
-    /// Its name.
+    /// Name of the place.
     pub name: String,
-    /// Noise as a share of the energy: of the network's outputs when this activation alone is quantized in the float
-    /// network; else what this unit, layer or value adds to its own noise, as far as later ones have it too.
+    /// Noise as a share of the energy. For an activation: the noise of the network's outputs when only this activation
+    /// is quantized in the float network. For a unit, layer or value: the noise that it adds, as far as later values
+    /// have it too.
     pub noise: f64,
 }
 
-/// What accuracy is lost in.
+/// The kind of place where accuracy is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossPlace {
-    /// An activation that is quantized.
+    /// A quantized activation.
     Activation,
     /// A unit of the plan.
     Unit,
@@ -85,37 +89,37 @@ pub enum LossPlace {
     Value,
 }
 
-/// That the float network's labels are hardly better than guessed.
+/// The finding that the accuracy of the float network is hardly better than guessing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NearChance {
     /// The metric: `top1`, `accuracy`, `matthews` or `pearson`.
     pub metric: String,
-    /// What the float network reaches, in percent.
+    /// Value of the metric for the float network, in per cent.
     pub float: f64,
-    /// What guessing reaches, in percent.
+    /// Value of the metric for guessing, in per cent.
     pub guessing: f64,
-    /// What the samples are.
+    /// How the samples were prepared.
     pub input: Prepared,
 }
 
-/// How samples became network input.
+/// How samples were prepared as network input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prepared {
-    /// Images or arrays as they are.
+    /// Images or arrays, unchanged.
     AsTheyAre,
-    /// Images or arrays, changed as the recipe says.
+    /// Images or arrays, prepared as the recipe says.
     Images,
     /// Text, by a tokenizer.
     Text,
 }
 
-/// Something that a user should know about the result.
+/// A warning or note about the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
-    /// Whether the file is likely not to serve.
+    /// Whether it is a warning: the file is probably not usable.
     pub warning: bool,
-    /// A sentence or two, lowercase, no final period.
+    /// One or two sentences, lowercase, without a final period.
     pub text: String,
 }
 
@@ -127,7 +131,7 @@ impl Remark {
 }
 
 impl Quality {
-    /// Signal to noise, in dB, below which a warning is due: there is more noise than 1 % of the signal's energy.
+    /// Signal-to-noise ratio, in dB, below which there is a warning: the noise is more than 1 % of the signal's energy.
     pub const LOW: f64 = 20.0;
 
     /// Noise as a share of the energy, in the output where it is largest.
@@ -135,7 +139,7 @@ impl Quality {
         self.snr_db.map_or(0.0, |db| 10f64.powf(-db / 10.0))
     }
 
-    /// Whether a warning is due.
+    /// Whether there is a warning.
     pub fn is_low(&self) -> bool {
         self.snr_db.is_some_and(|db| db < Self::LOW)
     }
@@ -181,39 +185,39 @@ impl Quality {
         table
     }
 
-    /// What is said about low quality.
+    /// The warning about low quality.
     fn warning(&self, method: MethodName) -> Option<String> {
         let db = self.snr_db.filter(|_| self.is_low())?;
         let named: Vec<String> = self.losses.iter().map(Loss::words).collect();
         let lost = match named.is_empty() {
-            true => "`qdrop compare` shows where it is lost".to_string(),
+            true => "`qdrop compare` shows where".to_string(),
             false => format!("most is lost in {}", named.join(", ")),
         };
         let remedy = match method {
-            MethodName::Rtn => "learn the rounding (--method qdrop), or give more bits there",
-            _ => "give more bits there, let bits be chosen (--target-size), or learn longer (--iters)",
+            MethodName::Rtn => "learn the rounding (--method qdrop), or use more bits there",
+            _ => "use more bits there, let the program choose bits (--target-size), or learn longer (--iters)",
         };
         let noise = share(self.noise());
         let low = Self::LOW;
         Some(format!(
-            "the outputs have {db:.1} dB of signal to noise, below {low} dB ({noise} is noise); {lost}: {remedy}"
+            "the outputs have a signal-to-noise ratio of {db:.1} dB, below {low} dB ({noise} noise); {lost}; {remedy}"
         ))
     }
 }
 
 impl Loss {
-    /// ``activation `x` (3.1 % noise alone)``.
+    /// ``activation `x` (3.1 % noise by itself)``.
     fn words(&self) -> String {
         let (name, noise) = (&self.name, share(self.noise));
         match self.what {
-            LossPlace::Activation => format!("activation `{name}` ({noise} noise alone)"),
+            LossPlace::Activation => format!("activation `{name}` ({noise} noise by itself)"),
             LossPlace::Unit => format!("unit `{name}` (adds {noise} noise)"),
             LossPlace::Layer => format!("layer `{name}` (adds {noise} noise)"),
             LossPlace::Value => format!("`{name}` (adds {noise} noise)"),
         }
     }
 
-    /// The worst of `all`, the worst first; what is small beside the first is none of them.
+    /// The largest of `all`, largest first, without those that are small compared with the first.
     pub(crate) fn worst(mut all: Vec<Loss>) -> Vec<Loss> {
         all.retain(|l| l.noise > 0.0);
         all.sort_by(|a, b| b.noise.total_cmp(&a.noise));
@@ -225,21 +229,21 @@ impl Loss {
 }
 
 impl NearChance {
-    /// What is said about it.
+    /// The note about it.
     fn note(&self) -> String {
         let NearChance { float, guessing, .. } = self;
         let causes = match self.input {
             Prepared::AsTheyAre => {
-                "no preparation was asked for, so pixels go in as 0 to 255: give that of training (--input, or --divisor, \
-                 --mean, --std); else axes, colours or labels have another order (--layout, --color)"
+                "no preparation is set, so pixel values are passed on as 0 to 255: set the preparation used in \
+                 training (--input, or --divisor, --mean, --std); otherwise the order of axes, colours or labels may \
+                 be wrong (--layout, --color)"
             }
             Prepared::Images => {
-                "samples may be prepared in another way than in training (--input, --divisor, --mean, --std), or axes, \
-                 colours or labels have another order (--layout, --color)"
+                "samples may be prepared differently than in training (--input, --divisor, --mean, --std), or the \
+                 order of axes, colours or labels may be wrong (--layout, --color)"
             }
             Prepared::Text => {
-                "the tokenizer may be another than in training (--tokenizer), or the task (--task), or labels have another \
-                 order"
+                "the tokenizer (--tokenizer), the task (--task) or the order of labels may differ from training"
             }
         };
         let metric = metric(&self.metric);
@@ -247,9 +251,9 @@ impl NearChance {
     }
 }
 
-/// What each of several steps adds to the noise of those `before` it, which have smaller indices. Noise that no later
-/// step has any more is not counted: values that were only scaled in one of two networks differ much, and what is behind
-/// them does not.
+/// The noise that each of several steps adds to that of the steps `before` it, which have smaller indices. Noise that
+/// no later step has is not counted: values that are merely scaled in one of the two networks differ much, but the
+/// values after them do not.
 pub(crate) fn added(noise: &[f64], before: &[Vec<usize>]) -> Vec<f64> {
     let mut kept = noise.to_vec();
     let mut behind: Vec<Option<f64>> = vec![None; noise.len()];
@@ -264,8 +268,9 @@ pub(crate) fn added(noise: &[f64], before: &[Vec<usize>]) -> Vec<f64> {
 }
 
 impl Report {
-    /// Where most is lost, by what the run measured anyway: activations by what they do alone, if all of them together
-    /// explain half of the outputs' `noise`; else units by what they add. Empty where nothing is known.
+    /// The places where most is lost, from what the run measured anyway: activations by their effect alone, if all of
+    /// them together explain half of the outputs' `noise`; else units by the noise that they add. Empty if nothing is
+    /// known.
     pub(crate) fn known_losses(&self, noise: f64) -> Vec<Loss> {
         let loss = |what, name: &str, noise| Loss { what, name: name.to_string(), noise };
         let effects = self.sites.iter().filter_map(|s| Some((s, s.effect?.refined)));
@@ -295,7 +300,7 @@ impl Report {
         Loss::worst(units.map(|u| loss(LossPlace::Unit, &self.plan[u].name, added[u])).collect())
     }
 
-    /// What opens the report: how good the file is, in plain sentences.
+    /// The beginning of the report: the quality of the file, in sentences.
     pub fn verdict(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(q) = self.quality.as_ref().filter(|q| !q.outputs.is_empty()) {
@@ -307,7 +312,10 @@ impl Report {
             let what = if q.partial { "last values that can be computed" } else { "outputs" };
             let outputs = match (q.snr_db, least(&|o| o.equal)) {
                 (Some(db), _) => {
-                    format!("the written file's {what} have {db:.1} dB of signal to noise against the float network's")
+                    format!(
+                        "the written file's {what} have a signal-to-noise ratio of {db:.1} dB, compared with the float \
+                         network's"
+                    )
                 }
                 (None, Some(equal)) if !real => {
                     format!("{} of the written file's answers equal the float network's", share(equal / 100.0))
@@ -319,25 +327,27 @@ impl Report {
         if let Some(l) = &self.latency {
             let (float, result, of) = (l.float_ms, l.result_ms, share(l.result_ms / l.float_ms));
             let runtime = &l.runtime;
-            lines.push(format!("{runtime} takes {result:.3} ms where the float network takes {float:.3} ms ({of})."));
+            lines.push(format!(
+                "In {runtime} the written file takes {result:.3} ms, the float network {float:.3} ms ({of})."
+            ));
         }
         lines
     }
 
-    /// What a user should know about the result, warnings first.
+    /// Warnings and notes about the result, warnings first.
     pub fn remarks(&self) -> Vec<Remark> {
         let warning = self.quality.as_ref().and_then(|q| q.warning(self.method));
         let strange = self.quality.iter().flat_map(|q| &q.outputs).filter(|o| o.not_finite > 0).map(|o| {
             let (name, n) = (&o.name, o.not_finite);
-            format!("output `{name}`: {n} elements are infinite or no number in one of the networks only")
+            format!("output `{name}`: {n} elements are infinite or NaN in only one of the two networks")
         });
         let warnings = warning.into_iter().chain(strange).map(|text| Remark { warning: true, text });
         let unknown = self.quality.as_ref().filter(|q| q.outputs.is_empty()).map(|_| {
-            "no output of the network can be computed here, so nothing says how close the file comes to it".to_string()
+            "no output of the network can be computed here, so the quality of the file is unknown".to_string()
         });
         let partial = self.quality.as_ref().filter(|q| q.partial && !q.outputs.is_empty()).map(|_| {
-            "not every output of the network can be computed here: the last values before what cannot be run are compared \
-             instead"
+            "some outputs of the network cannot be computed here; the last values before the operators that cannot be \
+             run are compared instead"
                 .to_string()
         });
         let notes = self.near_chance.iter().map(NearChance::note).chain(unknown).chain(partial).chain(self.odd());
@@ -446,8 +456,9 @@ mod tests {
         let mut report = Report::new(MethodName::Rtn);
         report.quality = Some(quality(31.24));
         assert!(report.remarks().is_empty());
-        let want = "On 64 calibration samples that the run did not use, the written file's outputs have 31.2 dB of signal to \
-                    noise against the float network's, and 98.4 % keep the float network's top-1 class.";
+        let want = "On 64 calibration samples that the run did not use, the written file's outputs have a \
+                    signal-to-noise ratio of 31.2 dB, compared with the float network's, and 98.4 % keep the float \
+                    network's top-1 class.";
         assert_eq!(report.verdict(), [want]);
         let mut low = quality(13.0);
         let loss = |what, name: &str, noise| Loss { what, name: name.into(), noise };
@@ -457,9 +468,9 @@ mod tests {
         assert_eq!(remark.kind(), "warning");
         assert_eq!(
             remark.text,
-            "the outputs have 13.0 dB of signal to noise, below 20 dB (5.01 % is noise); most is lost in activation `relu` \
-             (3.00 % noise alone), layer `conv` (adds 1.10 % noise): learn the rounding (--method qdrop), or give more \
-             bits there"
+            "the outputs have a signal-to-noise ratio of 13.0 dB, below 20 dB (5.01 % noise); most is lost in \
+             activation `relu` (3.00 % noise by itself), layer `conv` (adds 1.10 % noise); learn the rounding \
+             (--method qdrop), or use more bits there"
         );
         assert!(!quality(Quality::LOW).is_low() && quality(19.99).is_low());
         // Where nothing differs there is nothing to warn about.
@@ -471,8 +482,8 @@ mod tests {
         let mut report = Report::new(MethodName::Qdrop);
         let note = |input| NearChance { metric: "top1".into(), float: 12.0, guessing: 10.0, input };
         for (input, want) in [
-            (Prepared::AsTheyAre, "no preparation was asked for"),
-            (Prepared::Images, "prepared in another way than in training"),
+            (Prepared::AsTheyAre, "no preparation is set"),
+            (Prepared::Images, "prepared differently than in training"),
             (Prepared::Text, "--tokenizer"),
         ] {
             report.near_chance = Some(note(input));
@@ -512,8 +523,8 @@ mod tests {
         integers.outputs[0] = OutputQuality { name: "class".into(), equal: Some(87.5), ..Default::default() };
         (integers.snr_db, integers.same_top1, integers.source) = (None, None, Source::Calibration);
         report.quality = Some(integers);
-        let want = "On 64 calibration samples that the run also learned from, 87.5 % of the written file's answers equal the \
-                    float network's.";
+        let want = "On 64 calibration samples that the run also learned from, 87.5 % of the written file's answers \
+                    equal the float network's.";
         assert_eq!(report.verdict(), [want]);
         assert_eq!(report.tables()[0].rows[0], ["class", "-", "0", "87.5 %"]);
         report.quality.as_mut().unwrap().outputs[0].not_finite = 3;

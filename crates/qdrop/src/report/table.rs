@@ -1,4 +1,4 @@
-//! A report as tables of text, for whoever draws them.
+//! A report as tables of text.
 
 use super::Report;
 use crate::plan::{Chosen, Override};
@@ -14,15 +14,15 @@ pub struct Table {
     pub header: Vec<String>,
     /// Rows of cells.
     pub rows: Vec<Vec<String>>,
-    /// Columns that hold numbers and read better aligned right.
+    /// Columns with numbers, which are aligned right.
     pub right: Vec<usize>,
-    /// Columns that are left out where there is no room for all.
+    /// Columns that may be left out if there is not enough room.
     pub optional: Vec<usize>,
 }
 
 impl Table {
-    /// An empty table; `header` separates columns with `|`. `>` in front of a name aligns the column right, `?` lets it be
-    /// left out where there is no room.
+    /// An empty table. In `header` columns are separated by `|`; `>` in front of a name aligns the column right, `?`
+    /// allows it to be left out if there is not enough room.
     pub fn new(title: impl Into<String>, header: &str) -> Self {
         let columns: Vec<&str> = header.split('|').collect();
         Table {
@@ -34,7 +34,7 @@ impl Table {
         }
     }
 
-    /// Adds a row, cut or filled with empty cells to the header's length.
+    /// Adds a row, which is cut or filled with empty cells to the length of the header.
     pub fn row<T: ToString>(&mut self, cells: impl IntoIterator<Item = T>) -> &mut Self {
         let mut row: Vec<String> = cells.into_iter().map(|c| visible(&c.to_string(), false).into_owned()).collect();
         row.resize(self.header.len(), String::new());
@@ -43,8 +43,8 @@ impl Table {
     }
 }
 
-/// `text` as it may be shown: control characters, and those that turn the direction of writing, are spelt out, so that names
-/// from a file cannot command a terminal. Ends of lines stay where `lines` says so.
+/// `text` for display: control characters, and those that change the direction of writing, are escaped, so that names
+/// from a file cannot control a terminal. Line ends are kept if `lines` is true.
 pub fn visible(text: &str, lines: bool) -> Cow<'_, str> {
     let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
     let strange = |c: char| (c.is_control() && !(lines && c == '\n')) || turns(c);
@@ -61,7 +61,7 @@ pub fn visible(text: &str, lines: bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// A size in bytes for people: `512 B`, `1.5 KiB`, `26.7 MiB`.
+/// A size in bytes with a unit: `512 B`, `1.5 KiB`, `26.7 MiB`.
 pub fn bytes(n: u64) -> String {
     let (mut value, mut unit) = (n as f64, "B");
     for next in ["KiB", "MiB", "GiB", "TiB"] {
@@ -73,7 +73,7 @@ pub fn bytes(n: u64) -> String {
     if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") }
 }
 
-/// A duration in seconds for people: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`.
+/// A duration in seconds with units: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`.
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "?".into();
@@ -87,7 +87,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A large count for people: `512`, `1.50 k`, `40.8 M`, `1.81 G`.
+/// A count with a unit: `512`, `1.50 k`, `40.8 M`, `1.81 G`.
 pub fn count(n: u64) -> String {
     let (mut value, mut unit) = (n as f64, "");
     for next in [" k", " M", " G", " T"] {
@@ -116,7 +116,7 @@ pub fn figure(x: f64) -> String {
     }
 }
 
-/// The name of a metric for people: `top-1` of `top1`.
+/// The displayed name of a metric: `top-1` for `top1`.
 pub fn metric(name: &str) -> String {
     match name {
         "top1" => "top-1".into(),
@@ -129,12 +129,12 @@ pub fn metric(name: &str) -> String {
     }
 }
 
-/// Signal to noise; a dash where there is no noise.
+/// A signal-to-noise ratio; a dash if there is no noise.
 pub(super) fn decibels(snr: Option<f64>) -> String {
     snr.map_or_else(|| "-".into(), |x| format!("{x:.1} dB"))
 }
 
-/// A share of 0 to 1 in per cent, small ones with more digits.
+/// A share from 0 to 1 in per cent, with more digits for small shares.
 pub(super) fn share(x: f64) -> String {
     match x * 100.0 {
         0.0 => "0 %".into(),
@@ -145,7 +145,7 @@ pub(super) fn share(x: f64) -> String {
     }
 }
 
-/// Bits of a grid; 32 stand for none.
+/// Bits of a grid; 32 means float.
 pub(super) fn bits(n: u32) -> String {
     if n == 32 { "float".into() } else { format!("{n} bits") }
 }
@@ -155,7 +155,7 @@ pub(super) fn shape(dims: &[usize]) -> String {
     dims.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
 }
 
-/// Bits that were `chosen`, what they cost and predict, and what error was `reached`.
+/// The `chosen` bits with their cost, the predicted error, and the error that was `reached`.
 pub fn chosen_bits(chosen: &Chosen, reached: Option<f64>) -> Table {
     let mut table = Table::new("Bits chosen", "what|>figure|>target");
     let target = |most: Option<String>| most.unwrap_or_else(|| "-".into());
@@ -175,13 +175,13 @@ pub fn chosen_bits(chosen: &Chosen, reached: Option<f64>) -> Table {
     let error = |error: f64| format!("{} ({:.1} dB)", figure(error), -10.0 * error.log10());
     table.row(["error of outputs, predicted".to_string(), error(*predicted_error)]);
     if let Some(reached) = reached {
-        table.row(["error of outputs, reached".to_string(), error(reached)]);
+        table.row(["error of outputs, measured".to_string(), error(reached)]);
     }
     table
 }
 
 impl Report {
-    /// The report as tables: units, bits chosen, file sizes, accuracy and quality (where measured), times.
+    /// The report as tables: units, chosen bits, file sizes, accuracy and quality (if measured), and times.
     pub fn tables(&self) -> Vec<Table> {
         let mut tables = Vec::new();
         if !self.units.is_empty() {
@@ -236,9 +236,9 @@ impl Report {
             for timing in &self.timings {
                 t.row([timing.stage.to_string(), duration(timing.seconds)]);
             }
-            t.row(["all".into(), duration(self.timings.iter().map(|t| t.seconds).sum())]);
+            t.row(["total".into(), duration(self.timings.iter().map(|t| t.seconds).sum())]);
             if let Some(seconds) = self.estimate {
-                t.row(["estimated before".into(), duration(seconds)]);
+                t.row(["estimate".into(), duration(seconds)]);
             }
             tables.push(t);
         }

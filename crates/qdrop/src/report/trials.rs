@@ -1,4 +1,4 @@
-//! The runs of a sweep side by side: table, CSV, page.
+//! The runs of a sweep in comparison: table, CSV and HTML page.
 
 use super::chart::{Axis, Chart, Color, Point};
 use super::{Accuracy, Report, Score, Table, bytes, duration, metric, page};
@@ -8,12 +8,12 @@ use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a run of a sweep left behind.
+/// The result of a run of a sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     /// Version of this layout: [`Trial::SCHEMA`].
     pub schema: u32,
-    /// Hash of all that the result follows from; a run with another key is another run.
+    /// Hash of everything that determines the result; runs with different keys are different runs.
     pub key: String,
     /// Name of the run.
     pub name: String,
@@ -23,25 +23,25 @@ pub struct Trial {
     pub float: Score,
     /// Accuracy of the written file.
     pub result: Score,
-    /// Bytes of all weights at their true bits, 32 where they stay float.
+    /// Size of all weights in bytes, at their true bits (32 for those that stay float).
     pub weight_bytes: u64,
     /// Time from calibration to the written file, in seconds.
     pub seconds: f64,
-    /// What was done.
+    /// The report of the run.
     pub report: Report,
 }
 
-/// Metrics that charts show, the first there is.
+/// The metrics that charts may show; they show the first of these that was measured.
 const MAIN: [&str; 6] = ["top1", "accuracy", "f1", "matthews", "pearson", "exact_match"];
 
-/// Runs that differ in averaged axes alone.
+/// Runs that differ only in averaged axes.
 struct Group<'a> {
     /// Names of the cases that are not averaged.
     cases: Vec<&'a str>,
     trials: Vec<&'a Trial>,
 }
 
-/// Mean, standard deviation of a sample (0 for one value), and ends.
+/// Mean, sample standard deviation (0 for one value), smallest and largest value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Spread {
     mean: f64,
@@ -103,17 +103,17 @@ fn metrics(trials: &[Trial]) -> Vec<&str> {
 }
 
 impl Trial {
-    /// Version of the layout this library writes.
+    /// Version of the layout that this library writes.
     pub const SCHEMA: u32 = 2;
 
-    /// The run's report, with what was measured.
+    /// The run's report, with the measured accuracy.
     pub fn into_report(self) -> Report {
         let accuracy = Accuracy { float: self.float, nearest: None, result: self.result };
         Report { accuracy: Some(accuracy), ..self.report }
     }
 
-    /// One row per combination of cases, over averaged axes mean and standard deviation (where any has more than one run)
-    /// of each metric in per cent.
+    /// One row per combination of cases, with the mean of each metric over the averaged axes, in per cent, and the
+    /// standard deviation if any row has more than one run.
     pub fn table(trials: &[Trial]) -> Table {
         let (names, groups) = (metrics(trials), groups(trials));
         let spreads = groups.iter().any(|g| g.trials.len() > 1);
@@ -144,7 +144,8 @@ impl Trial {
         table
     }
 
-    /// One line per run: name, cases, metrics of the written file and of the float network, weights in bytes, seconds.
+    /// One line per run: name, cases, metrics of the written file and of the float network, size of the weights in
+    /// bytes, seconds.
     pub fn csv(trials: &[Trial]) -> Result<String> {
         let internal = |e: String| Error::internal(format!("no CSV: {e}"));
         let names = metrics(trials);
@@ -169,24 +170,25 @@ impl Trial {
         String::from_utf8(bytes).map_err(|e| internal(e.to_string()))
     }
 
-    /// A self-contained page: the table, accuracy against size, against time and against every axis of numbers, and what
-    /// to type to get it again. `sweep` is the text of the sweep's file, `missing` names the runs that are not there.
+    /// A self-contained HTML page: the table, charts of accuracy against size, against time and against every axis with
+    /// numbers, and the command that repeats the sweep. `sweep` is the text of the sweep's file, `missing` the names of
+    /// the runs that are not done.
     pub fn page(title: &str, trials: &[Trial], sweep: &str, command: &str, missing: &[String]) -> String {
         let all = groups(trials);
         let main = metrics(trials).first().copied();
         let content = html! {
-            p { (trials.len()) " runs" @if !missing.is_empty() { ", " (missing.len()) " to come" } }
+            p { (trials.len()) " runs" @if !missing.is_empty() { ", " (missing.len()) " not done yet" } }
             (page::section("runs", "Runs", &page::table(&Table { title: String::new(), ..Trial::table(trials) })))
             @if let Some(main) = main {
                 (page::section("charts", "Accuracy", &html! {
-                    p { "Points are means; bars reach from the worst to the best run." }
+                    p { "Points are means; bars extend from the worst to the best run." }
                     div class="pair" { @for chart in charts(trials, &all, main) { (chart) } }
                 }))
             }
             @if !missing.is_empty() {
-                (page::section("missing", "To come", &html! { ul { @for name in missing { li { (name) } } } }))
+                (page::section("missing", "Not done yet", &html! { ul { @for name in missing { li { (name) } } } }))
             }
-            (page::section("repeat", "To repeat it", &html! {
+            (page::section("repeat", "How to repeat the sweep", &html! {
                 pre { (command) }
                 pre { (sweep) }
             }))

@@ -1,7 +1,7 @@
 //! The part of ONNX Runtime's C interface that is used here, laid out as in `onnxruntime_c_api.h`.
 //!
-//! The interface is a table of functions that grows at its end. All that stand here are in version 1 of it, whose size
-//! every later version keeps (the header asserts that), so that any ONNX Runtime will do.
+//! The interface is a table of functions that grows at its end. All functions listed here are in version 1, whose
+//! layout every later version keeps (the header asserts that), so any ONNX Runtime works.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::offset_of;

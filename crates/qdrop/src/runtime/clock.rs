@@ -1,7 +1,7 @@
-//! Time that the process has computed for.
+//! Processor time of the process.
 
-/// Processor time of this process on all its threads, in seconds, in user mode and in the system; `None` where the system
-/// does not tell. Only differences mean something.
+/// Processor time of this process on all its threads, in seconds, in user mode and in the kernel; `None` if the system
+/// does not provide it. Only differences between two calls are meaningful.
 pub fn processor_seconds() -> Option<f64> {
     #[cfg(unix)]
     {

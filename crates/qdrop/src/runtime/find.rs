@@ -1,4 +1,4 @@
-//! Where the shared library of ONNX Runtime is.
+//! Finds the shared library of ONNX Runtime.
 
 use crate::error::{Error, Kind, Result};
 use std::ffi::OsString;
@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 /// The variable that names the library.
 pub const VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// What to do where there is none.
-const REMEDY: &str = "pip install onnxruntime in the Python environment in use, or name the library with \
+/// Advice if there is no library.
+const REMEDY: &str = "pip install onnxruntime in the active Python environment, or name the library with \
                       --runtime-library or in the environment variable ORT_DYLIB_PATH";
 
-/// What the search goes by.
+/// The surroundings in which a library is searched for.
 #[derive(Debug, Default)]
 pub struct Surroundings {
     /// The library that the user names.
@@ -28,7 +28,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Those of this process; `named` is the library that the user names.
+    /// The surroundings of this process; `named` is the library that the user names.
     pub fn new(named: Option<&Path>) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let root = |name| set(name).map(|value| (name, PathBuf::from(value)));
@@ -41,8 +41,8 @@ impl Surroundings {
         }
     }
 
-    /// The library: the one that is named, else the one of the variable, else that of the first Python package found. A
-    /// library that is named and missing is an error, and nothing else is looked for then.
+    /// The library: the one that the user names, else the one that the variable names, else that of the first Python
+    /// package found. It is an error if a named library is missing; no other is searched for then.
     pub fn find(&self) -> Result<PathBuf> {
         let variable = self.variable.as_ref().map(|path| (PathBuf::from(path), Some(VARIABLE)));
         if let Some((path, origin)) = self.named.clone().map(|path| (path, None)).or(variable) {
@@ -170,11 +170,11 @@ fn numbers(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
 }
 
-/// What is said of a place without library; `packages` are those it has.
+/// Describes a place without a library, which has `packages`.
 fn missing(place: &str, packages: &[PathBuf]) -> String {
     match packages.first() {
         None => format!("{place} (no package onnxruntime)"),
-        Some(p) => format!("{place} (no library in {}: packages for Linux hold it from 1.19 on)", p.display()),
+        Some(p) => format!("{place} (no library in {}: Linux packages contain it from 1.19 on)", p.display()),
     }
 }
 
@@ -261,7 +261,7 @@ mod tests {
         let error = surroundings.find().unwrap_err();
         let want = format!(
             "found no shared library of ONNX Runtime; looked at ORT_DYLIB_PATH (not set), VIRTUAL_ENV={} (no library in \
-             {}: packages for Linux hold it from 1.19 on), {} (no package onnxruntime), {} (no package onnxruntime)",
+             {}: Linux packages contain it from 1.19 on), {} (no package onnxruntime), {} (no package onnxruntime)",
             old.display(),
             capi.display(),
             bare.join("bin/python").display(),

@@ -1,4 +1,4 @@
-//! The loaded library.
+//! The loaded shared library.
 
 use super::api::{self, Api, Env};
 use super::find::Surroundings;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 use std::sync::Arc;
 
-/// What to do about a file that is no library of ONNX Runtime.
+/// Advice for a file that is not a library of ONNX Runtime.
 const WRONG: &str = "name the shared library of ONNX Runtime for this machine, such as libonnxruntime.so.1.32.0";
 
-/// A loaded ONNX Runtime. Copies share it; it stays loaded for the life of the process.
+/// A loaded ONNX Runtime. Copies share it, and it stays loaded until the process ends.
 #[derive(Debug, Clone)]
 pub struct Library(Arc<Loaded>);
 
@@ -42,10 +42,12 @@ impl Drop for Loaded {
 }
 
 impl Library {
-    /// Loads the library that the user names, else the one that the environment variable `ORT_DYLIB_PATH` names, else
-    /// that of the first package `onnxruntime` found: of the active Python environment (`VIRTUAL_ENV`, `CONDA_PREFIX`), of
-    /// a Python on the `PATH`, of the user. An error when there is none, which says where it was looked for, or when
-    /// the file found is no library of ONNX Runtime.
+    /// Loads the library `named`, else the one that the environment variable `ORT_DYLIB_PATH` names, else that of the
+    /// first Python package `onnxruntime` found: in the active environment (`VIRTUAL_ENV`, `CONDA_PREFIX`), in a Python
+    /// on the `PATH`, or in the user's packages.
+    ///
+    /// It is an error if no library is found (the error lists the places that were searched) or if the file is not a
+    /// library of ONNX Runtime.
     pub fn find(named: Option<&Path>) -> Result<Self> {
         Self::load(&Surroundings::new(named).find()?)
     }
@@ -61,7 +63,8 @@ impl Library {
         let library = library.map_err(|e| refuse(format!("cannot be loaded: {e}")))?;
         // SAFETY: a symbol of this name has this type in every ONNX Runtime.
         let base = unsafe { library.get::<api::GetBase>(b"OrtGetApiBase\0").map(|get| get()) };
-        let base = base.map_err(|_| refuse("expected a library of ONNX Runtime, this has no OrtGetApiBase".into()))?;
+        let base =
+            base.map_err(|_| refuse("expected a library of ONNX Runtime, got one without OrtGetApiBase".into()))?;
         // SAFETY: null, or the static table of a library that is never unloaded.
         let Some(base) = (unsafe { base.as_ref() }) else { return Err(refuse("the library has no interface".into())) };
         // SAFETY: the function answers with a static string.
@@ -87,7 +90,7 @@ impl Library {
         &self.0.version
     }
 
-    /// The name for people: `ONNX Runtime 1.32.0`.
+    /// Name and version: `ONNX Runtime 1.32.0`.
     pub fn name(&self) -> String {
         format!("ONNX Runtime {}", self.version())
     }

@@ -1,7 +1,7 @@
-//! Networks in a real ONNX Runtime.
+//! Runs networks in ONNX Runtime.
 //!
-//! The shared library is loaded when it is asked for: nothing is linked, and the program is built and runs without it. Any
-//! version will do, for what is used has been in the C interface since its first; 1.17 to 1.32 have been run.
+//! The shared library is loaded on demand: nothing is linked, and programs can be built and run without it. Any version
+//! works, because only functions of the first version of the C interface are used; 1.17 to 1.32 have been run.
 //!
 //! ```no_run
 //! use qdrop::runtime::{Library, Options, Session};

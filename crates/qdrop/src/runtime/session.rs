@@ -1,4 +1,4 @@
-//! A network that the runtime has made ready.
+//! A network that is loaded in the runtime.
 
 use super::api::{self, MemoryInfo, SessionOptions, TypeInfo};
 use super::library::{Library, text};
@@ -10,12 +10,12 @@ use std::ffi::{CString, c_char, c_int};
 use std::path::Path;
 use std::ptr::{null, null_mut};
 
-/// Where a network is read from.
+/// The source of a network.
 #[derive(Debug, Clone, Copy)]
 pub enum Model<'a> {
-    /// A file, with its external data beside it.
+    /// A file, with its external data next to it.
     File(&'a Path),
-    /// The bytes of a file with all data inside.
+    /// The bytes of a file that contains all its data.
     Bytes(&'a [u8]),
 }
 
@@ -31,12 +31,12 @@ impl<'a> From<&'a [u8]> for Model<'a> {
     }
 }
 
-/// How a network is run.
+/// Options of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Threads that an operator runs on; 0 for as many as the runtime takes by itself.
+    /// Number of threads on which an operator runs; 0 leaves the choice to the runtime.
     pub threads: usize,
-    /// Whether the runtime rewrites the network as it does by default (`ORT_ENABLE_ALL`), or not at all
+    /// Whether the runtime optimises the network as it does by default (`ORT_ENABLE_ALL`), or not at all
     /// (`ORT_DISABLE_ALL`).
     pub optimize: bool,
 }
@@ -47,16 +47,16 @@ impl Default for Options {
     }
 }
 
-/// An input or output as the network declares it. Initializers are no inputs.
+/// An input or output as the network declares it. Initializers do not count as inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// Type and sizes; nothing where it is no tensor.
+    /// Type and sizes; empty if it is not a tensor.
     pub fact: Fact,
 }
 
-/// A network that the runtime has made ready, on the processor. It may be run from several threads at once.
+/// A network that is loaded in the runtime and runs on the CPU. It may be run from several threads at once.
 #[derive(Debug)]
 pub struct Session {
     library: Library,
@@ -82,7 +82,7 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Lets `library` read `model`. An error when it refuses it, in its own words.
+    /// Loads `model` in `library`. If the runtime refuses it, the error has the runtime's own message.
     pub fn new<'a>(library: &Library, model: impl Into<Model<'a>>, options: &Options) -> Result<Self> {
         match model.into() {
             Model::File(path) => {
@@ -131,29 +131,29 @@ impl Session {
         Ok(made)
     }
 
-    /// What the network takes.
+    /// The inputs of the network.
     pub fn inputs(&self) -> &[Port] {
         &self.inputs
     }
 
-    /// What the network gives.
+    /// The outputs of the network.
     pub fn outputs(&self) -> &[Port] {
         &self.outputs
     }
 
-    /// The library that runs it.
+    /// The library that runs the network.
     pub fn library(&self) -> &Library {
         &self.library
     }
 
-    /// All outputs, in order, of one run on the named `inputs`. An error when a name, type or shape does not fit, when the
-    /// run fails, or when an output is no tensor of numbers.
+    /// Runs the network on the named `inputs` and returns all outputs, in order. It is an error if a name, type or
+    /// shape does not fit, if the run fails, or if an output is not a tensor of numbers.
     pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Vec<Tensor>> {
         let names: Vec<&str> = self.outputs.iter().map(|p| p.name.as_str()).collect();
         self.run_for(inputs, &names)
     }
 
-    /// As [`Session::run`], the outputs `wanted` alone.
+    /// Like [`Session::run`], but returns only the outputs `wanted`.
     pub fn run_for(&self, inputs: &[(&str, &Tensor)], wanted: &[&str]) -> Result<Vec<Tensor>> {
         let library = &self.library;
         let views = inputs
@@ -275,7 +275,7 @@ impl Drop for Chosen<'_> {
 }
 
 fn c_text(name: &str) -> Result<CString> {
-    CString::new(name).map_err(|_| Error::model(format!("the name {name:?} holds a zero byte")))
+    CString::new(name).map_err(|_| Error::model(format!("the name {name:?} contains a zero byte")))
 }
 
 /// `path` as the interface takes it, with a 0 at its end.
@@ -284,7 +284,7 @@ fn path_text(path: &Path) -> Result<Vec<api::PathChar>> {
     use std::os::unix::ffi::OsStrExt;
     let bytes = path.as_os_str().as_bytes();
     if bytes.contains(&0) {
-        return Err(Error::model(format!("the path {path:?} holds a zero byte")));
+        return Err(Error::model(format!("the path {path:?} contains a zero byte")));
     }
     Ok(bytes.iter().map(|&b| b as api::PathChar).chain([0]).collect())
 }
@@ -295,7 +295,7 @@ fn path_text(path: &Path) -> Result<Vec<api::PathChar>> {
     use std::os::windows::ffi::OsStrExt;
     let units: Vec<u16> = path.as_os_str().encode_wide().collect();
     if units.contains(&0) {
-        return Err(Error::model(format!("the path {path:?} holds a zero byte")));
+        return Err(Error::model(format!("the path {path:?} contains a zero byte")));
     }
     Ok(units.into_iter().chain([0]).collect())
 }

@@ -110,7 +110,7 @@ fn what_the_runtime_refuses_is_told() {
     assert!(refusal("x0", &Tensor::i64s(vec![1, 2])).contains("int64"));
     assert!(refusal("x1", &Tensor::f32(&[1, 2], vec![0.0; 2])).contains("x1"));
     let text = Tensor::new(vec![1], Data::String(vec![b"a".to_vec()])).unwrap();
-    assert!(refusal("x0", &text).starts_with("input `x0`: elements of type String cannot be given to ONNX Runtime"));
+    assert!(refusal("x0", &text).starts_with("input `x0`: elements of type String cannot be passed to ONNX Runtime"));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_library_without_the_interface_is_refused() {
     // It lies beside the runtime's own.
     let other = runtime.with_file_name("libonnxruntime_providers_shared.so");
     let error = Library::load(&other).unwrap_err();
-    assert_eq!(error.message(), "expected a library of ONNX Runtime, this has no OrtGetApiBase");
+    assert_eq!(error.message(), "expected a library of ONNX Runtime, got one without OrtGetApiBase");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Tensors of the runtime and ours.
+//! Conversion between the runtime's tensors and [`Tensor`].
 
 use super::api::{MemoryInfo, TensorInfo, Value};
 use super::library::Library;
@@ -79,7 +79,7 @@ impl<'a> Handle<'a> {
         // SAFETY: the value is alive; the answer goes to an integer of ours.
         library.check(unsafe { (api.is_tensor)(self.value, &mut is_tensor) })?;
         if is_tensor == 0 {
-            return Err(Error::unsupported("expected a tensor, got a sequence, a map or nothing"));
+            return Err(Error::unsupported("expected a tensor, got a sequence, a map or no value"));
         }
         // SAFETY: the value is a tensor; the answer is ours to release, which `Info` does.
         library.check(unsafe { (api.tensor_info)(self.value, &mut info) })?;
@@ -159,7 +159,7 @@ pub unsafe fn described(library: &Library, info: *const TensorInfo) -> Result<(c
 }
 
 fn refused(tensor: &Tensor) -> Error {
-    Error::unsupported(format!("elements of type {:?} cannot be given to ONNX Runtime", tensor.dtype()))
+    Error::unsupported(format!("elements of type {:?} cannot be passed to ONNX Runtime", tensor.dtype()))
 }
 
 /// Where the elements of `tensor` lie, and their size in bytes.

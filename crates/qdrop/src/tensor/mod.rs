@@ -1,7 +1,8 @@
-//! Dense row-major host arrays with a data type and a shape.
+//! Dense row-major arrays in main memory, with an element type and a shape.
 //!
-//! Types this library computes with are stored as Rust numbers; the others (float8, 4- and 2-bit integers,
-//! complex, strings) are carried as the bytes ONNX packs them into.
+//! Elements of types that this library computes with are stored as Rust numbers. Elements of other types (float8, 4-
+//! and 2-bit integers, complex numbers) are only carried, as the bytes into which ONNX packs them; strings are byte
+//! strings.
 
 mod rows;
 
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-/// Element type of a tensor, by ONNX's names.
+/// Element type of a tensor, with ONNX's names.
 #[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DType {
@@ -44,7 +45,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// Bits one element takes when packed as ONNX packs it; 0 for strings.
+    /// Bits of one element in ONNX's packing; 0 for strings.
     pub fn bits(self) -> usize {
         use DType::*;
         match self {
@@ -71,7 +72,7 @@ impl DType {
         matches!(self, I8 | U8 | I16 | U16 | I32 | U32 | I64 | U64 | I4 | U4 | I2 | U2)
     }
 
-    /// Smallest and largest value of an integer type; `None` for other types.
+    /// The smallest and the largest value of an integer type; `None` for other types.
     pub fn int_range(self) -> Option<(i128, i128)> {
         use DType::*;
         let bits = self.bits() as u32;
@@ -100,9 +101,9 @@ pub enum Data {
     I64(Vec<i64>),
     U64(Vec<u64>),
     Bool(Vec<bool>),
-    /// Byte strings (ONNX strings are UTF-8 by convention only).
+    /// Byte strings (that ONNX strings are UTF-8 is only a convention).
     String(Vec<Vec<u8>>),
-    /// Elements of a type that is carried, not computed with: packed bytes, little endian, first element lowest.
+    /// Elements of a type that is only carried: packed bytes, little endian, the first element in the lowest bits.
     Packed(DType, Vec<u8>),
 }
 
@@ -113,7 +114,7 @@ pub struct Tensor {
     data: Data,
 }
 
-/// Product of the dimensions, or an error when it overflows.
+/// The product of the dimensions, or an error if it overflows.
 pub fn checked_numel(shape: &[usize]) -> Result<usize> {
     shape
         .iter()
@@ -145,7 +146,7 @@ macro_rules! each_data {
 }
 
 impl Tensor {
-    /// A tensor of `shape` holding `data`; an error when their sizes differ.
+    /// A tensor with shape `shape` and elements `data`; an error if their sizes differ.
     pub fn new(shape: Vec<usize>, data: Data) -> Result<Self> {
         let want = checked_numel(&shape)?;
         let fits = each_data!(&data, v => v.len() == want,
@@ -153,11 +154,12 @@ impl Tensor {
         if fits {
             Ok(Tensor { shape, data })
         } else {
-            Err(Error::model(format!("shape {shape:?} wants {want} elements, the data holds another number")))
+            Err(Error::model(format!("shape {shape:?} has {want} elements, the data has another number")))
         }
     }
 
-    /// A float32 tensor. Panics when `values` does not fill `shape` (a caller's mistake, never a file's).
+    /// A float32 tensor. Panics if the number of `values` does not match `shape`: this is an error of the caller, never
+    /// of a file.
     pub fn f32(shape: &[usize], values: Vec<f32>) -> Self {
         assert_eq!(shape.iter().product::<usize>(), values.len());
         Tensor { shape: shape.to_vec(), data: Data::F32(values) }
@@ -198,12 +200,12 @@ impl Tensor {
         &self.data
     }
 
-    /// The elements, given away.
+    /// Converts into the elements.
     pub fn into_data(self) -> Data {
         self.data
     }
 
-    /// Element type.
+    /// The element type.
     pub fn dtype(&self) -> DType {
         match &self.data {
             Data::F32(_) => DType::F32,
@@ -224,7 +226,7 @@ impl Tensor {
         }
     }
 
-    /// The same elements under another shape of equal size.
+    /// The same elements with another shape of the same size.
     pub fn reshaped(self, shape: &[usize]) -> Result<Self> {
         if checked_numel(shape)? != self.len() {
             return Err(Error::model(format!("cannot view shape {:?} as {shape:?}", self.shape)));
@@ -232,11 +234,11 @@ impl Tensor {
         Ok(Tensor { shape: shape.to_vec(), data: self.data })
     }
 
-    /// `parts`, all of one shape and type, side by side along a new first axis. An error when there are none, when they
-    /// differ, or when their type is only carried.
+    /// Stacks `parts`, which have one shape and type, along a new first axis. It is an error if there are none, if
+    /// their shapes or types differ, or if their type is only carried.
     pub fn stack(parts: &[&Tensor]) -> Result<Self> {
         let Some((first, rest)) = parts.split_first() else {
-            return Err(Error::data("expected tensors to put side by side, got none"));
+            return Err(Error::data("expected tensors to stack, got none"));
         };
         let mut data = first.data.clone();
         for part in rest {
@@ -251,7 +253,7 @@ impl Tensor {
                     match (&mut data, &part.data) {
                         $((Data::$variant(all), Data::$variant(more)) => all.extend_from_slice(more),)*
                         _ => {
-                            let message = format!("elements of type {:?} are not put side by side", first.dtype());
+                            let message = format!("cannot stack tensors with elements of type {:?}", first.dtype());
                             return Err(Error::unsupported(message));
                         }
                     }
@@ -262,7 +264,7 @@ impl Tensor {
         Ok(Tensor { shape: std::iter::once(parts.len()).chain(first.shape.iter().copied()).collect(), data })
     }
 
-    /// The elements if they are float32.
+    /// The elements, if they are float32.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
             Data::F32(v) => Some(v),
@@ -270,8 +272,8 @@ impl Tensor {
         }
     }
 
-    /// Every element as f64 (integers above 2^53 lose digits; bool is 0 or 1). Unpacks 4- and 2-bit integers.
-    /// An error for strings, complex numbers and float8.
+    /// The elements as f64 (integers above 2^53 lose digits; bool is 0 or 1). 4- and 2-bit integers are unpacked. It is
+    /// an error for strings, complex numbers and float8.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         Ok(match &self.data {
             Data::F32(v) => v.iter().map(|&x| x as f64).collect(),
@@ -296,7 +298,7 @@ impl Tensor {
         })
     }
 
-    /// Every element as f32; errors as [`Tensor::to_f64`].
+    /// The elements as f32; errors as for [`Tensor::to_f64`].
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         match &self.data {
             Data::F32(v) => Ok(v.clone()),
@@ -306,7 +308,7 @@ impl Tensor {
         }
     }
 
-    /// Every element as i64, for shapes, axes and indices; an error unless the type is integer or bool.
+    /// The elements as i64, for shapes, axes and indices; an error unless the type is integer or bool.
     pub fn to_i64(&self) -> Result<Vec<i64>> {
         match &self.data {
             Data::I64(v) => Ok(v.clone()),
@@ -318,8 +320,9 @@ impl Tensor {
         }
     }
 
-    /// A tensor of `dtype` from f64 values: floats rounded to nearest, integers truncated and saturated,
-    /// bool true where not 0. Packs 4- and 2-bit integers. An error for types that are only carried.
+    /// A tensor with elements of type `dtype` made from f64 values: floats are rounded to nearest, integers truncated
+    /// and saturated, and bool is true for values other than 0. 4- and 2-bit integers are packed. It is an error for
+    /// types that are only carried.
     pub fn from_f64(dtype: DType, shape: &[usize], values: &[f64]) -> Result<Self> {
         let data = match dtype {
             DType::F32 => Data::F32(values.iter().map(|&x| x as f32).collect()),

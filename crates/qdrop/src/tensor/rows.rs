@@ -1,4 +1,4 @@
-//! Values of one tensor for many samples, in memory or in a file, in single or half precision.
+//! The values of one tensor for many samples, in memory or in a file, in single or half precision.
 
 use crate::error::{Error, Kind, Result};
 use half::f16;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Equal rows of f32, one a sample (row-major, without batch axis). Cloning shares the content.
+/// Rows of f32 of equal length, one per sample (row-major, without the batch axis). Clones share the content.
 #[derive(Debug, Clone)]
 pub struct Rows {
     len: usize,
@@ -18,10 +18,10 @@ pub struct Rows {
     content: Arc<Content>,
 }
 
-/// How values are kept.
+/// The precision in which values are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// As they are.
+    /// As f32.
     #[default]
     Single,
     /// As half-precision numbers: half the bytes, 11 significant bits.
@@ -57,7 +57,7 @@ enum Content {
 }
 
 impl Rows {
-    /// `len` rows that lie one after the other in `data`, whose length must be a multiple of `len`.
+    /// `len` rows, consecutive in `data`, whose length must be a multiple of `len`.
     pub fn new(len: usize, data: Vec<f32>) -> Self {
         let width = data.len().checked_div(len).unwrap_or(0);
         assert_eq!(width * len, data.len(), "{} values are not {len} equal rows", data.len());
@@ -74,7 +74,7 @@ impl Rows {
         self.len == 0
     }
 
-    /// Elements of a sample.
+    /// Number of elements of a sample.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -87,12 +87,12 @@ impl Rows {
         }
     }
 
-    /// Whether the rows lie in a file.
+    /// Whether the rows are in a file.
     pub fn in_file(&self) -> bool {
         matches!(*self.content, Content::File { .. })
     }
 
-    /// The elements of sample `i`; an error only where they lie in a file that cannot be read.
+    /// The elements of sample `i`; an error only if they are in a file that cannot be read.
     pub fn row(&self, i: usize) -> Result<Cow<'_, [f32]>> {
         match &*self.content {
             Content::Memory { data, .. } => Ok(Cow::Borrowed(&data[i * self.width..(i + 1) * self.width])),
@@ -140,7 +140,7 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()
     Ok(())
 }
 
-/// Where rows are put: into memory while all that live there stay within a limit, else into files that vanish with them.
+/// Decides where rows are stored: in memory as long as all rows there stay within a limit, else in temporary files.
 #[derive(Debug, Clone)]
 pub struct RowStore {
     dir: PathBuf,
@@ -150,22 +150,22 @@ pub struct RowStore {
 }
 
 impl RowStore {
-    /// Everything into memory, as it is.
+    /// Stores everything in memory, in single precision.
     pub fn memory() -> Self {
         Self::new(u64::MAX, Path::new(""), Precision::Single)
     }
 
-    /// At most `limit` bytes into memory, the rest into files in `dir`.
+    /// Stores at most `limit` bytes in memory and the rest in files in `dir`.
     pub fn new(limit: u64, dir: &Path, precision: Precision) -> Self {
         RowStore { dir: dir.to_path_buf(), limit, precision, used: Arc::default() }
     }
 
-    /// The same room, for values as they are.
+    /// A store with the same limit, for values in single precision.
     pub fn single(&self) -> RowStore {
         RowStore { precision: Precision::Single, ..self.clone() }
     }
 
-    /// `rows` as this store keeps values: themselves where they are kept so already, else a copy.
+    /// `rows` in the precision of this store: the rows themselves if they already have it, else a copy.
     pub fn keep(&self, rows: &Rows) -> Result<Rows> {
         if rows.precision() == self.precision {
             return Ok(rows.clone());
@@ -175,7 +175,7 @@ impl RowStore {
         Ok(writer.finish())
     }
 
-    /// Room for `len` rows of `width` elements, to be put in one after the other.
+    /// A writer for `len` rows of `width` elements, which are added in order.
     pub fn rows(&self, len: usize, width: usize) -> Result<RowsWriter> {
         let bytes = len as u64 * width as u64 * self.precision.bytes();
         let fits = |used: u64| used.checked_add(bytes).filter(|&all| all <= self.limit);
@@ -208,7 +208,7 @@ impl Drop for Held {
     }
 }
 
-/// Takes rows in order.
+/// Adds rows in order.
 #[derive(Debug)]
 pub struct RowsWriter {
     len: usize,
@@ -227,7 +227,7 @@ enum Goal {
 }
 
 impl RowsWriter {
-    /// Adds whole rows that lie one after the other.
+    /// Adds consecutive whole rows.
     pub fn push(&mut self, rows: &[f32]) -> Result<()> {
         self.done += rows.len();
         match &mut self.goal {
@@ -248,7 +248,7 @@ impl RowsWriter {
                     }
                 };
                 file.write_all(bytes).map_err(|e| {
-                    Error::io(&self.dir, e).hint("make room, or let more of the samples' values stay in memory")
+                    Error::io(&self.dir, e).hint("make room, or keep more of the samples' values in memory (--memory)")
                 })?;
             }
         }

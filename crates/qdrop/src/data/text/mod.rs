@@ -1,4 +1,5 @@
-//! Text as samples: sentences and pairs of the GLUE tasks, questions of SQuAD, as token numbers of one length.
+//! Samples of text: sentences and pairs of sentences of the GLUE tasks, and questions of SQuAD, as token numbers of one
+//! length.
 
 mod records;
 mod squad;
@@ -47,7 +48,7 @@ impl Text {
         let found = || beside.iter().map(|folder| folder.join("tokenizer.json")).find(|p| p.is_file());
         let tokenizer = input.tokenizer.as_ref().map(PathBuf::from).or_else(found).ok_or_else(|| {
             Error::data(format!(
-                "task `{task}` needs a tokenizer, found no tokenizer.json beside the model or the samples"
+                "task `{task}` needs a tokenizer, found no tokenizer.json next to the model or the samples"
             ))
             .hint("give the network's tokenizer.json with --tokenizer")
         })?;
@@ -81,14 +82,14 @@ fn feeds(task: Task, inputs: &[InputSpec]) -> Result<Vec<(Feed, DType)>> {
         let refused = |message: String| Err(Error::data(message));
         let Some(&(_, feed)) = FEEDS.iter().find(|(n, _)| *n == name) else {
             return refused(format!(
-                "task `{task}` cannot feed the network's input `{}`; it has input_ids, attention_mask and token_type_ids",
+                "task `{task}` provides no input `{}`, only input_ids, attention_mask and token_type_ids",
                 input.name
             ));
         };
         match (input.dtype, input.shape.len()) {
             (DType::I32 | DType::I64, 1) => Ok((feed, input.dtype)),
             (dtype, rank) => refused(format!(
-                "task `{task}` has lists of I64 or I32, network input `{}` wants {dtype:?} of rank {}",
+                "task `{task}` has lists of I64 or I32, network input `{}` expects {dtype:?} of rank {}",
                 input.name,
                 rank + 1
             )),
@@ -97,8 +98,8 @@ fn feeds(task: Task, inputs: &[InputSpec]) -> Result<Vec<(Feed, DType)>> {
     inputs.iter().map(one).collect()
 }
 
-/// Opens the file of a task for a network's `inputs`, at most `limit` of its records or questions, spread over it. A sample
-/// is a record; of SQuAD a window over a question's text. Texts are tokenised when they are asked for.
+/// Opens the file of a task for a network's `inputs`, at most `limit` of its records or questions, spread over it. A
+/// sample is a record; of SQuAD a window over a question's text. Texts are tokenised when they are asked for.
 pub fn open_text(
     path: &Path,
     text: &Text,
@@ -109,7 +110,7 @@ pub fn open_text(
     let declared = inputs.iter().find_map(|i| i.shape.first().copied().flatten());
     let length = text.max_length.or(declared).unwrap_or(text.task.max_length());
     if let Some(declared) = declared.filter(|&d| d != length) {
-        let message = format!("samples have {length} tokens, the network wants {declared}");
+        let message = format!("samples have {length} tokens, the network expects {declared}");
         return Err(Error::data(message).hint("leave out --max-length"));
     }
     let mut encoder = Encoder::open(&text.tokenizer, length)?;

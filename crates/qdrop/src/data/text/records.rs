@@ -198,7 +198,7 @@ impl Reader {
             }
             _ => match text.parse::<f64>() {
                 Ok(x) if x.is_finite() => Ok(Label::Number(x)),
-                _ => Err(Error::data(format!("label `{text}` is no finite number"))),
+                _ => Err(Error::data(format!("label `{text}` is not a finite number"))),
             },
         }
     }

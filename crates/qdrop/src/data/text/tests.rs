@@ -151,7 +151,7 @@ fn what_cannot_be_read_is_named() {
             Task::Stsb,
             "dev.tsv",
             "sentence1\tsentence2\tscore\na\tb\tNaN\n",
-            "dev.tsv: line 2: label `NaN` is no finite number",
+            "dev.tsv: line 2: label `NaN` is not a finite number",
         ),
         (
             Task::Sst2,
@@ -187,7 +187,7 @@ fn tokenizers_and_inputs_are_checked() {
         std::fs::write(dir.path().join("bad.json"), content).unwrap();
         let (kind, message) = open(text("bad.json", None), &ids);
         assert_eq!(kind, Kind::Data);
-        assert!(message.starts_with("expected a tokenizer, got a file that is none: "), "{message}");
+        assert!(message.starts_with("expected a tokenizer, got another file: "), "{message}");
     }
     tokenizer(dir.path());
     assert_eq!(
@@ -196,15 +196,15 @@ fn tokenizers_and_inputs_are_checked() {
     );
     assert_eq!(
         open(text("tokenizer.json", None), &inputs(&["input_ids", "position_ids"])).1,
-        "task `sst2` cannot feed the network's input `position_ids`; it has input_ids, attention_mask and token_type_ids"
+        "task `sst2` provides no input `position_ids`, only input_ids, attention_mask and token_type_ids"
     );
     let image = [InputSpec::new("input_ids", DType::F32, [Some(3), None, None])];
     assert_eq!(
         open(text("tokenizer.json", None), &image).1,
-        "task `sst2` has lists of I64 or I32, network input `input_ids` wants F32 of rank 4"
+        "task `sst2` has lists of I64 or I32, network input `input_ids` expects F32 of rank 4"
     );
     let fixed = [InputSpec::new("input_ids:0", DType::I32, [Some(16)])];
-    assert_eq!(open(text("tokenizer.json", Some(8)), &fixed).1, "samples have 8 tokens, the network wants 16");
+    assert_eq!(open(text("tokenizer.json", Some(8)), &fixed).1, "samples have 8 tokens, the network expects 16");
     // What the network declares is the default.
     let samples = open_text(&path, &text("tokenizer.json", None), &fixed, None).unwrap();
     let tensor = samples.get(0).unwrap().remove(0);
@@ -215,7 +215,7 @@ fn tokenizers_and_inputs_are_checked() {
     let error = Text::resolve(&input, &[nowhere]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "task `sst2` needs a tokenizer, found no tokenizer.json beside the model or the samples; give the network's \
+        "task `sst2` needs a tokenizer, found no tokenizer.json next to the model or the samples; give the network's \
          tokenizer.json with --tokenizer"
     );
     let found = Text::resolve(&input, &[nowhere, dir.path()]).unwrap().unwrap();
@@ -257,7 +257,7 @@ fn long_texts_are_seen_through_windows_that_overlap() {
     let long = questions("a b", &[("a b c d e", &["a"])]);
     assert_eq!(
         refusal(opened(Task::Squad, "dev.json", &long)),
-        "dev.json: question `q0`: expected room for more than the 1 tokens that windows share, got 0 beside a question of \
+        "dev.json: question `q0`: expected room for more than the 1 tokens that windows share, got 0 next to a question of \
          5; raise --max-length, or lower --doc-stride"
     );
 }
@@ -279,5 +279,5 @@ fn a_template_that_takes_a_text_twice_is_no_internal_error() {
     std::fs::write(&path, text.replace(once, &format!("{once},{once}"))).unwrap();
     let error = Encoder::open(&path, 8).unwrap().encode("a b c d", Some("e f g h")).unwrap_err();
     assert_eq!(error.kind(), Kind::Data, "{error}");
-    assert!(error.message().ends_with("tokens, got 11 behind the tokenizer's post-processor"), "{error}");
+    assert!(error.message().ends_with("tokens, got 11 after the tokenizer's post-processor"), "{error}");
 }

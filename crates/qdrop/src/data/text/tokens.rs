@@ -49,7 +49,7 @@ impl Encoder {
         }
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         let none = |e: String| {
-            at(Error::data(format!("expected a tokenizer, got a file that is none: {e}")))
+            at(Error::data(format!("expected a tokenizer, got another file: {e}")))
                 .hint("give the tokenizer.json of the `tokenizers` library, not a vocabulary or a configuration")
         };
         // The library panics on some files.
@@ -99,7 +99,7 @@ impl Encoder {
         let room = self.length.saturating_sub(special + question.len());
         if stride >= room {
             let message = format!(
-                "expected room for more than the {stride} tokens that windows share, got {room} beside a question of {}",
+                "expected room for more than the {stride} tokens that windows share, got {room} next to a question of {}",
                 question.len()
             );
             return Err(Error::data(message).hint("raise --max-length, or lower --doc-stride"));
@@ -129,7 +129,7 @@ impl Encoder {
         if encoding.len() > self.length {
             // Templates may take a text twice, and texts are cut before.
             let message = format!(
-                "expected at most {} tokens, got {} behind the tokenizer's post-processor",
+                "expected at most {} tokens, got {} after the tokenizer's post-processor",
                 self.length,
                 encoding.len()
             );

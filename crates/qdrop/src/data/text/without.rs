@@ -19,7 +19,7 @@ pub(super) enum Encoder {}
 
 impl Encoder {
     pub fn open(_: &Path, _: usize) -> Result<Self> {
-        let error = Error::unsupported("this program was built without tokenizers, tasks on text cannot be read");
+        let error = Error::unsupported("this program was built without tokenizers, so text tasks are not supported");
         Err(error.hint("build it with the feature `text`"))
     }
 

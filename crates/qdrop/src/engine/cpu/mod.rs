@@ -1,10 +1,10 @@
-//! The fast device for processors: a few samples at a time pass through the whole program while they stay in the
-//! caches. Convolutions are matrix products over tiles of columns; activation, fake quantization and dropping are one
-//! pass; rounding, regulariser and Adam are one pass over the weights. Operators without a kernel here run by their
+//! The fast device for CPUs. A few samples at a time pass through the whole program, so that they stay in the caches.
+//! Convolutions are matrix products over tiles of columns; activation function, fake quantization and dropping are one
+//! pass; rounding, regulariser and Adam are one pass over the weights. Operators without a kernel here are run by their
 //! specification in `ops`.
 //!
-//! Results do not depend on the number of threads: samples are dealt to groups and groups to lanes by their position,
-//! and lanes are summed in order.
+//! Results do not depend on the number of threads: samples are assigned to groups, and groups to lanes, by their
+//! position, and lanes are summed in order.
 
 mod buffers;
 mod code;

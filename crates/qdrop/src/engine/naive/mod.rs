@@ -1,4 +1,4 @@
-//! The specification device: runs a program on one sample, step by step, in any number type.
+//! The device that serves as the specification: it runs a program on one sample, step by step, in any number type.
 
 mod train;
 

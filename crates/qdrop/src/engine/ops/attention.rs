@@ -71,7 +71,9 @@ impl Plan {
         let grouped = k.heads > 0 && q.heads.is_multiple_of(k.heads);
         let alike = q.batch == k.batch && k.batch == v.batch && k.heads == v.heads && k.length == v.length;
         if !grouped || !alike || q.size != k.size {
-            return Err(Error::model(format!("shapes {qs:?}, {ks:?} and {vs:?} do not attend to each other")));
+            return Err(Error::model(format!(
+                "shapes {qs:?}, {ks:?} and {vs:?} of query, key and value do not fit together"
+            )));
         }
         let past = match (x.opt(4), x.opt(5)) {
             (None, None) => 0,
@@ -80,11 +82,13 @@ impl Plan {
                 x.expect_shape(4, &[k.batch, k.heads, past, k.size])?;
                 x.expect_shape(5, &[k.batch, k.heads, past, v.size])?;
                 if pv.dtype != pk.dtype || x.opt(6).is_some() {
-                    return Err(Error::model("a cache of one type and lengths exclude each other"));
+                    return Err(Error::model(
+                        "past keys and values must have one type, and cannot be combined with lengths",
+                    ));
                 }
                 past
             }
-            _ => return Err(Error::model("past keys and values come together")),
+            _ => return Err(Error::model("past keys and past values must be given together")),
         };
         x.expect_shape(6, &[q.batch])?;
         let keys = past.checked_add(k.length).ok_or_else(|| Error::model("too many keys"))?;
@@ -408,7 +412,7 @@ impl Rotation {
         let rows = match (x.opt(3), cos.shape) {
             (Some(_), &[rows, half]) if half == dim / 2 => rows,
             (None, &[b, l, half]) if [b, l, half] == [h.batch, h.length, dim / 2] => b * l,
-            _ => return Err(Error::model(format!("caches {:?} and {:?} do not fit", cos.shape, sin.shape))),
+            _ => return Err(Error::model(format!("caches {:?} and {:?} do not fit together", cos.shape, sin.shape))),
         };
         Ok(Rotation { x: h, dim, interleaved: *interleaved, rows })
     }

@@ -113,7 +113,7 @@ impl<'a> Operands<'a> {
                 None => first = Some((i, o.dtype)),
                 Some((j, d)) if d != o.dtype => {
                     return Err(Error::model(format!(
-                        "operands must have one element type, operand {j} is {d:?} and operand {i} is {:?}",
+                        "operands must have the same element type, operand {j} is {d:?} and operand {i} is {:?}",
                         o.dtype
                     )));
                 }

@@ -103,7 +103,7 @@ pub(in crate::engine) fn geometry(op: &Op, x: &[usize], w: &[usize]) -> Result<(
     let rank = x.len();
     if rank < 3 || w.len() != rank {
         return Err(Error::model(format!(
-            "input and weight must have one rank of at least 3, got shapes {x:?} and {w:?}"
+            "input and weight must have the same rank, of at least 3, got shapes {x:?} and {w:?}"
         )));
     }
     let groups = |group: i64| match usize::try_from(group) {

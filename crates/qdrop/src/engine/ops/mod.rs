@@ -1,5 +1,5 @@
-//! Every operator once, as a plain function of one sample: result types and shapes, forward, and gradient.
-//! Generic over the number type: the naive device runs them in f64, fast devices run the rare ones in f32.
+//! Every operator as a plain function of one sample: result types and shapes, forward pass, and gradient. The functions
+//! are generic over the number type: the naive device runs them in f64, and fast devices run the rare operators in f32.
 
 mod attention;
 mod call;

@@ -42,7 +42,7 @@ fn slices(x: &Operands) -> Result<Vec<(usize, i64, usize)>> {
     let steps = x.ints(4)?.unwrap_or_else(|| vec![1; starts.len()]);
     if ends.len() != starts.len() || axes.len() != starts.len() || steps.len() != starts.len() {
         return Err(Error::model(format!(
-            "starts, ends, axes and steps must have one length, got {}, {}, {} and {}",
+            "starts, ends, axes and steps must have the same length, got {}, {}, {} and {}",
             starts.len(),
             ends.len(),
             axes.len(),
@@ -74,7 +74,7 @@ fn pads(x: &Operands) -> Result<Vec<(i64, i64)>> {
         None => (0..rank).collect(),
     };
     if pads.len() != 2 * axes.len() || pads.iter().any(|p| !(-LIMIT..=LIMIT).contains(p)) {
-        return Err(Error::model(format!("expected {} pads of sensible size, got {pads:?}", 2 * axes.len())));
+        return Err(Error::model(format!("expected {} pads of reasonable size, got {pads:?}", 2 * axes.len())));
     }
     let mut out = vec![(0, 0); rank];
     for (k, &a) in axes.iter().enumerate() {
@@ -134,7 +134,7 @@ pub(super) fn infer(op: &Op, x: &Operands, results: usize) -> Result<Vec<Shaped>
                     Some(sum) if fits => sum,
                     _ => {
                         return Err(Error::model(format!(
-                            "cannot join shapes {shape:?} and {other:?} along axis {axis}"
+                            "cannot concatenate shapes {shape:?} and {other:?} along axis {axis}"
                         )));
                     }
                 };

@@ -25,7 +25,7 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
         Op::GroupNorm { groups, .. } => {
             let channels = first.shape[1];
             if *groups < 1 || !(channels as i64).unsigned_abs().is_multiple_of(groups.unsigned_abs()) {
-                return Err(Error::model(format!("{channels} channels do not make {groups} groups")));
+                return Err(Error::model(format!("{channels} channels cannot be divided into {groups} groups")));
             }
             (1..3).try_for_each(|i| x.need(i).and(x.expect_shape(i, &first.shape[1..2])))?
         }

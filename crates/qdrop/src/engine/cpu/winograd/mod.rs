@@ -5,9 +5,10 @@
 //! Convolutional Neural Networks", CVPR 2016). The gradients are the adjoints of these steps: with dM = A·dy·Aᵀ,
 //! dU = Σ dM⊙V over tiles, dg = Gᵀ·dU·G, and dV = Σ U⊙dM over output channels, dd = B·dV·Bᵀ.
 //!
-//! Rounding errors are some ten times those of the direct sum (a few 1e-6 of the largest value), which learning does not
-//! notice; inference keeps to [`super::conv`]. Layout of x and y as there. In panels and strips as [`super::matrix`] wants
-//! them, V: [36, tiles / 32, IC, 32]; M: [36, tiles / 32, OC, 32]; U: [36, OC / 8, IC, 8]; dU: [36, IC / 32, OC, 32].
+//! Rounding errors are about ten times those of the direct sum (a few 1e-6 of the largest value). This does not affect
+//! learning; inference uses [`super::conv`]. The layout of x and y is the same as there. In the panels and strips that
+//! [`super::matrix`] requires, V: [36, tiles / 32, IC, 32]; M: [36, tiles / 32, OC, 32]; U: [36, OC / 8, IC, 8];
+//! dU: [36, IC / 32, OC, 32].
 
 mod comb;
 mod transform;
