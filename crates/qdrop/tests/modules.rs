@@ -25,6 +25,11 @@ const TABLE: &[(&str, &[&str])] = &[
     ("work", &["disk", "report", "tensor"]),
     ("probe", &["calibrate", "data", "engine", "graph", "plan", "quant", "report", "tensor", "work"]),
     ("recon", &["engine", "graph", "plan", "probe", "quant", "report", "tensor", "work"]),
+    ("prepare", &["graph", "onnx", "passes", "probe", "tensor"]),
+    (
+        "measure",
+        &["data", "engine", "eval", "graph", "onnx", "plan", "prepare", "probe", "report", "runtime", "tensor"],
+    ),
     (
         "pipeline",
         &[
@@ -35,9 +40,11 @@ const TABLE: &[(&str, &[&str])] = &[
             "eval",
             "graph",
             "lower",
+            "measure",
             "onnx",
             "passes",
             "plan",
+            "prepare",
             "probe",
             "quant",
             "recon",

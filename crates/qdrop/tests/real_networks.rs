@@ -42,7 +42,9 @@ fn images(path: &Path, preset: &str) -> Images {
 }
 
 fn named(preset: &str) -> qdrop::plan::Input {
-    qdrop::plan::Input { preset: Some(preset.into()), ..Default::default() }
+    let mut input = qdrop::plan::Input::default();
+    input.preset = Some(preset.into());
+    input
 }
 
 fn recipe(method: MethodName, weights: u32, activations: u32, iterations: usize) -> Recipe {

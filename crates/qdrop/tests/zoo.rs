@@ -46,7 +46,8 @@ struct Found {
 
 /// Reads the arrays of `path` as samples, in the order of `names` where they are given.
 fn samples(path: &Path, specs: Option<&[InputSpec]>) -> Images {
-    let none = Input { preset: Some("none".into()), ..Default::default() };
+    let mut none = Input::default();
+    none.preset = Some("none".into());
     let found = data::open(path, &Prepare::resolve(&none).unwrap(), &data::Limits::default()).unwrap();
     match specs {
         Some(specs) => Box::new(data::fit(found, specs).unwrap()),

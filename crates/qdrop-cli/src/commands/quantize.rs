@@ -79,7 +79,8 @@ pub fn run(args: &Quantize, detail: Detail) -> Result<Outcome> {
         }
         let quantized = quantizer.progress(&mut *sink).quantize_to(&used, &output)?;
         bits::save(&args.bits, quantized.recipe())?;
-        let report = Report { command: crate::reports::command_line(), ..quantized.into_report() };
+        let mut report = quantized.into_report();
+        report.command = crate::reports::command_line();
         place.iter().try_for_each(|p| p.write(&report))?;
         print(&report, place.as_ref(), args.format, sink)
     };

@@ -4,7 +4,7 @@ use crate::args::{Print, Sweep as Args};
 use crate::progress::Detail;
 use crate::{Outcome, checks, out, progress};
 use qdrop::plan::{Sweep, SweepRun};
-use qdrop::report::{Event, Report, Score, Sink, Table, Trial, duration};
+use qdrop::report::{Event, Score, Sink, Table, Trial, duration};
 use qdrop::{CalibrationSet, Dataset, Error, Kind, Model, Quantizer, Result, WorkDir};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -223,7 +223,8 @@ fn perform(
     }
     let done = done?;
     let weight_bytes = done.weight_bytes();
-    let mut report = Report { command: crate::reports::command_line(), ..done.into_report() };
+    let mut report = done.into_report();
+    report.command = crate::reports::command_line();
     if !keep_model {
         (report.output, report.encodings) = (None, None);
     }

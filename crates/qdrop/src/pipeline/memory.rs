@@ -1,6 +1,6 @@
 //! Predicts how much memory a run will take, from the plan alone.
 
-use super::samples::read_again;
+use crate::data::spreads;
 use crate::engine::device::{Device, Footprint, processors};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, around, compile};
@@ -16,6 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of the program itself, its threads, and what the allocator keeps.
 const BASE: u64 = 24 << 20;
+
+/// Indices of those of `samples` calibration samples that more than one stage of a run by `recipe` reads.
+pub(super) fn read_again(recipe: &Recipe, samples: usize) -> BTreeSet<usize> {
+    if recipe.resolved().learns { (0..samples).collect() } else { spreads(samples, &recipe.few_samples()) }
+}
 
 /// Predicted memory, in bytes, in the stage that takes most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,9 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
 use super::memory;
+use super::memory::read_again;
 use super::quantized::Quantized;
 use super::record;
-use super::samples::read_again;
 use super::written;
 use crate::calibrate::{self, Watch};
 use crate::data::Samples;

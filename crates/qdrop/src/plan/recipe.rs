@@ -12,6 +12,7 @@ use std::fmt;
 /// A complete recipe. In its TOML form every part may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Recipe {
     /// How weights are quantized.
     pub weights: Weights,
@@ -35,6 +36,7 @@ pub struct Recipe {
 /// The rule that finds the range of a first grid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Observer {
     /// The range with the smallest mean |x̂ - x|^2.4 out of 100 (for values on both sides of 0, combined with every
     /// zero point).
@@ -49,6 +51,7 @@ pub enum Observer {
 /// Options for weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Weights {
     /// Bits: 2 to 8, or 32 for float. Default: 4.
     pub bits: u32,
@@ -84,6 +87,7 @@ impl Default for Weights {
 /// Where activations are quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Placement {
     /// At the output of a layer, after its activation function, and at residual sums once, after the addition; as in
     /// the paper.
@@ -98,6 +102,7 @@ pub enum Placement {
 /// Options for activations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Activations {
     /// Bits: 2 to 8, 16, or 32 for float. Default: 4.
     pub bits: u32,
@@ -157,6 +162,7 @@ impl Activations {
 /// the bits are those of [`Weights`] and [`Activations`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Mixed {
     /// Maximum size of all weights at their true bits. Default: no limit.
     pub size: Option<SizeTarget>,
@@ -194,6 +200,7 @@ impl Mixed {
 /// A published method. Each is a set of defaults for [`Method`] and [`Units`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum MethodName {
     /// Rounding to nearest on the first grids; nothing is learned.
     Rtn,
@@ -222,6 +229,7 @@ impl fmt::Display for MethodName {
 /// Defaults for the options that are not set: how long a run learns, and whether it follows the paper exactly.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Preset {
     /// The published method and schedule: 20 000 iterations and the published learning rates. The only addition is that
     /// a unit whose loss rises by learning keeps nearest rounding.
@@ -237,6 +245,7 @@ pub enum Preset {
 /// [`Recipe::resolved`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Method {
     /// The method. Default: [`MethodName::Qdrop`].
     pub name: MethodName,
@@ -327,6 +336,7 @@ impl Default for Method {
 /// Type in which values of samples are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Cache {
     /// Single precision.
     #[default]
@@ -348,6 +358,7 @@ impl Cache {
 /// Size of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Granularity {
     /// A residual or other branching region, or a chain of up to three weight layers.
     Block,
@@ -358,6 +369,7 @@ pub enum Granularity {
 /// How the network is divided into units, the parts that are learned at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Units {
     /// Block or layer. Default: layer for AdaRound, block for the others.
     pub granularity: Option<Granularity>,
@@ -379,6 +391,7 @@ impl Default for Units {
 /// Order of the colour channels that the network expects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Color {
     /// Red, green, blue.
     #[default]
@@ -392,6 +405,7 @@ pub enum Color {
 /// Order of the axes that the network expects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Layout {
     /// `[N, C, H, W]`.
     #[default]
@@ -404,6 +418,7 @@ pub enum Layout {
 /// does.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Input {
     /// `imagenet`, `imagenet-norm` (without resizing and cropping) or `none`; the options below override it one by one.
     pub preset: Option<String>,
@@ -442,6 +457,7 @@ pub struct Input {
 /// Form of the written file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Format {
     /// 8-bit QuantizeLinear, Clip and DequantizeLinear: runs in every ONNX Runtime.
     #[default]
@@ -453,6 +469,7 @@ pub enum Format {
 /// Options of the written file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Output {
     /// The runtime that the file is for. Default: ONNX Runtime.
     pub target: Target,
@@ -464,6 +481,7 @@ pub struct Output {
 
 /// Layout of an encodings file, as AIMET numbers it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum EncodingsVersion {
     /// Entries by name, one per channel; AIMET up to 1.x.
     #[serde(rename = "0.6.1")]
@@ -490,6 +508,7 @@ impl fmt::Display for EncodingsVersion {
 /// An exception for layers and activations with matching names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Override {
     /// Pattern of layer names; `*` matches anything.
     #[serde(skip_serializing_if = "String::is_empty")]

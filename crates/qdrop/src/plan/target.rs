@@ -12,6 +12,7 @@ use std::fmt;
 /// The runtime that the written file is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Target {
     /// ONNX Runtime: uint8 integers, any zero point.
     #[default]

@@ -376,6 +376,7 @@ pub struct EncodingsFile {
 
 /// The report of a run: what was done and measured, and everything that is needed to repeat it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Report {
     /// Version of this layout: [`Report::SCHEMA`].
     pub schema: u32,

@@ -1,18 +1,11 @@
 //! What a run demands of its samples, and a view of them that is checked.
 
-use crate::data::{Samples, forward_labels, spreads};
+use crate::data::{Samples, forward_labels};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::plan::Recipe;
 use crate::probe::input_shapes;
 use crate::tensor::{DType, Tensor};
-use std::collections::BTreeSet;
-
-/// Indices of those of `samples` calibration samples that more than one stage of a run by `recipe` reads.
-pub(super) fn read_again(recipe: &Recipe, samples: usize) -> BTreeSet<usize> {
-    if recipe.resolved().learns { (0..samples).collect() } else { spreads(samples, &recipe.few_samples()) }
-}
 
 /// That every sample has a label within the classes of `graph` (simplified), counted in its first output; `shapes` are
 /// those of one sample, without the batch axis. No sample is decoded for it.

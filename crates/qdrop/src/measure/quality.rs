@@ -22,7 +22,7 @@ const SHARE: usize = 32;
 /// Multiply-adds of the float network that never matter.
 const CHEAP: u64 = 4_000_000_000;
 
-/// Indices of those of `samples` calibration samples that [`super::quantize`] does not look at with `recipe`. Methods that
+/// Indices of those of `samples` calibration samples that a run by `recipe` does not look at. Methods that
 /// learn look at all.
 pub fn left_out(recipe: &Recipe, samples: usize) -> Vec<usize> {
     if recipe.resolved().learns {

@@ -8,6 +8,7 @@ use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Difference};
 use crate::graph::{Fact, Graph, ValueId};
+use crate::onnx;
 use crate::probe::{Network, each, input_shapes, is_real, shapes_of};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::Rows;
@@ -108,7 +109,7 @@ fn names_of<'a>(graph: &'a Graph, values: &[ValueId]) -> Vec<&'a str> {
 /// A copy of the file that hands out every value named in `ours`. It is of the simplified network, as the reference is:
 /// a convolution that a BatchNorm was folded into computes another value under its name.
 fn open_copy(deployed: &Deployed, ours: &HashMap<&str, ValueId>, shapes: &[Vec<usize>]) -> Result<Deployed> {
-    let mut graph = super::prepare(&super::load(deployed.path())?, Some(shapes))?;
+    let mut graph = crate::prepare::prepare(&onnx::read(deployed.path())?, Some(shapes))?;
     let added: Vec<ValueId> = computed(&graph)
         .filter(|v| !graph.outputs.contains(v) && ours.contains_key(graph.value(*v).name.as_str()))
         .filter(|&v| graph.value(v).fact.dtype.is_none_or(is_real))

@@ -1,6 +1,6 @@
 //! A file in a runtime: what it declares, what it answers for samples, and what a task measures about it.
 
-use super::measure::{answering, check_answers, only, scores};
+use super::accuracy::{answering, check_answers, only, scores};
 use super::samples::check_classes;
 use crate::data::Samples;
 use crate::engine::device::processors;
@@ -108,7 +108,7 @@ impl Deployed {
         }
     }
 
-    /// The metrics of `task` on `samples`, as [`super::measure`] has them for this library's own engine. Several
+    /// The metrics of `task` on `samples`, as [`super::measure()`] has them for this library's own engine. Several
     /// samples are run at a time where the file leaves their number open; `sink` is told where the runtime then refuses
     /// to.
     pub fn measure(&self, samples: &dyn Samples, task: Option<Task>, sink: &mut dyn Sink) -> Result<Score> {

@@ -1,0 +1,17 @@
+//! Measures networks, in this library's engine or in a runtime: accuracy, distance from each other, latency.
+
+mod accuracy;
+mod compare;
+mod deployed;
+mod divergence;
+mod latency;
+mod quality;
+mod samples;
+
+pub use accuracy::{check_task, measure, measure_all, unknown_answer};
+pub use compare::{compare, compare_recorded};
+pub use deployed::Deployed;
+pub use divergence::{Divergence, divergence};
+pub use latency::{Pace, pace};
+pub use quality::{left_out, near_chance, quality};
+pub use samples::{Checked, check_labels};
