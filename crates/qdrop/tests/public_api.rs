@@ -34,7 +34,8 @@ fn names(item: &ItemUse) -> Vec<String> {
             UseTree::Path(path) => walk(&path.tree, into),
             UseTree::Name(name) => into.push(name.ident.to_string()),
             UseTree::Group(group) => group.items.iter().for_each(|t| walk(t, into)),
-            UseTree::Rename(_) | UseTree::Glob(_) => panic!("re-export names one by one"),
+            UseTree::Rename(rename) => into.push(rename.rename.to_string()),
+            UseTree::Glob(_) => panic!("re-export names one by one"),
         }
     }
     let mut found = Vec::new();
@@ -52,7 +53,7 @@ fn line(tokens: impl ToTokens) -> String {
     let tight =
         [(" :: ", "::"), (" < ", "<"), (" > ", "> "), (" ,", ","), (" (", "("), ("( ", "("), (" )", ")"), ("& ", "&")];
     let text = tight.iter().fold(text, |text, (from, to)| text.replace(from, to));
-    text.replace(" :", ":").replace(" ;", ";").replace("> )", ">)").replace("> ,", ">,").trim().to_string()
+    text.replace(" :", ":").replace(" ;", ";").replace(" >", ">").trim().to_string()
 }
 
 fn fields(fields: &Fields, into: &mut BTreeSet<String>, of: &str) {
@@ -163,8 +164,9 @@ fn the_public_surface_is_the_one_written_down() {
             match item {
                 Item::Use(item) if public(&item.vis) => {
                     for name in names(item) {
-                        let defined = all.iter().filter_map(offered).find(|(n, _)| *n == name);
-                        let (_, lines) = defined.unwrap_or_else(|| panic!("{prefix}{name} is defined nowhere"));
+                        let defined = all.iter().filter_map(offered).filter(|(n, _)| *n == name);
+                        let lines: BTreeSet<String> = defined.flat_map(|(_, lines)| lines).collect();
+                        assert!(!lines.is_empty(), "{prefix}{name} is defined nowhere");
                         offers.entry(name).or_default().extend(lines);
                     }
                 }

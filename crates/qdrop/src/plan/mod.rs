@@ -31,7 +31,10 @@ pub use effective::Effective;
 pub use factors::{Before, Carrier, FactorSite, Floor, Reader, factor_sites, floors};
 pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
-pub use recipe::*;
+pub use recipe::{
+    Activations, Cache, Color, EncodingsVersion, Format, Granularity, Input, Layout, Method, MethodName, Mixed,
+    Observer, Output, Override, Placement, Preset, Recipe, Units, Weights,
+};
 pub use sensitivity::{BitError, Curve, Sensitivity};
 pub use size::ByteSize;
 pub use sweep::{Case, Sweep, SweepRun};
