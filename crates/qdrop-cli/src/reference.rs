@@ -80,7 +80,9 @@ struct Shared {
 /// Arguments of `command` that its section tells of, under their titles.
 fn titled(command: &Command) -> Vec<(&str, Vec<&Arg>)> {
     let mut groups: Vec<(&str, Vec<&Arg>)> = Vec::new();
-    for arg in command.get_arguments().filter(|a| !["help", "version", "quiet"].contains(&a.get_id().as_str())) {
+    let everywhere = ["help", "version", "quiet", "verbose"];
+    let told = |a: &&Arg| !a.is_hide_set() && !everywhere.contains(&a.get_id().as_str());
+    for arg in command.get_arguments().filter(told) {
         let title = arg.get_help_heading().unwrap_or(if arg.is_positional() { "Arguments" } else { OWN });
         match groups.iter_mut().find(|g| g.0 == title) {
             Some(group) => group.1.push(arg),
@@ -166,7 +168,8 @@ fn commands() -> String {
         All commands and their options, with meanings and defaults. Options that [several commands \
         share](#options-of-several-commands) are at the end. The program writes this page itself, and a test keeps it \
         up to date; `qdrop help COMMAND` and the manual pages of `qdrop man` have the same text.\n\n\
-        Results go to stdout, progress to stderr; every command accepts `-q` (`--quiet`), which turns progress off. \
+        Results go to stdout, progress to stderr; every command accepts `-q` (`--quiet`), which turns progress off, \
+        and `-v` (`--verbose`), which adds how long each stage took. \
         Exit status: 0 success, 1 below a given threshold, 2 error, 130 interrupted.\n",
     );
     shown(&mut text, &help::behind_options(&program).0);

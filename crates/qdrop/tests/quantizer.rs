@@ -223,3 +223,45 @@ fn the_stages_told_before_are_those_of_the_run() {
         assert_eq!(seen, told, "{method} {size:?}");
     }
 }
+
+#[test]
+fn the_recipe_of_chosen_bits_gives_the_same_network_again() {
+    let model = model();
+    let samples = samples(&model);
+    for (weights, activations, size) in [(8, 8, "w8"), (4, 4, "w4")] {
+        let quantizer = short(&model).weights(weights).activations(activations).method(MethodName::Rtn);
+        let quantizer = quantizer.configure(|recipe| recipe.mixed.size = Some(size.parse().unwrap()));
+        let chosen = quantizer.quantize(&samples).unwrap();
+        let again = Quantizer::new(&model).recipe(chosen.recipe().clone()).quantize(&samples).unwrap();
+        assert!(chosen.to_bytes().unwrap() == again.to_bytes().unwrap(), "W{weights}A{activations}, {size}");
+    }
+}
+
+#[test]
+fn samples_to_measure_on_are_checked_too() {
+    /// Images of which one is transposed.
+    struct Turned;
+    impl Samples for Turned {
+        fn len(&self) -> usize {
+            8
+        }
+        fn get(&self, index: usize) -> qdrop::Result<Vec<Tensor>> {
+            let shape = if index == 5 { [12, 3, 12] } else { [3, 12, 12] };
+            Ok(vec![Tensor::f32(&shape, vec![0.5; 432])])
+        }
+        fn label(&self, _: usize) -> Option<usize> {
+            Some(0)
+        }
+        fn name(&self, index: usize) -> String {
+            format!("picture {index}")
+        }
+    }
+    let model = model();
+    let samples = samples(&model);
+    let rtn = || Quantizer::new(&model).method(MethodName::Rtn);
+    let error = rtn().evaluate_on(&Turned).quantize(&samples).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().contains("picture 5")), (Kind::Data, true), "{error}");
+    // What cannot be read of unseen samples is left out.
+    let quality = rtn().unseen(&Turned).quantize(&samples).unwrap().into_report().quality.unwrap();
+    assert!(quality.samples > 0);
+}

@@ -182,7 +182,7 @@ fn csv_lists() {
     for (text, want) in [
         ("file,label\nc.png,0\nd.png,1\n", "list.csv: row 2: no such file `d.png`"),
         ("file,label\nc.png,x\n", "list.csv: row 1: label `x` is not an integer, expected a class from 0"),
-        ("file,label\nc.png,\n", "list.csv: row 1: label `` is no integer"),
+        ("file,label\nc.png,\n", "list.csv: row 1: label `` is not an integer"),
         ("file,label\nc.png,-1\n", "list.csv: row 1: label -1 is negative, expected a class from 0"),
         ("c.png,0\n", "list.csv: expected a column `file` in the header, got `c.png,0`"),
         ("file,label\n", "list.csv: the list has no rows"),
@@ -249,7 +249,7 @@ fn npy_arrays() {
             "shape [4611686018427387904, 8] has more elements than",
         ),
         (npy("'<f4'", "False", "(1099511627776, 1024)", &[0; 8]), "the array is cut off: "),
-        (npy("'|O'", "False", "(1,)", &[0; 8]), "npy arrays of type `|O` are not read"),
+        (npy("'|O'", "False", "(1,)", &[0; 8]), "npy arrays of type `|O` are not supported"),
         (npy("'é'", "False", "(1,)", &[0; 8]), "npy arrays of type `é` are not read"),
         (npy("[('a', '<f4')]", "False", "(1,)", &[0; 4]), "structured npy arrays are not supported"),
         (npy("'<f4'", "Maybe", "(1,)", &[0; 4]), "not a npy array: the header has no valid `fortran_order`"),

@@ -397,11 +397,11 @@ mod tests {
         let two = graph(2, &["logits"], false);
         assert_eq!(
             refusal(&two, &rows, Task::Stsb),
-            "task `stsb` wants one number per sample, the network has outputs of 2; give the task that the network was \
+            "task `stsb` needs one number per sample, the network has outputs of 2; give the task that the network was \
              trained for"
         );
         assert!(refusal(&two, &rows, Task::Mnli).starts_with("task `mnli` needs 3 scores per sample, the network has"));
-        assert!(refusal(&two, &rows, Task::Squad).contains("wants two outputs of 2 scores, or one of twice as many"));
+        assert!(refusal(&two, &rows, Task::Squad).contains("needs two outputs of 2 scores, or one of twice as many"));
         let unlabelled = Rows(vec![(vec![1, 2], None)]);
         assert_eq!(
             refusal(&two, &unlabelled, Task::Sst2),

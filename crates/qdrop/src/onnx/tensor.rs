@@ -310,7 +310,7 @@ mod tests {
     fn wrong_sizes_are_named() {
         let short = TensorProto { name: Some("w".into()), raw_data: Some(vec![0; 3].into()), ..base(vec![2]) };
         let text = decode(short).unwrap_err().to_string();
-        assert!(text.contains("tensor `w`") && text.contains("8 bytes") && text.contains("holds 3"), "{text}");
+        assert!(text.contains("tensor `w`") && text.contains("8 bytes") && text.contains("has 3"), "{text}");
         assert!(decode(base(vec![-1])).unwrap_err().to_string().contains("negative"));
         assert!(decode(base(vec![1 << 40, 1 << 40])).is_err());
     }

@@ -6,7 +6,7 @@ use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, around, compile};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Plan, Recipe, Unit};
+use crate::plan::{FactorSite, Plan, Recipe, Unit, factor_sites};
 use crate::probe::{self, Weights, input_shapes, screened};
 use crate::quant::{Distribution, Observation};
 use crate::recon::Units;
@@ -144,13 +144,19 @@ fn predict(
     let chunk = 12 * entering * probe::SAMPLES.min(samples) as u64;
     let watched = (plan.sites.len() + plan.kernel_sites.len()) as u64 * Observation::MOST_BYTES;
     stages.add(decoded, whole.inference + chunk + watched);
-    // Walking through the network, for factors of channels and to refine steps: values of the samples at work.
-    let passed = |few: usize| 4 * most_alive(graph, facts, &region) * few.min(samples) as u64;
+    // A pass forward that stops at values, for channel factors and to refine steps: what later nodes read of the samples
+    // at work.
+    let passed =
+        |few: usize, stops: &BTreeSet<ValueId>| 4 * most_held(graph, facts, &region, stops) * few.min(samples) as u64;
     if effective.factor_samples > 0 {
-        stages.add(decoded + passed(effective.factor_samples), whole.inference);
+        let sites = factor_sites(graph, facts, plan, recipe.output.target);
+        let before = |s: &FactorSite| s.before.as_ref().map(|b| b.value);
+        let stops = sites.iter().flatten().flat_map(|s| before(s).into_iter().chain([s.value])).collect();
+        stages.add(decoded + passed(effective.factor_samples, &stops), whole.inference);
     }
     if effective.refine_samples > 0 && !screened(&plan.sites) {
-        stages.add(decoded + passed(effective.refine_samples), whole.inference + watched);
+        let stops = plan.sites.iter().map(|s| s.value).collect();
+        stages.add(decoded + passed(effective.refine_samples, &stops), whole.inference + watched);
     }
     if effective.refine_samples > 0 && screened(&plan.sites) {
         // Screening: all activations of the samples at work, beside what gradients need.
@@ -182,24 +188,31 @@ fn predict(
     Ok(stages.stages)
 }
 
-/// The most elements of one sample that are alive at a time while the nodes of `region` run one by one.
-fn most_alive(graph: &Graph, facts: &Facts, region: &Region) -> u64 {
+/// The most elements of one sample that a pass through the nodes of `region` holds at a time when it stops behind each of
+/// the nodes that compute `stops`: there are only the values that later nodes read, those before the stop until all of
+/// those behind it are there.
+fn most_held(graph: &Graph, facts: &Facts, region: &Region, stops: &BTreeSet<ValueId>) -> u64 {
     let numel = |v: ValueId| facts.get(v).filter(|f| f.constant.is_none()).map_or(0, |f| f.numel() as u64);
     let mut last: BTreeMap<ValueId, usize> = BTreeMap::new();
     for (at, &id) in region.nodes.iter().enumerate() {
         last.extend(graph.node(id).inputs.iter().flatten().map(|&v| (v, at)));
     }
     last.extend(region.outputs.iter().map(|&v| (v, usize::MAX)));
-    let mut alive: u64 = graph.inputs.iter().filter(|v| last.contains_key(v)).map(|&v| numel(v)).sum();
-    let mut most = alive;
+    let mut held: BTreeSet<ValueId> = graph.inputs.iter().filter(|v| last.contains_key(v)).copied().collect();
+    let (mut size, mut made) = (held.iter().map(|&v| numel(v)).sum::<u64>(), Vec::new());
+    let mut most = size;
     for (at, &id) in region.nodes.iter().enumerate() {
-        let node = graph.node(id);
-        alive += node.outputs.iter().flatten().map(|&v| numel(v)).sum::<u64>();
-        most = most.max(alive);
-        // A value that nobody reads goes at once.
-        let unread = node.outputs.iter().flatten().filter(|v| !last.contains_key(v));
-        let read: BTreeSet<ValueId> = node.inputs.iter().flatten().copied().filter(|v| last[v] == at).collect();
-        alive -= unread.chain(&read).map(|&v| numel(v)).sum::<u64>();
+        let outputs = || graph.node(id).outputs.iter().flatten();
+        made.extend(outputs());
+        if !outputs().any(|v| stops.contains(v)) {
+            continue;
+        }
+        let read_later = |v: &ValueId| last.get(v).is_some_and(|&l| l > at);
+        made.retain(read_later);
+        most = most.max(size + made.iter().map(|&v| numel(v)).sum::<u64>());
+        held.extend(made.drain(..));
+        held.retain(read_later);
+        size = held.iter().map(|&v| numel(v)).sum();
     }
     most
 }

@@ -349,7 +349,7 @@ mod tests {
             assert!(refusal(&native).starts_with("output.format: qdq is for target ort; target "));
             let mut kernels = recipe(target, 8, 8);
             kernels.activations.placement = Some(Placement::Integer);
-            assert!(refusal(&kernels).starts_with("activations.placement: integer is for the kernels of target ort, "));
+            assert!(refusal(&kernels).starts_with("activations.placement: integer is for the kernels of target ort; "));
         }
         let off = Override { activation_symmetric: Some(false), ..own.clone() };
         assert!(refusal(&with(Target::Tensorrt, off.clone())).starts_with("override[0].activation_symmetric: "));
