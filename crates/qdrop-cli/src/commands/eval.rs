@@ -38,11 +38,15 @@ pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
     let mut sink = progress::sink(detail);
     let sink = sink.as_mut();
     recipe.method.threads = args.run.threads;
-    let model = Model::open_with(&args.model, args.encodings.as_deref())?;
-    let model = args.run.fix.apply_known(model)?;
+    // A runtime measures files that this program cannot read, too.
+    let file = library.as_ref().map(|library| args.run.fix.open(library, &args.model, args.run.threads)).transpose()?;
+    let model = match &file {
+        Some(file) => Model::declared_by(file),
+        None => args.run.fix.apply_known(Model::open_with(&args.model, args.encodings.as_deref())?)?,
+    };
     let data = Dataset::open(&args.data, &model, &recipe, args.run.samples, sink)?;
-    let evaluate = |sink: &mut dyn Sink| match &library {
-        Some(library) => model.evaluate_in(library, &data, &recipe, sink),
+    let evaluate = |sink: &mut dyn Sink| match &file {
+        Some(file) => model.evaluate_deployed(file, &data, &recipe, sink),
         None => model.evaluate(&data, &recipe, sink),
     };
     let (score, timing) = timed(sink, Stage::Evaluate, Some(data.len()), evaluate)?;

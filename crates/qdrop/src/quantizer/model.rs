@@ -76,6 +76,12 @@ impl Model {
         Ok(Model { graph, path: None, bytes: bytes.len() as u64, changed: false })
     }
 
+    /// A network of which only what `file`, in a runtime, declares of its inputs and outputs is known: enough to open
+    /// samples for it and to measure `file` by [`Model::evaluate_deployed`]. Nothing of this library reads the file.
+    pub fn declared_by(file: &Deployed) -> Self {
+        Model { graph: file.face(), path: Some(file.path().to_path_buf()), bytes: 0, changed: false }
+    }
+
     /// Fixes the input `name`, or the open size `name` of inputs, to `values`: one number for all elements, or one
     /// number per element. It is an error if nothing has this name, or if the numbers do not fit.
     pub fn fix(mut self, name: &str, values: &[f64]) -> Result<Self> {
@@ -194,16 +200,15 @@ impl Model {
         pipeline::measure(&graph, &checked, recipe.input.task, recipe.method.threads, sink)
     }
 
-    /// Like [`Model::evaluate`], but in a runtime.
-    pub fn evaluate_in(
+    /// As [`Model::evaluate`], of `file`, which this network is in a runtime.
+    pub fn evaluate_deployed(
         &self,
-        library: &Library,
+        file: &Deployed,
         samples: &dyn Samples,
         recipe: &Recipe,
         sink: &mut dyn Sink,
     ) -> Result<Score> {
-        let file = self.deploy(library, recipe.method.threads)?;
-        let checked = Checked::new(&file.face(), &shapes_of(samples)?, samples)?;
+        let checked = Checked::new(&self.graph, &shapes_of(samples)?, samples)?;
         let task = recipe.input.task;
         file.check(&checked, task).map_err(|e| samples.source().into_iter().fold(e, crate::Error::at))?;
         file.measure(&checked, task, sink)
