@@ -250,7 +250,7 @@ fn npy_arrays() {
         ),
         (npy("'<f4'", "False", "(1099511627776, 1024)", &[0; 8]), "the array is cut off: "),
         (npy("'|O'", "False", "(1,)", &[0; 8]), "npy arrays of type `|O` are not supported"),
-        (npy("'é'", "False", "(1,)", &[0; 8]), "npy arrays of type `é` are not read"),
+        (npy("'é'", "False", "(1,)", &[0; 8]), "npy arrays of type `é` are not supported"),
         (npy("[('a', '<f4')]", "False", "(1,)", &[0; 4]), "structured npy arrays are not supported"),
         (npy("'<f4'", "Maybe", "(1,)", &[0; 4]), "not a npy array: the header has no valid `fortran_order`"),
         (npy("'<f4'", "False", "(-1,)", &[0; 4]), "not a npy array: the header has no valid `shape`"),
