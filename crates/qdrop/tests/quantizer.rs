@@ -93,7 +93,6 @@ fn a_run_tells_what_it_does_and_stops() {
     })
     .stopped_by(&stop);
     let error = short(&model).progress(&mut progress).quantize(&samples).unwrap_err();
-    drop(progress);
     assert_eq!(error.kind(), Kind::Interrupted);
     assert!(stages.starts_with(&[Stage::Simplify]) && stages.ends_with(&[Stage::Reconstruct]), "{stages:?}");
 }
@@ -219,7 +218,6 @@ fn the_stages_told_before_are_those_of_the_run() {
             _ => {}
         });
         quantizer.progress(&mut progress).quantize(&samples).unwrap();
-        drop(progress);
         assert_eq!(seen, told, "{method} {size:?}");
     }
 }
