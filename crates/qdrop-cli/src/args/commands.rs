@@ -325,7 +325,7 @@ pub struct Bench {
 #[command(after_help = "Examples:\n  qdrop demo\n  qdrop demo --draw 100 --output-dir pictures")]
 pub struct Demo {
     /// Directory for pictures and networks; created if missing
-    #[arg(long, value_name = "DIR", default_value = "qdrop-demo")]
+    #[arg(short, long, value_name = "DIR", default_value = "qdrop-demo")]
     pub output_dir: PathBuf,
     /// Iterations per unit (a block that is learned at once); with the default, two cores take under two minutes
     #[arg(long, value_name = "N")]
