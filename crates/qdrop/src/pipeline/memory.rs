@@ -155,7 +155,8 @@ fn predict(
         stages.add(decoded + passed(effective.factor_samples, &stops), whole.inference);
     }
     if effective.refine_samples > 0 && !screened(&plan.sites) {
-        let stops = plan.sites.iter().map(|s| s.value).collect();
+        // Sites are close to each other: as if it stopped behind every node.
+        let stops = region.nodes.iter().flat_map(|&n| graph.node(n).outputs.iter().flatten().copied()).collect();
         stages.add(decoded + passed(effective.refine_samples, &stops), whole.inference + watched);
     }
     if effective.refine_samples > 0 && screened(&plan.sites) {
