@@ -97,8 +97,9 @@ pub fn run(args: &Demo, detail: Detail) -> Result<Outcome> {
             }
             report.command = reports::command_line();
             Place::beside(&path).write(&report)?;
-            let top1 = report.accuracy.map_or(f64::NAN, |a| a.result.metrics["top1"]);
-            let (bytes, file) = (report.bytes_after.unwrap_or(0), path.display().to_string());
+            let measured = report.accuracy.zip(report.bytes_after);
+            let (accuracy, bytes) = measured.ok_or_else(|| Error::internal("the demo was not measured"))?;
+            let (top1, file) = (accuracy.result.metrics["top1"], path.display().to_string());
             results.push(Row { weight_bits, activation_bits, method: word, top1, bytes, seconds, file });
         }
     }

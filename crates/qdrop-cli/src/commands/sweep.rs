@@ -215,13 +215,11 @@ fn perform(
     if let Some(work) = &work {
         quantizer = quantizer.work_dir(work);
     }
-    let done = quantizer.progress(sink).quantize_to(&used, &output);
+    let done = quantizer.progress(sink).quantize_to(&used, &output)?;
     if !keep_model {
         let both = [Some(output.clone()), qdrop::encodings_beside(&output, recipe)];
-        let written = both.iter().flatten().filter(|f| f.exists());
-        written.into_iter().try_for_each(|f| std::fs::remove_file(f).map_err(|e| Error::io(f, e)))?;
+        both.iter().flatten().try_for_each(|f| std::fs::remove_file(f).map_err(|e| Error::io(f, e)))?;
     }
-    let done = done?;
     let weight_bytes = done.weight_bytes();
     let mut report = done.into_report();
     report.command = crate::reports::command_line();

@@ -138,6 +138,14 @@ pub trait Samples: Sync {
     }
 }
 
+/// `error` with the place that `samples` come from, where they know it.
+pub(crate) fn at_source(samples: &dyn Samples, error: Error) -> Error {
+    match samples.source() {
+        Some(source) => error.at(source),
+        None => error,
+    }
+}
+
 macro_rules! forward_samples {
     ($($head:tt)*) => {
         $($head)* {

@@ -12,7 +12,7 @@ pub use dataset::{CalibrationSet, Dataset};
 pub use model::{Model, Planned};
 pub use result::QuantizedModel;
 
-use crate::data::{Samples, Subset};
+use crate::data::{Samples, Subset, at_source};
 use crate::disk;
 use crate::engine::device::Device;
 use crate::error::{Error, Result};
@@ -209,7 +209,8 @@ impl<'a> Quantizer<'a> {
         self
     }
 
-    /// The stages of the run, in order, each once: events name them as they begin and end.
+    /// The stages that the recipe asks for, in order, each once: events name them as they begin and end. A stage that
+    /// finds nothing to do, such as choosing factors where no activation can have any, may be left out by the run.
     ///
     /// ```
     /// use qdrop::report::Stage;
@@ -315,7 +316,7 @@ fn enough(samples: &dyn Samples, recipe: &Recipe) -> Result<()> {
     if recipe.method.name != MethodName::Rtn && len < batch {
         let message = format!("expected at least as many calibration samples as a batch, {batch}, got {len}");
         let error = Error::data(message).hint("add samples, or lower --batch");
-        return Err(samples.source().into_iter().fold(error, Error::at));
+        return Err(at_source(samples, error));
     }
     Ok(())
 }
@@ -353,7 +354,7 @@ impl<'r> Measuring<'r> {
         sink: &mut dyn Sink,
     ) -> Result<Option<Checked<'s>>> {
         let task = recipe.input.task;
-        let at = |e: Error| samples.source().into_iter().fold(e, Error::at);
+        let at = |e: Error| at_source(samples, e);
         match (pipeline::unknown_answer(self.graph, self.shapes, task)?, self.runtime) {
             (None, _) => model::check_answers(self.graph, self.shapes, samples, recipe)?,
             (Some(_), Some(library)) => self.model.deploy(library, 1)?.check(samples, task).map_err(at)?,

@@ -1,6 +1,6 @@
 //! A network that can be planned, quantized, evaluated and compared.
 
-use crate::data::{InputSpec, Samples};
+use crate::data::{InputSpec, Samples, at_source};
 use crate::engine::device::processors;
 use crate::error::Result;
 use crate::eval::Difference;
@@ -210,7 +210,7 @@ impl Model {
     ) -> Result<Score> {
         let checked = Checked::new(&self.graph, &shapes_of(samples)?, samples)?;
         let task = recipe.input.task;
-        file.check(&checked, task).map_err(|e| samples.source().into_iter().fold(e, crate::Error::at))?;
+        file.check(&checked, task).map_err(|e| at_source(samples, e))?;
         file.measure(&checked, task, sink)
     }
 
@@ -318,5 +318,5 @@ pub(super) fn check_answers(
         Some(task) => pipeline::check_task(graph, shapes, samples, task),
         None => pipeline::check_labels(graph, shapes, samples),
     };
-    checked.map_err(|e| samples.source().into_iter().fold(e, crate::Error::at))
+    checked.map_err(|e| at_source(samples, e))
 }
