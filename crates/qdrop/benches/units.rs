@@ -9,7 +9,7 @@ use qdrop::engine::cpu::{Cpu, CpuInference, CpuTrainer};
 use qdrop::engine::device::{Device, Inference, Values};
 use qdrop::engine::facts;
 use qdrop::engine::program::{Program, ProgramSite, Region, compile};
-use qdrop::engine::train::{RandomDraws, Step, Trainer};
+use qdrop::engine::train::{Choices, RandomDraws, Step, Trainer};
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::plan::{Recipe, Target, factor_sites, plan};
 use qdrop::quant::{Grid, LayerId, Observation, RangeSpec, Search, fit};
@@ -171,9 +171,10 @@ fn iterate(bencher: Bencher, (_, problem): (Program, Problem)) {
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
         iteration += 1;
         let (rounding_lr, bias_lr, scale_lr) = (1e-3, 1e-3, 4e-5);
-        trainer
-            .step(&Step { iteration, draws: &draws, lambda: 0.01, beta: 10.0, rounding_lr, bias_lr, scale_lr })
-            .unwrap()
+        let (choices, lambda, beta, settled_below) = (Choices::Drawn(draws), 0.01, 10.0, None);
+        let step = Step { iteration, choices, lambda, beta, rounding_lr, bias_lr, scale_lr, settled_below };
+        trainer.step(&step).unwrap();
+        trainer.losses().unwrap()
     });
 }
 

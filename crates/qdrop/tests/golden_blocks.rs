@@ -7,7 +7,7 @@ use qdrop::engine::program::{ProgramSite, Region, compile};
 use qdrop::engine::train::{Draws, Keep, Purpose, Trainer};
 use qdrop::graph::{Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::quant::{Grid, LayerId};
-use qdrop::recon::{Problem, Settings, Weight, solve};
+use qdrop::recon::{Choices, Problem, Settings, Weight, solve};
 use qdrop::tensor::{DType, Rows, Tensor};
 use qdrop_testing::shared;
 use safetensors::SafeTensors;
@@ -206,7 +206,7 @@ fn compare(
     trainer: &mut dyn Trainer,
     draws: &Replayed,
 ) {
-    let solution = solve(problem, settings, trainer, draws, &mut |_, _| true).unwrap();
+    let solution = solve(problem, settings, trainer, Choices::Replayed(draws), &mut |_, _| true).unwrap();
     let losses = r.f32("losses").1;
     let worst = solution
         .losses

@@ -4,6 +4,7 @@
 //! A program describes one sample, with a leading batch dimension of 1. The device runs batches of samples.
 
 pub mod channels;
+mod choices;
 pub mod cpu;
 pub mod device;
 mod fact;
@@ -11,6 +12,7 @@ pub mod facts;
 pub mod heap;
 pub mod naive;
 pub mod ops;
+mod optimiser;
 pub mod philox;
 pub mod program;
 pub mod train;

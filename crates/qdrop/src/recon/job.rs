@@ -5,7 +5,7 @@ use super::solve::{self, Settings, Solution};
 use super::speed::Costs;
 use crate::engine::device::Device;
 use crate::engine::facts::Facts;
-use crate::engine::train::{Problem, RandomDraws};
+use crate::engine::train::{Choices, Problem, RandomDraws};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::plan::{Plan, Recipe};
@@ -65,7 +65,7 @@ impl Job<'_> {
     ) -> Result<Solution> {
         let mut trainer = self.device.trainer(problem)?;
         let start = Instant::now();
-        solve::solve(problem, settings, &mut *trainer, draws, &mut |iteration, losses| {
+        solve::solve(problem, settings, &mut *trainer, Choices::Drawn(*draws), &mut |iteration, losses| {
             sink.event(&pace.event(iteration, losses.reconstruction, start.elapsed().as_secs_f64()));
             !sink.cancelled()
         })

@@ -14,7 +14,7 @@ mod speed;
 mod tune;
 mod unit;
 
-pub use crate::engine::train::{Bias, Draws, Problem, RandomDraws, Weight};
+pub use crate::engine::train::{Bias, Choices, Draws, Problem, RandomDraws, Weight};
 pub use solve::{Settings, Solution, solve};
 
 pub(crate) use job::Job;

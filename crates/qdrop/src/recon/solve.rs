@@ -1,6 +1,6 @@
 //! One problem from its first iteration to its last.
 
-use crate::engine::train::{Draws, Losses, Problem, Step, Trainer, Weight};
+use crate::engine::train::{Choices, Losses, Problem, Step, Trainer, Weight};
 use crate::error::{Error, Kind, Result};
 use crate::quant::lsq::step_floor;
 use crate::quant::{Grid, LayerId, QuantizedWeight, rounding};
@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Undecided share of the roundings below which they are settled.
 const SETTLED: f64 = 1e-4;
+/// Iterations from one reading of the losses to the next.
+const READ_EVERY: usize = 10;
 
 /// How to solve; see [`crate::plan::Method`] for the meaning of each.
 #[derive(Debug, Clone, Serialize)]
@@ -44,19 +46,20 @@ impl Settings {
         self.beta_end + (self.beta_start - self.beta_end) * rest
     }
 
-    /// What the device does in `iteration` (from 1).
-    fn step<'a>(&self, iteration: usize, draws: &'a dyn Draws) -> Step<'a> {
+    /// What the device does in `iteration` (from 1) to `weights` weights.
+    fn step<'a>(&self, iteration: usize, choices: Choices<'a>, weights: usize) -> Step<'a> {
         let (count, all) = (iteration as f64, self.iterations as f64);
         let start = self.warmup * all;
         let fall = 0.5 * (1.0 + (std::f64::consts::PI * (count - 1.0) / all).cos());
         Step {
             iteration,
-            draws,
+            choices,
             lambda: if count >= start { self.lambda } else { 0.0 },
             beta: self.beta(iteration),
             rounding_lr: self.rounding_lr,
             bias_lr: self.bias_lr * fall,
             scale_lr: self.scale_lr * fall,
+            settled_below: self.stop_settled.then_some(SETTLED * weights as f64),
         }
     }
 }
@@ -76,31 +79,27 @@ pub struct Solution {
     pub losses: Vec<Losses>,
 }
 
-/// Solves `problem`, which `trainer` holds ready for its first iteration. `progress` hears the iteration and its losses
-/// and answers whether to go on.
+/// Solves `problem`, which `trainer` holds ready for its first iteration. `progress` hears the iteration and the losses
+/// that were read last, at most some iterations old, and answers whether to go on.
 pub fn solve(
     problem: &Problem,
     settings: &Settings,
     trainer: &mut dyn Trainer,
-    draws: &dyn Draws,
+    choices: Choices,
     progress: &mut dyn FnMut(usize, Losses) -> bool,
 ) -> Result<Solution> {
     let mut losses = Vec::with_capacity(settings.iterations);
-    let weights = problem.weights.iter().map(|w| w.float.len()).sum::<usize>() as f64;
+    let weights = problem.weights.iter().map(|w| w.float.len()).sum::<usize>();
     for iteration in 1..=settings.iterations {
-        let step = settings.step(iteration, draws);
-        let now = trainer.step(&step)?;
-        if !now.total.is_finite() {
-            let error = Error::new(Kind::Numeric, format!("loss is {} at iteration {iteration}", now.total));
-            return Err(error.hint("lower the learning rates in a recipe: `rounding_lr`, `scale_lr` under `[method]`"));
+        trainer.step(&settings.step(iteration, choices, weights))?;
+        if iteration % READ_EVERY <= 1 || iteration == settings.iterations {
+            read(trainer, &mut losses)?;
+            // The last steps did nothing, since the roundings are settled.
+            if losses.len() < iteration {
+                break;
+            }
         }
-        losses.push(now);
-        // 1 - |2h-1|^β is 0 where h is 0 or 1: so this is the share of the weights that are neither, and less.
-        let undecided = (now.total - now.reconstruction) / step.lambda;
-        if settings.stop_settled && step.lambda > 0.0 && undecided < SETTLED * weights {
-            break;
-        }
-        if !progress(iteration, now) {
+        if losses.last().is_some_and(|&last| !progress(iteration, last)) {
             return Err(Error::new(Kind::Interrupted, "stopped on request"));
         }
     }
@@ -115,23 +114,54 @@ pub fn solve(
     Ok(Solution { weights, alpha, biases, grids, losses })
 }
 
+/// Adds the losses that were not read yet to those of earlier iterations; an error where one is not finite.
+fn read(trainer: &mut dyn Trainer, losses: &mut Vec<Losses>) -> Result<()> {
+    for now in trainer.losses()? {
+        losses.push(now);
+        if !now.total.is_finite() {
+            let error = Error::new(Kind::Numeric, format!("loss is {} at iteration {}", now.total, losses.len()));
+            return Err(error.hint("lower the learning rates in a recipe: `rounding_lr`, `scale_lr` under `[method]`"));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::program::Program;
     use crate::engine::train::RandomDraws;
 
-    /// Counts its iterations; its one weight settles in `settles`.
+    /// Counts its iterations; its one weight settles in `settles`, and its loss is no number from `breaks` on.
     struct Clock {
         iterations: usize,
         settles: usize,
+        breaks: usize,
+        settled: bool,
+        unread: Vec<Losses>,
+    }
+
+    impl Clock {
+        fn new(settles: usize, breaks: usize) -> Self {
+            Clock { iterations: 0, settles, breaks, settled: false, unread: Vec::new() }
+        }
     }
 
     impl Trainer for Clock {
-        fn step(&mut self, step: &Step) -> Result<Losses> {
+        fn step(&mut self, step: &Step) -> Result<()> {
+            if self.settled {
+                return Ok(());
+            }
             self.iterations += 1;
             let undecided = if self.iterations < self.settles { 1.0 } else { 0.0 };
-            Ok(Losses { reconstruction: 2.0, total: 2.0 + step.lambda * undecided })
+            self.settled = step.lambda > 0.0 && step.settled_below.is_some_and(|least| undecided < least);
+            let reconstruction = if self.iterations < self.breaks { 2.0 } else { f64::NAN };
+            self.unread.push(Losses { reconstruction, total: reconstruction + step.lambda * undecided });
+            Ok(())
+        }
+
+        fn losses(&mut self) -> Result<Vec<Losses>> {
+            Ok(std::mem::take(&mut self.unread))
         }
 
         fn alpha(&self) -> Vec<Vec<f32>> {
@@ -147,8 +177,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_unit_ends_when_its_roundings_are_settled_and_not_before_the_regulariser_says_so() {
+    /// What becomes of a problem of one weight on `clock` in 100 iterations, the regulariser from the 20th on.
+    fn run(clock: &mut Clock, stop_settled: bool) -> Result<Solution> {
         let grid = Grid::per_tensor(2, 1.0, 1).unwrap();
         let problem = Problem {
             program: Program::default(),
@@ -162,27 +192,41 @@ mod tests {
             loss_weights: Vec::new(),
         };
         let draws = RandomDraws { seed: 0, unit: 0, batch: 1, samples: 1, input_keep: 1.0, activation_keep: 1.0 };
+        let settings = Settings {
+            iterations: 100,
+            rounding_lr: 0.0,
+            bias_lr: 0.0,
+            scale_lr: 0.0,
+            lambda: 0.1,
+            warmup: 0.2,
+            beta_start: 20.0,
+            beta_end: 2.0,
+            stop_settled,
+        };
+        solve(&problem, &settings, clock, Choices::Drawn(draws), &mut |_, _| true)
+    }
+
+    #[test]
+    fn a_unit_ends_when_its_roundings_are_settled_and_not_before_the_regulariser_says_so() {
         let done = |settles, stop_settled| {
-            let settings = Settings {
-                iterations: 100,
-                rounding_lr: 0.0,
-                bias_lr: 0.0,
-                scale_lr: 0.0,
-                lambda: 0.1,
-                warmup: 0.2,
-                beta_start: 20.0,
-                beta_end: 2.0,
-                stop_settled,
-            };
-            let mut clock = Clock { iterations: 0, settles };
-            let solution = solve(&problem, &settings, &mut clock, &draws, &mut |_, _| true).unwrap();
+            let mut clock = Clock::new(settles, usize::MAX);
+            let solution = run(&mut clock, stop_settled).unwrap();
             assert_eq!(solution.losses.len(), clock.iterations);
             assert_eq!(solution.weights[0].integers, [2], "0 + up + zero point");
             clock.iterations
         };
         assert_eq!(done(60, true), 60);
+        assert_eq!(done(63, true), 63);
         assert_eq!(done(60, false), 100);
         assert_eq!(done(1000, true), 100);
         assert_eq!(done(1, true), 20, "nothing is known of roundings during warm-up");
+    }
+
+    #[test]
+    fn an_error_names_the_iteration_whose_loss_is_no_number() {
+        for breaks in [1, 17, 20, 100] {
+            let error = run(&mut Clock::new(usize::MAX, breaks), true).unwrap_err();
+            assert_eq!(error.message(), format!("loss is NaN at iteration {breaks}"));
+        }
     }
 }

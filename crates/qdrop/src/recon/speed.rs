@@ -4,8 +4,7 @@ use super::unit::Units;
 use crate::engine::device::Device;
 use crate::engine::facts::Facts;
 use crate::engine::philox::Stream;
-use crate::engine::train::Step;
-use crate::engine::train::{Problem, RandomDraws};
+use crate::engine::train::{Choices, Problem, RandomDraws, Step};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Effective, Measure, Plan, Recipe, Unit};
@@ -47,18 +46,30 @@ pub(crate) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize), d
     let method = &recipe.method;
     let Effective { input_keep, activation_keep, rounding_lr, scale_lr, .. } = recipe.resolved();
     let (seed, batch, samples) = (method.seed, method.batch, problem.samples());
-    let draws = RandomDraws { seed, unit: 0, batch, samples, input_keep, activation_keep };
+    let choices = Choices::Drawn(RandomDraws { seed, unit: 0, batch, samples, input_keep, activation_keep });
     let mut trainer = device.trainer(problem)?;
     // Half of all iterations and more have a regulariser; so have these.
     let (lambda, beta) = (method.lambda, (method.beta_start + method.beta_end) / 2.0);
-    let step = |iteration| Step { iteration, draws: &draws, lambda, beta, rounding_lr, bias_lr: rounding_lr, scale_lr };
+    let step = |iteration| Step {
+        iteration,
+        choices,
+        lambda,
+        beta,
+        rounding_lr,
+        bias_lr: rounding_lr,
+        scale_lr,
+        settled_below: None,
+    };
     // Buffers are made in the first one.
     trainer.step(&step(1))?;
+    trainer.losses()?;
     let warm = trainer.times();
     let (began, mut each) = (Instant::now(), Vec::new());
     while each.len() < least.1 || began.elapsed().as_secs_f64() < least.0 {
         let start = Instant::now();
         trainer.step(&step(each.len() + 2))?;
+        // An iteration is over when its losses are known.
+        trainer.losses()?;
         each.push(start.elapsed().as_secs_f64());
     }
     let times = trainer.times();

@@ -2,6 +2,7 @@
 //! next soft weight. [`crate::quant::rounding`] is its specification.
 
 use super::math::{exp, ln, sigmoid, vectorized};
+use crate::engine::optimiser::{Adam, Moments};
 use crate::engine::train::{Step, Weight};
 use crate::error::Result;
 use crate::quant::rounding::{GAMMA, ZETA, alpha_init};
@@ -16,8 +17,7 @@ pub(super) struct Rounding {
     pub alpha: Vec<f32>,
     /// s·clip(base + h(α), low, high).
     pub soft: Vec<f32>,
-    m: Vec<f32>,
-    v: Vec<f32>,
+    moments: Moments,
     /// ⌊w/s⌋.
     base: Vec<f32>,
     /// Step, least and largest integer minus zero point of each element.
@@ -39,21 +39,16 @@ impl Rounding {
             (low[i], high[i]) = ((grid.qmin - z) as f32, (grid.qmax - z) as f32);
             soft[i] = s * (base[i] + h(sigmoid(alpha[i]))).max(low[i]).min(high[i]);
         }
-        Ok(Rounding { m: vec![0.0; n], v: vec![0.0; n], alpha, soft, base, scale, low, high })
+        Ok(Rounding { moments: Moments::new(n), alpha, soft, base, scale, low, high })
     }
 
     /// One update from the gradients of the soft weight, `lanes` summed in order. Returns the regulariser before it.
     pub fn update(&mut self, lanes: &[&[f32]], step: &Step) -> f64 {
-        let (c1, c2) = (1.0 - 0.9f64.powi(step.iteration as i32), 1.0 - 0.999f64.powi(step.iteration as i32));
-        let constants = Constants {
-            lambda: step.lambda as f32,
-            beta: step.beta as f32,
-            size: (step.rounding_lr / c1) as f32,
-            root: c2.sqrt() as f32,
-        };
+        let adam = Adam::new(step.rounding_lr, step.iteration);
+        let constants = Constants { lambda: step.lambda as f32, beta: step.beta as f32, adam };
         let (base, scale, low, high) = (&self.base, &self.scale, &self.low, &self.high);
         let states = self.alpha.par_chunks_mut(PIECE).zip(self.soft.par_chunks_mut(PIECE));
-        let moments = self.m.par_chunks_mut(PIECE).zip(self.v.par_chunks_mut(PIECE));
+        let moments = self.moments.m.par_chunks_mut(PIECE).zip(self.moments.v.par_chunks_mut(PIECE));
         let pieces = states.zip(moments).enumerate().map(|(i, ((alpha, soft), (m, v)))| {
             let at = i * PIECE..i * PIECE + alpha.len();
             let mut gradient = [0f32; PIECE];
@@ -72,10 +67,7 @@ impl Rounding {
 struct Constants {
     lambda: f32,
     beta: f32,
-    /// Learning rate over the bias correction of the first moment.
-    size: f32,
-    /// Square root of the bias correction of the second moment.
-    root: f32,
+    adam: Adam<f32>,
 }
 
 /// The rectified sigmoid of p = sigmoid(α).
@@ -122,10 +114,7 @@ fn piece(
             }
             let regulariser = if c.lambda > 0.0 { super::math::sum(soft, soft, |r, _| r) } else { 0.0 };
             for i in 0..n {
-                let g = gradient[i];
-                m[i] += (g - m[i]) * 0.1;
-                v[i] = v[i] * 0.999 + g * g * 0.001;
-                alpha[i] -= c.size * m[i] / (v[i].sqrt() / c.root + 1e-8);
+                alpha[i] -= c.adam.change(&mut m[i], &mut v[i], gradient[i]);
                 soft[i] = scale[i] * (base[i] + h(sigmoid(alpha[i]))).max(low[i]).min(high[i]);
             }
             regulariser

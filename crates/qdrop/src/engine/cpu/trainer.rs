@@ -5,7 +5,8 @@ use super::pass::{self, MaskIndex, Quantizer};
 use super::rounding::Rounding;
 use super::run::{Frame, Shared, Sums};
 use super::{Frames, Threads, check, footprint};
-use crate::engine::train::{Keep, LearnedBias, LearnedScales, Losses, Problem, Purpose, Step, Times, Trainer};
+use crate::engine::optimiser::{LearnedBias, LearnedScales};
+use crate::engine::train::{Keep, Losses, Problem, Purpose, Record, Step, Times, Trainer};
 use crate::error::{Error, Result};
 use crate::quant::Grid;
 use rayon::prelude::*;
@@ -27,6 +28,7 @@ pub struct CpuTrainer<'a> {
     tiled: Vec<Vec<f32>>,
     lanes: Vec<Lane>,
     frames: Frames,
+    record: Record,
     times: Times,
     threads: Threads,
 }
@@ -67,6 +69,7 @@ impl<'a> CpuTrainer<'a> {
             tiled: vec![Vec::new(); problem.weights.len()],
             lanes: Vec::new(),
             frames: Frames::default(),
+            record: Record::default(),
             times: Times::default(),
             threads,
         })
@@ -103,7 +106,8 @@ impl<'a> CpuTrainer<'a> {
         for (site, slot) in self.problem.program.site_slots() {
             let mut keep = Keep::All;
             for sample in 0..samples {
-                let draw = |mask: &mut [u8]| step.draws.keep(step.iteration, Purpose::Site(site), first + sample, mask);
+                let draw =
+                    |mask: &mut [u8]| step.choices.keep(step.iteration, Purpose::Site(site), first + sample, mask);
                 keep = frame.draw(code, self.masks[site.0], slot, sample, draw);
             }
             keeps.push(keep);
@@ -138,7 +142,7 @@ impl<'a> CpuTrainer<'a> {
             let (float, quantized) = (&self.problem.float_inputs[input], &self.problem.quantized_inputs[input]);
             let mut mask = vec![0; float.width()];
             for (position, &sample) in samples.iter().enumerate() {
-                let keep = step.draws.keep(step.iteration, Purpose::Input(input), first + position, &mut mask);
+                let keep = step.choices.keep(step.iteration, Purpose::Input(input), first + position, &mut mask);
                 let (q, f) = (quantized.row(sample)?, float.row(sample)?);
                 frame.fill(&self.code, slot, position, |range, x| {
                     pass::mix(keep, &mask[range.clone()], &q[range.clone()], &f[range], x);
@@ -160,8 +164,8 @@ impl<'a> CpuTrainer<'a> {
     }
 
     /// One iteration.
-    fn iterate(&mut self, step: &Step) -> Result<Losses> {
-        let batch = step.draws.batch(step.iteration);
+    fn iterate(&mut self, step: &Step) -> Result<()> {
+        let batch = step.choices.batch(step.iteration);
         let starts: Vec<usize> = (0..batch.len()).step_by(self.code.group).collect();
         let count = starts.len().min(LANES);
         if count == 0 {
@@ -209,14 +213,22 @@ impl<'a> CpuTrainer<'a> {
         self.times.backward += passes * (1.0 - forward);
         self.times.update += start.elapsed().as_secs_f64() - passes;
         self.lanes = lanes;
-        Ok(Losses { reconstruction, total })
+        self.record.note(Losses { reconstruction, total }, step);
+        Ok(())
     }
 }
 
 impl Trainer for CpuTrainer<'_> {
-    fn step(&mut self, step: &Step) -> Result<Losses> {
+    fn step(&mut self, step: &Step) -> Result<()> {
+        if self.record.settled() {
+            return Ok(());
+        }
         let threads = self.threads.clone();
         threads.run(|| self.iterate(step))
+    }
+
+    fn losses(&mut self) -> Result<Vec<Losses>> {
+        Ok(self.record.read())
     }
 
     fn alpha(&self) -> Vec<Vec<f32>> {

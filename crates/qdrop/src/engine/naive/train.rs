@@ -2,7 +2,8 @@
 
 use super::{Settings, forward};
 use crate::engine::ops::Real;
-use crate::engine::train::{Adam, Draws, Keep, LearnedBias, LearnedScales, Losses, Problem, Purpose, Step, Trainer};
+use crate::engine::optimiser::{LearnedBias, LearnedScales, Moments};
+use crate::engine::train::{Choices, Keep, Losses, Problem, Purpose, Record, Step, Trainer};
 use crate::error::Result;
 use crate::quant::{Grid, rounding};
 use std::marker::PhantomData;
@@ -13,7 +14,8 @@ pub struct NaiveTrainer<'a, R> {
     alpha: Vec<Vec<f32>>,
     scales: LearnedScales,
     biases: Vec<LearnedBias>,
-    weight_adam: Vec<Adam>,
+    moments: Vec<Moments>,
+    record: Record,
     real: PhantomData<R>,
 }
 
@@ -25,7 +27,8 @@ impl<'a, R: Real> NaiveTrainer<'a, R> {
         Ok(NaiveTrainer {
             problem,
             biases: problem.biases.iter().map(LearnedBias::new).collect(),
-            weight_adam: alpha.iter().map(|a| Adam::new(a.len())).collect(),
+            moments: alpha.iter().map(|a| Moments::new(a.len())).collect(),
+            record: Record::default(),
             scales: LearnedScales::new(problem),
             alpha,
             real: PhantomData,
@@ -51,9 +54,9 @@ impl<'a, R: Real> NaiveTrainer<'a, R> {
 }
 
 /// As [`Settings::keep`]: absent where nothing is kept, empty where everything is.
-fn mask(draws: &dyn Draws, iteration: usize, purpose: Purpose, position: usize, numel: usize) -> Option<Vec<bool>> {
+fn mask(choices: Choices, iteration: usize, purpose: Purpose, position: usize, numel: usize) -> Option<Vec<bool>> {
     let mut bytes = vec![0; numel];
-    match draws.keep(iteration, purpose, position, &mut bytes) {
+    match choices.keep(iteration, purpose, position, &mut bytes) {
         Keep::All => Some(Vec::new()),
         Keep::Nothing => None,
         Keep::Masked => Some(bytes.iter().map(|&b| b == 1).collect()),
@@ -98,12 +101,12 @@ impl<R: Real> NaiveTrainer<'_, R> {
             weights.push(real(rounding::soft(&w.float, alpha, &w.shape, &w.grid)?));
         }
         weights.extend(self.biases.iter().map(|b| real(b.content.clone())));
-        let batch = step.draws.batch(step.iteration);
+        let batch = step.choices.batch(step.iteration);
         let mut loss_sum = 0.0;
         let mut by_weight: Vec<Vec<R>> = weights.iter().map(|w| vec![R::zero(); w.len()]).collect();
         let mut by_scale = vec![0.0; self.scales.grids.len()];
         for (position, &sample) in batch.iter().enumerate() {
-            let mask = |purpose, slot| mask(step.draws, step.iteration, purpose, position, numel(slot));
+            let mask = |purpose, slot| mask(step.choices, step.iteration, purpose, position, numel(slot));
             let inputs = (program.inputs.iter().enumerate())
                 .map(|(i, &s)| self.mixed(sample, i, &mask(Purpose::Input(i), s)))
                 .collect::<Result<_>>()?;
@@ -132,9 +135,12 @@ impl<R: Real> NaiveTrainer<'_, R> {
 }
 
 impl<R: Real> Trainer for NaiveTrainer<'_, R> {
-    fn step(&mut self, step: &Step) -> Result<Losses> {
+    fn step(&mut self, step: &Step) -> Result<()> {
+        if self.record.settled() {
+            return Ok(());
+        }
         let Slopes { loss: reconstruction, weights: by_weight, scales: by_scale } = self.gradients(step)?;
-        let batch = step.draws.batch(step.iteration);
+        let batch = step.choices.batch(step.iteration);
         let mut total = reconstruction;
         for (i, w) in self.problem.weights.iter().enumerate() {
             let upstream: Vec<f32> = by_weight[i].iter().map(|g| g.f64() as f32).collect();
@@ -145,7 +151,7 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
                 let extra = rounding::regulariser_gradient(&self.alpha[i], beta);
                 g.iter_mut().zip(extra).for_each(|(g, e)| *g += lambda * e);
             }
-            let changes = self.weight_adam[i].changes(&g, step.rounding_lr, step.iteration);
+            let changes = self.moments[i].changes(&g, step.rounding_lr, step.iteration);
             self.alpha[i].iter_mut().zip(changes).for_each(|(a, change)| *a -= change);
         }
         for (bias, g) in self.biases.iter_mut().zip(&by_weight[self.alpha.len()..]) {
@@ -154,7 +160,12 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
         if step.scale_lr > 0.0 {
             self.scales.update(&by_scale, batch.len(), step);
         }
-        Ok(Losses { reconstruction, total })
+        self.record.note(Losses { reconstruction, total }, step);
+        Ok(())
+    }
+
+    fn losses(&mut self) -> Result<Vec<Losses>> {
+        Ok(self.record.read())
     }
 
     fn alpha(&self) -> Vec<Vec<f32>> {

@@ -41,6 +41,7 @@ pub trait Real: num_traits::Float + num_traits::NumAssign + Send + Sync + std::f
 }
 
 impl Real for f32 {
+    #[inline(always)]
     fn of(x: f64) -> Self {
         x as f32
     }
@@ -50,6 +51,7 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    #[inline(always)]
     fn of(x: f64) -> Self {
         x
     }

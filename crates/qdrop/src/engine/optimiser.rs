@@ -1,0 +1,111 @@
+//! What is learned, on every device: the update rule of Adam, the steps of sites, and biases.
+
+use super::ops::Real;
+use super::train::{Bias, Problem, Step};
+use crate::quant::Grid;
+use crate::quant::lsq::{gradient_factor, step_floor};
+
+/// The update rule of Adam (Kingma and Ba, ICLR 2015) in one iteration, with β 0.9 and 0.999 and ε 1e-8.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Adam<R> {
+    /// Learning rate over the bias correction of the first moment.
+    size: R,
+    /// Square root of the bias correction of the second moment.
+    root: R,
+}
+
+impl<R: Real> Adam<R> {
+    /// With learning rate `lr` in iteration `t` (from 1).
+    pub fn new(lr: f64, t: usize) -> Self {
+        let (c1, c2) = (1.0 - 0.9f64.powi(t as i32), 1.0 - 0.999f64.powi(t as i32));
+        Adam { size: R::of(lr / c1), root: R::of(c2.sqrt()) }
+    }
+
+    /// How far a variable must go down for its gradient `g`; its first and second moments, `m` and `v`, begin at 0.
+    #[inline(always)]
+    pub fn change(self, m: &mut R, v: &mut R, g: R) -> R {
+        *m += (g - *m) * R::of(0.1);
+        *v = *v * R::of(0.999) + g * g * R::of(0.001);
+        self.size * *m / (v.sqrt() / self.root + R::of(1e-8))
+    }
+}
+
+/// First and second moments of some variables.
+#[derive(Debug, Clone)]
+pub(super) struct Moments {
+    pub m: Vec<f32>,
+    pub v: Vec<f32>,
+}
+
+impl Moments {
+    /// Before the first iteration on `n` variables.
+    pub fn new(n: usize) -> Self {
+        Moments { m: vec![0.0; n], v: vec![0.0; n] }
+    }
+
+    /// How far each variable must go down for the gradients `g` in iteration `t` (from 1).
+    pub fn changes<'a>(&'a mut self, g: &'a [f32], lr: f64, t: usize) -> impl Iterator<Item = f32> + 'a {
+        let adam = Adam::new(lr, t);
+        g.iter().zip(&mut self.m).zip(&mut self.v).map(move |((&g, m), v)| adam.change(m, v, g))
+    }
+}
+
+/// The steps of a problem's sites while they are learned (learned step size quantization: Esser et al., ICLR 2020).
+#[derive(Debug, Clone)]
+pub(super) struct LearnedScales {
+    pub grids: Vec<Grid>,
+    /// What the learning rate of each is multiplied by.
+    rates: Vec<f64>,
+    /// None becomes smaller.
+    floors: Vec<f32>,
+    /// First and second moment of each.
+    moments: Vec<[f64; 2]>,
+    /// Elements of one sample at each site.
+    numel: Vec<usize>,
+}
+
+impl LearnedScales {
+    pub fn new(problem: &Problem) -> Self {
+        let slots = &problem.program.slots;
+        LearnedScales {
+            grids: problem.grids.clone(),
+            rates: problem.scale_rates.clone(),
+            floors: problem.grids.iter().map(|g| step_floor(g.scale[0])).collect(),
+            moments: vec![[0.0; 2]; problem.grids.len()],
+            numel: problem.program.sites.iter().map(|&s| slots[s].shape.iter().product()).collect(),
+        }
+    }
+
+    /// One update for the gradients of the steps, each summed over a batch of `batch` samples.
+    pub fn update(&mut self, gradients: &[f64], batch: usize, step: &Step) {
+        for (i, grid) in self.grids.iter_mut().enumerate() {
+            let g = gradients[i] * gradient_factor(batch * self.numel[i], grid.qmax);
+            let [m, v] = &mut self.moments[i];
+            let change = Adam::new(step.scale_lr * self.rates[i], step.iteration).change(m, v, g);
+            grid.scale[0] = ((f64::from(grid.scale[0]) - change) as f32).abs().max(self.floors[i]);
+        }
+    }
+}
+
+/// A [`Bias`] while it is learned.
+#[derive(Debug, Clone)]
+pub(super) struct LearnedBias {
+    pub content: Vec<f32>,
+    step: Vec<f32>,
+    moments: Moments,
+}
+
+impl LearnedBias {
+    pub fn new(bias: &Bias) -> Self {
+        LearnedBias { content: bias.float.clone(), step: bias.step.clone(), moments: Moments::new(bias.float.len()) }
+    }
+
+    /// One update for the gradient `g` of the content.
+    pub fn update(&mut self, g: &[f32], step: &Step) {
+        let g: Vec<f32> = g.iter().zip(&self.step).map(|(g, s)| g * s).collect();
+        let changes = self.moments.changes(&g, step.bias_lr, step.iteration);
+        for ((b, s), change) in self.content.iter_mut().zip(&self.step).zip(changes) {
+            *b -= s * change;
+        }
+    }
+}
