@@ -1,5 +1,5 @@
 //! What pipeline and method see of a device: something that runs programs, learns units, and answers questions about
-//! programs.
+//! programs. `ARCHITECTURE.md` says how to add one.
 
 use super::cpu::Cpu;
 use super::program::{Program, ProgramSite};

@@ -2,14 +2,21 @@
 //! specification) or `cpu` (fast). Apart from `runtime`, only this module contains `unsafe` code.
 //!
 //! A program describes one sample, with a leading batch dimension of 1. The device runs batches of samples.
+//!
+//! What every device needs lies in front of them: `fused` recognises the operations that devices have kernels for, `lives`
+//! says when their values are needed, `batching` how samples may be put together around an operator, `choices` holds the
+//! random choices, and `optimiser` the update rules.
 
+mod batching;
 pub mod channels;
 mod choices;
 pub mod cpu;
 pub mod device;
 mod fact;
 pub mod facts;
+mod fused;
 pub mod heap;
+mod lives;
 pub mod naive;
 pub mod ops;
 mod optimiser;

@@ -109,3 +109,45 @@ impl LearnedBias {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::philox::Stream;
+
+    /// Iterations of a test.
+    const ITERATIONS: usize = 2000;
+    /// Variables of a test.
+    const VARIABLES: usize = 50;
+
+    fn gradients(t: usize) -> Vec<f64> {
+        let noise = Stream::new(3, 0, 0, t as u32).below(VARIABLES, 1 << 20);
+        noise
+            .iter()
+            .enumerate()
+            .map(|(i, &v)| (v as f64 / (1 << 19) as f64 - 0.8) * 10f64.powi(i as i32 % 9 - 6))
+            .collect()
+    }
+
+    #[test]
+    fn the_update_is_the_published_one() {
+        let (mut m, mut v) = ([0.0; VARIABLES], [0.0; VARIABLES]);
+        let (mut own_m, mut own_v) = (m, v);
+        for t in 1..=ITERATIONS {
+            let (c1, c2) = (1.0 - 0.9f64.powi(t as i32), 1.0 - 0.999f64.powi(t as i32));
+            for (i, g) in gradients(t).into_iter().enumerate() {
+                let change = Adam::new(0.01, t).change(&mut own_m[i], &mut own_v[i], g);
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.999 * v[i] + 0.001 * g * g;
+                let want = 0.01 * (m[i] / c1) / ((v[i] / c2).sqrt() + 1e-8);
+                assert!((change - want).abs() <= 1e-9 * want.abs().max(1e-6), "{t}: {change} instead of {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn single_precision_has_its_own_constants() {
+        let of = [0.1, 0.999, 0.001, 1e-8].map(<f32 as Real>::of);
+        assert_eq!(of.map(f32::to_bits), [0.1f32, 0.999, 0.001, 1e-8].map(f32::to_bits));
+    }
+}

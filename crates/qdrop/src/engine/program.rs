@@ -55,6 +55,11 @@ impl Serialize for Constant {
 }
 
 impl Slot {
+    /// Elements of one sample.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
     /// Elements in front of the channel axis, along it, and behind.
     pub fn around_channels(&self) -> [usize; 3] {
         around(&self.shape, self.channel_axis)
@@ -136,6 +141,24 @@ impl Program {
     /// Every site with the slot it reads.
     pub fn site_slots(&self) -> impl Iterator<Item = (ProgramSite, usize)> {
         (0..).map(ProgramSite).zip(self.sites.iter().copied())
+    }
+
+    /// Whether all samples have one content in `slot`: a constant or a weight.
+    pub fn shared(&self, slot: usize) -> bool {
+        self.slots[slot].constant.is_some() || self.weights.contains(&slot)
+    }
+
+    /// How often each slot is read, by steps and as an output.
+    pub fn readers(&self) -> Vec<usize> {
+        let mut readers = vec![0; self.slots.len()];
+        for step in &self.steps {
+            match step {
+                Step::Node { operands, .. } => operands.iter().flatten().for_each(|&s| readers[s] += 1),
+                Step::Site { x, .. } => readers[*x] += 1,
+            }
+        }
+        self.outputs.iter().for_each(|&s| readers[s] += 1);
+        readers
     }
 }
 

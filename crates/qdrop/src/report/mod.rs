@@ -146,7 +146,7 @@ pub enum Event {
         iteration: usize,
         /// Number of iterations planned.
         iterations: usize,
-        /// Reconstruction loss of the last batch, in squared units of the unit's output.
+        /// Reconstruction loss of the last batch whose loss is known, in squared units of the unit's output.
         loss: f64,
         /// Speed in this unit.
         iterations_per_second: f64,

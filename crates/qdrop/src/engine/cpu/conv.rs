@@ -5,24 +5,25 @@
 
 use super::math::vectorized;
 use super::matrix::{Left, PANEL, Panels, View, multiply, product};
+use crate::engine::fused::Convolution;
 use crate::engine::ops::window::Axis;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 /// Columns that a tile has at least.
 const COLUMNS: usize = 256;
 /// Elements of a column matrix that a tile may have beyond that.
 const TILE: usize = 1 << 18;
 
-/// A grouped convolution over up to three axes.
+/// A convolution as this file computes it.
 #[derive(Debug, Clone)]
-pub(super) struct Conv {
-    /// Depth, rows and columns.
-    pub axes: [Axis; 3],
-    pub groups: usize,
-    /// Input channels of a group.
-    pub ic: usize,
-    /// Output channels of a group.
-    pub oc: usize,
+pub(super) struct Conv(pub Convolution);
+
+impl Deref for Conv {
+    type Target = Convolution;
+
+    fn deref(&self) -> &Convolution {
+        &self.0
+    }
 }
 
 /// What one backward pass is asked for.
@@ -34,20 +35,6 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Conv {
-    fn taps(&self) -> usize {
-        self.axes.iter().map(|a| a.kernel).product()
-    }
-
-    /// Elements of one channel of one sample: input, output.
-    pub fn planes(&self) -> (usize, usize) {
-        (self.axes.iter().map(|a| a.input).product(), self.axes.iter().map(|a| a.output).product())
-    }
-
-    /// Whether the column matrix would be x itself.
-    fn pointwise(&self) -> bool {
-        self.axes.iter().all(|a| a.kernel == 1 && a.stride == 1 && a.begin == 0 && a.end == 0)
-    }
-
     /// Output lines, of `samples` · OH, in tiles.
     fn tiles(&self, samples: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let [d, h, w] = &self.axes;
@@ -55,11 +42,6 @@ impl Conv {
         let depth = (self.ic * self.taps()).max(1);
         let tile = (TILE / (depth * width)).max(COLUMNS.div_ceil(width)).clamp(1, lines.max(1));
         (0..lines).step_by(tile).map(move |start| start..(start + tile).min(lines))
-    }
-
-    /// Multiply-adds of the forward pass of one sample.
-    pub fn multiply_adds(&self) -> f64 {
-        (self.groups * self.oc * self.ic * self.taps() * self.planes().1) as f64
     }
 
     /// Elements of working memory that passes over `samples` samples take, with gradients if `learn` says so.
@@ -208,7 +190,7 @@ impl Conv {
         };
         let [d, h, w] = &self.axes;
         let axes = [turn(d)?, turn(h)?, turn(w)?];
-        Some(Conv { axes, groups: self.groups, ic: self.oc, oc: self.ic })
+        Some(Conv(Convolution { axes, groups: self.groups, ic: self.oc, oc: self.ic }))
     }
 
     /// Weights of [`Conv::mirror`]: [IC, OC, KD, KH, KW] of each group, taps in reverse.

@@ -33,24 +33,6 @@ pub(super) fn footprint(program: &Program, samples: usize, batch: usize, threads
     Ok(Footprint { inference, learning })
 }
 
-/// [`Device::operations`](crate::engine::device::Device::operations).
-pub(super) fn operations(program: &Program) -> Result<f64> {
-    let code = Code::new(program, true)?;
-    let learned = |slot: usize| f64::from(u8::from(program.slots[slot].learned));
-    let one = |kernel: &Kernel| match kernel {
-        Kernel::Conv { conv, frames, x, w, .. } => {
-            *frames as f64 * conv.multiply_adds() * (1.0 + learned(*x) + learned(*w))
-        }
-        Kernel::Depthwise { conv, x, w, y, .. } => {
-            let taps: usize = conv.axes.iter().map(|a| a.kernel).product();
-            (code.layouts[*y].numel() * taps) as f64 * (1.0 + learned(*x) + learned(*w))
-        }
-        Kernel::Dense { rows, k, n, x, w, .. } => (rows * k * n) as f64 * (1.0 + learned(*x) + learned(*w)),
-        _ => 0.0,
-    };
-    Ok(2.0 * code.kernels.iter().map(one).sum::<f64>())
-}
-
 /// An error where the machine cannot hold a single frame.
 pub(super) fn fits(code: &Code, learn: bool) -> Result<()> {
     let (needed, installed) = (frame(code, learn), installed());

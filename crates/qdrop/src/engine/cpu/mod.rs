@@ -1,7 +1,7 @@
-//! The fast device for CPUs. A few samples at a time pass through the whole program, so that they stay in the caches.
-//! Convolutions are matrix products over tiles of columns; activation function, fake quantization and dropping are one
-//! pass; rounding, regulariser and Adam are one pass over the weights. Operators without a kernel here are run by their
-//! specification in `ops`.
+//! The fast device for CPUs. It runs the fused form of programs; a few samples at a time pass through the whole program,
+//! so that they stay in the caches. Convolutions are matrix products over tiles of columns; activation function, fake
+//! quantization and dropping are one pass; rounding, regulariser and Adam are one pass over the weights. Operators without
+//! a kernel here are run by their specification in `ops`.
 //!
 //! Results do not depend on the number of threads: samples are assigned to groups, and groups to lanes, by their
 //! position, and lanes are summed in order.
@@ -32,6 +32,7 @@ pub use inference::CpuInference;
 pub use trainer::CpuTrainer;
 
 use super::device::{Device, Footprint, Inference, Progress};
+use super::fused::Fused;
 use super::train::{LossWeights, Problem, Trainer};
 use crate::engine::program::Program;
 use crate::error::{Error, Kind, Result};
@@ -118,7 +119,7 @@ impl Device for Cpu {
     }
 
     fn operations(&self, program: &Program) -> Result<f64> {
-        footprint::operations(program)
+        Ok(Fused::new(program)?.products())
     }
 
     fn ceiling(&self) -> f64 {

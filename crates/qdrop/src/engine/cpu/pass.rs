@@ -1,49 +1,10 @@
 //! One pass over activations: sum of two operands, activation function, fake quantization and dropping together.
 
 use super::math::{RUN, sum, vectorized};
+use crate::engine::fused::Act;
 use crate::engine::ops::Array;
 use crate::engine::train::Keep;
 use crate::quant::Grid;
-
-/// Activation function of a pass.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Act {
-    None,
-    /// max(x, 0).
-    Relu,
-    /// x between two bounds.
-    Clip(f32, f32),
-}
-
-impl Act {
-    /// NaN stays NaN.
-    #[inline(always)]
-    fn apply(self, v: f32) -> f32 {
-        let least = |v: f32, low: f32| if low > v { low } else { v };
-        match self {
-            Act::None => v,
-            Act::Relu => least(v, 0.0),
-            Act::Clip(low, high) => match least(v, low) {
-                v if high < v => high,
-                v => v,
-            },
-        }
-    }
-
-    /// Whether the gradient passes at v.
-    #[inline(always)]
-    fn open(self, v: f32) -> bool {
-        match self {
-            Act::None => true,
-            Act::Relu => v > 0.0,
-            Act::Clip(low, high) => (v >= low) & (v <= high),
-        }
-    }
-}
-
-/// Index of a mask among those of the code. Every pass has one, with a site or without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct MaskIndex(pub usize);
 
 /// The grid of a site, ready to be applied: y = s·clamp(round(x/s), low, high).
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,11 @@
 //! Learning on this device.
 
 use super::code::{Code, Kernel, Place};
-use super::pass::{self, MaskIndex, Quantizer};
+use super::pass::{self, Quantizer};
 use super::rounding::Rounding;
 use super::run::{Frame, Shared, Sums};
 use super::{Frames, Threads, check, footprint};
+use crate::engine::fused::MaskIndex;
 use crate::engine::optimiser::{LearnedBias, LearnedScales};
 use crate::engine::train::{Keep, Losses, Problem, Purpose, Record, Step, Times, Trainer};
 use crate::error::{Error, Result};

@@ -13,9 +13,10 @@
 mod comb;
 mod transform;
 
-use super::conv::{Conv, Wanted, grow};
+use super::conv::{Wanted, grow};
 use super::math::vectorized;
 use super::matrix::{Left, PANEL, Panels, STRIP, multiply};
+use crate::engine::fused::Convolution;
 use crate::engine::ops::window::Axis;
 use comb::Comb;
 use std::ops::Range;
@@ -52,7 +53,7 @@ pub(super) struct Winograd {
 
 impl Winograd {
     /// `conv` in this form, where it can and should be.
-    pub fn of(conv: &Conv) -> Option<Self> {
+    pub fn of(conv: &Convolution) -> Option<Self> {
         let [depth, h, w] = &conv.axes;
         // Padding wider than the kernel reaches would leave whole tiles without an input.
         let narrow = |a: &Axis| a.begin < a.kernel && a.end < a.kernel;
@@ -329,6 +330,7 @@ fn turn(from: &[f32], rows: usize, to: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::cpu::conv::Conv;
     use crate::engine::ops::window::Axis;
     use crate::engine::philox::philox;
 
@@ -356,7 +358,7 @@ mod tests {
     fn tiles_and_columns_agree() {
         for (h, w, pads, samples) in [(8, 8, [1, 1, 1, 1], 3), (7, 5, [0, 2, 1, 0], 2), (15, 30, [1, 1, 1, 1], 9)] {
             let axes = [Axis::ONE, axis(h, pads[0], pads[1]), axis(w, pads[2], pads[3])];
-            let conv = Conv { axes, groups: 1, ic: 33, oc: 40 };
+            let conv = Conv(Convolution { axes, groups: 1, ic: 33, oc: 40 });
             let tiled = Winograd::of(&conv).unwrap();
             let (inputs, outputs) = (samples * h * w, samples * conv.planes().1);
             let (x, weights, bias) = (noise(33 * inputs, 1), noise(40 * 33 * 9, 2), noise(40, 3));
@@ -389,11 +391,11 @@ mod tests {
 
     #[test]
     fn only_what_fits_is_tiled() {
-        let conv = Conv { axes: [Axis::ONE, axis(8, 1, 1), axis(8, 1, 1)], groups: 1, ic: 64, oc: 64 };
+        let conv = Convolution { axes: [Axis::ONE, axis(8, 1, 1), axis(8, 1, 1)], groups: 1, ic: 64, oc: 64 };
         assert!(Winograd::of(&conv).is_some());
         let strided = Axis { stride: 2, output: 4, ..axis(8, 1, 1) };
-        assert!(Winograd::of(&Conv { axes: [Axis::ONE, strided, axis(8, 1, 1)], ..conv.clone() }).is_none());
-        assert!(Winograd::of(&Conv { groups: 2, ..conv.clone() }).is_none());
-        assert!(Winograd::of(&Conv { ic: 8, ..conv }).is_none());
+        assert!(Winograd::of(&Convolution { axes: [Axis::ONE, strided, axis(8, 1, 1)], ..conv.clone() }).is_none());
+        assert!(Winograd::of(&Convolution { groups: 2, ..conv.clone() }).is_none());
+        assert!(Winograd::of(&Convolution { ic: 8, ..conv }).is_none());
     }
 }
