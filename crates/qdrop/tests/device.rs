@@ -1,11 +1,11 @@
-//! A device beside the processors: one that hands everything on and notes what it was asked.
+//! A device beside the processors: one that hands everything on and notes what it and its trainers were asked.
 
 use qdrop::Result;
 use qdrop::data::Arrays;
 use qdrop::engine::cpu::Cpu;
 use qdrop::engine::device::{Device, Footprint, Inference, Progress, processors};
 use qdrop::engine::program::Program;
-use qdrop::engine::train::{LossWeights, Problem, Trainer};
+use qdrop::engine::train::{Choices, LossWeights, Losses, Problem, Step, Trainer};
 use qdrop::graph::{Dim, Fact, Graph, Node, Op, Unary, ValueId};
 use qdrop::onnx;
 use qdrop::pipeline::{self, Quantized};
@@ -15,16 +15,64 @@ use qdrop::report::Silent;
 use qdrop::tensor::{DType, Rows, Tensor};
 use qdrop_testing::numbers;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+/// How often each function was called.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<BTreeMap<&'static str, usize>>>);
+
+impl Asked {
+    fn note(&self, what: &'static str) {
+        *self.0.lock().unwrap().entry(what).or_default() += 1;
+    }
+
+    fn times(&self, what: &str) -> usize {
+        self.0.lock().unwrap().get(what).copied().unwrap_or_default()
+    }
+}
 
 struct Recording {
     cpu: Cpu,
-    asked: Mutex<BTreeMap<&'static str, usize>>,
+    asked: Asked,
 }
 
 impl Recording {
+    fn new(threads: usize) -> Self {
+        Recording { cpu: processors(threads).unwrap(), asked: Asked::default() }
+    }
+
     fn note(&self, what: &'static str) {
-        *self.asked.lock().unwrap().entry(what).or_default() += 1;
+        self.asked.note(what);
+    }
+}
+
+struct RecordingTrainer<'a> {
+    trainer: Box<dyn Trainer + 'a>,
+    asked: Asked,
+}
+
+impl Trainer for RecordingTrainer<'_> {
+    fn step(&mut self, step: &Step) -> Result<()> {
+        self.asked.note("step");
+        assert!(matches!(step.choices, Choices::Drawn(_)), "a run draws nothing that a device cannot draw by itself");
+        self.trainer.step(step)
+    }
+
+    fn losses(&mut self) -> Result<Vec<Losses>> {
+        self.asked.note("losses");
+        self.trainer.losses()
+    }
+
+    fn alpha(&self) -> Vec<Vec<f32>> {
+        self.trainer.alpha()
+    }
+
+    fn biases(&self) -> Vec<Vec<f32>> {
+        self.trainer.biases()
+    }
+
+    fn grids(&self) -> Vec<Grid> {
+        self.trainer.grids()
     }
 }
 
@@ -40,7 +88,8 @@ impl Device for Recording {
 
     fn trainer<'a>(&self, problem: &'a Problem) -> Result<Box<dyn Trainer + 'a>> {
         self.note("trainer");
-        self.cpu.trainer(problem)
+        let trainer = self.cpu.trainer(problem)?;
+        Ok(Box::new(RecordingTrainer { trainer, asked: self.asked.clone() }))
     }
 
     fn sensitivity(
@@ -114,18 +163,16 @@ fn a_run_asks_its_device_alone_and_finds_the_same_on_any() {
     (recipe.method.iterations, recipe.method.threads) = (Some(60), 2);
     let bytes = |done: &Quantized| onnx::to_bytes(&done.graph).unwrap();
     let plain = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
-    let device = Recording { cpu: processors(1).unwrap(), asked: Mutex::default() };
+    let device = Recording::new(1);
     let other = pipeline::quantize_on(&device, &float, &recipe, &samples, None, &mut Silent).unwrap();
     assert_eq!(bytes(&plain), bytes(&other));
-    let asked = device.asked.into_inner().unwrap();
-    for what in ["inference", "trainer", "sensitivity", "beside", "operations"] {
-        assert!(asked.contains_key(what), "{what} is not in {asked:?}");
+    for what in ["inference", "trainer", "sensitivity", "beside", "operations", "step", "losses"] {
+        assert!(device.asked.times(what) > 0, "{what} was not asked");
     }
     // At 8 bits, nearest, steps are screened.
     (recipe.weights.bits, recipe.activations.bits, recipe.method.name) = (8, 8, qdrop::plan::MethodName::Rtn);
     recipe.method.memory = Some("1GiB".parse().unwrap());
-    let device = Recording { cpu: processors(2).unwrap(), asked: Mutex::default() };
+    let device = Recording::new(2);
     pipeline::quantize_on(&device, &float, &recipe, &samples, None, &mut Silent).unwrap();
-    let asked = device.asked.into_inner().unwrap();
-    assert!(asked.contains_key("influence") && asked.contains_key("footprint"), "{asked:?}");
+    assert!(device.asked.times("influence") > 0 && device.asked.times("footprint") > 0);
 }
