@@ -389,6 +389,8 @@ mod mixed_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
 mod sequence_tests;
 #[cfg(test)]
 mod tests;
