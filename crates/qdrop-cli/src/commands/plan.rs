@@ -3,7 +3,7 @@
 use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, flags, out};
 use qdrop::graph::ValueId;
-use qdrop::plan::{Chosen, Cost, LayerId, Site, Target};
+use qdrop::plan::{Chosen, Cost, Hit, LayerId, Site};
 use qdrop::report::{Stage, Table, bytes, chosen_bits, count};
 use qdrop::{Error, Memory, Planned, Quantizer, Result};
 use serde::Serialize;
@@ -23,6 +23,8 @@ struct View {
     /// Quantizers of 8 bits that integer kernels need beside `sites`; not learned.
     kernel_sites: Vec<SiteView>,
     float: Vec<FloatView>,
+    /// What the target does not take as it is, and what is done about it.
+    rules: Vec<RuleView>,
     /// What weights and products cost where the network will run.
     cost: Cost,
     /// How bits were chosen, when they were.
@@ -66,7 +68,7 @@ struct LayerView {
     bits: u32,
     symmetric: bool,
     per_channel: bool,
-    /// Whether kernels of x86 processors without VNNI may clip sums of two products; null for other targets than ort.
+    /// Whether kernels of x86 processors without VNNI may clip sums of two products; null where the target has others.
     may_saturate: Option<bool>,
 }
 
@@ -83,6 +85,15 @@ struct SiteView {
 struct FloatView {
     node: String,
     reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct RuleView {
+    place: String,
+    rule: &'static str,
+    pattern: &'static str,
+    effect: &'static str,
+    remedy: &'static str,
 }
 
 /// Runs the command.
@@ -140,13 +151,20 @@ fn view(model: String, planned: Planned) -> View {
         bits: l.grid.bits,
         symmetric: l.grid.symmetric,
         per_channel: l.axis.is_some(),
-        may_saturate: (recipe.output.target == Target::Ort).then(|| l.may_saturate(graph)),
+        may_saturate: l.may_saturate(graph, recipe.output.target),
     });
     let site = |s: &Site| SiteView {
         name: s.name.clone(),
         bits: s.grid.bits,
         symmetric: s.grid.symmetric,
         readers: s.readers.as_ref().map(|r| r.iter().map(|&(n, _)| graph.node_name(n).to_string()).collect()),
+    };
+    let rule = |Hit { place, rule, .. }: Hit| RuleView {
+        place,
+        rule: rule.name,
+        pattern: rule.pattern,
+        effect: rule.effect,
+        remedy: rule.remedy,
     };
     View {
         model,
@@ -160,6 +178,7 @@ fn view(model: String, planned: Planned) -> View {
             .iter()
             .map(|(node, reason)| FloatView { node: node.clone(), reason: reason.clone() })
             .collect(),
+        rules: plan.hits(graph, recipe.output).into_iter().map(rule).collect(),
         cost: *cost,
         chosen: chosen.clone(),
         predicted_memory: *memory,
@@ -228,6 +247,13 @@ fn text(v: &View) -> String {
             float.row([f.node.clone(), f.reason.clone()]);
         }
         tables.push(float);
+    }
+    if !v.rules.is_empty() {
+        let mut rules = Table::new("What the target does not take as it is", "where|what|what is done");
+        for r in &v.rules {
+            rules.row([r.place.as_str(), r.pattern, r.remedy]);
+        }
+        tables.push(rules);
     }
     tables.push(match &v.chosen {
         Some(chosen) => chosen_bits(chosen, None),

@@ -115,6 +115,10 @@ fn quantizers_divide_behind_gates_and_layers_before() {
     let graph = b.finish(&[y]);
     let equal = check(&graph, &[1, 2, 4, 4], &[(v, true)]);
     assert_eq!(equal.nodes.len(), graph.nodes.len() + 2);
+    let (facts, plan) = planned(&graph, &[1, 2, 4, 4], 4);
+    for target in [Target::Openvino, Target::Tensorrt, Target::Qonnx, Target::Qnn] {
+        assert!(sites(&graph, &facts, &plan, target).is_empty(), "{target} has no Mul in front of quantizers");
+    }
     let (_, plan) = planned(&equal, &[1, 2, 4, 4], 8);
     let kernels: Vec<ValueId> = plan.kernel_sites.iter().map(|k| k.value).collect();
     assert_eq!(kernels, [x, u], "gate and product stay float");

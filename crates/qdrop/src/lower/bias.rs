@@ -1,7 +1,7 @@
 //! Biases of layers that run in integers.
 //!
 //! QLinearConv and QGemm add a bias as int32, in units of the product of the steps of operand and weight. Versions of
-//! ONNX Runtime before 1.23 run a convolution in float where its bias is float, so it is written as they take it.
+//! ONNX Runtime before 1.21 run a convolution in float where its bias is float, so it is written as they take it.
 //!
 //! With few bits those units are coarse: without more, ResNet-20 at W2A2 lost one to two points. Integers of few bits leave
 //! room in int8, though. So they are multiplied by a power of two and their step is divided by it, which
@@ -17,6 +17,7 @@ use super::write::node;
 use crate::error::Result;
 use crate::graph::{NodeId, Op, ValueId};
 use crate::plan::Layer;
+use crate::plan::rules::{self, PAIR_SUM};
 use crate::quant::QuantizedWeight;
 use crate::tensor::{DType, Tensor};
 
@@ -26,8 +27,6 @@ const MOST: f64 = (1u32 << 30) as f64;
 const NEGLIGIBLE: f64 = 1.0 / 16.0;
 /// Largest integer of an operand.
 const LARGEST: f64 = 255.0;
-/// Most that kernels of x86 processors without VNNI hold of a sum of two products.
-const PAIRS: i32 = 32_767;
 
 impl Form<'_> {
     /// The power of two by which the integers of `weight` are multiplied, and its steps divided: 1 where no node of `layer`
@@ -43,7 +42,8 @@ impl Form<'_> {
         let centered = weight.integers.iter().zip(channels).map(|(&q, c)| i32::from(q) - weight.grid.zero_point[c]);
         let most = centered.map(i32::abs).max().unwrap_or(0).max(1);
         let operand = operands.iter().map(|o| o.1).max().unwrap_or(255);
-        let fits = |factor: i32| most * factor <= 127 && 2 * operand * most * factor <= PAIRS;
+        let exact = |factor: i32| 2 * operand * most * factor <= PAIR_SUM || !self.holds(&rules::PAIR_SUMS);
+        let fits = |factor: i32| most * factor <= 127 && exact(factor);
         (1..=5).map(|bits| 1 << bits).take_while(|&factor| fits(factor)).last().unwrap_or(1)
     }
 
@@ -57,6 +57,9 @@ impl Form<'_> {
         origins: &[Option<Held>],
     ) -> Result<Vec<ValueId>> {
         let mut unread = Vec::new();
+        if !self.holds(&rules::FLOAT_BIASES) {
+            return Ok(unread);
+        }
         for &id in &layer.nodes {
             let read = self.graph.node(id);
             let (Some(bias), Some(y)) = (read.input(2), read.output(0)) else { continue };
@@ -82,8 +85,9 @@ impl Form<'_> {
             let of = |c: usize| f64::from(steps[if steps.len() == 1 { 0 } else { c }]);
             let integers: Vec<f64> =
                 content.iter().enumerate().map(|(c, &b)| (f64::from(b) / of(c)).round_ties_even()).collect();
-            let fits = steps.iter().all(|&s| s.is_normal()) && integers.iter().all(|b| b.abs() <= MOST);
-            match fits {
+            let normal = !self.holds(&rules::SMALL_STEPS) || steps.iter().all(|&s| s.is_normal());
+            let fits = !self.holds(&rules::BIAS_RANGE) || integers.iter().all(|b| b.abs() <= MOST);
+            match normal && fits {
                 true => self.integer(id, bias, &integers, steps)?,
                 false => self.apart(id, bias, layer)?,
             }

@@ -31,7 +31,7 @@ mod tests;
 
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Graph, Node, NodeId, Op, ValueId};
-use crate::plan::{Format, Layer, Output, Plan, Site, Target};
+use crate::plan::{Format, Layer, Output, Plan, Site, Target, rules};
 use crate::quant::{Grid, QuantizedWeight, qmax_of};
 use crate::tensor::{DType, Tensor};
 use moved::QuantizerIndex;
@@ -144,11 +144,12 @@ pub fn lower(
         let real = lower_site(&mut out, &mut insertions, site, grid, output);
         quantized.insert(real.map_err(|e| e.at(place("site", &site.name)))?, index);
     }
-    if output.target != Target::Qonnx {
+    if rules::MOVED_OPERANDS.applies(output.target) {
         quantize_again(&mut out, &mut insertions, plan, &quantizers, &quantized, output)?;
     }
     let mut unread: Vec<ValueId> = plan.layers.iter().map(|l| l.weight).collect();
-    for layer in plan.layers.iter().filter(|l| l.grid.bits < 8 && output.target != Target::Qonnx) {
+    let coarse = rules::COARSE_BIASES.applies(output.target);
+    for layer in plan.layers.iter().filter(|l| coarse && l.grid.bits < 8) {
         for &id in &layer.nodes {
             let Some(bias) = out.node(id).input(2) else { continue };
             if let Some(add) = bias_apart(&mut out, id, bias, layer)? {
@@ -157,7 +158,7 @@ pub fn lower(
             }
         }
     }
-    out.nodes = insertions.apply(std::mem::take(&mut out.nodes));
+    out.nodes = insertions.apply(std::mem::take(&mut out.nodes), output.target);
     drop_unread(&mut out, &unread);
     if output.target != Target::Qonnx {
         half::halve(&mut out);
@@ -202,12 +203,12 @@ fn lower_weight(
     let fact = graph.value(layer.weight).fact.clone();
     if output.target == Target::Qonnx {
         let (op, operands) = qonnx::weight(graph, &name, &layer.shape, weight)?;
-        // FINN wants one quantizer a reader.
-        for &id in &layer.nodes {
+        let apart = rules::SHARED_WEIGHTS.applies(output.target);
+        for readers in layer.nodes.chunks(if apart { 1 } else { layer.nodes.len().max(1) }) {
             let real = graph.add_value(&format!("{name}_dequantized"), fact.clone());
             let node = write::node(graph, op.clone(), &operands, real);
-            replace_weight(graph, layer, id, real)?;
-            insertions.before(id, vec![node]);
+            readers.iter().try_for_each(|&id| replace_weight(graph, layer, id, real))?;
+            insertions.before(readers[0], vec![node]);
         }
         return Ok(());
     }

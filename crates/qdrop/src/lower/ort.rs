@@ -13,6 +13,7 @@ use super::write::{Insertions, node};
 use super::{check_grid, drop_unread, grid_constants, parted, place};
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Fact, Graph, Node, NodeId, Op, Unary, ValueId};
+use crate::plan::rules::{self, Rule};
 use crate::plan::{Format, Layer, Output, Plan, Site};
 use crate::quant::{Grid, QuantizedWeight, quantize_one};
 use crate::tensor::{DType, Tensor};
@@ -26,7 +27,7 @@ pub(super) struct Form<'a> {
     pub quantizers: Vec<(&'a Site, &'a Grid)>,
     /// The quantizer that reads a value.
     pub read_by: BTreeMap<ValueId, QuantizerIndex>,
-    pub format: Format,
+    pub output: Output,
     /// Scalars that many nodes read: type, value.
     scalars: HashMap<(DType, i32), ValueId>,
 }
@@ -47,7 +48,7 @@ pub(super) fn lower(
         insertions: Insertions::new(graph),
         quantizers,
         read_by: BTreeMap::new(),
-        format: output.format,
+        output,
         scalars: HashMap::new(),
     };
     let quantized = form.activations(graph)?;
@@ -63,7 +64,7 @@ pub(super) fn lower(
         unread.extend(lowered.map_err(|e| e.at(place("layer", &layer.name)))?);
     }
     let Form { graph: mut out, insertions, .. } = form;
-    out.nodes = insertions.apply(std::mem::take(&mut out.nodes));
+    out.nodes = insertions.apply(std::mem::take(&mut out.nodes), output.target);
     drop_unread(&mut out, &unread);
     out.check()?;
     Ok(out)
@@ -118,8 +119,7 @@ impl Form<'_> {
         let readers = consumers.get(operand.0 as usize)?;
         let alone = readers[..] == [(id, 0)] && !graph.outputs.contains(&operand);
         let float = graph.value(site.value).fact.dtype.is_none_or(|t| t == DType::F32);
-        // ONNX Runtime has no Clip of 16-bit integers.
-        let fine = grid.bits() > 8;
+        let fine = grid.bits() > 8 && self.holds(&rules::WIDE_ACTIVATIONS);
         if site.readers.is_some() || captured || !alone || !float || fine || graph.inputs.contains(&operand) {
             return None;
         }
@@ -157,10 +157,16 @@ impl Form<'_> {
         Ok(real)
     }
 
-    /// Whether the grid of `site` is written in a type of 4 bits, which has neither Clip nor MaxPool.
+    /// Whether `rule` is about this file.
+    pub fn holds(&self, rule: &Rule) -> bool {
+        rule.applies(self.output.target)
+    }
+
+    /// Whether the grid of `site` is written in a type of 4 bits, unless its integers need a Clip.
     fn native(&self, site: &Site, grid: &Grid) -> bool {
         let pooled = |n: &Node| matches!(n.op, Op::MaxPool { .. }) && n.inputs.contains(&Some(site.value));
-        self.format == Format::Qdq && grid.bits() == 4 && !self.graph.nodes.iter().any(pooled)
+        let pooled = self.holds(&rules::NATIVE_TYPES) && self.graph.nodes.iter().any(pooled);
+        self.output.format == Format::Qdq && grid.bits() == 4 && !pooled
     }
 
     /// The nodes that quantize `float` into `real`, with integers from `low` to `high` of `grid`.
@@ -200,6 +206,9 @@ impl Form<'_> {
     /// follow; once for all that read the operand. Where every value of the graph comes from.
     fn moved(&mut self, quantized: &BTreeMap<ValueId, QuantizerIndex>) -> Result<Vec<Option<Held>>> {
         let mut origins = moved::origins(&self.graph, quantized);
+        if !self.holds(&rules::MOVED_OPERANDS) {
+            return Ok(origins);
+        }
         let mut done = BTreeMap::new();
         let wanted = |id: NodeId| {
             let node = self.graph.node(id);
@@ -238,8 +247,7 @@ impl Form<'_> {
         let runs = match node.op {
             Op::Conv { .. } => self.quantizers[self.read_by.get(&node.output(0)?)?.0].1.bits() <= 8,
             Op::Gemm { alpha: 1.0, trans_a: false, .. } => true,
-            // A stack of matrices has no kernel with a step per channel.
-            Op::MatMul => layer.shape.len() == 2 || layer.axis.is_none(),
+            Op::MatMul => !self.holds(&rules::STACKED_WEIGHTS) || layer.shape.len() == 2 || layer.axis.is_none(),
             _ => false,
         };
         node.input(0).filter(|_| runs).and_then(|x| self.operand(x, origins))

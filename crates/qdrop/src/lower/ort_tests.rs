@@ -238,3 +238,87 @@ fn names_of_nodes_differ() {
     let apart: BTreeSet<&str> = names.iter().copied().collect();
     assert_eq!(apart.len(), names.len(), "{names:?}");
 }
+
+#[test]
+fn stacks_of_matrices_have_float_weights_for_onnx_runtime() {
+    let mut g = Graph { opset: 13, ..Graph::default() };
+    let x = g.add_value("x", float(&[2, 1, 2]));
+    let w = g.add_constant("w", Tensor::f32(&[2, 2, 2], vec![0.5; 8]));
+    let y = g.add_value("y", float(&[2, 1, 2]));
+    g.nodes = vec![Node::new("stack", Op::MatMul, &[x, w], &[y])];
+    (g.inputs, g.outputs) = (vec![x], vec![y]);
+    let layer = Layer {
+        name: "stack".into(),
+        weight: w,
+        nodes: vec![NodeId(0)],
+        grid: spec(8),
+        axis: Some(2),
+        shape: vec![2, 2, 2],
+    };
+    let sites = vec![site(&g, x, 8)];
+    let mut plan = Plan { layers: vec![layer], sites, ..Plan::default() };
+    let grids = [Grid::per_tensor(8, 0.5, 128).unwrap()];
+    let product = |plan: &Plan, grid: Grid| {
+        let weight = QuantizedWeight { layer: LayerId(0), grid, integers: vec![130; 8] };
+        let out = lower(&g, plan, &[weight], &grids, &[], ORT).unwrap();
+        let read = out.nodes.iter().find(|n| n.op == Op::MatMul).unwrap().input(1);
+        out.nodes.iter().find(|n| n.outputs[0] == read).unwrap().op.kind().to_string()
+    };
+    assert_eq!(product(&plan, Grid::per_channel(8, vec![0.25; 2], vec![128; 2], 2).unwrap()), "Mul");
+    plan.layers[0].axis = None;
+    assert_eq!(product(&plan, Grid::per_tensor(8, 0.25, 128).unwrap()), "DequantizeLinear");
+}
+
+#[test]
+fn steps_of_biases_are_normal_numbers() {
+    let w = Tensor::f32(&[2, 2], vec![1.0, -1.0, 0.5, 0.0]);
+    for (step, apart) in [(0.25, false), (1e-38, true)] {
+        let (g, plan, grids) = layer(false, w.clone(), &[0.0, 0.0], None);
+        let grid = Grid::per_channel(4, vec![0.25, step], vec![8, 8], 0).unwrap();
+        let weight = QuantizedWeight { layer: LayerId(0), grid, integers: vec![12, 4, 10, 8] };
+        let out = lower(&g, &plan, &[weight], &grids, &[], ORT).unwrap();
+        let steps = content(&out, "b_scale").map(|t| t.as_f32().unwrap().iter().all(|s| s.is_normal()));
+        assert_eq!((steps, kinds(&out).contains(&"Add")), (if apart { None } else { Some(true) }, apart));
+    }
+}
+
+#[test]
+fn native_types_are_left_out_before_max_pool_and_behind_clip() {
+    let output = Output { format: Format::Qdq, ..ORT };
+    let clip = |high: f32| Some((Op::Clip, vec![0.0, high]));
+    for (high, pooled, native) in [(600.0, false, true), (6.0, false, false), (600.0, true, false)] {
+        let (op, bounds) = clip(high).unwrap();
+        let w = Tensor::f32(&[1, 2], vec![1.0, -1.0]);
+        let (mut g, plan, grids) = layer(true, w, &[0.0], Some((op, &bounds)));
+        g.opset = 21;
+        if pooled {
+            let y = g.outputs[0];
+            let z = g.add_value("z", float(&[1, 1, 1, 1]));
+            let mut window = crate::graph::testing::window(vec![]);
+            window.kernel = vec![1, 1];
+            g.nodes.push(Node::new("pool", Op::MaxPool { window, ceil_mode: false }, &[y], &[z]));
+            g.outputs = vec![z];
+        }
+        let out = lower(&g, &plan, &[weights(4, vec![8], vec![12, 4])], &grids, &[], output).unwrap();
+        let dtype = content(&out, "y_zero_point").unwrap().dtype();
+        assert_eq!(dtype, if native { DType::U4 } else { DType::U8 });
+        assert_eq!(kinds(&out).contains(&"Clip"), !native);
+    }
+}
+
+#[test]
+fn sixteen_bits_keep_their_rectifier_and_get_no_kernels() {
+    let w = Tensor::f32(&[1, 2], vec![1.0, -1.0]);
+    let (mut g, mut plan, mut grids) = layer(true, w, &[0.5], Some((Op::Unary(Unary::Relu), &[])));
+    g.opset = 21;
+    plan.sites[1].grid.bits = 16;
+    grids[1] = Grid::per_tensor(16, 0.5, 0).unwrap();
+    let out = lower(&g, &plan, &[weights(4, vec![8], vec![12, 4])], &grids, &[], ORT).unwrap();
+    let tail = kinds(&out);
+    assert_eq!(tail[tail.len() - 3..], ["Relu", "QuantizeLinear", "DequantizeLinear"]);
+    assert!(content(&out, "b_quantized").is_none(), "the convolution runs in float");
+    let mut recipe = crate::plan::Recipe::default();
+    assert_eq!(recipe.placement(), crate::plan::Placement::Integer);
+    recipe.activations.bits = 16;
+    assert_eq!(recipe.placement(), crate::plan::Placement::Producer);
+}

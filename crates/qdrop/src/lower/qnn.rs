@@ -9,7 +9,7 @@ use super::encodings::{Encoding, Encodings};
 use super::{check_grid, place, replace_weight};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, NodeId, Op, ValueId};
-use crate::plan::{EncodingsVersion, Layer, LayerId, Plan};
+use crate::plan::{EncodingsVersion, Layer, LayerId, Plan, Target, rules};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,12 +102,13 @@ fn biases(
                 let s = f64::from(grid.scale[0]);
                 weight.grid.scale.iter().map(|&w| s * f64::from(w)).collect::<Vec<f64>>()
             });
+            let in_range = |steps: &Vec<f64>| {
+                let mut biases = content.iter().enumerate();
+                biases.all(|(c, &b)| f64::from(b).abs() <= steps[c % steps.len()] * BIAS_MOST)
+            };
             let fits = |steps: &Vec<f64>| {
-                (steps.len() == 1 || steps.len() == content.len())
-                    && content
-                        .iter()
-                        .enumerate()
-                        .all(|(c, &b)| f64::from(b).abs() <= steps[c % steps.len()] * BIAS_MOST)
+                let along = steps.len() == 1 || steps.len() == content.len();
+                along && (!rules::BIAS_RANGE.applies(Target::Qnn) || in_range(steps))
             };
             match step.filter(fits) {
                 Some(steps) if found.get(&bias).is_none_or(|known| *known == steps) => {

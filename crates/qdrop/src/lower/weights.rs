@@ -16,7 +16,7 @@ use super::write::node;
 use super::{check_weight, replace_weight};
 use crate::error::Result;
 use crate::graph::{Binary, Fact, Node, NodeId, Op, ValueId};
-use crate::plan::{Format, Layer};
+use crate::plan::{Format, Layer, rules};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::tensor::{DType, Tensor};
 
@@ -69,7 +69,8 @@ impl Form<'_> {
         }
         let name = self.graph.value(layer.weight).name.clone();
         let fact = self.graph.value(layer.weight).fact.clone();
-        let runs = |id: &NodeId| centered && self.kernel_operand(layer, *id, origins).is_some();
+        let any = !self.holds(&rules::BLOCK_PRODUCTS);
+        let runs = |id: &NodeId| centered && (any || self.kernel_operand(layer, *id, origins).is_some());
         let (integer, float): (Vec<NodeId>, Vec<NodeId>) = others.into_iter().partition(runs);
         if let Some(&first) = integer.first() {
             let (scale, zero_point) = self.steps(&name, grid)?;
@@ -92,13 +93,16 @@ impl Form<'_> {
         Ok(())
     }
 
-    /// Whether ONNX Runtime from 1.21 on would round the float weight of node `id` to 8 bits, with one step for all of it: it
+    /// Whether the runtime would round the float weight of node `id` to 8 bits, with one step for all of it: ONNX Runtime
     /// does so between a DequantizeLinear and a QuantizeLinear, wherever a weight is a constant by then.
     fn rounds_again(&self, id: NodeId, origins: &[Option<Held>]) -> bool {
         let node = self.graph.node(id);
         let kind = matches!(node.op, Op::Conv { .. } | Op::ConvTranspose { .. } | Op::Gemm { .. });
         let held = |v: ValueId| origins.get(v.0 as usize).copied().flatten().is_some();
-        kind && node.input(0).is_some_and(held) && node.output(0).is_some_and(|y| self.read_by.contains_key(&y))
+        self.holds(&rules::ROUNDED_WEIGHTS)
+            && kind
+            && node.input(0).is_some_and(held)
+            && node.output(0).is_some_and(|y| self.read_by.contains_key(&y))
     }
 
     /// Puts a product by 2 in front of node `id`, whose weight is halved: no bit of the result changes, and no
@@ -258,7 +262,7 @@ impl Form<'_> {
 
     /// Whether a weight on `grid` is written in a type of 4 bits.
     pub fn native_bits(&self, grid: &Grid) -> bool {
-        self.format == Format::Qdq && (3..=4).contains(&grid.bits())
+        self.output.format == Format::Qdq && (3..=4).contains(&grid.bits())
     }
 
     /// A weight in a type of 4 bits, with its zero points.

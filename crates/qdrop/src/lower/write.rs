@@ -1,6 +1,7 @@
 //! Nodes put between others without disturbing the ids that a plan speaks of.
 
 use crate::graph::{Graph, Node, NodeId, Op, ValueId};
+use crate::plan::{Target, rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// New nodes and where they go, in terms of the node ids before any insertion.
@@ -61,8 +62,8 @@ impl Insertions {
         self.removed.insert(id);
     }
 
-    /// The original `nodes` with the new ones in their places, each under a name of its own.
-    pub(super) fn apply(self, nodes: Vec<Node>) -> Vec<Node> {
+    /// The original `nodes` with the new ones in their places, each under a name that `target` takes.
+    pub(super) fn apply(self, nodes: Vec<Node>, target: Target) -> Vec<Node> {
         let mut out = self.first;
         for (i, ((node, before), after)) in nodes.into_iter().zip(self.before).zip(self.after).enumerate() {
             out.extend(before);
@@ -71,7 +72,9 @@ impl Insertions {
             }
             out.extend(after);
         }
-        name_apart(&mut out);
+        if rules::NODE_NAMES.applies(target) {
+            name_apart(&mut out);
+        }
         out
     }
 }

@@ -480,3 +480,20 @@ fn of_several_declarations_of_one_name_the_first_holds() {
     assert!(!infos.is_empty() && infos.iter().all(|i| i.doc_string.as_deref() == Some("first")), "{infos:?}");
     assert_eq!(to_bytes(&read_bytes(&written, None).unwrap()).unwrap(), written);
 }
+
+#[test]
+fn empty_scales_beside_sizes_are_left_out() {
+    let integers = |name: &str, values: Vec<i64>| TensorProto {
+        name: Some(name.into()),
+        data_type: Some(7),
+        dims: vec![values.len() as i64],
+        int64_data: values,
+        ..Default::default()
+    };
+    let none = |name: &str| TensorProto { dims: vec![0], float_data: Vec::new(), ..weight(name) };
+    let resize = node("Resize", &["x", "roi", "scales", "sizes"], &["y"]);
+    let model = model(11, vec![resize], vec![none("roi"), none("scales"), integers("sizes", vec![4])]);
+    let written = to_bytes(&read_bytes(&model.encode_to_vec(), None).unwrap()).unwrap();
+    let graph = ModelProto::decode(&*written).unwrap().graph.unwrap();
+    assert_eq!(graph.node[0].input[2..], ["", "sizes"]);
+}

@@ -238,7 +238,7 @@ fn names(graph: &Graph, nodes: &[NodeProto]) -> Vec<String> {
 }
 
 /// Whether `operand` of `op` stands for nothing: older files give Resize an empty `scales` beside `sizes`, which newer opsets
-/// take for a second request.
+/// take for a second request (`plan::rules`, EMPTY_SCALES).
 fn left_out(graph: &Graph, op: &Op, operand: ValueId) -> bool {
     matches!(op, Op::Resize(_)) && graph.constant(operand).is_some_and(|t| t.is_empty())
 }

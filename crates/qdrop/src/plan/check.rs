@@ -2,7 +2,7 @@
 
 use super::layers::{Layers, matching};
 use super::view::View;
-use super::{BitopsTarget, Mixed, Override, Recipe, target};
+use super::{BitopsTarget, Mixed, Override, Recipe, accepts};
 use crate::error::{Error, Result};
 
 /// Minimum and maximum number of tokens of a sample.
@@ -62,7 +62,7 @@ impl Recipe {
             return Err(Error::recipe(format!("input.std: expected numbers above 0, got {std}")));
         }
         self.overrides.iter().enumerate().try_for_each(|(n, o)| exception(n, o))?;
-        target::check(self)
+        accepts::check(self)
     }
 }
 

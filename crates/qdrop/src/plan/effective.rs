@@ -1,6 +1,6 @@
 //! The options in effect: those of a recipe combined with the defaults of its preset and method.
 
-use super::{Granularity, MethodName, Placement, Preset, Recipe, Target};
+use super::{Granularity, MethodName, Placement, Preset, Recipe, Target, rules};
 use serde::{Deserialize, Serialize};
 
 /// Iterations per unit for which the published learning rates were chosen.
@@ -64,7 +64,8 @@ impl Recipe {
     /// Where activations are quantized.
     pub fn placement(&self) -> Placement {
         // There are no integer kernels for activations of 16 bits.
-        let kernels = self.output.target == Target::Ort && self.activations.bits != 16;
+        let wide = self.activations.bits == 16 && rules::WIDE_ACTIVATIONS.applies(self.output.target);
+        let kernels = self.output.target == Target::Ort && !wide;
         let integer = kernels && self.method.preset != Preset::Paper;
         self.activations.placement.unwrap_or(if integer { Placement::Integer } else { Placement::Producer })
     }

@@ -15,7 +15,7 @@
 //! the quantizer, which the written file has as DequantizeLinear with a step per channel, multiplies again.
 
 use super::view::{Role, View, normalizes};
-use super::{KernelSiteId, LayerId, Plan, SiteId, Target};
+use super::{KernelSiteId, LayerId, Plan, SiteId, Target, rules};
 use crate::engine::facts::Facts;
 use crate::engine::program::{around, transposed};
 use crate::graph::{Binary, Coordinates, Graph, NodeId, Op, PadMode, Reduction, Unary, ValueId};
@@ -256,7 +256,9 @@ impl Search<'_> {
         divided.extend(by_layer);
         match &carrier {
             Carrier::Layer { .. } if others => return Err("not only layers read it"),
-            Carrier::Quantizer if self.target != Target::Ort => return Err("what makes it cannot carry factors"),
+            Carrier::Quantizer if rules::CHANNEL_FACTORS.applies(self.target) => {
+                return Err("what makes it cannot carry factors");
+            }
             _ => {}
         }
         let before = self.before(value, axis).filter(|_| carrier == Carrier::Quantizer);

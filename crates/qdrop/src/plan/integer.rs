@@ -8,7 +8,7 @@
 
 use super::layers::Layers;
 use super::view::{Role, View, rectifies};
-use super::{GridSpec, Layer, Placement, Recipe, Site};
+use super::{GridSpec, Layer, Placement, Recipe, Site, Target, rules};
 use crate::graph::{Binary, Graph, Interpolation, NodeId, Op, Reduction, Unary, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,8 @@ pub(super) fn quantizers(view: &View, layers: &Layers, sites: &[Site], recipe: &
         return Vec::new();
     }
     let fine = sites.iter().filter(|s| s.grid.bits > BITS).map(|s| s.value).collect();
-    let mut search = Search { view, layers, fine, held: BTreeMap::new(), found: BTreeMap::new() };
+    let target = recipe.output.target;
+    let mut search = Search { view, layers, target, fine, held: BTreeMap::new(), found: BTreeMap::new() };
     for site in sites.iter().filter(|s| s.grid.bits <= BITS) {
         let readers = site.readers.as_ref().map(|r| r.iter().copied().collect());
         search.held.entry(site.value).or_default().push(readers);
@@ -48,6 +49,7 @@ pub(super) fn quantizers(view: &View, layers: &Layers, sites: &[Site], recipe: &
 struct Search<'a> {
     view: &'a View<'a>,
     layers: &'a Layers,
+    target: Target,
     /// Values with more bits than kernels take, which keep them.
     fine: BTreeSet<ValueId>,
     /// Values with quantizers, and who reads them quantized.
@@ -89,9 +91,10 @@ impl Search<'_> {
         }
     }
 
-    /// Whether the weight of a MatMul is a matrix; there is no integer kernel for a stack of them with a step per channel.
+    /// Whether the weight of a MatMul is one that integer kernels take.
     fn matrix(&self, id: NodeId) -> bool {
-        self.view.weight(id).and_then(|w| self.view.graph.constant(w)).is_some_and(|t| t.rank() == 2)
+        !rules::STACKED_WEIGHTS.applies(self.target)
+            || self.view.weight(id).and_then(|w| self.view.graph.constant(w)).is_some_and(|t| t.rank() == 2)
     }
 
     /// Whether one of the two operands that `id` multiplies is on a grid, and a layer depends on the product.
@@ -193,7 +196,7 @@ pub(super) fn may_saturate(graph: &Graph, layer: &Layer) -> bool {
     seen.iter().any(|&([low, high], [first, second])| {
         let width = if layer.grid.symmetric { 2.0 * first } else { high - low };
         let step = f64::from(width) / (levels - f64::from(u8::from(!layer.grid.symmetric)));
-        step > 0.0 && 255.0 * (f64::from(first) + f64::from(second)) / step > 32767.0
+        step > 0.0 && 255.0 * (f64::from(first) + f64::from(second)) / step > f64::from(rules::PAIR_SUM)
     })
 }
 

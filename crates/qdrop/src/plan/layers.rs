@@ -2,7 +2,7 @@
 
 use super::names::{matches, names_of};
 use super::view::{Role, View};
-use super::{GridSpec, Layer, LayerId, Override, Placement, Reason, Recipe};
+use super::{GridSpec, Layer, LayerId, Override, Placement, Reason, Recipe, Target, rules};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op, ValueId};
 use crate::tensor::DType;
@@ -61,7 +61,7 @@ impl Layers {
     }
 
     fn assign(&mut self, view: &View, recipe: &Recipe) -> Result<()> {
-        let w = &recipe.weights;
+        let (w, target) = (&recipe.weights, recipe.output.target);
         let mut readers: BTreeMap<ValueId, Vec<NodeId>> = BTreeMap::new();
         for &id in &self.nodes {
             if let Some(weight) = view.weight(id) {
@@ -108,14 +108,12 @@ impl Layers {
             let axes: BTreeSet<Option<usize>> =
                 nodes.iter().map(|&id| channel_axis(&view.graph.node(id).op, &shape)).collect();
             let takes = |axis: &usize| {
-                let target = recipe.output.target;
                 // What is tied to a table has the table's steps.
-                let table = tied(weight) && !target.takes_channels(&Op::Gather { axis: 0 }, 0);
-                !table && nodes.iter().all(|&id| target.takes_channels(&view.graph.node(id).op, *axis))
+                let table = tied(weight) && !takes_channels(target, &Op::Gather { axis: 0 }, 0);
+                !table && nodes.iter().all(|&id| takes_channels(target, &view.graph.node(id).op, *axis))
             };
             // Nodes that disagree on the output channels of a shared weight get one step for the whole tensor.
-            let stacked = shape.len() > 2 && nodes.iter().any(|&id| view.graph.node(id).op == Op::MatMul);
-            let stacked = stacked && recipe.output.target.one_step_for_stacks();
+            let stacked = rules::STACKED_STEPS.applies(target) && rules::stacked(view.graph, &nodes, &shape);
             let axis = match axes.into_iter().collect::<Vec<_>>()[..] {
                 [axis] if w.per_channel && !stacked => axis.filter(takes),
                 _ => None,
@@ -127,8 +125,9 @@ impl Layers {
                 self.of.insert(id, LayerId(self.list.len() as u32));
             }
             // A difference of integer and zero point fits int8 with up to 7 bits.
-            let kernels = recipe.placement() == Placement::Integer && bits == 8 && !is_table(view, &nodes);
-            let symmetric = w.symmetric || recipe.output.target.symmetric_weights() || kernels;
+            let kernels = recipe.placement() == Placement::Integer && rules::CHANNEL_ZERO_POINTS.applies(target);
+            let kernels = kernels && bits == 8 && !is_table(view, &nodes);
+            let symmetric = w.symmetric || rules::WEIGHT_ZERO_POINTS.applies(target) || kernels;
             let symmetric = asked.unwrap_or(symmetric);
             let grid = GridSpec { bits, symmetric, observer: w.observer, percentile: w.percentile };
             let name = view.graph.node_name(nodes[0]).to_string();
@@ -141,6 +140,17 @@ impl Layers {
 /// Whether any of `nodes` looks up rows.
 fn is_table(view: &View, nodes: &[NodeId]) -> bool {
     nodes.iter().any(|&id| view.role(id) == Role::Table)
+}
+
+/// Whether a weight of `op`, with a step per index of `axis`, can have them in a file for `target`: encodings say that
+/// there is a step a channel, not along which axis.
+fn takes_channels(target: Target, op: &Op, axis: usize) -> bool {
+    !rules::CHANNEL_AXES.applies(target)
+        || match op {
+            Op::ConvTranspose { .. } => axis == 1,
+            Op::Conv { .. } | Op::Gemm { .. } | Op::MatMul => true,
+            _ => false,
+        }
 }
 
 /// Whether the constant `b` is the matrix `a` transposed.

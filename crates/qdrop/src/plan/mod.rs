@@ -1,6 +1,7 @@
 //! Planning: from a [`Recipe`], which may leave options open, and a graph to a [`Plan`], which decides everything. A
 //! network or recipe that cannot be quantized is refused here, before any data is read.
 
+mod accepts;
 mod atoms;
 mod biases;
 mod budget;
@@ -14,6 +15,7 @@ mod layers;
 mod mixed;
 mod names;
 mod recipe;
+pub(crate) mod rules;
 mod sensitivity;
 mod sites;
 mod size;
@@ -35,6 +37,7 @@ pub use recipe::{
     Activations, Cache, Color, EncodingsVersion, Format, Granularity, Input, Layout, Method, MethodName, Mixed,
     Observer, Output, Override, Placement, Preset, Recipe, Units, Weights,
 };
+pub use rules::{Hit, Rule};
 pub use sensitivity::{BitError, Curve, Sensitivity};
 pub use size::ByteSize;
 pub use sweep::{Case, Sweep, SweepRun};
@@ -159,9 +162,9 @@ pub(super) enum Reason {
 
 impl Layer {
     /// Whether 8-bit kernels of x86 processors without VNNI may clip sums of two products of this layer, whose weight
-    /// is in `graph`; `docs/deploy.md` says what to do about it.
-    pub fn may_saturate(&self, graph: &Graph) -> bool {
-        integer::may_saturate(graph, self)
+    /// is in `graph`; `None` if files for `target` do not run in such kernels. `docs/deploy.md` says what to do about it.
+    pub fn may_saturate(&self, graph: &Graph, target: Target) -> Option<bool> {
+        rules::PAIR_SUMS.applies(target).then(|| integer::may_saturate(graph, self))
     }
 }
 
@@ -385,6 +388,8 @@ mod factors_tests;
 mod mixed_tests;
 #[cfg(test)]
 mod order_tests;
+#[cfg(test)]
+mod rules_tests;
 #[cfg(test)]
 mod sequence_tests;
 #[cfg(test)]

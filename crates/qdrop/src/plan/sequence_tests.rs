@@ -84,7 +84,7 @@ pub(super) fn network(tied: bool) -> Graph {
     b.finish(&[y])
 }
 
-fn planned(graph: &Graph, recipe: &Recipe) -> Plan {
+pub(super) fn planned(graph: &Graph, recipe: &Recipe) -> Plan {
     let facts = infer(graph, &[vec![1, SIZES.0], vec![1, SIZES.0]]).unwrap();
     let plan = plan(graph, &facts, recipe).unwrap();
     check(graph, &plan);

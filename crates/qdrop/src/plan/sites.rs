@@ -12,9 +12,8 @@
 //! Placement `integer`: as `producer`; `integer.rs` adds quantizers of 8 bits to it.
 
 use super::layers::{Layers, names_any};
-use super::target::Zero;
 use super::view::{Role, View, is_function, normalizes, rectifies};
-use super::{GridSpec, Placement, Recipe, Site, check};
+use super::{GridSpec, Placement, Recipe, Site, check, rules};
 use crate::error::Result;
 use crate::graph::{Binary, NodeId, Op, ValueId, Variadic};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +42,7 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec
     let mut drafts: Vec<(ValueId, Draft)> = drafts.into_iter().collect();
     drafts.sort_by_key(|&(v, _)| position(v));
     let nonnegative = view.nonnegative();
+    let target = recipe.output.target;
     let mut sites = Vec::new();
     for (value, draft) in drafts {
         let mut bits = match () {
@@ -61,13 +61,13 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec
         if bits == 32 {
             continue;
         }
-        let symmetric = match recipe.output.target.zero() {
-            Zero::Wished => symmetric,
-            Zero::Middle => true,
-            Zero::BySign => !nonnegative[value.0 as usize],
+        let symmetric = match () {
+            () if rules::ACTIVATION_ZERO_POINTS.applies(target) => true,
+            () if rules::ACTIVATION_SIGNS.applies(target) => !nonnegative[value.0 as usize],
+            () => symmetric,
         };
         let grid = GridSpec { bits, symmetric, observer: a.observer, percentile: a.percentile };
-        let readers = draft.readers.filter(|_| !recipe.output.target.whole_values());
+        let readers = draft.readers.filter(|_| !rules::WHOLE_VALUES.applies(target));
         sites.push(Site { name, value, readers, grid });
     }
     Ok(sites)
