@@ -74,6 +74,7 @@ fn a_run_decodes_every_sample_once() {
 
         short(&model, method).unseen(&evaluation).quantize(&calibration).unwrap();
         calibration.once("calibration beside unseen samples");
+        evaluation.once("unseen samples");
     }
     let half = short(&model, MethodName::Qdrop).configure(|recipe| recipe.method.cache = Cache::F16);
     half.quantize(&calibration).unwrap();

@@ -48,19 +48,27 @@ pub fn quantize_on(
     work: Option<&WorkDir>,
     sink: &mut dyn Sink,
 ) -> Result<Quantized> {
-    quantize_and_keep(device, graph, recipe, (samples, false), work, sink).map(|done| done.0)
+    quantize_and_keep(Some(device), graph, recipe, (samples, false), work, sink).map(|done| done.0)
 }
 
-/// As [`quantize_on`], with the samples of which those that were decoded are kept. Where they are `compared` afterwards,
+/// As [`quantize_on`], without a device on this machine's processors, with the samples of which those that were decoded are kept. Where they are `compared` afterwards,
 /// those that [`super::quality()`] reads are among them; those that [`super::output_error`] reads always are.
 pub(crate) fn quantize_and_keep<'s>(
-    device: &dyn Device,
+    device: Option<&dyn Device>,
     graph: &Graph,
     recipe: &Recipe,
     (samples, compared): (&'s dyn Samples, bool),
     work: Option<&WorkDir>,
     sink: &mut dyn Sink,
 ) -> Result<(Quantized, Loaded<'s>)> {
+    let cpu;
+    let device: &dyn Device = match device {
+        Some(device) => device,
+        None => {
+            cpu = processors(recipe.method.threads)?;
+            &cpu
+        }
+    };
     let shapes = probe::shapes_of(samples)?;
     let network = Network::new(Cow::Borrowed(graph), BTreeSet::new(), recipe, &shapes)?;
     let mut again = if compared { network.compared(samples.len()) } else { BTreeSet::new() };

@@ -14,7 +14,7 @@ pub use result::QuantizedModel;
 
 use crate::data::{Remembered, Samples, Subset, at_source, spread};
 use crate::disk;
-use crate::engine::device::{Device, processors};
+use crate::engine::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::pipeline::{self, Checked, Deployed, Quantized};
@@ -285,11 +285,8 @@ impl<'a> Quantizer<'a> {
         measuring.evaluation = evaluation.as_ref().map(|samples| samples as &dyn Samples);
         measuring.unused = pipeline::left_out(&recipe, checked.len());
 
-        let processors = self.device.is_none().then(|| processors(recipe.method.threads)).transpose()?;
-        let processors = processors.as_ref().map(|cpu| cpu as &dyn Device);
-        let device = self.device.or(processors).ok_or_else(|| Error::internal("there is no device"))?;
         let samples = (&checked as &dyn Samples, measuring.compares_calibration());
-        let (done, loaded) = pipeline::quantize_and_keep(device, &graph, &recipe, samples, work, sink)?;
+        let (done, loaded) = pipeline::quantize_and_keep(self.device, &graph, &recipe, samples, work, sink)?;
         let mut report = done.report.clone();
         if let Some(now) = &report.mixed {
             recipe = recipe.with(&now.chosen);
