@@ -61,12 +61,12 @@ pub(crate) fn quantize_and_keep<'s>(
     work: Option<&WorkDir>,
     sink: &mut dyn Sink,
 ) -> Result<(Quantized, Loaded<'s>)> {
-    let cpu;
+    let own;
     let device: &dyn Device = match device {
         Some(device) => device,
         None => {
-            cpu = processors(recipe.method.threads)?;
-            &cpu
+            own = processors(recipe.method.threads)?;
+            &own
         }
     };
     let shapes = probe::shapes_of(samples)?;
