@@ -3,25 +3,52 @@
 use crate::out::{self, Label};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use qdrop::report::{Event, Silent, Sink, Stage, UnitReport, duration, figure, visible};
+use qdrop::{Error, Kind};
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Characters of a unit's name that a bar shows at most.
 const NAME: usize = 30;
 
-/// The flag that Ctrl-C sets. The second Ctrl-C ends the program at once.
+/// Time that work has to end by itself after Ctrl-C. Some cannot: a huge image that is decoded, a file that a runtime loads.
+const GRACE: Duration = Duration::from_millis(700);
+
+/// What is done to the error of a program that is ended before its work.
+type Leaving = Box<dyn FnOnce(Error) -> Error + Send>;
+
+static LEAVING: Mutex<Option<Leaving>> = Mutex::new(None);
+
+/// Has `error` done to the error that the program ends with where work does not end by itself after Ctrl-C.
+pub fn on_leaving(error: impl FnOnce(Error) -> Error + Send + 'static) {
+    *LEAVING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(error));
+}
+
+/// The flag that Ctrl-C sets. Work that has not ended soon after is left where it is; the second Ctrl-C leaves it at once.
 pub fn interrupt_flag() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&flag);
     // Without a handler Ctrl-C ends the program at once, which is a fair answer too.
     let _ = ctrlc::set_handler(move || {
         if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+            leave();
         }
+        std::thread::spawn(|| {
+            std::thread::sleep(GRACE);
+            leave();
+        });
     });
     flag
+}
+
+/// Ends the program. Nothing temporary is left behind, and what is written is whole or not there, as after a kill.
+fn leave() -> ! {
+    qdrop::disk::abandon();
+    let leaving = LEAVING.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let leaving = leaving.unwrap_or_else(|| Box::new(|error| error));
+    crate::complain(&leaving(Error::new(Kind::Interrupted, "stopped on request")));
+    std::process::exit(130)
 }
 
 /// How much is told.

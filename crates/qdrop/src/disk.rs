@@ -1,15 +1,19 @@
 //! Files that are whole or not there, and that last once they are there.
 
+use std::collections::BTreeSet;
 use std::fs::{DirEntry, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 /// Begins the names of files that are being written.
 pub const UNFINISHED: &str = ".qdrop-";
 /// Random characters behind it.
 const RANDOM: usize = 6;
+/// Temporary files and folders of this process; some may be gone.
+static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// A file that nobody has locked after this time was left behind.
 const STALE: Duration = Duration::from_secs(1);
 
@@ -40,14 +44,45 @@ pub fn temporary_file(dir: &Path) -> std::io::Result<NamedTempFile> {
     let file = builder.tempfile_in(dir)?;
     // Where the file system knows no locks, nobody can take the file for left behind either.
     let _ = file.as_file().try_lock();
+    temporary(file.path());
     Ok(file)
+}
+
+/// A folder for temporary files, which vanishes with them.
+pub fn temporary_folder() -> std::io::Result<TempDir> {
+    let folder = Builder::new().prefix("qdrop-").tempdir()?;
+    temporary(folder.path());
+    Ok(folder)
+}
+
+/// Remembers that there is something temporary at `path`.
+fn temporary(path: &Path) {
+    // A relative path leads elsewhere from another folder.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
+}
+
+/// Removes the temporary files and folders of this process, for one that ends before they are given up.
+pub fn abandon() {
+    remove(std::mem::take(&mut *TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)));
+}
+
+fn remove(paths: impl IntoIterator<Item = PathBuf>) {
+    for path in paths {
+        // Most are gone or have their name by now.
+        let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+    }
 }
 
 /// Gives `file`, a [`temporary_file`] in the folder of `path`, its name. What is there then lasts: content and name are on
 /// the disk, where the system can tell.
 pub fn put_in_place(file: NamedTempFile, path: &Path) -> std::io::Result<()> {
     file.as_file().sync_all()?;
+    let before = std::path::absolute(file.path());
     file.persist(path)?;
+    if let Ok(before) = before {
+        TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).remove(&before);
+    }
     #[cfg(unix)]
     {
         use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
@@ -124,6 +159,18 @@ pub fn same_file(a: &Path, b: &Path) -> bool {
 mod tests {
     use super::*;
     use std::time::SystemTime;
+
+    #[test]
+    fn what_is_temporary_is_removed_when_it_is_abandoned() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, folder) = (temporary_file(dir.path()).unwrap(), temporary_folder().unwrap());
+        std::fs::write(folder.path().join("copy"), "a").unwrap();
+        let (file_path, folder_path) = (file.path().to_path_buf(), folder.path().to_path_buf());
+        // A process that ends drops nothing.
+        std::mem::forget((file, folder));
+        remove([file_path.clone(), folder_path.clone()]);
+        assert!(!file_path.exists() && !folder_path.exists());
+    }
 
     #[test]
     fn what_killed_runs_left_is_removed_and_nothing_else() {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Changes with the layout of the files, and with every change of the engine that changes a bit of a solution.
 pub(crate) const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 7").as_bytes();
@@ -25,11 +26,11 @@ const CHECKSUM: usize = blake3::OUT_LEN;
 /// Each solution is stored under the hash of everything that determines it: the unit's problem with all samples, the
 /// settings, and the seed. A directory can therefore serve any number of runs. The hash is in the file too, so a renamed
 /// file is never mistaken for another solution.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct WorkDir {
     path: PathBuf,
-    /// Locked as long as this lives.
-    _lock: File,
+    /// Locked as long as this and its clones live.
+    _lock: Arc<File>,
 }
 
 impl WorkDir {
@@ -54,7 +55,7 @@ impl WorkDir {
                 std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
             }
         }
-        Ok(WorkDir { path: path.to_path_buf(), _lock: file })
+        Ok(WorkDir { path: path.to_path_buf(), _lock: Arc::new(file) })
     }
 
     /// The path of the directory.

@@ -28,7 +28,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("prepare", &["graph", "onnx", "passes", "probe", "tensor"]),
     (
         "measure",
-        &["data", "engine", "eval", "graph", "onnx", "plan", "prepare", "probe", "report", "runtime", "tensor"],
+        &["data", "disk", "engine", "eval", "graph", "onnx", "plan", "prepare", "probe", "report", "runtime", "tensor"],
     ),
     (
         "pipeline",

@@ -62,6 +62,8 @@ pub fn run(args: &Quantize, detail: Detail) -> Result<Outcome> {
     let eval = args.eval.as_ref().map(|path| Dataset::open(path, &model, &recipe, None, sink)).transpose()?;
     let dir = args.work_dir.clone().unwrap_or_else(|| checks::default_work(&output));
     let work = if recipe.resolved().learns { Some(WorkDir::open(&dir)?) } else { None };
+    let (kept_work, named) = (work.clone(), args.work_dir.is_some());
+    progress::on_leaving(move |error| kept(error, kept_work, named));
 
     let finish = || -> Result<()> {
         let mut quantizer = Quantizer::new(&model).recipe(recipe).unseen(&*rest).after(timings);
@@ -85,7 +87,7 @@ pub fn run(args: &Quantize, detail: Detail) -> Result<Outcome> {
         print(&report, place.as_ref(), args.format, sink)
     };
     if let Err(error) = finish() {
-        return Err(kept(error, work, args.work_dir.is_some()));
+        return Err(kept(error, work, named));
     }
     // Nothing is left to be done that would need them.
     if let (Some(work), None) = (work, &args.work_dir) {

@@ -13,6 +13,9 @@ use std::time::Instant;
 /// Most bytes that a sweep's file may have.
 const LONGEST: u64 = 1 << 20;
 
+/// What a stopped sweep is told.
+const CONTINUES: &str = "the same command continues the run that was stopped";
+
 /// Runs the command.
 pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
     let (text, mut runs) = read(&args.sweep)?;
@@ -42,6 +45,7 @@ pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
     place.check(chosen.iter().map(|&i| &runs[i]))?;
     std::fs::create_dir_all(place.runs()).map_err(|e| Error::io(&place.runs(), e))?;
 
+    progress::on_leaving(|error| error.hint(CONTINUES));
     let mut sink = progress::sink(detail);
     let sink = sink.as_mut();
     let mut found = HashMap::new();
@@ -65,7 +69,7 @@ pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
                 done[i] = Some(trial);
             }
             Err(error) if error.kind() == Kind::Interrupted => {
-                return Err(error.hint("the same command continues the run that was stopped"));
+                return Err(error.hint(CONTINUES));
             }
             Err(error) => {
                 sink.event(&Event::Note { message: format!("run {} failed: {error}", run.name) });

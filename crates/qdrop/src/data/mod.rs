@@ -47,6 +47,7 @@ mod decode;
 mod files;
 mod npy;
 mod prepare;
+mod remembered;
 mod resample;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -58,6 +59,7 @@ mod views;
 pub use arrays::Arrays;
 pub use decode::{EXTENSIONS, Pixels};
 pub use prepare::{PRESETS, Prepare};
+pub(crate) use remembered::Remembered;
 pub use text::{Text, open_text};
 pub(crate) use views::spreads;
 pub use views::{InputSpec, Subset, check_against, fit, spread};

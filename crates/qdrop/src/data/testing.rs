@@ -9,19 +9,26 @@ pub(crate) fn samples(shape: &[usize], values: Vec<f32>, labels: Option<Vec<usiz
     Arrays::new(vec![("x".into(), Tensor::f32(&[&[len], shape].concat(), values))], labels).unwrap()
 }
 
-/// Counts how often a sample is asked for.
+/// Counts how often each sample is asked for.
 pub(crate) struct Counted<S> {
     inner: S,
-    asked: AtomicUsize,
+    asked: Vec<AtomicUsize>,
 }
 
 impl<S: Samples> Counted<S> {
     pub fn new(inner: S) -> Self {
-        Counted { inner, asked: AtomicUsize::new(0) }
+        let asked = (0..inner.len()).map(|_| AtomicUsize::new(0)).collect();
+        Counted { inner, asked }
     }
 
+    /// How often any sample was asked for.
     pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+        self.times().iter().sum()
+    }
+
+    /// How often each sample was asked for.
+    pub fn times(&self) -> Vec<usize> {
+        self.asked.iter().map(|n| n.load(Ordering::Relaxed)).collect()
     }
 }
 
@@ -31,7 +38,7 @@ impl<S: Samples> Samples for Counted<S> {
     }
 
     fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.asked[index].fetch_add(1, Ordering::Relaxed);
         self.inner.get(index)
     }
 

@@ -220,9 +220,9 @@ const NAMED: &str =
 /// input, and floats converted to the input's float type. The first sample is checked now, every other when it is read.
 pub fn fit(samples: Box<dyn Samples + Send + Sync>, inputs: &[InputSpec]) -> Result<Box<dyn Samples + Send + Sync>> {
     let order = assign(&samples, inputs)?;
-    let fitted = Fitted { samples, order, inputs: inputs.to_vec() };
+    let mut fitted = Fitted { samples, order, inputs: inputs.to_vec(), first: None };
     if !fitted.is_empty() {
-        fitted.get(0)?;
+        fitted.first = Some(fitted.get(0)?);
     }
     Ok(Box::new(fitted))
 }
@@ -252,6 +252,8 @@ struct Fitted {
     /// For each input, the tensor of a sample that goes there.
     order: Vec<usize>,
     inputs: Vec<InputSpec>,
+    /// The first sample, which was checked.
+    first: Option<Vec<Tensor>>,
 }
 
 impl Samples for Fitted {
@@ -260,6 +262,9 @@ impl Samples for Fitted {
     }
 
     fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        if let Some(first) = self.first.as_ref().filter(|_| index == 0) {
+            return Ok(first.clone());
+        }
         let mut tensors: Vec<Option<Tensor>> = self.samples.get(index)?.into_iter().map(Some).collect();
         let at = |e: Error| e.at(self.name(index));
         let take = |(input, &from): (&InputSpec, &usize)| {

@@ -33,7 +33,7 @@ pub fn compare(
         device,
         Stage::Compare,
         sink,
-        |inputs| Ok((a.run(inputs)?, b.run(inputs)?)),
+        |inputs, sink| Ok((a.run(inputs, sink)?, b.run(inputs, sink)?)),
         |first, (x, y)| add(&mut distances, samples, first, [&x, &y]),
     )?;
     Ok(finish(reference, &values, &distances))
@@ -70,7 +70,7 @@ pub fn compare_recorded(
         device,
         Stage::Compare,
         sink,
-        |inputs| network.run(inputs),
+        |inputs, sink| network.run(inputs, sink),
         |first, ours| {
             for i in 0..ours.first().map_or(0, Rows::len) {
                 let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));

@@ -2,14 +2,15 @@
 
 use super::accuracy::{answering, check_answers, only, scores};
 use super::samples::check_classes;
-use crate::data::Samples;
+use crate::data::{Remembered, Samples};
+use crate::disk;
 use crate::engine::device::processors;
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Dim, Fact, Graph, ValueId};
 use crate::onnx;
 use crate::plan::Task;
-use crate::probe::{Answering, shapes_of};
-use crate::report::{Event, Score, Sink};
+use crate::probe::{Answering, go_on, shapes_of};
+use crate::report::{Event, Score, Silent, Sink};
 use crate::runtime::{Library, Options, Session};
 use crate::tensor::{Rows, Tensor};
 use std::ops::RangeInclusive;
@@ -60,8 +61,8 @@ impl Deployed {
 
     /// Like [`Deployed::open`], but for `graph`, which is written to a temporary file; errors call it `name`.
     pub fn of_graph(library: &Library, graph: &Graph, name: &str, threads: usize) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("qdrop-").tempdir();
-        let dir = dir.map_err(|e| Error::new(Kind::Io, format!("cannot make a directory for a copy: {e}")))?;
+        let dir = disk::temporary_folder()
+            .map_err(|e| Error::new(Kind::Io, format!("cannot make a directory for a copy: {e}")))?;
         let path = dir.path().join("model.onnx");
         onnx::write(graph, &path)?;
         let file = Self::open(library, &path, threads).map_err(|e| e.at(name))?;
@@ -101,7 +102,7 @@ impl Deployed {
         let names = self.outputs();
         let wanted: Vec<&str> = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
         let sizes: Vec<usize> =
-            self.rows(&[samples.get(0)?], &wanted, self.batch.unwrap_or(1))?.iter().map(Rows::width).collect();
+            self.rows(&[samples.get(0)?], &wanted, self.batch.unwrap_or(1), &Silent)?.iter().map(Rows::width).collect();
         match task {
             Some(task) => check_answers(&sizes, &shapes, samples, task),
             None => check_classes(sizes[0], samples),
@@ -112,24 +113,22 @@ impl Deployed {
     /// samples are run at a time where the file leaves their number open; `sink` is told where the runtime then refuses
     /// to.
     pub fn measure(&self, samples: &dyn Samples, task: Option<Task>, sink: &mut dyn Sink) -> Result<Score> {
-        let names = self.outputs();
-        let wanted = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
-        let asked = self.asked(wanted, samples, sink)?;
-        scores(&[&asked], samples, task, &processors(self.threads)?, sink).and_then(only)
+        measure_deployed(&[self], samples, task, sink).and_then(only)
     }
 
-    /// This, asked for the outputs `wanted`.
-    fn asked<'a>(&'a self, wanted: Vec<&'a str>, samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Asked<'a>> {
-        let elements: usize = shapes_of(samples)?.iter().map(|s| s.iter().product::<usize>()).sum();
+    /// This, asked for the outputs `wanted` of samples like the `first`.
+    fn asked<'a>(&'a self, wanted: Vec<&'a str>, first: Vec<Tensor>, sink: &mut dyn Sink) -> Result<Asked<'a>> {
+        let elements: usize = first.iter().map(Tensor::len).sum();
         let mut batch = self.batch.unwrap_or((RUN / elements.max(1)).clamp(1, SAMPLES));
-        if !self.stacks(&samples.get(0)?) {
+        if !self.stacks(&first) {
             batch = 1;
         }
         if self.batch.is_none() && batch > 1 {
-            let pair = [samples.get(0)?, samples.get(1 % samples.len())?];
-            if let Err(error) = self.rows(&pair, &wanted, 2) {
+            let pair = [first.clone(), first];
+            if let Err(error) = self.rows(&pair, &wanted, 2, sink) {
+                go_on(sink)?;
                 // Where one alone is refused as well, the error is another.
-                self.rows(&pair[..1], &wanted, 1)?;
+                self.rows(&pair[..1], &wanted, 1, sink)?;
                 let message = format!("`{}` can only run one sample at a time: {error}", self.name);
                 sink.event(&Event::Note { message });
                 batch = 1;
@@ -139,7 +138,13 @@ impl Deployed {
     }
 
     /// The outputs `wanted` of `samples`, run by `batch`; the last run is filled up where the file fixes its size.
-    pub(super) fn rows(&self, samples: &[Vec<Tensor>], wanted: &[&str], batch: usize) -> Result<Vec<Rows>> {
+    pub(super) fn rows(
+        &self,
+        samples: &[Vec<Tensor>],
+        wanted: &[&str],
+        batch: usize,
+        sink: &dyn Sink,
+    ) -> Result<Vec<Rows>> {
         let stacks = samples.first().is_some_and(|sample| self.stacks(sample));
         let batch = if stacks { batch } else { 1 };
         let mut all: Vec<Vec<f32>> = vec![Vec::new(); wanted.len()];
@@ -148,7 +153,7 @@ impl Deployed {
             let n = self.batch.filter(|_| stacks).unwrap_or(some.len());
             let filled: Vec<&[Tensor]> = (0..n).map(|i| some[i.min(some.len() - 1)].as_slice()).collect();
             let inputs = self.joined(&filled)?;
-            let outputs = self.run(&inputs, wanted)?;
+            let outputs = self.run(&inputs, wanted, sink)?;
             for (k, output) in outputs.iter().enumerate() {
                 let at = |e: Error| e.at(format!("output `{}`", wanted[k])).at(&self.name);
                 if n > 1 && output.shape().first() != Some(&n) {
@@ -194,10 +199,19 @@ impl Deployed {
         (0..inputs).map(|i| Tensor::stack(&samples.iter().map(|s| &s[i]).collect::<Vec<_>>())).collect()
     }
 
-    /// The outputs `wanted` of one run on whole `inputs`, in the order of the file's.
-    pub(super) fn run(&self, inputs: &[Tensor], wanted: &[&str]) -> Result<Vec<Tensor>> {
-        let named: Vec<(&str, &Tensor)> = self.session.inputs().iter().map(|p| p.name.as_str()).zip(inputs).collect();
-        self.session.run_for(&named, wanted).map_err(|e| e.at(&self.name))
+    /// The outputs `wanted` of one run on whole `inputs`, in the order of the file's; the run ends when `sink` asks to stop.
+    pub(super) fn run(&self, inputs: &[Tensor], wanted: &[&str], sink: &dyn Sink) -> Result<Vec<Tensor>> {
+        let found = self.session.run_unless(&self.named(inputs), wanted, &|| sink.cancelled());
+        found.map_err(|e| if e.kind() == Kind::Interrupted { e } else { e.at(&self.name) })
+    }
+
+    /// As [`Self::run`], without anything beside the run that would take time.
+    pub(super) fn measured(&self, inputs: &[Tensor], wanted: &[&str]) -> Result<Vec<Tensor>> {
+        self.session.run_for(&self.named(inputs), wanted).map_err(|e| e.at(&self.name))
+    }
+
+    fn named<'a>(&'a self, inputs: &'a [Tensor]) -> Vec<(&'a str, &'a Tensor)> {
+        self.session.inputs().iter().map(|p| p.name.as_str()).zip(inputs).collect()
     }
 
     /// The axis along which samples lie side by side, for each input.
@@ -214,6 +228,28 @@ impl Deployed {
     pub(super) fn batch(&self) -> Option<usize> {
         self.batch
     }
+}
+
+/// As [`Deployed::measure`], for several files at once: every sample is decoded once.
+pub fn measure_deployed(
+    files: &[&Deployed],
+    samples: &dyn Samples,
+    task: Option<Task>,
+    sink: &mut dyn Sink,
+) -> Result<Vec<Score>> {
+    if samples.is_empty() {
+        return Err(Error::data("expected samples, got none"));
+    }
+    let samples = &Remembered::first(samples);
+    let mut asked = Vec::new();
+    for file in files {
+        let names = file.outputs();
+        let wanted = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
+        asked.push(file.asked(wanted, samples.get(0)?, sink)?);
+    }
+    let asked: Vec<&dyn Answering> = asked.iter().map(|a| a as &dyn Answering).collect();
+    let threads = files.first().map_or(0, |file| file.threads);
+    scores(&asked, samples, task, &processors(threads)?, sink)
 }
 
 /// The inputs and outputs of `session`, without a node.
@@ -242,7 +278,7 @@ impl Answering for Asked<'_> {
         chunk..=chunk
     }
 
-    fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
-        self.deployed.rows(samples, &self.wanted, self.batch)
+    fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Rows>> {
+        self.deployed.rows(samples, &self.wanted, self.batch, sink)
     }
 }

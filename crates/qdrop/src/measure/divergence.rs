@@ -11,7 +11,7 @@ use crate::graph::{Fact, Graph, ValueId};
 use crate::onnx;
 use crate::probe::{Network, each, input_shapes, is_real, shapes_of};
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::Rows;
+use crate::tensor::Tensor;
 use std::collections::{HashMap, HashSet};
 
 /// The difference between a file's values in a runtime and those of a reference in this library's own engine.
@@ -58,27 +58,27 @@ pub fn divergence(
     // The engine's values in their order, then the outputs.
     let width = |v: &ValueId| facts.get(*v).map(facts::ValueFact::numel);
     let first = [samples.get(0)?];
-    let shared = |d: &Deployed, names: &HashSet<&str>| -> Result<Vec<ValueId>> {
+    let shared = |d: &Deployed, names: &HashSet<&str>, sink: &dyn Sink| -> Result<Vec<ValueId>> {
         let found: Vec<ValueId> =
             computed(reference).filter(|v| known(v) && names.contains(reference.value(*v).name.as_str())).collect();
         // Nothing is asked for where nothing can be computed here.
         if found.is_empty() {
             return Ok(found);
         }
-        let rows = d.rows(&first, &names_of(reference, &found), d.batch().unwrap_or(1))?;
+        let rows = d.rows(&first, &names_of(reference, &found), d.batch().unwrap_or(1), sink)?;
         Ok(found.into_iter().zip(rows).filter(|(v, r)| width(v) == Some(r.width())).map(|(v, _)| v).collect())
     };
-    let outputs = shared(deployed, &deployed.outputs().into_iter().collect())?;
+    let outputs = shared(deployed, &deployed.outputs().into_iter().collect(), sink)?;
     let values = match &open {
-        Some(open) => shared(open, &open.outputs().into_iter().collect())?,
+        Some(open) => shared(open, &open.outputs().into_iter().collect(), sink)?,
         None => Vec::new(),
     };
     let wanted: Vec<ValueId> = values.iter().chain(&outputs).copied().collect();
     let mut distances: Vec<Comparison> = wanted.iter().map(|&v| Comparison::new(&reference.value(v).name)).collect();
     let device = &processors(threads)?;
     let network = Network::new(reference, &shapes, wanted, device)?;
-    let run = |d: &Deployed, values: &[ValueId], samples: &[Vec<crate::tensor::Tensor>]| -> Result<Vec<Rows>> {
-        d.rows(samples, &names_of(reference, values), d.batch().unwrap_or(1))
+    let run = |d: &Deployed, values: &[ValueId], samples: &[Vec<Tensor>], sink: &dyn Sink| {
+        d.rows(samples, &names_of(reference, values), d.batch().unwrap_or(1), sink)
     };
     each(
         samples,
@@ -86,15 +86,15 @@ pub fn divergence(
         device,
         Stage::Compare,
         sink,
-        |inputs| {
+        |inputs, sink| {
             let mut theirs = match &open {
-                Some(open) => run(open, &values, inputs)?,
+                Some(open) => run(open, &values, inputs, sink)?,
                 None => Vec::new(),
             };
             if !outputs.is_empty() {
-                theirs.extend(run(deployed, &outputs, inputs)?);
+                theirs.extend(run(deployed, &outputs, inputs, sink)?);
             }
-            Ok((network.run(inputs)?, theirs))
+            Ok((network.run(inputs, sink)?, theirs))
         },
         |first, (x, y)| add(&mut distances, samples, first, [&x, &y]),
     )?;

@@ -101,14 +101,14 @@ impl Deployed {
 /// affect all of them.
 pub fn pace(files: &[(&Deployed, &[Tensor])], sink: &mut dyn Sink) -> Result<Vec<Pace>> {
     let mut times: Vec<(Vec<f64>, Vec<f64>)> = vec![Default::default(); files.len()];
-    let run = |(deployed, inputs): &(&Deployed, &[Tensor])| deployed.run(inputs, &deployed.outputs()).map(drop);
-    for file in files {
-        (0..WARM).try_for_each(|_| run(file))?;
+    let run = |(deployed, inputs): &(&Deployed, &[Tensor])| deployed.measured(inputs, &deployed.outputs()).map(drop);
+    for (deployed, inputs) in files {
+        (0..WARM).try_for_each(|_| deployed.run(inputs, &deployed.outputs(), sink).map(drop))?;
     }
     let start = Instant::now();
     for done in 1..=RUNS.1 {
-        go_on(sink)?;
         for (file, (processor, wall)) in files.iter().zip(&mut times) {
+            go_on(sink)?;
             let (clock, ticks) = (Instant::now(), processor_seconds());
             run(file)?;
             let passed = clock.elapsed().as_secs_f64();

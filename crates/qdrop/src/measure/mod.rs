@@ -10,8 +10,8 @@ mod samples;
 
 pub use accuracy::{check_task, measure, measure_all, unknown_answer};
 pub use compare::{compare, compare_recorded};
-pub use deployed::Deployed;
+pub use deployed::{Deployed, measure_deployed};
 pub use divergence::{Divergence, divergence};
 pub use latency::{Pace, pace};
-pub use quality::{left_out, near_chance, quality};
+pub use quality::{compared, left_out, near_chance, quality};
 pub use samples::{Checked, check_labels};

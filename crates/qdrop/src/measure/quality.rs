@@ -3,7 +3,7 @@
 use super::compare::compare;
 use super::samples::Checked;
 use crate::data::{self, Prepare, Samples, Subset, Target, spreads};
-use crate::engine::device::{Device, processors};
+use crate::engine::device::{Device, beside, processors};
 use crate::engine::facts::{self, Facts};
 use crate::error::{Error, Kind, Result};
 use crate::eval::{Chance, Comparison, Difference};
@@ -11,8 +11,10 @@ use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Recipe, Task};
 use crate::probe::{self, Network, each, input_shapes, is_real, largest};
 use crate::report::{
-    Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality, Report, Score, Sink, Source, Stage, added,
+    Loss, LossPlace, NearChance, OutputQuality, PlannedUnit, Prepared, Quality, Report, Score, Sink, Source, Stage,
+    added,
 };
+use rayon::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 
 /// Samples that are compared at most, and as long as there are as many at least.
@@ -46,8 +48,9 @@ pub fn quality(
     sources: &[(Source, &dyn Samples)],
     sink: &mut dyn Sink,
 ) -> Result<Quality> {
-    let macs: u64 = report.plan.iter().map(|u| u.multiply_adds).sum();
-    let (source, samples) = choose(graph, sources, most(macs, report.samples))?;
+    let threads = recipe.method.threads;
+    let device = &processors(threads)?;
+    let (source, samples) = choose(graph, sources, compared(&report.plan, report.samples), device, sink)?;
     let shapes = probe::shapes_of(&samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let others = facts::infer(written, &input_shapes(written, Some(&shapes))?)?;
@@ -58,9 +61,7 @@ pub fn quality(
         let (samples, outputs, losses) = (samples.len(), Vec::new(), Vec::new());
         return Ok(Quality { samples, source, snr_db: None, same_top1: None, outputs, partial, losses });
     }
-    let threads = recipe.method.threads;
     let (wanted, got): (Vec<ValueId>, Vec<ValueId>) = outputs.iter().copied().unzip();
-    let device = &processors(threads)?;
     let networks = (Network::new(graph, &shapes, wanted, device)?, Network::new(written, &shapes, got, device)?);
     let real = |v: ValueId| facts.get(v).is_some_and(|f| is_real(f.dtype));
     let mut counts: Vec<Output> = outputs.iter().map(|&(v, _)| Output::new(&graph.value(v).name, real(v))).collect();
@@ -72,7 +73,7 @@ pub fn quality(
         device,
         Stage::Compare,
         sink,
-        |inputs| Ok((networks.0.run(inputs)?, networks.1.run(inputs)?)),
+        |inputs, sink| Ok((networks.0.run(inputs, sink)?, networks.1.run(inputs, sink)?)),
         |_, (wanted, got)| {
             for (i, (output, (x, y))) in counts.iter_mut().zip(wanted.iter().zip(&got)).enumerate() {
                 for (x, y) in x.iter().zip(y.iter()) {
@@ -104,6 +105,12 @@ pub fn quality(
     Ok(quality)
 }
 
+/// How many samples of a set [`quality`] compares at most, for a network of the units `plan` that was calibrated on
+/// `calibration` samples. They are spread over the set, and more than one pass reads them.
+pub fn compared(plan: &[PlannedUnit], calibration: usize) -> usize {
+    most(plan.iter().map(|u| u.multiply_adds).sum(), calibration)
+}
+
 /// Samples worth comparing for a network of `macs` multiply-adds that was calibrated on `calibration` samples.
 fn most(macs: u64, calibration: usize) -> usize {
     let cheap = usize::try_from(CHEAP / macs.max(1)).unwrap_or(usize::MAX);
@@ -115,19 +122,20 @@ fn choose<'a>(
     graph: &Graph,
     sources: &[(Source, &'a dyn Samples)],
     most: usize,
+    device: &dyn Device,
+    sink: &dyn Sink,
 ) -> Result<(Source, Subset<&'a dyn Samples>)> {
     let mut best: Option<(Source, Subset<&dyn Samples>)> = None;
     for &(source, samples) in sources.iter().filter(|s| s.0 != Source::Calibration && !s.1.is_empty()) {
         if best.as_ref().is_some_and(|b| b.1.len() >= SAMPLES.1) {
             break;
         }
-        let mut readable: Vec<usize> = data::spread(samples.len(), Some(most)).collect();
-        let shapes = readable.iter().find_map(|&i| samples.get(i).ok());
+        let wanted: Vec<usize> = data::spread(samples.len(), Some(most)).collect();
+        let shapes = wanted.iter().find_map(|&i| samples.get(i).ok());
         let shapes: Vec<Vec<usize>> = shapes.iter().flatten().map(|t| t.shape().to_vec()).collect();
         // Nobody asked for these samples to be used, so that they may be of any kind.
         let Ok(checked) = Checked::new(graph, &shapes, samples) else { continue };
-        readable.retain(|&i| checked.get(i).is_ok());
-        let found = Subset::new(samples, readable)?;
+        let found = Subset::new(samples, readable(&checked, &wanted, device, sink)?)?;
         if best.as_ref().map_or(0, |b| b.1.len()) < found.len() {
             best = Some((source, found));
         }
@@ -138,6 +146,13 @@ fn choose<'a>(
         Ok((source, Subset::spread(samples, Some(most))?))
     };
     best.map_or_else(calibration, Ok)
+}
+
+/// Those of the samples at `indices` that can be read.
+fn readable(samples: &dyn Samples, indices: &[usize], device: &dyn Device, sink: &dyn Sink) -> Result<Vec<usize>> {
+    let one = |&i: &usize| probe::go_on(sink).map(|()| samples.get(i).is_ok().then_some(i));
+    let found = beside(device, || indices.par_iter().map(one).collect::<Result<Vec<_>>>())?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Outputs of both networks that can be computed and have one shape, side by side; behind them, by name, the last values

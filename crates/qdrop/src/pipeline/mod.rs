@@ -11,8 +11,8 @@ mod sensitivity;
 mod written;
 
 pub use crate::measure::{
-    Checked, Deployed, Divergence, Pace, check_labels, check_task, compare, compare_recorded, divergence, left_out,
-    measure, measure_all, near_chance, pace, quality, unknown_answer,
+    Checked, Deployed, Divergence, Pace, check_labels, check_task, compare, compare_recorded, compared, divergence,
+    left_out, measure, measure_all, measure_deployed, near_chance, pace, quality, unknown_answer,
 };
 pub use crate::prepare::{fix, prepare};
 pub use crate::probe::{declared_shapes, input_shapes, sample_shapes, several_at_once};
@@ -21,6 +21,7 @@ pub use bench::{Bench, UnitSpeed, bench};
 pub use keys::run_keys;
 pub use memory::{Memory, memory};
 pub use model::{choose, cost, load, model_bytes, plan, save};
+pub(crate) use quantize::quantize_and_keep;
 pub use quantize::{quantize, quantize_on, stages};
 pub use quantized::Quantized;
 pub use sensitivity::{output_error, sensitivity};

@@ -6,7 +6,7 @@ use super::quantized::Quantized;
 use super::record;
 use super::written;
 use crate::calibrate::{self, Watch};
-use crate::data::Samples;
+use crate::data::{Samples, spread};
 use crate::engine::device::{Device, beside, processors};
 use crate::engine::facts::{self, Facts};
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use crate::probe::{
 use crate::quant::Grid;
 use crate::recon::{self, Biases, Costs, Job, NetworkSolution};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
-use crate::tensor::{RowStore, Tensor};
+use crate::tensor::{Precision, RowStore, Tensor};
 use crate::work::WorkDir;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -48,13 +48,41 @@ pub fn quantize_on(
     work: Option<&WorkDir>,
     sink: &mut dyn Sink,
 ) -> Result<Quantized> {
+    quantize_and_keep(Some(device), graph, recipe, (samples, false), work, sink).map(|done| done.0)
+}
+
+/// As [`quantize_on`], without a device on this machine's processors, with the samples of which those that were decoded are kept. Where they are `compared` afterwards,
+/// those that [`super::quality()`] reads are among them; those that [`super::output_error`] reads always are.
+pub(crate) fn quantize_and_keep<'s>(
+    device: Option<&dyn Device>,
+    graph: &Graph,
+    recipe: &Recipe,
+    (samples, compared): (&'s dyn Samples, bool),
+    work: Option<&WorkDir>,
+    sink: &mut dyn Sink,
+) -> Result<(Quantized, Loaded<'s>)> {
+    let own;
+    let device: &dyn Device = match device {
+        Some(device) => device,
+        None => {
+            own = processors(recipe.method.threads)?;
+            &own
+        }
+    };
     let shapes = probe::shapes_of(samples)?;
     let network = Network::new(Cow::Borrowed(graph), BTreeSet::new(), recipe, &shapes)?;
-    let store = store(&network, recipe, samples, work, device)?;
+    let mut again = if compared { network.compared(samples.len()) } else { BTreeSet::new() };
+    if recipe.mixed.wanted() {
+        again.extend(spread(samples.len(), Some(recipe.mixed.samples)));
+    }
+    let mut kept = read_again(recipe, samples.len());
+    let more = again.difference(&kept).count() as u64 * network.sample_bytes();
+    kept.extend(&again);
+    let store = store(&network, recipe, (samples.len(), samples.held_bytes() + more), work, device)?;
     let report = report(recipe, samples.len())?;
     let mut run = Run { device, recipe, samples, store: &store, work, sink, report };
     run.note(&network);
-    let loaded = run.load()?;
+    let mut loaded = run.load(samples, &kept)?;
     let network = run.factor(network, &loaded, &shapes)?;
     let wanted = recipe.mixed.wanted().then(|| crate::plan::measure(&network.graph, &network.facts, recipe));
     let wanted = wanted.transpose()?;
@@ -82,7 +110,7 @@ pub fn quantize_on(
         (graph, None) => graph,
     };
     let found = match &costs {
-        Some(costs) => run.learn(&network, recipe, loaded, &weight_grids, nearest, costs)?,
+        Some(costs) => run.learn(&network, recipe, (&mut loaded, &again), &weight_grids, nearest, costs)?,
         None => nearest,
     };
     let (graph, encodings) = network.write(&found, &kernel_grids, recipe)?;
@@ -95,7 +123,8 @@ pub fn quantize_on(
         chosen.map(|c| MixedReport { chosen: c.chosen, sensitivity: c.measured.sensitivity, reached_error: None });
     let cost = crate::plan::cost(&network.graph, &network.facts, plan);
     let NetworkSolution { weights, grids, .. } = found;
-    Ok(Quantized { graph, encodings, nearest: unlearned, plan: network.plan, cost, weights, grids, report })
+    let done = Quantized { graph, encodings, nearest: unlearned, plan: network.plan, cost, weights, grids, report };
+    Ok((done, loaded))
 }
 
 /// The stages of [`quantize`] by `recipe`, in order, each once. Bits that are `chosen` already are not measured.
@@ -124,16 +153,17 @@ fn report(recipe: &Recipe, samples: usize) -> Result<Report> {
     Ok(report)
 }
 
-/// Where values of samples are put, within the memory that the recipe allows.
+/// Where values of samples are put, within the memory that the recipe allows. Of samples there is their number, and the
+/// bytes that they hold of their own.
 fn store(
     network: &Network,
     recipe: &Recipe,
-    samples: &dyn Samples,
+    samples: (usize, u64),
     work: Option<&WorkDir>,
     device: &dyn Device,
 ) -> Result<RowStore> {
     let Network { graph, facts, plan, .. } = network;
-    let room = memory::room(graph, facts, plan, recipe, (samples.len(), samples.held_bytes()), device)?;
+    let room = memory::room(graph, facts, plan, recipe, samples, device)?;
     let temporary = std::env::temp_dir();
     let directory = work.map_or(temporary.as_path(), WorkDir::path);
     Ok(RowStore::new(room, directory, recipe.method.cache.precision()))
@@ -161,6 +191,17 @@ impl<'a> Network<'a> {
         let facts = facts::infer(&graph, &input_shapes(&graph, Some(shapes))?)?;
         let plan = crate::plan::plan(&graph, &facts, recipe)?;
         Ok(Network { graph, facts, plan, divided })
+    }
+
+    /// Indices of those of `samples` calibration samples that are compared once the file is written.
+    fn compared(&self, samples: usize) -> BTreeSet<usize> {
+        let most = super::compared(&record::plan(&self.graph, &self.plan).0, samples);
+        spread(samples, Some(most)).collect()
+    }
+
+    /// Bytes of one sample, decoded.
+    fn sample_bytes(&self) -> u64 {
+        self.graph.inputs.iter().filter_map(|&v| self.facts.get(v)).map(|f| 4 * f.numel() as u64).sum()
     }
 
     /// This, planned with the bits that were chosen.
@@ -257,11 +298,10 @@ impl<'a> Run<'a> {
         notes.for_each(|message| self.sink.event(&Event::Note { message }));
     }
 
-    /// Decodes the samples that more than one stage reads.
-    fn load(&mut self) -> Result<Loaded<'a>> {
-        let (samples, device, store) = (self.samples, self.device, self.store);
-        let kept = read_again(self.recipe, samples.len());
-        self.stage(Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, &kept, device, store, sink))
+    /// Decodes those of `samples` that more than one stage reads.
+    fn load<'s>(&mut self, samples: &'s dyn Samples, kept: &BTreeSet<usize>) -> Result<Loaded<'s>> {
+        let (device, store) = (self.device, self.store);
+        self.stage(Stage::Load, Some(kept.len()), |sink| Loaded::new(samples, kept, device, store, sink))
     }
 
     /// `network` with factors of channels, where some lower the error.
@@ -323,12 +363,12 @@ impl<'a> Run<'a> {
         self.calibration(network, loaded).activation_grids(watch, &mut self.report.timings, self.sink)
     }
 
-    /// What learning makes of `nearest`.
+    /// What learning makes of `nearest`. Of what is `loaded` the samples that are read `again` stay.
     fn learn(
         &mut self,
         network: &Network,
         recipe: &Recipe,
-        loaded: Loaded,
+        (loaded, again): (&mut Loaded, &BTreeSet<usize>),
         weight_grids: &[Grid],
         nearest: NetworkSolution,
         costs: &Costs,
@@ -337,9 +377,12 @@ impl<'a> Run<'a> {
         let (device, store, work) = (self.device, self.store, self.work);
         let effective = recipe.resolved();
         self.report.iterations = effective.iterations;
-        let padding = Padding::read(graph, facts, recipe, &loaded)?;
+        let padding = Padding::read(graph, facts, recipe, loaded)?;
         let inputs = &loaded.inputs(graph, store)?;
-        drop(loaded);
+        // In single precision they are what is learned from.
+        if recipe.method.cache.precision() != Precision::Single {
+            loaded.keep_only(again, store)?;
+        }
         let mut loss_weights = Weights::new();
         if effective.weigh_outputs {
             loss_weights = self.stage(Stage::Weigh, Some(self.samples.len()), |sink| {

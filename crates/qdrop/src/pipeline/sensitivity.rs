@@ -61,7 +61,8 @@ pub fn output_error(
     let (device, count) = (&processors(recipe.method.threads)?, float.len());
     let networks = (Network::new(graph, &shapes, float, device)?, Network::new(written, &shapes, quantized, device)?);
     let mut deviation = Deviation::new(count);
-    let both = |inputs: &[Vec<Tensor>]| Ok((networks.0.run(inputs)?, networks.1.run(inputs)?));
+    let both =
+        |inputs: &[Vec<Tensor>], sink: &dyn Sink| Ok((networks.0.run(inputs, sink)?, networks.1.run(inputs, sink)?));
     let chunk = networks.0.chunk.min(networks.1.chunk);
     probe::each(&few, 1..=chunk, device, Stage::Compare, sink, both, |_, (wanted, got)| {
         let rows = |rows: &Rows| rows.iter().map(|r| Ok(r?.into_owned())).collect::<Result<Vec<_>>>();

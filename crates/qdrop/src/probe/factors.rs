@@ -57,9 +57,9 @@ impl Calibration<'_> {
         let (mut chosen, mut divided) = (Vec::new(), BTreeSet::new());
         for (done, site) in order.iter().enumerate() {
             run::go_on(sink)?;
-            let mut observe = |value: ValueId| -> Result<Option<Channels>> {
+            let mut observe = |value: ValueId, sink: &dyn Sink| -> Result<Option<Channels>> {
                 let shape = &self.facts.require(self.graph, value)?.shape;
-                let Some(rows) = forward.until(value)? else { return Ok(None) };
+                let Some(rows) = forward.until(value, sink)? else { return Ok(None) };
                 let mut channels = Channels::new(site.channels);
                 for (sample, row) in rows.iter().enumerate() {
                     let row = row?;
@@ -72,8 +72,8 @@ impl Calibration<'_> {
                 }
                 Ok(Some(channels))
             };
-            let before = site.before.as_ref().map(|b| observe(b.value)).transpose()?.flatten();
-            if let Some(seen) = observe(site.value)? {
+            let before = site.before.as_ref().map(|b| observe(b.value, sink)).transpose()?.flatten();
+            if let Some(seen) = observe(site.value, sink)? {
                 let factors = || calibrate::factors(&graph, plan, site, &seen, before.as_ref());
                 if let Some(factors) = beside(self.device, factors)? {
                     calibrate::fold(&mut graph, site, &factors)?;

@@ -34,7 +34,7 @@ pub(crate) fn check(
     let network = Network::new(calibration.graph, &shapes, outputs.clone(), calibration.device)?;
     for some in indices.iter().copied().collect::<Vec<_>>().chunks(network.chunk) {
         let inputs = run::decode(samples, some, calibration.device, sink)?;
-        let found = network.run(&inputs)?;
+        let found = network.run(&inputs, sink)?;
         for (&output, rows) in outputs.iter().zip(&found) {
             for (row, &index) in rows.iter().zip(some) {
                 if row?.iter().all(|v| v.is_finite()) {

@@ -8,10 +8,12 @@ use crate::engine::program::{Readers, Region, compile};
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::quant::Grid;
+use crate::report::Sink;
 use crate::tensor::{RowStore, Rows};
 use std::collections::BTreeSet;
 
-/// One pass forward through the float network, with the values that later nodes read.
+/// One pass forward through the float network, with the values that later nodes read. Whatever runs it stops, between groups
+/// of samples, when a sink asks to.
 pub(crate) struct ForwardPass<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
@@ -69,9 +71,9 @@ impl<'a> ForwardPass<'a> {
     }
 
     /// Runs on until `value` is known; its values, where an output depends on it.
-    pub fn until(&mut self, value: ValueId) -> Result<Option<&Rows>> {
+    pub fn until(&mut self, value: ValueId, sink: &dyn Sink) -> Result<Option<&Rows>> {
         if let Some(position) = self.until_known(value) {
-            self.advance(position)?;
+            self.advance(position, sink)?;
         }
         Ok(self.values.get(&value))
     }
@@ -93,14 +95,14 @@ impl<'a> ForwardPass<'a> {
     }
 
     /// Runs on until `position` nodes are behind.
-    pub fn advance(&mut self, position: usize) -> Result<()> {
+    pub fn advance(&mut self, position: usize, sink: &dyn Sink) -> Result<()> {
         if position > self.at {
             let after = self.read_after(position);
             let made =
                 self.nodes[self.at..position].iter().flat_map(|&id| self.graph.node(id).outputs.iter().flatten());
             let made: Vec<ValueId> = made.copied().filter(|v| after.contains(v)).collect();
             let part = self.part(self.nodes[self.at..position].to_vec(), made.clone(), Change::default())?;
-            let values = self.run(&part, &[], None)?;
+            let values = self.run(&part, sink)?;
             self.values.extend(made.into_iter().zip(values));
             self.values.retain(|v, _| after.contains(v));
             self.at = position;
@@ -127,8 +129,8 @@ impl<'a> ForwardPass<'a> {
     }
 
     /// What the network's outputs are when nothing is changed, from here on.
-    pub fn outputs(&self) -> Result<Vec<Rows>> {
-        self.run(&self.tail(Change::default())?, &[], None)
+    pub fn outputs(&self, sink: &dyn Sink) -> Result<Vec<Rows>> {
+        self.run(&self.tail(Change::default())?, sink)
     }
 
     /// The values of `value`, which is known here.
@@ -136,10 +138,9 @@ impl<'a> ForwardPass<'a> {
         self.values.get(&value)
     }
 
-    /// What `part` computes, with the contents of its weights and the grid of its site.
-    fn run(&self, part: &Part, weights: &[&[f32]], grid: Option<&Grid>) -> Result<Vec<Rows>> {
-        let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
-        part.ready.run(weights, &grids, &self.inputs(part), self.store)
+    /// What `part`, which changes nothing, computes.
+    fn run(&self, part: &Part, sink: &dyn Sink) -> Result<Vec<Rows>> {
+        part.ready.run_while(&[], &[], &self.inputs(part), self.store, &mut || run::go_on(sink))
     }
 
     /// How far what `part`, a tail, computes is from `wanted`.
@@ -149,10 +150,14 @@ impl<'a> ForwardPass<'a> {
         weights: &[&[f32]],
         grid: Option<&Grid>,
         wanted: &[Rows],
+        sink: &dyn Sink,
     ) -> Result<Deviation> {
         let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
         let mut deviation = Deviation::new(wanted.len());
-        let mut add = |first, outputs: &[Vec<f32>]| deviation.add(first, outputs, wanted);
+        let mut add = |first, outputs: &[Vec<f32>]| {
+            deviation.add(first, outputs, wanted)?;
+            run::go_on(sink)
+        };
         part.ready.run_each(weights, &grids, &self.inputs(part), &mut add)?;
         Ok(deviation)
     }

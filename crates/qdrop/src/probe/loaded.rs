@@ -36,6 +36,20 @@ impl<'a> Loaded<'a> {
         Ok(Loaded { samples, places, shapes, rows })
     }
 
+    /// Forgets what was decoded, but for the samples with the indices `wanted`, which are copied into `store` as they are.
+    pub fn keep_only(&mut self, wanted: &BTreeSet<usize>, store: &RowStore) -> Result<()> {
+        let (indices, places): (Vec<usize>, Vec<usize>) =
+            self.places.iter().filter(|(index, _)| wanted.contains(index)).unzip();
+        let some = |rows: &Rows| -> Result<Rows> {
+            let mut writer = store.single().rows(places.len(), rows.width())?;
+            places.iter().try_for_each(|&place| writer.push(&rows.row(place)?))?;
+            Ok(writer.finish())
+        };
+        self.rows = self.rows.iter().map(some).collect::<Result<_>>()?;
+        self.places = indices.into_iter().zip(0..).collect();
+        Ok(())
+    }
+
     /// What was decoded, per input of `graph`, as `store` keeps it: nothing is copied where that changes nothing.
     pub fn inputs(&self, graph: &Graph, store: &RowStore) -> Result<Cache> {
         graph.inputs.iter().zip(&self.rows).map(|(&v, rows)| Ok((v, store.keep(rows)?))).collect()

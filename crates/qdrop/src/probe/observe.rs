@@ -146,7 +146,9 @@ impl Calibration<'_> {
             let inputs = run::load(self.graph, &part, self.device, &RowStore::memory(), sink)?;
             run::go_on(sink)?;
             let inputs: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
+            let asked: &dyn Sink = sink;
             let see = |ProgramSite(value): ProgramSite, first: usize, group: Values| {
+                run::go_on(asked)?;
                 let mut seen = seen[value].lock().unwrap_or_else(PoisonError::into_inner);
                 let first = before + first;
                 let floor = floors[values[value].0 as usize].as_ref();

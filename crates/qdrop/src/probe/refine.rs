@@ -24,19 +24,19 @@ pub(crate) type Effect = Option<(f64, f64)>;
 pub(crate) struct Measuring<'a>(pub ForwardPass<'a>, Vec<Rows>);
 
 impl<'a> Measuring<'a> {
-    pub fn new(forward: ForwardPass<'a>) -> Result<Self> {
-        let wanted = forward.outputs()?;
+    pub fn new(forward: ForwardPass<'a>, sink: &dyn Sink) -> Result<Self> {
+        let wanted = forward.outputs(sink)?;
         Ok(Measuring(forward, wanted))
     }
 
     /// Distances of the outputs when `site` alone is quantized by each of `grids`. Sites are asked for in order.
-    pub fn distances<const N: usize>(&mut self, site: &Site, grids: [&Grid; N]) -> Result<[f64; N]> {
+    pub fn distances<const N: usize>(&mut self, site: &Site, grids: [&Grid; N], sink: &dyn Sink) -> Result<[f64; N]> {
         let Measuring(forward, wanted) = self;
-        forward.until(site.value)?;
+        forward.until(site.value, sink)?;
         let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
         let mut distances = [0.0; N];
         for (distance, grid) in distances.iter_mut().zip(grids) {
-            *distance = forward.deviation(&tail, &[], Some(grid), wanted)?.error();
+            *distance = forward.deviation(&tail, &[], Some(grid), wanted, sink)?.error();
         }
         Ok(distances)
     }
@@ -44,12 +44,9 @@ impl<'a> Measuring<'a> {
     /// `grid` of `site`, refined.
     pub fn refined(&mut self, site: &Site, grid: &Grid, sink: &dyn Sink) -> Result<Refined> {
         let Measuring(forward, wanted) = self;
-        forward.until(site.value)?;
+        forward.until(site.value, sink)?;
         let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
-        calibrate::refine_step(grid, |grid| {
-            run::go_on(sink)?;
-            Ok(forward.deviation(&tail, &[], Some(grid), wanted)?.error())
-        })
+        calibrate::refine_step(grid, |grid| Ok(forward.deviation(&tail, &[], Some(grid), wanted, sink)?.error()))
     }
 }
 
@@ -66,7 +63,7 @@ pub(crate) fn refine(
 ) -> Result<Vec<Effect>> {
     let mut effects = vec![None; grids.len()];
     let store = RowStore::memory();
-    let mut measuring = Measuring::new(ForwardPass::new(graph, facts, inputs, device, &store))?;
+    let mut measuring = Measuring::new(ForwardPass::new(graph, facts, inputs, device, &store), sink)?;
     let sites = measuring.0.order(plan.site_ids().map(|id| (plan.site(id).value, id)));
     for (done, &id) in sites.iter().enumerate() {
         run::go_on(sink)?;

@@ -29,8 +29,8 @@ pub(crate) trait Answering: Sync {
     /// Samples to run at a time.
     fn chunk(&self) -> RangeInclusive<usize>;
 
-    /// The wanted values of `samples`.
-    fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>>;
+    /// The wanted values of `samples`; stops when `sink` asks to.
+    fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Rows>>;
 }
 
 /// A network ready to be run.
@@ -45,8 +45,8 @@ impl Answering for Network {
         1..=self.chunk
     }
 
-    fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
-        Network::run(self, samples)
+    fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Rows>> {
+        Network::run(self, samples, sink)
     }
 }
 
@@ -63,9 +63,9 @@ impl Network {
         Ok(Network { chunk: chunk(elements, device), ready })
     }
 
-    /// The wanted values of `samples`.
-    pub fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
-        self.ready.run(&[], &[], &rows(samples)?, &RowStore::memory())
+    /// The wanted values of `samples`; stops when `sink` asks to.
+    pub fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Rows>> {
+        self.ready.run_while(&[], &[], &rows(samples)?, &RowStore::memory(), &mut || go_on(sink))
     }
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn each<T: Send>(
     device: &dyn Device,
     stage: Stage,
     sink: &mut dyn Sink,
-    job: impl Fn(&[Vec<Tensor>]) -> Result<T> + Sync,
+    job: impl Fn(&[Vec<Tensor>], &dyn Sink) -> Result<T> + Sync,
     mut take: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
     let (total, most) = (samples.len(), *chunk.end());
@@ -182,7 +182,7 @@ pub(crate) fn each<T: Send>(
         let indices: Vec<usize> = (done..(done + size).min(total)).collect();
         let loaded = decode(samples, &indices, device, sink)?;
         go_on(sink)?;
-        take(done, job(&loaded)?)?;
+        take(done, job(&loaded, sink)?)?;
         done += indices.len();
         size = if start.elapsed() < BRIEF { (2 * size).min(most) } else { (size / 2).max(least) };
         sink.event(&Event::StageProgress { stage, done, total });
@@ -201,7 +201,7 @@ pub(crate) fn answer(
 ) -> Result<()> {
     let least = networks.iter().map(|n| *n.chunk().start()).max().unwrap_or(1);
     let most = networks.iter().map(|n| *n.chunk().end()).min().unwrap_or(least).max(least);
-    let job = |inputs: &[Vec<Tensor>]| networks.iter().map(|n| n.run(inputs)).collect();
+    let job = |inputs: &[Vec<Tensor>], sink: &dyn Sink| networks.iter().map(|n| n.run(inputs, sink)).collect();
     each(samples, least..=most, device, Stage::Evaluate, sink, job, take)
 }
 

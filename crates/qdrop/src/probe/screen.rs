@@ -68,8 +68,8 @@ impl Calibration<'_> {
 
         let halves = [0, 1].map(|half| (half..chosen.len()).step_by(2).collect::<Vec<_>>());
         let [choose, confirm] = halves.map(|half| part(&inputs, &half));
-        let mut choose = self.measuring(choose?)?;
-        let mut confirm = self.measuring(confirm?)?;
+        let mut choose = self.measuring(choose?, sink)?;
+        let mut confirm = self.measuring(confirm?, sink)?;
         let order = choose.0.order(open.iter().map(|&id| (self.plan.site(id).value, id)));
         for (done, &id) in order.iter().enumerate() {
             run::go_on(sink)?;
@@ -97,7 +97,7 @@ impl Calibration<'_> {
         sink: &mut dyn Sink,
     ) -> Result<bool> {
         let site = self.plan.site(id);
-        let [before, after] = others.distances(site, grids)?;
+        let [before, after] = others.distances(site, grids, sink)?;
         if !calibrate::worthwhile(before, after) {
             return Ok(false);
         }
@@ -112,7 +112,7 @@ impl Calibration<'_> {
         }
         let held = Subset::new(observed, extremes.into_iter().collect())?;
         let inputs = run::load(self.graph, &held, self.device, self.store, sink)?;
-        let [before, after] = self.measuring(inputs)?.distances(site, grids)?;
+        let [before, after] = self.measuring(inputs, sink)?.distances(site, grids, sink)?;
         Ok(after <= before)
     }
 
@@ -162,18 +162,18 @@ impl Calibration<'_> {
     /// The distance of each site, measured on very few samples.
     fn measured(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
         let n = inputs.values().next().map_or(0, Rows::len);
-        let mut forward = self.measuring(part(inputs, &(0..n.min(FEW)).collect::<Vec<_>>())?)?;
+        let mut forward = self.measuring(part(inputs, &(0..n.min(FEW)).collect::<Vec<_>>())?, sink)?;
         let mut guesses = vec![None; grids.len()];
         for id in forward.0.order(self.plan.site_ids().map(|id| (self.plan.site(id).value, id))) {
             run::go_on(sink)?;
-            let [error] = forward.distances(self.plan.site(id), [&grids[id.index()]])?;
+            let [error] = forward.distances(self.plan.site(id), [&grids[id.index()]], sink)?;
             guesses[id.index()] = error.is_finite().then_some(Guess { error, promising: true });
         }
         Ok(guesses)
     }
 
-    fn measuring(&self, inputs: Cache) -> Result<Measuring<'_>> {
-        Measuring::new(ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store))
+    fn measuring(&self, inputs: Cache, sink: &dyn Sink) -> Result<Measuring<'_>> {
+        Measuring::new(ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store), sink)
     }
 }
 

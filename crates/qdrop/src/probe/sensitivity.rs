@@ -195,7 +195,7 @@ impl Calibration<'_> {
             BitError { bits, error, agreement: classes.then(|| deviation.agreement()) }
         };
         let mut forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store);
-        let wanted = forward.outputs()?;
+        let wanted = forward.outputs(sink)?;
         let layer = |l: LayerId| Some((forward.until_reader(&self.plan.layer(l).nodes)?, Item::Layer(l)));
         let site = |s: SiteId| Some((forward.until_known(self.plan.site(s).value)?, Item::Site(s)));
         let at_layers = self.plan.layer_ids().filter_map(layer);
@@ -207,7 +207,7 @@ impl Calibration<'_> {
         let mut of_layers = vec![Vec::new(); layers.len()];
         let mut of_sites = vec![Vec::new(); sites.len()];
         for &(position, item) in &items {
-            forward.advance(position)?;
+            forward.advance(position, sink)?;
             match item {
                 Item::Layer(l) => {
                     let (layer, bias) = (self.plan.layer(l), biases.get(&l));
@@ -222,7 +222,8 @@ impl Calibration<'_> {
                             contents.push(shift.corrected(&contents[0])?);
                         }
                         let contents: Vec<&[f32]> = contents.iter().map(Vec::as_slice).collect();
-                        of_layers[l.index()].push(found(*bits, &forward.deviation(&tail, &contents, None, &wanted)?));
+                        of_layers[l.index()]
+                            .push(found(*bits, &forward.deviation(&tail, &contents, None, &wanted, sink)?));
                         progress.tried(position, sink)?;
                     }
                 }
@@ -231,7 +232,7 @@ impl Calibration<'_> {
                     let tail = forward.tail(Change::site(site.value, site.readers.clone()))?;
                     for (bits, first) in &grids[s.index()] {
                         of_sites[s.index()]
-                            .push(found(*bits, &forward.deviation(&tail, &[], Some(&first.grid), &wanted)?));
+                            .push(found(*bits, &forward.deviation(&tail, &[], Some(&first.grid), &wanted, sink)?));
                         progress.tried(position, sink)?;
                     }
                 }

@@ -12,14 +12,14 @@ pub use dataset::{CalibrationSet, Dataset};
 pub use model::{Model, Planned};
 pub use result::QuantizedModel;
 
-use crate::data::{Samples, Subset, at_source};
+use crate::data::{Remembered, Samples, Subset, at_source, spread};
 use crate::disk;
 use crate::engine::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::pipeline::{self, Checked, Deployed, Quantized};
 use crate::plan::{MethodName, Preset, Recipe, Sensitivity, Target};
-use crate::probe::shapes_of;
+use crate::probe::{Loaded, shapes_of};
 use crate::report::{
     Accuracy, Event, Latency, MixedReport, NearChance, Report, Score, Silent, Sink, Source, Stage, Timing, timed,
 };
@@ -250,6 +250,8 @@ impl<'a> Quantizer<'a> {
         let sink = self.sink.unwrap_or(&mut silent);
         recipe.validate()?;
         enough(calibration, &recipe)?;
+        let calibration = &Remembered::first(calibration);
+        let evaluation = self.evaluation.map(Remembered::first);
         let shapes = shapes_of(calibration)?;
         let prepare =
             |_: &mut dyn Sink| pipeline::prepare(model.graph(), Some(&shapes)).map_err(|e| e.at(model.name()));
@@ -276,17 +278,15 @@ impl<'a> Quantizer<'a> {
             nearest: self.measure_nearest,
             runtime,
         };
-        let evaluation = match self.evaluation {
+        let evaluation = match &evaluation {
             Some(samples) => measuring.measurable(samples, &recipe, sink)?,
             None => None,
         };
         measuring.evaluation = evaluation.as_ref().map(|samples| samples as &dyn Samples);
         measuring.unused = pipeline::left_out(&recipe, checked.len());
 
-        let done = match self.device {
-            Some(device) => pipeline::quantize_on(device, &graph, &recipe, &checked, work, sink)?,
-            None => pipeline::quantize(&graph, &recipe, &checked, work, sink)?,
-        };
+        let samples = (&checked as &dyn Samples, measuring.compares_calibration());
+        let (done, loaded) = pipeline::quantize_and_keep(self.device, &graph, &recipe, samples, work, sink)?;
         let mut report = done.report.clone();
         if let Some(now) = &report.mixed {
             recipe = recipe.with(&now.chosen);
@@ -303,7 +303,7 @@ impl<'a> Quantizer<'a> {
         (report.output, report.encodings) = (written.output.clone(), written.encodings.clone());
         // What is measured is what was written.
         let simplified = pipeline::prepare(&written.graph, Some(&shapes))?;
-        measuring.measure(&done, &written, &simplified, &recipe, (&mut report, &mut timings), sink)?;
+        measuring.measure((&done, loaded), &written, &simplified, &recipe, (&mut report, &mut timings), sink)?;
         report.skipped = calibration.skipped() + measuring.evaluation.map_or(0, Samples::skipped);
         report.timings = timings;
         Ok(QuantizedModel::new(done, recipe, report))
@@ -370,26 +370,31 @@ impl<'r> Measuring<'r> {
         Checked::new(self.graph, &shapes_of(samples)?, samples).map(Some).map_err(at)
     }
 
-    /// Measures the network that was `written`, `simplified`, and puts it into the report.
+    /// Measures the network that was `written`, `simplified`, and puts it into the report. `loaded` are the calibration
+    /// samples as far as they were decoded.
     fn measure(
         &self,
-        done: &Quantized,
+        (done, loaded): (&Quantized, Loaded),
         written: &result::Written,
         simplified: &Graph,
         recipe: &Recipe,
         (report, timings): (&mut Report, &mut Vec<Timing>),
         sink: &mut dyn Sink,
     ) -> Result<()> {
+        let most = pipeline::compared(&report.plan, report.samples);
+        let evaluation = self.evaluation.map(|samples| read_again(samples, most));
+        let evaluation = evaluation.as_ref().map(|samples| samples as &dyn Samples);
         let ((), timing) = timed(sink, Stage::Compare, None, |sink| -> Result<()> {
             if let Some(mixed) = &mut report.mixed {
                 mixed.sensitivity.model = self.model.name();
-                let error = pipeline::output_error(self.graph, simplified, recipe, self.calibration, sink)?;
+                let error = pipeline::output_error(self.graph, simplified, recipe, &loaded, sink)?;
                 mixed.reached_error = Some(error);
             }
-            self.quality(simplified, recipe, report, sink)
+            self.quality(simplified, recipe, report, (&loaded, evaluation, most), sink)
         })?;
+        drop(loaded);
         timings.push(timing);
-        if let Some(samples) = self.evaluation {
+        if let Some(samples) = evaluation {
             let (accuracy, timing) = timed(sink, Stage::Evaluate, None, |sink| match self.runtime {
                 Some(library) => {
                     self.accuracy_in(library, done, written, (samples, recipe), sink).map_err(after_writing)
@@ -410,15 +415,29 @@ impl<'r> Measuring<'r> {
     }
 
     /// The distance of the outputs of `written` to the float network's.
-    fn quality(&self, written: &Graph, recipe: &Recipe, report: &mut Report, sink: &mut dyn Sink) -> Result<()> {
+    fn quality(
+        &self,
+        written: &Graph,
+        recipe: &Recipe,
+        report: &mut Report,
+        (calibration, evaluation, most): (&dyn Samples, Option<&dyn Samples>, usize),
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
         let unused = Subset::new(self.calibration, self.unused.clone())?;
+        let unused = read_again(&unused, most);
+        let unseen = self.unseen.map(|samples| read_again(samples, most));
         let mut sources: Vec<(Source, &dyn Samples)> = Vec::new();
-        sources.extend(self.unseen.map(|samples| (Source::LeftOut, samples)));
+        sources.extend(unseen.as_ref().map(|samples| (Source::LeftOut, samples as &dyn Samples)));
         sources.push((Source::LeftOut, &unused));
-        sources.extend(self.evaluation.filter(|e| !self.calibrated_on(*e)).map(|e| (Source::Evaluation, e)));
-        sources.push((Source::Calibration, self.calibration));
+        sources.extend(evaluation.filter(|e| !self.calibrated_on(*e)).map(|e| (Source::Evaluation, e)));
+        sources.push((Source::Calibration, calibration));
         report.quality = Some(pipeline::quality(self.graph, written, recipe, report, &sources, sink)?);
         Ok(())
+    }
+
+    /// Whether the result is compared on samples that it was calibrated on, since there are no others.
+    fn compares_calibration(&self) -> bool {
+        self.unseen.is_none() && self.unused.is_empty() && self.evaluation.is_none_or(|e| self.calibrated_on(e))
     }
 
     /// Whether `samples` lie where the calibration samples lie.
@@ -445,7 +464,12 @@ impl<'r> Measuring<'r> {
         let mut networks = vec![written];
         networks.extend(self.nearest.then_some(&done.nearest));
         networks.extend(self.float_score.is_none().then_some(self.graph));
-        let mut scores = pipeline::measure_all(&networks, samples, task, threads, sink)?.into_iter();
+        self.accuracies(pipeline::measure_all(&networks, samples, task, threads, sink)?)
+    }
+
+    /// The scores of the result, of nearest rounding and of the float network, as far as they were measured.
+    fn accuracies(&self, scores: Vec<Score>) -> Result<Accuracy> {
+        let mut scores = scores.into_iter();
         let mut next = || scores.next().ok_or_else(|| Error::internal("a network was not measured"));
         let result = next()?;
         let nearest = if self.nearest { Some(next()?) } else { None };
@@ -463,14 +487,15 @@ impl<'r> Measuring<'r> {
         sink: &mut dyn Sink,
     ) -> Result<Accuracy> {
         let (task, threads) = (recipe.input.task, recipe.method.threads);
-        let mut measure = |file: Deployed| file.measure(samples, task, sink);
-        let float = match &self.float_score {
-            Some(known) => known.clone(),
-            None => measure(self.model.deploy(library, threads)?)?,
-        };
-        let nearest = || Deployed::of_graph(library, &done.nearest, "the network rounded to nearest", threads);
-        let nearest = if self.nearest { Some(measure(nearest()?)?) } else { None };
-        Ok(Accuracy { float, nearest, result: measure(written.deploy(library, threads)?)? })
+        let mut files = vec![written.deploy(library, threads)?];
+        if self.nearest {
+            files.push(Deployed::of_graph(library, &done.nearest, "the network rounded to nearest", threads)?);
+        }
+        if self.float_score.is_none() {
+            files.push(self.model.deploy(library, threads)?);
+        }
+        let files: Vec<&Deployed> = files.iter().collect();
+        self.accuracies(pipeline::measure_deployed(&files, samples, task, sink)?)
     }
 
     /// Latency in a runtime of the float network and the result, on one thread and the first calibration sample.
@@ -488,6 +513,11 @@ impl<'r> Measuring<'r> {
             result_ms: paces[1].processor_ms[0],
         })
     }
+}
+
+/// `samples`, at most `most` of which, spread over them, are compared and then read by others.
+fn read_again(samples: &dyn Samples, most: usize) -> Remembered<'_> {
+    Remembered::new(samples, spread(samples.len(), Some(most)))
 }
 
 /// `error` of a runtime, told when the file is there.

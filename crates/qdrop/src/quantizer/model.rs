@@ -1,6 +1,6 @@
 //! A network that can be planned, quantized, evaluated and compared.
 
-use crate::data::{InputSpec, Samples, at_source};
+use crate::data::{InputSpec, Remembered, Samples, at_source};
 use crate::engine::device::processors;
 use crate::error::Result;
 use crate::eval::Difference;
@@ -194,6 +194,7 @@ impl Model {
 
     /// Measures accuracy on labelled `samples`: the metrics of the recipe's task, or else top-1 and top-5, in per cent.
     pub fn evaluate(&self, samples: &dyn Samples, recipe: &Recipe, sink: &mut dyn Sink) -> Result<Score> {
+        let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
         check_answers(&graph, &shapes, samples, recipe)?;
         let checked = Checked::new(&graph, &shapes, samples)?;
@@ -208,6 +209,7 @@ impl Model {
         recipe: &Recipe,
         sink: &mut dyn Sink,
     ) -> Result<Score> {
+        let samples = &Remembered::first(samples);
         let checked = Checked::new(&self.graph, &shapes_of(samples)?, samples)?;
         let task = recipe.input.task;
         file.check(&checked, task).map_err(|e| at_source(samples, e))?;
@@ -224,6 +226,7 @@ impl Model {
         sink: &mut dyn Sink,
         mut each: impl FnMut(usize, &[&[f32]]) -> Result<()>,
     ) -> Result<()> {
+        let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
         let device = &processors(threads)?;
         let network = Network::new(&graph, &shapes, graph.outputs.clone(), device)?;
@@ -246,6 +249,7 @@ impl Model {
         threads: usize,
         sink: &mut dyn Sink,
     ) -> Result<Vec<Difference>> {
+        let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
         let other = pipeline::prepare(&other.graph, Some(&shapes)).map_err(|e| e.at(other.name()))?;
         pipeline::compare(&graph, &other, &Checked::new(&graph, &shapes, samples)?, threads, sink)
@@ -260,6 +264,7 @@ impl Model {
         threads: usize,
         sink: &mut dyn Sink,
     ) -> Result<Vec<Difference>> {
+        let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
         pipeline::compare_recorded(&graph, recorded, &Checked::new(&graph, &shapes, samples)?, threads, sink)
     }
@@ -272,12 +277,14 @@ impl Model {
         threads: usize,
         sink: &mut dyn Sink,
     ) -> Result<Divergence> {
+        let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
         pipeline::divergence(&graph, file, &Checked::new(&graph, &shapes, samples)?, threads, sink)
     }
 
     /// Measures on `samples` how the bits of each layer and activation, one at a time, affect the network's outputs.
     pub fn sensitivity(&self, samples: &dyn Samples, recipe: &Recipe, sink: &mut dyn Sink) -> Result<Sensitivity> {
+        let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
         let found = pipeline::sensitivity(&graph, recipe, &Checked::new(&graph, &shapes, samples)?, sink)?;
         Ok(Sensitivity { model: self.name(), ..found })

@@ -87,7 +87,12 @@ pub struct Api {
     _35: Skip<1>,
     pub input_name: unsafe extern "system" fn(*const Session, usize, *mut Allocator, *mut *mut c_char) -> Outcome,
     pub output_name: unsafe extern "system" fn(*const Session, usize, *mut Allocator, *mut *mut c_char) -> Outcome,
-    _38: Skip<11>,
+    _38: Skip<1>,
+    pub create_run_options: unsafe extern "system" fn(*mut *mut RunOptions) -> Outcome,
+    _40: Skip<6>,
+    /// May be called from any thread while a run goes on.
+    pub terminate: unsafe extern "system" fn(*mut RunOptions) -> Outcome,
+    _47: Skip<2>,
     pub create_tensor: unsafe extern "system" fn(
         *const MemoryInfo,
         data: *mut c_void,
@@ -123,7 +128,7 @@ pub struct Api {
     pub release_memory: unsafe extern "system" fn(*mut MemoryInfo),
     pub release_session: unsafe extern "system" fn(*mut Session),
     pub release_value: unsafe extern "system" fn(*mut Value),
-    _97: Skip<1>,
+    pub release_run_options: unsafe extern "system" fn(*mut RunOptions),
     pub release_type: unsafe extern "system" fn(*mut TypeInfo),
     pub release_tensor_info: unsafe extern "system" fn(*mut TensorInfo),
     pub release_options: unsafe extern "system" fn(*mut SessionOptions),
@@ -139,6 +144,8 @@ const _: () = {
     assert!(offset_of!(Api, set_optimization) == 23 * ONE);
     assert!(offset_of!(Api, input_count) == 30 * ONE);
     assert!(offset_of!(Api, input_name) == 36 * ONE);
+    assert!(offset_of!(Api, create_run_options) == 39 * ONE);
+    assert!(offset_of!(Api, terminate) == 46 * ONE);
     assert!(offset_of!(Api, create_tensor) == 49 * ONE);
     assert!(offset_of!(Api, cast_to_tensor) == 55 * ONE);
     assert!(offset_of!(Api, element) == 60 * ONE);
@@ -146,6 +153,7 @@ const _: () = {
     assert!(offset_of!(Api, create_cpu_memory) == 69 * ONE);
     assert!(offset_of!(Api, free) == 76 * ONE);
     assert!(offset_of!(Api, release_env) == 92 * ONE);
+    assert!(offset_of!(Api, release_run_options) == 97 * ONE);
     assert!(offset_of!(Api, _release_custom_domain) == 101 * ONE);
 };
 

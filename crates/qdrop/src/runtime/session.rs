@@ -1,14 +1,19 @@
 //! A network that is loaded in the runtime.
 
-use super::api::{self, MemoryInfo, SessionOptions, TypeInfo};
+use super::api::{self, MemoryInfo, RunOptions, SessionOptions, TypeInfo};
 use super::library::{Library, text};
 use super::value::{self, Handle};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::{Dim, Fact};
 use crate::tensor::Tensor;
 use std::ffi::{CString, c_char, c_int};
 use std::path::Path;
 use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Time between two looks at whether a run should end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The source of a network.
 #[derive(Debug, Clone, Copy)]
@@ -155,6 +160,41 @@ impl Session {
 
     /// Like [`Session::run`], but returns only the outputs `wanted`.
     pub fn run_for(&self, inputs: &[(&str, &Tensor)], wanted: &[&str]) -> Result<Vec<Tensor>> {
+        self.run_with(inputs, wanted, null())
+    }
+
+    /// Like [`Session::run_for`], but ends, with [`Kind::Interrupted`], soon after `stopped` says so: before the next
+    /// operator.
+    pub(crate) fn run_unless(
+        &self,
+        inputs: &[(&str, &Tensor)],
+        wanted: &[&str],
+        stopped: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Tensor>> {
+        let run = Run::new(&self.library)?;
+        let done = AtomicBool::new(false);
+        let outcome = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if stopped() {
+                        return run.terminate();
+                    }
+                    std::thread::park_timeout(LOOK);
+                }
+            });
+            let outcome = Error::caught(|| self.run_with(inputs, wanted, run.options));
+            done.store(true, Ordering::Relaxed);
+            watch.thread().unpark();
+            outcome
+        });
+        match outcome {
+            Err(_) if stopped() => Err(Error::new(Kind::Interrupted, "stopped on request")),
+            outcome => outcome,
+        }
+    }
+
+    /// Runs with `options`, of this library or null.
+    fn run_with(&self, inputs: &[(&str, &Tensor)], wanted: &[&str], options: *const RunOptions) -> Result<Vec<Tensor>> {
         let library = &self.library;
         let views = inputs
             .iter()
@@ -169,12 +209,12 @@ impl Session {
         let (input_names, output_names) =
             ((pointers(&input_names), input_names), (pointers(&output_names), output_names));
         let mut results = vec![null_mut(); wanted.len()];
-        // SAFETY: names, values and places for results have the stated lengths and live during the call; the session may
-        // be run from any thread.
+        // SAFETY: names, values and places for results have the stated lengths and live during the call, and so do the
+        // options; the session may be run from any thread.
         let outcome = unsafe {
             (library.api().run)(
                 self.session,
-                null(),
+                options,
                 input_names.0.as_ptr(),
                 values.as_ptr(),
                 values.len(),
@@ -249,6 +289,37 @@ unsafe fn declared(library: &Library, info: *const TypeInfo) -> Result<Fact> {
             },
         };
         Ok(Fact { dtype: value::dtype(code), shape: Some(sizes.iter().zip(&symbols).map(dim).collect()) })
+    }
+}
+
+/// Options of one run, by which it can be ended.
+struct Run<'a> {
+    library: &'a Library,
+    options: *mut RunOptions,
+}
+
+// SAFETY: the runtime sets and reads the one flag that is used here from several threads.
+unsafe impl Sync for Run<'_> {}
+
+impl<'a> Run<'a> {
+    fn new(library: &'a Library) -> Result<Self> {
+        let mut options = null_mut();
+        // SAFETY: the answer goes to a pointer of ours.
+        library.check(unsafe { (library.api().create_run_options)(&mut options) })?;
+        Ok(Run { library, options })
+    }
+
+    /// Ends the run that has these options. It goes on where the runtime refuses.
+    fn terminate(&self) {
+        // SAFETY: the options are alive.
+        let _ = self.library.check(unsafe { (self.library.api().terminate)(self.options) });
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made by this library, released once, after the run.
+        unsafe { (self.library.api().release_run_options)(self.options) }
     }
 }
 

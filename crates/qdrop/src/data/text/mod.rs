@@ -224,8 +224,9 @@ struct Windows {
 /// A window and where its tokens lie in the text.
 type Made = (Tokens, tokens::Offsets);
 
-/// Questions whose windows are kept.
-const KEPT: usize = 32;
+/// Questions whose windows are kept: those of all samples that are read at a time, which are asked for their answers
+/// next.
+const KEPT: usize = 128;
 
 impl Windows {
     fn new(shape: Shape, questions: Vec<Question>, stride: usize) -> Result<Self> {

@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::tensor::Rows;
 use rayon::prelude::*;
 
-/// Groups of samples between two reports of progress.
-const TOGETHER: usize = 16;
+/// Groups of samples a thread between two reports of progress.
+const TOGETHER: usize = 4;
 /// Least weight, as a share of the mean.
 const LEAST: f32 = 0.01;
 
@@ -89,7 +89,7 @@ pub(super) fn probe<T: Send>(
     };
     let firsts: Vec<usize> = (0..n).step_by(code.group).collect();
     let mut groups = Vec::with_capacity(firsts.len());
-    for some in firsts.chunks(TOGETHER) {
+    for some in firsts.chunks(TOGETHER * threads.count()) {
         groups.extend(threads.run(|| some.par_iter().map(|&first| group(first)).collect::<Result<Vec<_>>>())?);
         progress(n.min(groups.len() * code.group))?;
     }
