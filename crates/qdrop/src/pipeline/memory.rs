@@ -5,7 +5,7 @@ use crate::engine::device::{Device, Footprint, processors};
 use crate::engine::facts::{self, Facts, ValueFact};
 use crate::engine::program::{Program, Region, around, compile};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Op, ValueId};
 use crate::plan::{Carrier, FactorSite, Layer, Plan, Recipe, Unit, factor_sites};
 use crate::probe::{self, Weights, input_shapes, screened};
 use crate::quant::{Distribution, Observation};
@@ -256,8 +256,10 @@ fn compared(graph: &Graph, facts: &Facts, plan: &Plan, device: &dyn Device) -> R
     let chunk = probe::chunk(elements, device);
     let program = compile(graph, facts, &probe::shown(graph, &values))?;
     let running = device.footprint(&program, chunk, 1)?.inference;
-    // Constants that nodes unpack pass through operators that compute in double precision.
-    let largest = plan.layers.iter().map(|l| l.shape.iter().product::<usize>()).max().unwrap_or(0);
+    // Constants that nodes unpack pass through operators that compute in double precision; tables stay integers.
+    let table = |l: &&Layer| l.nodes.iter().all(|&n| matches!(graph.node(n).op, Op::Gather { .. }));
+    let unpacked = plan.layers.iter().filter(|l| !table(l));
+    let largest = unpacked.map(|l| l.shape.iter().product::<usize>()).max().unwrap_or(0);
     Ok((2 * running + 4 * (elements + 2 * entering) as u64 * chunk as u64).max(32 * largest as u64))
 }
 
