@@ -69,3 +69,25 @@ fn a_run_takes_what_the_plan_says() {
     }
     assert_eq!(values[0], 2 * values[1]);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn other_networks_take_what_the_plan_says() {
+    let Some(data) = shared("data") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let images = "--input imagenet --samples 8 --refine-samples 0 --factor-samples 2";
+    let texts = "--task sst2 --samples 8 --refine-samples 0 --factor-samples 2";
+    let cases = [
+        ("imagenet/mobilenetv2.onnx", "imagenet/calib", images),
+        ("text/minilm_sst2.onnx", "text/SST-2/dev.tsv", texts),
+    ];
+    for (model, calib, more) in cases {
+        let (model, calib) = (data.join(model), data.join(calib));
+        let line = format!("{} --calib {} {more} --method rtn -w 8 -a 8 --threads 2", model.display(), calib.display());
+        let plan = json(dir.path(), &format!("plan {line}"));
+        let predicted = plan["predicted_memory"]["total"].as_u64().unwrap();
+        let peak = peak(dir.path(), &format!("quantize {line} -q -o o.onnx"));
+        let ratio = peak as f64 / predicted as f64;
+        assert!((0.9..=1.1).contains(&ratio), "{line}: {peak} bytes taken, {predicted} predicted");
+    }
+}

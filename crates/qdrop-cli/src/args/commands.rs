@@ -28,10 +28,15 @@ Examples:
   qdrop plan model.onnx --shape 1,3,224,224 --granularity layer
   qdrop plan resnet20.onnx --sensitivity sensitivity.json --target-size w3 --save-recipe w3.toml
 
-Memory is predicted for the number of calibration samples that --samples gives (default: 1024).")]
+Memory is predicted for the samples of --calib, with what arrays and texts take themselves; without it for as many images
+as --samples gives (default: 1024). The texts of a task need --calib, or --shape with their length. A tokenizer and the samples
+of --eval are not counted.")]
 pub struct Plan {
     /// The ONNX file
     pub model: PathBuf,
+    /// Calibration samples that memory is predicted for: their number, their shapes, and what arrays and texts take
+    #[arg(long, value_name = "PATH", conflicts_with = "shapes")]
+    pub calib: Option<PathBuf>,
     #[command(flatten)]
     pub shape: Shape,
     #[command(flatten)]

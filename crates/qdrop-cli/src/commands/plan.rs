@@ -1,11 +1,11 @@
-//! `qdrop plan`: shows what quantize would do, before any data is read.
+//! `qdrop plan`: shows what quantize would do.
 
 use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, flags, out};
 use qdrop::graph::ValueId;
 use qdrop::plan::{Chosen, Cost, Hit, LayerId, Site};
-use qdrop::report::{Stage, Table, bytes, chosen_bits, count};
-use qdrop::{Error, Memory, Planned, Quantizer, Result};
+use qdrop::report::{Silent, Stage, Table, bytes, chosen_bits, count};
+use qdrop::{CalibrationSet, Error, Memory, Planned, Quantizer, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -111,9 +111,18 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
             .hint("measure them with `qdrop sensitivity MODEL -o FILE.json` and give --sensitivity FILE.json"));
     }
     let model = args.shape.fix.load(&args.model)?;
-    let shapes = args.shape.of_samples(&model)?;
-    let samples = recipe.input.samples.unwrap_or(SAMPLES);
-    let planned = model.plan(&recipe, measured.as_ref(), shapes.as_deref(), samples)?;
+    let planned = match &args.calib {
+        Some(path) => {
+            checks::exists(path)?;
+            let set = CalibrationSet::open(path, &model, &recipe, &Silent)?;
+            model.plan_for(&recipe, measured.as_ref(), &set.used()?)?
+        }
+        None => {
+            let shapes = args.shape.of_samples(&model)?;
+            let samples = recipe.input.samples.unwrap_or(SAMPLES);
+            model.plan(&recipe, measured.as_ref(), shapes.as_deref(), samples)?
+        }
+    };
     bits::save(&args.bits, &planned.recipe)?;
     let stages = Quantizer::new(&model).recipe(recipe).stages().iter().map(Stage::to_string).collect();
     let view = View { stages, ..view(model.name(), planned) };
@@ -268,12 +277,14 @@ fn text(v: &View) -> String {
     let mut memory = Table::new(format!("Predicted memory for {} samples", m.samples), "what|>size");
     let parts = [
         ("network", m.network),
+        ("arrays or texts of samples", m.held),
         ("samples' values", m.caches),
         ("working memory", m.working),
         ("total, with the program", m.total),
         ("samples' values in files", m.files),
     ];
-    for (what, n) in parts.into_iter().filter(|part| part.0 != "samples' values in files" || part.1 > 0) {
+    let rare = ["arrays or texts of samples", "samples' values in files"];
+    for (what, n) in parts.into_iter().filter(|part| !rare.contains(&part.0) || part.1 > 0) {
         memory.row([what.to_string(), bytes(n)]);
     }
     tables.push(memory);

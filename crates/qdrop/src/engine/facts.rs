@@ -62,10 +62,64 @@ fn fixed_batch(graph: &Graph, shapes: &[Vec<usize>]) -> Option<usize> {
 /// Derives facts of every value from the shapes of the graph's inputs (in `graph.inputs` order, batch axis included).
 /// Constants and shape arithmetic are evaluated. Values behind opaque operators have no fact.
 pub fn infer(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
-    infer_within(Budget::of(graph), graph, input_shapes)
+    infer_within(Budget::of(graph), graph, input_shapes, &mut |_, _| ())
 }
 
-fn infer_within(mut budget: Budget, graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Facts> {
+/// As [`infer`] for other shapes of the inputs than those of `other`, with which this shares the contents that depend on no
+/// input.
+pub fn infer_beside(graph: &Graph, input_shapes: &[Vec<usize>], other: &Facts) -> Result<Facts> {
+    let mut free: Vec<bool> = graph.values.iter().map(|v| v.constant.is_some()).collect();
+    infer_within(Budget::of(graph), graph, input_shapes, &mut |facts, node| {
+        if node.inputs.iter().flatten().all(|v| free[v.0 as usize]) && node.captures.is_empty() {
+            for &v in node.outputs.iter().flatten() {
+                free[v.0 as usize] = true;
+                let known = other.get(v).and_then(|f| f.constant.clone());
+                if let (Some(fact), Some(known)) = (&mut facts.values[v.0 as usize], known)
+                    && fact.constant.is_some()
+                {
+                    fact.constant = Some(known);
+                }
+            }
+        }
+    })
+}
+
+/// As [`infer`] of a graph without inputs, but contents that are not `wanted` are kept no longer than until the last node has
+/// read them; with them their sizes in bytes.
+pub fn infer_briefly(graph: &Graph, wanted: &[bool]) -> Result<(Facts, Vec<Option<usize>>)> {
+    let mut readers = vec![0usize; graph.values.len()];
+    for v in graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().chain(&n.captures)) {
+        readers[v.0 as usize] += 1;
+    }
+    let mut sizes = vec![None; graph.values.len()];
+    let facts = infer_within(Budget::of(graph), graph, &[], &mut |facts, node| {
+        for &v in node.outputs.iter().flatten() {
+            let content = facts.get(v).and_then(|f| f.constant.as_ref());
+            sizes[v.0 as usize] = content.map(|t| t.len().saturating_mul(t.dtype().bits()) / 8);
+        }
+        let read = || node.inputs.iter().flatten().chain(&node.captures);
+        read().for_each(|v| readers[v.0 as usize] -= 1);
+        for &v in read().chain(node.outputs.iter().flatten()) {
+            let i = v.0 as usize;
+            if readers[i] == 0
+                && !wanted[i]
+                && graph.values[i].constant.is_none()
+                && let Some(fact) = &mut facts.values[i]
+            {
+                fact.constant = None;
+            }
+        }
+    })?;
+    Ok((facts, sizes))
+}
+
+/// Calls `after` behind each node whose facts were found.
+fn infer_within(
+    mut budget: Budget,
+    graph: &Graph,
+    input_shapes: &[Vec<usize>],
+    after: &mut dyn FnMut(&mut Facts, &Node),
+) -> Result<Facts> {
     if input_shapes.len() != graph.inputs.len() {
         return Err(Error::internal(format!(
             "the graph has {} inputs, {} shapes are given",
@@ -101,6 +155,7 @@ fn infer_within(mut budget: Budget, graph: &Graph, input_shapes: &[Vec<usize>]) 
                     facts.set(v, fact);
                 }
             }
+            after(&mut facts, node);
         }
     }
     let axes = channels::axes(graph, &facts);
@@ -268,7 +323,7 @@ mod tests {
         }
         let graph = b.finish(&[all[8], product]);
         let known = |budget| {
-            let facts = infer_within(budget, &graph, &[]).unwrap();
+            let facts = infer_within(budget, &graph, &[], &mut |_, _| ()).unwrap();
             assert_eq!(facts.get(product).unwrap().shape, [16, 16]);
             let known = |v: ValueId| facts.get(v).unwrap().constant.is_some();
             (all.iter().filter(|v| known(**v)).count(), known(product))

@@ -243,10 +243,16 @@ impl Builder<'_> {
 
     fn node(&mut self, id: NodeId) -> Result<()> {
         let node = self.graph.node(id);
+        // What only a constant is made of is not read: an integer weight would become numbers beside its real values.
+        let folded = node.outputs.iter().flatten().all(|v| match self.map.get(v) {
+            Some(&slot) => self.program.slots[slot].constant.is_some(),
+            None => self.facts.get(*v).is_some_and(|f| f.constant.is_some()),
+        });
         let mut operands = Vec::with_capacity(node.inputs.len());
         for (i, v) in node.inputs.iter().enumerate() {
             let slot = match *v {
                 None => None,
+                Some(v) if folded && !self.map.contains_key(&v) => None,
                 Some(v) => {
                     let plain = self.slot(v, false)?;
                     let quantized = self.seen.get(&v).filter(|&&(site, _)| {

@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Binary, Graph, Node, NodeId, Op, ValueId};
 use crate::plan::{Format, Layer, Output, Plan, Site, Target, rules};
 use crate::quant::{Grid, QuantizedWeight, qmax_of};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Data, Tensor};
 use moved::QuantizerIndex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -214,8 +214,11 @@ fn lower_weight(
     }
     let dtype = container(output, Role::Weight, grid.bits());
     let offset = offset(grid, dtype);
-    let values: Vec<f64> = weight.integers.iter().map(|&q| f64::from(i32::from(q) - offset)).collect();
-    let quantized = graph.add_constant(&format!("{name}_quantized"), Tensor::from_f64(dtype, &layer.shape, &values)?);
+    let content = match dtype {
+        DType::I8 => Data::I8(weight.integers.iter().map(|&q| (i32::from(q) - offset) as i8).collect()),
+        _ => Data::U8(weight.integers.clone()),
+    };
+    let quantized = graph.add_constant(&format!("{name}_quantized"), Tensor::new(layer.shape.clone(), content)?);
     let (scale, zero_point) = grid_constants(graph, &name, grid, dtype)?;
     let real = graph.add_value(&format!("{name}_dequantized"), fact);
     let op = Op::DequantizeLinear { axis: grid.axis.map_or(1, |a| a as i64), block: 0, to: None };

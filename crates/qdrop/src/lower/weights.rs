@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::graph::{Binary, Fact, Node, NodeId, Op, ValueId};
 use crate::plan::{Format, Layer, rules};
 use crate::quant::{Grid, QuantizedWeight};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Data, Tensor};
 
 /// Bytes that packing must save to be worth its nodes.
 const WORTHWHILE: usize = 1024;
@@ -122,21 +122,23 @@ impl Form<'_> {
     /// The integers of `weight` less their zero points times `finer` in int8, where they fit, else the integers in uint8.
     fn integers(&mut self, layer: &Layer, weight: &QuantizedWeight, finer: i32) -> Result<Made> {
         let (grid, shape) = (&weight.grid, layer.shape.as_slice());
-        let channels = grid.channels(shape)?;
-        let zero = |c: usize| grid.zero_point[c];
-        let centered: Vec<i32> = weight.integers.iter().zip(channels).map(|(&q, c)| i32::from(q) - zero(c)).collect();
-        let fits = centered.iter().all(|&d| i8::try_from(d).is_ok());
+        let centered = || -> Result<_> {
+            let channels = grid.channels(shape)?;
+            Ok(weight.integers.iter().zip(channels).map(move |(&q, c)| i32::from(q) - grid.zero_point[c]))
+        };
+        let fits = centered()?.all(|d| i8::try_from(d).is_ok());
         let name = self.graph.value(layer.weight).name.clone();
         let bits = grid.bits();
         let saved = weight.integers.len() * (8 - bits as usize) / 8;
         if fits && bits < 8 && saved >= WORTHWHILE {
             return self.packed(&name, grid, &weight.integers, finer, shape);
         }
-        let (dtype, values): (_, Vec<f64>) = match fits {
-            true => (DType::I8, centered.iter().map(|&d| (d * finer).into()).collect()),
-            false => (DType::U8, weight.integers.iter().map(|&q| q.into()).collect()),
+        let narrow = |d: i32| d.clamp(i8::MIN.into(), i8::MAX.into()) as i8;
+        let content = match fits {
+            true => Data::I8(centered()?.map(|d| narrow(d * finer)).collect()),
+            false => Data::U8(weight.integers.clone()),
         };
-        let tensor = Tensor::from_f64(dtype, shape, &values)?;
+        let tensor = Tensor::new(shape.to_vec(), content)?;
         let value = self.graph.add_constant(&format!("{name}_quantized"), tensor);
         Ok(Made { nodes: Vec::new(), value, centered: fits })
     }
@@ -153,7 +155,7 @@ impl Form<'_> {
             for (i, &q) in integers.iter().enumerate() {
                 bytes[i % length] |= ((q >> above) & mask) << (i / length * bits as usize);
             }
-            let content = Tensor::new(vec![length], crate::tensor::Data::U8(bytes))?;
+            let content = Tensor::new(vec![length], Data::U8(bytes))?;
             let content = self.graph.add_constant(&format!("{name}_packed"), content);
             let mut parts = Vec::new();
             for k in 0..per {

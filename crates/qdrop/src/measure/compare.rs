@@ -1,15 +1,17 @@
 //! Distance between two networks, value by value.
 
 use crate::data::Samples;
-use crate::engine::device::processors;
-use crate::engine::facts;
+use crate::engine::device::{Device as _, Inference, Values, processors};
+use crate::engine::facts::{self, Facts, ValueFact};
+use crate::engine::program::{ProgramSite, compile};
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Difference};
 use crate::graph::{Graph, ValueId};
-use crate::probe::{Network, each, input_shapes, is_real, shapes_of};
+use crate::probe::{self, Network, each, input_shapes, is_real, shapes_of};
 use crate::report::{Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Distance of every float value that `a` (the reference) and `b` both compute under one name, in the order in which
 /// `a` computes them. Values of different sizes are left out. Both graphs simplified; `threads` 0 takes all cores.
@@ -21,22 +23,73 @@ pub fn compare(
     sink: &mut dyn Sink,
 ) -> Result<Vec<Difference>> {
     let shapes = shapes_of(samples)?;
-    let (in_a, in_b) = shared(a, b, &shapes)?;
-    let names: Vec<&str> = in_a.iter().map(|&v| a.value(v).name.as_str()).collect();
-    let mut distances: Vec<Comparison> = names.iter().map(|&n| Comparison::new(n)).collect();
-    let (reference, values) = (a, in_a.clone());
+    let infer = |g: &Graph| facts::infer(g, &input_shapes(g, Some(&shapes))?);
+    let (facts_a, facts_b) = (infer(a)?, infer(b)?);
+    let (in_a, in_b) = shared((a, &facts_a), (b, &facts_b));
+    let distances = in_a.iter().map(|&v| Mutex::new(Comparison::new(&a.value(v).name)));
+    let distances: Vec<Mutex<Comparison>> = distances.collect();
     let device = &processors(threads)?;
-    let (a, b) = (Network::new(a, &shapes, in_a, device)?, Network::new(b, &shapes, in_b, device)?);
+    let elements: usize = in_a.iter().filter_map(|&v| facts_a.get(v)).map(ValueFact::numel).sum();
+    let ready =
+        |g: &Graph, facts: &Facts, values: &[ValueId]| device.inference(&compile(g, facts, &probe::shown(g, values))?);
+    let networks = [ready(a, &facts_a, &in_a)?, ready(b, &facts_b, &in_b)?];
+    drop((facts_a, facts_b));
     each(
         samples,
-        1..=a.chunk.min(b.chunk),
+        1..=probe::chunk(elements, device),
         device,
         Stage::Compare,
         sink,
-        |inputs, sink| Ok((a.run(inputs, sink)?, b.run(inputs, sink)?)),
-        |first, (x, y)| add(&mut distances, samples, first, [&x, &y]),
+        |inputs, sink| side_by_side(&networks, &probe::rows(inputs)?, &distances, sink),
+        |first, failed| match failed {
+            Some((sample, error)) => Err(error.at(format!("sample `{}`", samples.name(first + sample)))),
+            None => Ok(()),
+        },
     )?;
-    Ok(finish(reference, &values, &distances))
+    let done = |d: Mutex<Comparison>| d.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(finish(a, &in_a, &distances.into_iter().map(done).collect::<Vec<_>>()))
+}
+
+/// What a sample could not be compared for, with its place among the inputs.
+type Failed = Option<(usize, Error)>;
+
+/// Adds to `distances`, one a site, what the sites of both networks hold for `inputs`. Only the values of the first network
+/// are kept, until those of the second arise. The failure of the first site that has one.
+fn side_by_side(
+    networks: &[Box<dyn Inference>; 2],
+    inputs: &[Rows],
+    distances: &[Mutex<Comparison>],
+    sink: &dyn Sink,
+) -> Result<Failed> {
+    let held: Vec<Mutex<Vec<Vec<f32>>>> = distances.iter().map(|_| Mutex::default()).collect();
+    networks[0].watch(inputs, &|ProgramSite(site), _, values: Values| {
+        probe::go_on(sink)?;
+        let mut held = held[site].lock().unwrap_or_else(PoisonError::into_inner);
+        for sample in 0..values.samples() {
+            let mut row = Vec::new();
+            values.sample(sample, &mut row);
+            held.push(row);
+        }
+        Ok(())
+    })?;
+    let failed: Vec<Mutex<Failed>> = distances.iter().map(|_| Mutex::default()).collect();
+    networks[1].watch(inputs, &|ProgramSite(site), first, values: Values| {
+        probe::go_on(sink)?;
+        let mut failed = failed[site].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = held[site].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut distance = distances[site].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut row = Vec::new();
+        for sample in 0..values.samples() {
+            if failed.is_some() {
+                break;
+            }
+            values.sample(sample, &mut row);
+            let wanted = std::mem::take(&mut held[first + sample]);
+            *failed = distance.add(&wanted, &row).err().map(|error| (first + sample, error));
+        }
+        Ok(())
+    })?;
+    Ok(failed.into_iter().find_map(|f| f.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
 /// Distance of every float value that `a` (the reference, simplified) computes and `recorded` holds under its name, as
@@ -115,9 +168,7 @@ pub(super) fn finish(reference: &Graph, values: &[ValueId], distances: &[Compari
 }
 
 /// Values that both graphs compute under one name with one size.
-fn shared(a: &Graph, b: &Graph, shapes: &[Vec<usize>]) -> Result<(Vec<ValueId>, Vec<ValueId>)> {
-    let infer = |g: &Graph| facts::infer(g, &input_shapes(g, Some(shapes))?);
-    let (facts_a, facts_b) = (infer(a)?, infer(b)?);
+fn shared((a, facts_a): (&Graph, &Facts), (b, facts_b): (&Graph, &Facts)) -> (Vec<ValueId>, Vec<ValueId>) {
     let by_name: HashMap<&str, ValueId> = computed(b).map(|v| (b.value(v).name.as_str(), v)).collect();
     let pair = |v: ValueId| {
         let other = *by_name.get(a.value(v).name.as_str())?;
@@ -125,7 +176,7 @@ fn shared(a: &Graph, b: &Graph, shapes: &[Vec<usize>]) -> Result<(Vec<ValueId>, 
         let comparable = x.shape == y.shape && is_real(x.dtype) && is_real(y.dtype) && x.constant.is_none();
         comparable.then_some((v, other))
     };
-    Ok(computed(a).filter_map(pair).unzip())
+    computed(a).filter_map(pair).unzip()
 }
 
 #[cfg(test)]

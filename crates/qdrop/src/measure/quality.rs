@@ -62,7 +62,8 @@ pub fn quality(
         return Ok(Quality { samples, source, snr_db: None, same_top1: None, outputs, partial, losses });
     }
     let (wanted, got): (Vec<ValueId>, Vec<ValueId>) = outputs.iter().copied().unzip();
-    let networks = (Network::new(graph, &shapes, wanted, device)?, Network::new(written, &shapes, got, device)?);
+    let networks = (Network::of(graph, &facts, wanted, device)?, Network::of(written, &others, got, device)?);
+    drop(others);
     let real = |v: ValueId| facts.get(v).is_some_and(|f| is_real(f.dtype));
     let mut counts: Vec<Output> = outputs.iter().map(|&(v, _)| Output::new(&graph.value(v).name, real(v))).collect();
     let mut same = 0;
@@ -85,6 +86,7 @@ pub fn quality(
             Ok(())
         },
     )?;
+    drop(networks);
     let outputs: Vec<OutputQuality> = counts.into_iter().map(Output::finish).collect();
     let mut quality = Quality {
         samples: samples.len(),

@@ -1,6 +1,6 @@
 //! What a run demands of its samples, and a view of them that is checked.
 
-use crate::data::{Samples, forward_labels};
+use crate::data::{Samples, Target};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -43,6 +43,8 @@ pub struct Checked<'a> {
     shapes: Vec<Vec<usize>>,
     dtypes: Vec<Option<DType>>,
     inputs: Vec<String>,
+    /// Bytes that count as held beside those of the set.
+    beside: u64,
 }
 
 impl<'a> Checked<'a> {
@@ -58,7 +60,14 @@ impl<'a> Checked<'a> {
             shapes: shapes.to_vec(),
             dtypes: graph.inputs.iter().map(|&v| graph.value(v).fact.dtype).collect(),
             inputs: graph.inputs.iter().map(|&v| graph.value(v).name.clone()).collect(),
+            beside: 0,
         })
+    }
+
+    /// The same, of which `bytes` more count as held: what the caller has in memory for as long.
+    #[must_use]
+    pub fn beside(self, bytes: u64) -> Self {
+        Checked { beside: bytes, ..self }
     }
 
     fn check(&self, tensors: &[Tensor]) -> Result<()> {
@@ -94,7 +103,25 @@ impl Samples for Checked<'_> {
         Ok(tensors)
     }
 
-    forward_labels!(inner);
+    fn label(&self, index: usize) -> Option<usize> {
+        self.inner.label(index)
+    }
+
+    fn target(&self, index: usize) -> Result<Option<Target>> {
+        self.inner.target(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.inner.name(index)
+    }
+
+    fn skipped(&self) -> usize {
+        self.inner.skipped()
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.inner.held_bytes() + self.beside
+    }
 
     fn input_names(&self) -> Option<Vec<String>> {
         self.inner.input_names()

@@ -1,9 +1,9 @@
 //! Constants and shape arithmetic.
 
 use super::{Context, InputShapes};
-use crate::engine::facts::{Facts, infer};
+use crate::engine::facts::{Facts, infer, infer_beside, infer_briefly};
 use crate::error::Result;
-use crate::graph::{Fact, Graph, NodeId, Op, ValueId};
+use crate::graph::{Fact, Graph, Node, NodeId, Op, ValueId};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -23,30 +23,80 @@ pub(super) fn facts(graph: &Graph, context: &Context) -> Result<Option<(Facts, F
         return Ok(Some((first.clone(), first)));
     }
     // A model that declares an open size and yet holds fixed shapes inside runs with one size, or one sample, only.
-    let changed = CHANGES.iter().find_map(|change| infer(graph, &context.shapes.changed(graph, 2, change)?).ok());
-    let two = changed.or_else(|| infer(graph, &context.shapes.concrete(graph, 2)?).ok());
+    let beside = |shapes: &[Vec<usize>]| infer_beside(graph, shapes, &first).ok();
+    let changed = CHANGES.iter().find_map(|change| beside(&context.shapes.changed(graph, 2, change)?));
+    let two = changed.or_else(|| beside(&context.shapes.concrete(graph, 2)?));
     Ok(two.map(|second| (first, second)))
 }
 
 /// Replaces nodes whose results are the same for every batch and open size by constants. Quantized weights stay nodes.
 pub(super) fn fold(graph: &mut Graph, context: &Context) -> Result<bool> {
     // What needs no input first, so that weights on which nodes work are made once.
-    let inner = infer(&input_free(graph), &[])?;
-    let first = replace(graph, |v| inner.get(v)?.constant.clone());
-    drop(inner);
+    let first = fold_input_free(graph)?;
     let Some((one, two)) = facts(graph, context)? else { return Ok(first) };
     let second = replace(graph, |v| {
         let (one, two) = (one.get(v)?.constant.as_ref()?, two.get(v)?.constant.as_ref()?);
-        (Arc::ptr_eq(one, two) || one == two).then(|| one.clone())
+        (Arc::ptr_eq(one, two) || one == two).then(|| Content::Held(one.clone()))
     });
-    Ok(first || second)
+    Ok(first || second.unwrap_or(false))
 }
 
-/// Replaces nodes all of whose results have a `content` by constants.
-fn replace(graph: &mut Graph, content: impl Fn(ValueId) -> Option<Arc<Tensor>>) -> bool {
+/// Replaces nodes that depend on no input by constants.
+fn fold_input_free(graph: &mut Graph) -> Result<bool> {
+    let part = input_free(graph);
+    // Weights that are unpacked pass through a dozen nodes: of these only what comes out in the end is kept.
+    let (brief, sizes) = infer_briefly(&part, &read_elsewhere(graph, &part))?;
+    let kept = |v: ValueId| brief.get(v).and_then(|f| f.constant.clone()).map(Content::Held);
+    if let Some(folded) = replace(graph, |v| kept(v).or(sizes[v.0 as usize].map(Content::Gone))) {
+        return Ok(folded);
+    }
+    drop(brief);
+    let whole = infer(&part, &[])?;
+    Ok(replace(graph, |v| whole.get(v)?.constant.clone().map(Content::Held)).unwrap_or(false))
+}
+
+/// Per value: whether something reads it that is not replaced by a constant together with the nodes of `part`.
+fn read_elsewhere(graph: &Graph, part: &Graph) -> Vec<bool> {
     let quantized = behind_quantizer(graph);
-    let bytes = |t: &Tensor| t.len().saturating_mul(t.dtype().bits()) / 8;
-    let mut folded: Vec<Option<Arc<Tensor>>> = vec![None; graph.values.len()];
+    let mut inside = vec![false; graph.values.len()];
+    for v in part.nodes.iter().flat_map(|n| n.outputs.iter().flatten()) {
+        inside[v.0 as usize] = !quantized[v.0 as usize] && !graph.outputs.contains(v);
+    }
+    let mut read = vec![false; graph.values.len()];
+    for node in &graph.nodes {
+        if !node.outputs.iter().flatten().all(|v| inside[v.0 as usize]) {
+            node.inputs.iter().flatten().chain(&node.captures).for_each(|v| read[v.0 as usize] = true);
+        }
+    }
+    read
+}
+
+/// What a folded value holds.
+#[derive(Clone)]
+enum Content {
+    Held(Arc<Tensor>),
+    /// So many bytes that are not there any more.
+    Gone(usize),
+}
+
+impl Content {
+    fn bytes(&self) -> usize {
+        match self {
+            Content::Held(tensor) => bytes(tensor),
+            Content::Gone(bytes) => *bytes,
+        }
+    }
+}
+
+fn bytes(tensor: &Tensor) -> usize {
+    tensor.len().saturating_mul(tensor.dtype().bits()) / 8
+}
+
+/// Replaces nodes all of whose results have a `content` by constants. Does nothing and returns none where a content that
+/// is gone would still be read.
+fn replace(graph: &mut Graph, content: impl Fn(ValueId) -> Option<Content>) -> Option<bool> {
+    let quantized = behind_quantizer(graph);
+    let mut folded: Vec<Option<Content>> = vec![None; graph.values.len()];
     let mut gone = vec![false; graph.nodes.len()];
     for id in graph.node_ids() {
         let node = graph.node(id);
@@ -58,12 +108,14 @@ fn replace(graph: &mut Graph, content: impl Fn(ValueId) -> Option<Arc<Tensor>>) 
             .inputs
             .iter()
             .flatten()
-            .filter_map(|&v| graph.constant(v).or(folded[v.0 as usize].as_ref()))
-            .map(|t| bytes(t))
+            .filter_map(|&v| {
+                let known = graph.constant(v).map(|t| bytes(t));
+                known.or_else(|| folded[v.0 as usize].as_ref().map(Content::bytes))
+            })
             .sum();
-        let found: Option<Vec<Arc<Tensor>>> = results.iter().map(|&v| content(v)).collect();
+        let found: Option<Vec<Content>> = results.iter().map(|&v| content(v)).collect();
         let Some(found) = found else { continue };
-        let made: usize = found.iter().map(|t| bytes(t)).sum();
+        let made: usize = found.iter().map(Content::bytes).sum();
         let barred = |v: &ValueId| quantized[v.0 as usize] || graph.outputs.contains(v);
         if made > given.saturating_add(MAX_GROWTH) || results.iter().any(barred) {
             continue;
@@ -73,8 +125,13 @@ fn replace(graph: &mut Graph, content: impl Fn(ValueId) -> Option<Arc<Tensor>>) 
             folded[v.0 as usize] = Some(t);
         }
     }
-    for (value, tensor) in graph.values.iter_mut().zip(folded) {
-        if let Some(tensor) = tensor {
+    let lacking = |v: &ValueId| matches!(folded[v.0 as usize], Some(Content::Gone(_)));
+    let stays = |(node, gone): (&Node, &bool)| !gone && node.inputs.iter().flatten().chain(&node.captures).any(lacking);
+    if graph.nodes.iter().zip(&gone).any(stays) {
+        return None;
+    }
+    for (value, content) in graph.values.iter_mut().zip(folded) {
+        if let Some(Content::Held(tensor)) = content {
             let shape = tensor.shape().iter().map(|&d| crate::graph::Dim::Known(d)).collect();
             value.fact = Fact { dtype: Some(tensor.dtype()), shape: Some(shape) };
             value.constant = Some(tensor);
@@ -82,7 +139,7 @@ fn replace(graph: &mut Graph, content: impl Fn(ValueId) -> Option<Arc<Tensor>>) 
         }
     }
     graph.retain_nodes(|id, _| !gone[id.0 as usize]);
-    gone.contains(&true)
+    Some(gone.contains(&true))
 }
 
 /// The part of `graph` that depends on no input.

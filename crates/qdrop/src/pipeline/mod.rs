@@ -19,6 +19,7 @@ pub use crate::probe::{declared_shapes, input_shapes, sample_shapes, several_at_
 pub use crate::work::WorkDir;
 pub use bench::{Bench, UnitSpeed, bench};
 pub use keys::run_keys;
+pub(crate) use memory::beside;
 pub use memory::{Memory, memory};
 pub use model::{choose, cost, load, model_bytes, plan, save};
 pub(crate) use quantize::quantize_and_keep;

@@ -23,11 +23,11 @@ pub(crate) use deviation::{Deviation, largest};
 pub(crate) use factors::Factored;
 pub(crate) use grids::ActivationGrids;
 pub(crate) use loaded::Loaded;
-pub(crate) use observe::{Observed, Widths};
+pub(crate) use observe::{Observed, Widths, observed_at_once};
 pub(crate) use padding::Padding;
 pub(crate) use run::{
-    Answering, Cache, Network, SAMPLES, answer, borders, each, ends, go_on, input_facts, is_real, load, shapes_of,
-    whole,
+    Answering, Cache, Network, SAMPLES, answer, borders, chunk, each, ends, go_on, input_facts, is_real, load, rows,
+    shapes_of, shown, whole,
 };
 pub(crate) use screen::screened;
 pub(crate) use sensitivity::Measured;

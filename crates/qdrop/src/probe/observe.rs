@@ -6,8 +6,8 @@ use super::padding::Padding;
 use super::run;
 use crate::calibrate::Watch;
 use crate::data::{Samples, Subset};
-use crate::engine::device::Values;
-use crate::engine::program::{ProgramSite, Region, around, compile};
+use crate::engine::device::{Device, Values};
+use crate::engine::program::{ProgramSite, around, compile};
 use crate::error::Result;
 use crate::graph::ValueId;
 use crate::plan::{self, Floor, Plan, Site};
@@ -23,6 +23,11 @@ const TOGETHER: usize = 4;
 
 /// Samples on which channels are told apart.
 const CHANNEL_SAMPLES: usize = 32;
+
+/// Samples that are observed between two looks at the sink, where so many run together at most.
+pub(crate) fn observed_at_once(group: usize, device: &dyn Device) -> usize {
+    (TOGETHER * group * device.parallel()).min(run::SAMPLES)
+}
 
 /// `values` of `shape` with none below `floor`.
 pub(crate) fn above<'a>(values: Cow<'a, [f32]>, shape: &[usize], floor: Option<&Floor>) -> Cow<'a, [f32]> {
@@ -128,17 +133,11 @@ impl Calibration<'_> {
         quantizers.iter().enumerate().for_each(|(i, s)| sites.entry(s.value).or_default().push(i));
         let values: Vec<ValueId> = sites.keys().copied().collect();
         run::computable(self.graph, self.facts, &values)?;
-        let region = Region {
-            nodes: run::behind(self.graph, &values),
-            inputs: self.graph.inputs.clone(),
-            sites: values.iter().map(|&v| (v, None)).collect(),
-            ..Region::default()
-        };
-        let ready = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
+        let ready = self.device.inference(&compile(self.graph, self.facts, &run::shown(self.graph, &values))?)?;
         let floors = plan::floors(self.graph, self.facts);
         let shapes: Vec<_> = values.iter().map(|&v| self.facts.require(self.graph, v)).collect::<Result<_>>()?;
         let seen: Vec<Mutex<Seeing>> = values.iter().map(|_| Mutex::default()).collect();
-        let chunk = (TOGETHER * ready.group() * self.device.parallel()).min(run::SAMPLES);
+        let chunk = observed_at_once(ready.group(), self.device);
         let indices: Vec<usize> = (0..samples.len()).collect();
         for some in indices.chunks(chunk) {
             let before = some[0];

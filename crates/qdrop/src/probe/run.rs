@@ -54,12 +54,16 @@ impl Network {
     /// Prepares `graph` on `device` for samples of `shapes` (no batch axis); running it yields
     /// the values `wanted`.
     pub fn new(graph: &Graph, shapes: &[Vec<usize>], wanted: Vec<ValueId>, device: &dyn Device) -> Result<Self> {
-        let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
-        computable(graph, &facts, &wanted)?;
+        Self::of(graph, &facts::infer(graph, &input_shapes(graph, Some(shapes))?)?, wanted, device)
+    }
+
+    /// As [`Network::new`], for samples of the shapes from which the `facts` of `graph` follow.
+    pub fn of(graph: &Graph, facts: &Facts, wanted: Vec<ValueId>, device: &dyn Device) -> Result<Self> {
+        computable(graph, facts, &wanted)?;
         let elements: usize = wanted.iter().filter_map(|&v| facts.get(v)).map(facts::ValueFact::numel).sum();
         let nodes = behind(graph, &wanted);
         let region = Region { nodes, inputs: graph.inputs.clone(), outputs: wanted, ..Region::default() };
-        let ready = device.inference(&compile(graph, &facts, &region)?)?;
+        let ready = device.inference(&compile(graph, facts, &region)?)?;
         Ok(Network { chunk: chunk(elements, device), ready })
     }
 
@@ -98,6 +102,12 @@ pub(crate) fn behind(graph: &Graph, wanted: &[ValueId]) -> Vec<NodeId> {
     }
     nodes.reverse();
     nodes
+}
+
+/// The part of `graph` that computes `values`, each of which is shown.
+pub(crate) fn shown(graph: &Graph, values: &[ValueId]) -> Region {
+    let sites = values.iter().map(|&v| (v, None)).collect();
+    Region { nodes: behind(graph, values), inputs: graph.inputs.clone(), sites, ..Region::default() }
 }
 
 /// Samples as rows, per input.

@@ -103,8 +103,6 @@ pub struct CalibrationSet {
     set: Dataset,
     /// Indices of the samples that are used.
     used: Vec<usize>,
-    /// Of a set of texts, the samples that are not used.
-    others: Option<Subset<Dataset>>,
 }
 
 impl CalibrationSet {
@@ -116,24 +114,22 @@ impl CalibrationSet {
         let Some(task) = recipe.input.task else {
             let set = Dataset::open(path, model, recipe, None, sink)?;
             let used = data::spread(set.len(), limit).collect();
-            return Ok(CalibrationSet { set, used, others: None });
+            return Ok(CalibrationSet { set, used });
         };
         // How long samples are follows from the texts that are used.
         let set = Dataset::open(path, model, recipe, limit, sink)?;
-        // A question of SQuAD is several windows.
-        let used: Vec<usize> = data::spread(set.len(), limit).collect();
-        let others = match (limit, set.is_empty() || task == Task::Squad) {
-            (Some(limit), false) => {
+        let set = match limit {
+            // A question of SQuAD is several windows, and those of other questions are not read.
+            Some(_) if task != Task::Squad && !set.is_empty() => {
                 let mut recipe = recipe.clone();
                 recipe.input.max_length = shapes_of(&set)?.first().and_then(|s| s.first().copied());
-                let all = Dataset::open(path, model, &recipe, None, sink)?;
-                let chosen: BTreeSet<usize> = data::spread(all.len(), Some(limit)).collect();
-                let others = (0..all.len()).filter(|i| !chosen.contains(i)).collect();
-                Some(Subset::new(all, others)?)
+                drop(set);
+                Dataset::open(path, model, &recipe, None, sink)?
             }
-            _ => None,
+            _ => set,
         };
-        Ok(CalibrationSet { set, used, others })
+        let used = data::spread(set.len(), limit).collect();
+        Ok(CalibrationSet { set, used })
     }
 
     /// The samples that are used.
@@ -143,9 +139,6 @@ impl CalibrationSet {
 
     /// The samples of the set that are not used.
     pub fn left_out(&self) -> Result<Box<dyn Samples + '_>> {
-        if let Some(others) = &self.others {
-            return Ok(Box::new(others));
-        }
         let used: BTreeSet<usize> = self.used.iter().copied().collect();
         let others = (0..self.set.len()).filter(|i| !used.contains(i)).collect();
         Ok(Box::new(Subset::new(&self.set, others)?))

@@ -263,7 +263,7 @@ impl<'a> Quantizer<'a> {
             recipe = recipe.with(&chosen);
             mixed = Some(MixedReport { chosen, sensitivity, reached_error: None });
         }
-        let checked = Checked::new(&graph, &shapes, calibration)?;
+        let checked = Checked::new(&graph, &shapes, calibration)?.beside(pipeline::beside(model.graph(), &graph));
         let unseen = self.unseen.filter(|samples| !samples.is_empty());
         let unseen = unseen.map(|samples| Checked::new(&graph, &shapes, samples)).transpose()?;
         let mut measuring = Measuring {

@@ -164,13 +164,35 @@ impl Model {
         sample_shapes: Option<&[Vec<usize>]>,
         samples: usize,
     ) -> Result<Planned> {
+        self.plan_with(recipe, measured, sample_shapes, (samples, 0))
+    }
+
+    /// As [`Model::plan`], for these calibration samples: as many, of their shapes, and with the memory that they hold
+    /// themselves, such as arrays.
+    pub fn plan_for(
+        &self,
+        recipe: &Recipe,
+        measured: Option<&Sensitivity>,
+        calibration: &dyn Samples,
+    ) -> Result<Planned> {
+        let shapes = shapes_of(calibration)?;
+        self.plan_with(recipe, measured, Some(&shapes), (calibration.len(), calibration.held_bytes()))
+    }
+
+    fn plan_with(
+        &self,
+        recipe: &Recipe,
+        measured: Option<&Sensitivity>,
+        sample_shapes: Option<&[Vec<usize>]>,
+        samples: (usize, u64),
+    ) -> Result<Planned> {
         let made = || -> Result<Planned> {
             let graph = pipeline::prepare(&self.graph, sample_shapes)?;
             let chosen = measured.map(|m| pipeline::choose(&graph, recipe, m, sample_shapes)).transpose()?;
             let recipe = chosen.as_ref().map_or_else(|| recipe.clone(), |chosen| recipe.with(chosen));
             let plan = pipeline::plan(&graph, &recipe, sample_shapes)?;
             let cost = pipeline::cost(&graph, &plan, sample_shapes)?;
-            let memory = pipeline::memory(&graph, &plan, &recipe, sample_shapes, samples)?;
+            let memory = pipeline::memory((&self.graph, &graph), &plan, &recipe, sample_shapes, samples)?;
             Ok(Planned { graph, recipe, plan, cost, chosen, memory })
         };
         made().map_err(|e| e.at(self.name()))
