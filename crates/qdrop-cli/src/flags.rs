@@ -50,6 +50,7 @@ pub fn apply(recipe: &mut Recipe, flags: &RecipeFlags) {
     set(&mut recipe.activations.observer, &flags.observer);
     set_some(&mut recipe.activations.factor_samples, &flags.factor_samples);
     set_some(&mut recipe.activations.refine_samples, &flags.refine_samples);
+    set_some(&mut recipe.method.correct_samples, &flags.correct_samples);
     set_some(&mut recipe.activations.placement, &flags.placement);
     set_some(&mut recipe.activations.last_bits, &flags.first_last_bits);
     set(&mut recipe.activations.first_output_8bit, &flags.first_output_8bit);
@@ -117,6 +118,7 @@ mod tests {
             observer: Some(Observer::MinMax),
             factor_samples: Some(3),
             refine_samples: Some(0),
+            correct_samples: Some(5),
             symmetric: Some(Symmetric::Weights),
             keep_probability: Some(0.25),
             ..RecipeFlags::default()
@@ -126,7 +128,7 @@ mod tests {
         assert_eq!((recipe.weights.bits, recipe.method.iterations), (3, Some(9)));
         assert_eq!((recipe.weights.symmetric, recipe.activations.symmetric), (true, false));
         assert_eq!((recipe.activations.observer, recipe.activations.refine_samples), (Observer::MinMax, Some(0)));
-        assert_eq!(recipe.activations.factor_samples, Some(3));
+        assert_eq!((recipe.activations.factor_samples, recipe.method.correct_samples), (Some(3), Some(5)));
         assert_eq!((recipe.method.input_keep, recipe.method.activation_keep), (Some(0.25), Some(0.25)));
         assert_eq!((recipe.input.preset.as_deref(), recipe.input.crop), (Some("imagenet"), Some(32)));
     }

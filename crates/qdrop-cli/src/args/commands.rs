@@ -197,9 +197,9 @@ With `--sensitivity sensitivity.json`, plan and quantize choose bits from that f
 
 One weight or activation at a time is rounded to nearest on its first grid, the one that calibration finds; everything \
 else stays float. The table shows the signal-to-noise ratio of the network's outputs in dB: at 20 dB the error is a \
-hundredth of their energy, and higher is better. With methods that learn, the shift of the mean that rounding a weight \
-causes is removed, as learned biases remove it; this predicts best which error is left after learning. `--method rtn` \
-keeps the shift.")]
+hundredth of their energy, and higher is better. The shift of the mean that rounding a weight \
+causes is removed, as learned and corrected biases remove it; this predicts best which error is left in the end. \
+`--method rtn --correct-samples 0` keeps the shift.")]
 pub struct Sensitivity {
     /// The float ONNX file
     pub model: PathBuf,

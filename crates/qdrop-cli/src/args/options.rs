@@ -182,6 +182,10 @@ pub struct RecipeFlags {
     /// corrected; 0: no check [default: 32]
     #[arg(long, value_name = "N")]
     pub refine_samples: Option<usize>,
+    /// Samples on which, with --method rtn, biases are corrected so that the results of every layer keep their means; 0:
+    /// no correction [default: 32]
+    #[arg(long, value_name = "N")]
+    pub correct_samples: Option<usize>,
     /// Where activations are quantized: at the outputs of layers, as published (producer); there and, with 8 bits,
     /// where integer kernels need further quantizers (integer); at the inputs of layers (consumer) [default: integer
     /// for target ort; producer for other targets and with preset paper]

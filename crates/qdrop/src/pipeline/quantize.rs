@@ -17,7 +17,7 @@ use crate::plan::{Chosen, Measure, Plan, Recipe, Target};
 use crate::probe::{
     self, ActivationGrids, Calibration, Factored, Loaded, Measured, Observed, Padding, Weights, input_shapes,
 };
-use crate::quant::Grid;
+use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{self, Biases, Costs, Job, NetworkSolution};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
 use crate::tensor::{Precision, RowStore, Tensor};
@@ -104,7 +104,8 @@ pub(crate) fn quantize_and_keep<'s>(
     };
     drop(watch);
     let weights = calibrate::round_to_nearest(&network.graph, &network.plan, &weight_grids)?;
-    let nearest = NetworkSolution { weights, biases: Biases::new(), grids: activations.refined.clone() };
+    let biases = run.correct(&network, &loaded, &weights, &activations.refined)?;
+    let nearest = NetworkSolution { weights, biases, grids: activations.refined.clone() };
     let unlearned = match network.write(&nearest, &kernel_grids, recipe)? {
         (graph, Some(encodings)) => written::simulate(&graph, &encodings.to_json()?)?,
         (graph, None) => graph,
@@ -138,6 +139,7 @@ pub fn stages(recipe: &Recipe, chosen: bool) -> Vec<Stage> {
         (Stage::Calibrate, true),
         (Stage::Refine, effective.refine_samples > 0 && quantizes),
         (Stage::Sensitivity, recipe.mixed.wanted() && !chosen),
+        (Stage::Correct, effective.correct_samples > 0),
         (Stage::Weigh, effective.learns && effective.weigh_outputs),
         (Stage::Reconstruct, effective.learns),
     ];
@@ -361,6 +363,22 @@ impl<'a> Run<'a> {
     /// First grids of activations, refined.
     fn first_grids(&mut self, network: &Network, loaded: &Loaded, watch: &Watch) -> Result<ActivationGrids> {
         self.calibration(network, loaded).activation_grids(watch, &mut self.report.timings, self.sink)
+    }
+
+    /// Biases that keep the means of layers' results, where nothing is learned.
+    fn correct(
+        &mut self,
+        network: &Network,
+        loaded: &Loaded,
+        weights: &[QuantizedWeight],
+        grids: &[Grid],
+    ) -> Result<Biases> {
+        if self.recipe.resolved().correct_samples == 0 {
+            return Ok(Biases::new());
+        }
+        let calibration = self.calibration(network, loaded);
+        let layers = network.plan.layers.len();
+        self.stage(Stage::Correct, Some(layers), |sink| calibration.corrected_biases(weights, grids, sink))
     }
 
     /// What learning makes of `nearest`. Of what is `loaded` the samples that are read `again` stay.

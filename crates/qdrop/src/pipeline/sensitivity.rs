@@ -107,6 +107,7 @@ mod tests {
     fn recipe(method: MethodName) -> Recipe {
         let mut recipe = Recipe::default();
         (recipe.method.name, recipe.method.batch, recipe.method.iterations) = (method, 8, Some(5));
+        recipe.method.correct_samples = Some(0);
         recipe.mixed.samples = 16;
         recipe
     }

@@ -46,6 +46,8 @@ pub struct Effective {
     pub learn_biases: bool,
     /// Whether the loss weighs the elements of units' outputs.
     pub weigh_outputs: bool,
+    /// Samples on which biases are corrected where nothing is learned; 0 for no correction.
+    pub correct_samples: usize,
     /// Iterations for tuning the whole network after the last unit.
     pub tune_iterations: usize,
     /// Whether all weights are learned first, in a network with float activations.
@@ -93,8 +95,9 @@ impl Recipe {
         };
         let tuning = if qdrop_beyond { (iterations / 2).min(MOST_TUNING) } else { 0 };
         let few = if beyond { FEW_SAMPLES } else { 0 };
+        let learns = method.name != MethodName::Rtn;
         Effective {
-            learns: method.name != MethodName::Rtn,
+            learns,
             iterations,
             input_keep: method.input_keep.unwrap_or(input_keep),
             activation_keep: method.activation_keep.unwrap_or(activation_keep),
@@ -105,6 +108,7 @@ impl Recipe {
             stop_settled: method.stop_settled.unwrap_or(beyond),
             learn_biases: method.learn_biases.unwrap_or(qdrop_beyond),
             weigh_outputs: method.weigh_outputs.unwrap_or(qdrop_beyond),
+            correct_samples: if learns { 0 } else { method.correct_samples.unwrap_or(few) },
             tune_iterations: method.tune_iterations.unwrap_or(tuning),
             factor_samples: self.activations.factor_samples.unwrap_or(few),
             refine_samples: self.activations.refine_samples.unwrap_or(few),
@@ -112,11 +116,12 @@ impl Recipe {
         }
     }
 
-    /// How many calibration samples each stage reads that reads few: choosing factors, refining, measuring sensitivities.
-    pub(crate) fn few_samples(&self) -> [usize; 3] {
+    /// How many calibration samples each stage reads that reads few: choosing factors, refining, measuring
+    /// sensitivities, correcting biases.
+    pub(crate) fn few_samples(&self) -> [usize; 4] {
         let effective = self.resolved();
         let mixed = if self.mixed.wanted() { self.mixed.samples } else { 0 };
-        [effective.factor_samples, effective.refine_samples, mixed]
+        [effective.factor_samples, effective.refine_samples, mixed, effective.correct_samples]
     }
 
     /// The same recipe with everything written out that its preset and its method decide.
@@ -133,6 +138,7 @@ impl Recipe {
         (method.rounding_lr, method.scale_lr) = (Some(e.rounding_lr), Some(e.scale_lr));
         (method.learn_scales, method.learn_biases) = (Some(e.scale_lr > 0.0), Some(e.learn_biases));
         (method.stop_settled, method.weigh_outputs) = (Some(e.stop_settled), Some(e.weigh_outputs));
+        method.correct_samples = Some(e.correct_samples);
         method.tune_iterations = Some(e.tune_iterations);
         recipe.units.granularity = Some(e.granularity);
         recipe

@@ -289,6 +289,10 @@ pub struct Method {
     /// Otherwise all have the same weight, as published. Default: true for QDrop, false for the others and with the
     /// preset `paper`.
     pub weigh_outputs: Option<bool>,
+    /// Calibration samples on which, where nothing is learned, the bias of every layer is corrected so that its results
+    /// keep their means; 0 leaves biases as they are. Default: 32 for [`MethodName::Rtn`], 0 for the others and with the
+    /// preset `paper`.
+    pub correct_samples: Option<usize>,
     /// Iterations in which, after the last unit, biases and activation steps of the whole network are learned against
     /// its outputs; 0 leaves this stage out, as published. Default: for QDrop half of `iterations`, at most 1000; 0 for
     /// the others and with the preset `paper`.
@@ -324,6 +328,7 @@ impl Default for Method {
             learn_scales: None,
             learn_biases: None,
             weigh_outputs: None,
+            correct_samples: None,
             tune_iterations: None,
             seed: 1005,
             threads: 0,

@@ -159,6 +159,13 @@ const KEYS: &[Key] = &[
     ),
     (
         "method",
+        "correct_samples",
+        "32",
+        "calibration samples on which biases are corrected so that every layer's results keep their means, where\n\
+         nothing is learned; 0: biases stay as they are; default 32 for rtn, 0 with preset paper",
+    ),
+    (
+        "method",
         "tune_iterations",
         "1000",
         "iterations in which, after the last unit, biases and activation steps of the whole network are learned\n\

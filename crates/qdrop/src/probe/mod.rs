@@ -2,6 +2,7 @@
 //! factors that suit them, and how much the network's outputs depend on each of them.
 
 mod calibration;
+mod correct;
 mod deviation;
 mod factors;
 mod finite;

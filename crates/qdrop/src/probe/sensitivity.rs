@@ -1,10 +1,9 @@
 //! What quantizing one layer or activation alone does to the network's outputs.
 //!
 //! Weights are rounded to nearest, at 2 bits far from what learning reaches. Most of the difference is a shift of the
-//! mean of each output channel, which learned roundings and biases take out. So for methods that learn, the shift is taken
-//! out of the bias here too, where a layer has one (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2,
-//! with measured means): what is left is a nearly constant multiple of what learned rounding leaves, whatever the layer
-//! and the bits.
+//! mean of each output channel, which learned roundings and biases take out, or corrected biases where nothing is learned.
+//! So the shift is taken out of the bias here too, where a layer has one ([`super::shift`]): what is left is a nearly
+//! constant multiple of what learned rounding leaves, whatever the layer and the bits.
 
 use super::calibration::Calibration;
 use super::deviation::Deviation;
@@ -22,7 +21,7 @@ use crate::engine::program::compile;
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::plan::{
-    BitError, Curve, GridSpec, Layer, LayerId, Measure, Plan, Sensitivity, Site, SiteId, learned_biases,
+    BitError, Curve, GridSpec, Layer, LayerId, Measure, Plan, Recipe, Sensitivity, Site, SiteId, learned_biases,
 };
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, Sink, Stage, timed};
@@ -210,16 +209,17 @@ impl Calibration<'_> {
             forward.advance(position, sink)?;
             match item {
                 Item::Layer(l) => {
-                    let (layer, bias) = (self.plan.layer(l), biases.get(&l));
-                    let shift =
-                        |b| Shift::new(self.graph, self.facts, layer, b, &forward, padding.as_ref(), self.device);
-                    let shift = bias.map(shift).transpose()?;
-                    let changed = [layer.weight].into_iter().chain(shift.as_ref().map(|s| s.value));
+                    let layer = self.plan.layer(l);
+                    let correction = match biases.get(&l) {
+                        Some(bias) => self.correction(layer, bias, &forward, padding.as_ref())?,
+                        None => None,
+                    };
+                    let changed = [layer.weight].into_iter().chain(correction.as_ref().map(|c| c.shift.bias));
                     let tail = forward.tail(Change::weights(changed.collect()))?;
                     for (bits, weight) in &weights[l.index()] {
                         let mut contents = vec![weight.grid.dequantize_u8(&layer.shape, &weight.integers)?];
-                        if let Some(shift) = &shift {
-                            contents.push(shift.corrected(&contents[0])?);
+                        if let Some(correction) = &correction {
+                            contents.push(correction.bias(&contents[0])?);
                         }
                         let contents: Vec<&[f32]> = contents.iter().map(Vec::as_slice).collect();
                         of_layers[l.index()]
@@ -254,19 +254,57 @@ impl Calibration<'_> {
             schema: Sensitivity::SCHEMA,
             model: String::new(),
             samples,
-            biases_corrected: self.recipe.resolved().learns,
+            biases_corrected: corrects(self.recipe),
             layers: layers.iter().zip(of_layers).map(layer).collect(),
             activations: sites.iter().zip(of_sites).map(site).collect(),
         })
     }
 
-    /// Biases that the method can learn, with their float content, by layer.
+    /// What takes the shift of the mean out of `bias` when the weight of `layer`, before which `forward` stands, changes.
+    fn correction<'a>(
+        &'a self,
+        layer: &Layer,
+        bias: &'a (ValueId, Vec<f32>),
+        forward: &'a ForwardPass,
+        padding: Option<&'a Padding>,
+    ) -> Result<Option<Correction<'a>>> {
+        let shift = Shift::new(self.graph, self.facts, layer, bias, self.device)?;
+        let Some((shift, float)) = shift.zip(self.graph.constant(layer.weight)) else { return Ok(None) };
+        let Some(values) = forward.value(shift.operand.0) else { return Ok(None) };
+        let wanted = shift.means(&float.to_f32()?, values, None, padding)?;
+        Ok(Some(Correction { shift, values, padding, wanted }))
+    }
+
+    /// Biases that take shifts of means out in a run, with their float content, by layer.
     fn biases(&self) -> Result<BTreeMap<LayerId, (ValueId, Vec<f32>)>> {
-        if !self.recipe.resolved().learns {
+        if !corrects(self.recipe) {
             return Ok(BTreeMap::new());
         }
         let learned = learned_biases(self.graph, self.plan, self.plan.layer_ids())?;
         Ok(learned.into_iter().map(|(l, id, content)| (l, (id, content))).collect())
+    }
+}
+
+/// Whether a run by `recipe` takes the shifts of means that rounding causes out of biases, by learning or at once.
+fn corrects(recipe: &Recipe) -> bool {
+    let effective = recipe.resolved();
+    effective.learns || effective.correct_samples > 0
+}
+
+/// A layer's bias while other contents of its weight are tried.
+struct Correction<'a> {
+    shift: Shift<'a>,
+    values: &'a Rows,
+    padding: Option<&'a Padding>,
+    /// Means of the results with the float weight.
+    wanted: Vec<f64>,
+}
+
+impl Correction<'_> {
+    /// The bias with which the means of the results stay as they are when the weight is `content`.
+    fn bias(&self, content: &[f32]) -> Result<Vec<f32>> {
+        let now = self.shift.means(content, self.values, None, self.padding)?;
+        Ok(self.shift.corrected(&self.wanted, &now))
     }
 }
 

@@ -50,6 +50,8 @@ pub enum Stage {
     Calibrate,
     /// Checking the first activation steps against the network's outputs, and correcting them.
     Refine,
+    /// Correcting biases, so that the results of rounded layers keep their means.
+    Correct,
     /// Measuring how the bits of each layer and activation alone affect the network's outputs.
     Sensitivity,
     /// Measuring how much the network's outputs depend on the outputs of each unit.
@@ -79,6 +81,7 @@ impl Stage {
             Stage::Calibrate => "calibrate",
             Stage::Factors => "choose factors",
             Stage::Refine => "refine steps",
+            Stage::Correct => "correct biases",
             Stage::Sensitivity => "measure sensitivity",
             Stage::Weigh => "weigh outputs",
             Stage::Reconstruct => "reconstruct",

@@ -1,0 +1,201 @@
+//! Biases that keep the means of the results of rounded layers.
+//!
+//! Each layer is corrected for what its own weight and the quantizer of its operand do to values of the float network. The
+//! means of the network quantized so far are not aimed at: most values of a detector belong to no object, and what brings
+//! their mean back moves the rare ones that do.
+
+use super::calibration::Calibration;
+use super::forward::ForwardPass;
+use super::padding::Padding;
+use super::run;
+use super::shift::Shift;
+use crate::data::Subset;
+use crate::error::Result;
+use crate::graph::{NodeId, ValueId};
+use crate::plan::{LayerId, Site, learned_biases};
+use crate::quant::{Grid, QuantizedWeight};
+use crate::report::{Event, Sink, Stage};
+use std::collections::BTreeMap;
+
+impl Calibration<'_> {
+    /// The biases with which, on a few of the samples, the results of every layer have the means that they have in the
+    /// float network, when the weight alone holds the integers of `weights` and its operand is quantized by `grids`.
+    pub fn corrected_biases(
+        &self,
+        weights: &[QuantizedWeight],
+        grids: &[Grid],
+        sink: &mut dyn Sink,
+    ) -> Result<BTreeMap<ValueId, Vec<f32>>> {
+        let Calibration { graph, facts, plan, device, .. } = *self;
+        let few = Subset::spread(self.samples, Some(self.recipe.resolved().correct_samples))?;
+        let padding = Padding::read(graph, facts, self.recipe, &few)?;
+        let inputs = run::load(graph, &few, device, self.store, sink)?;
+        let mut forward = ForwardPass::new(graph, facts, inputs, device, self.store);
+        let biases = learned_biases(graph, plan, plan.layer_ids())?;
+        let mut layers: Vec<(usize, LayerId, (ValueId, Vec<f32>))> = biases
+            .into_iter()
+            .filter_map(|(l, bias, content)| Some((forward.until_reader(&plan.layer(l).nodes)?, l, (bias, content))))
+            .collect();
+        layers.sort_by_key(|layer| layer.0);
+        let mut corrected = BTreeMap::new();
+        for (done, (position, id, bias)) in layers.iter().enumerate() {
+            run::go_on(sink)?;
+            forward.advance(*position, sink)?;
+            let layer = plan.layer(*id);
+            let Some(shift) = Shift::new(graph, facts, layer, bias, device)? else { continue };
+            let (value, node, index) = shift.operand;
+            let Some((values, content)) = forward.value(value).zip(graph.constant(layer.weight)) else { continue };
+            let wanted = shift.means(&content.to_f32()?, values, None, padding.as_ref())?;
+            let rounded = &weights[id.index()];
+            let rounded = rounded.grid.dequantize_u8(&layer.shape, &rounded.integers)?;
+            let grid = self.grid(grids, value, (node, index));
+            let now = shift.means(&rounded, values, grid, padding.as_ref())?;
+            corrected.insert(shift.bias, shift.corrected(&wanted, &now));
+            sink.event(&Event::StageProgress { stage: Stage::Correct, done: done + 1, total: layers.len() });
+        }
+        Ok(corrected)
+    }
+
+    /// Which of `grids` quantizes `value` for `reader`, if any.
+    fn grid<'g>(&self, grids: &'g [Grid], value: ValueId, reader: (NodeId, usize)) -> Option<&'g Grid> {
+        let sees = |site: &Site| site.value == value && site.readers.as_ref().is_none_or(|r| r.contains(&reader));
+        self.plan.sites.iter().position(sees).map(|i| &grids[i])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate;
+    use crate::data::testing::samples;
+    use crate::data::{Arrays, Samples};
+    use crate::engine::device::{Device, processors};
+    use crate::engine::facts;
+    use crate::engine::program::{Region, compile};
+    use crate::graph::testing::{Builder, window};
+    use crate::graph::{Binary, Dim, Fact, Graph, Node, Op, Unary};
+    use crate::plan::{self, MethodName, Recipe};
+    use crate::probe::input_shapes;
+    use crate::report::Silent;
+    use crate::tensor::{DType, Data, RowStore, Tensor};
+
+    /// Largest distances, of all channels, of the mean of every layer's results (behind the bias) from that in the float
+    /// network, when its weight is rounded and its operand quantized: with the bias as it is, and corrected.
+    fn distances(graph: &Graph, samples: &dyn Samples, shapes: &[Vec<usize>]) -> Vec<[f64; 2]> {
+        let mut recipe = Recipe::default();
+        recipe.method.name = MethodName::Rtn;
+        (recipe.weights.first_last_bits, recipe.weights.bits, recipe.activations.bits) = (3, 3, 4);
+        let facts = &facts::infer(graph, &input_shapes(graph, Some(shapes)).unwrap()).unwrap();
+        let plan = &plan::plan(graph, facts, &recipe).unwrap();
+        let (device, store) = (&processors(2).unwrap(), &RowStore::memory());
+        let calibration = Calibration { graph, facts, plan, recipe: &recipe, samples, device, store };
+        let grids = &calibration.observe(&mut Silent).unwrap().sites.fit(plan).unwrap();
+        let weights = calibrate::fit_weights(graph, plan).unwrap();
+        let weights = calibrate::round_to_nearest(graph, plan, &weights).unwrap();
+        let found = calibration.corrected_biases(&weights, grids, &mut Silent).unwrap();
+        assert_eq!(found.len(), plan.layers.len(), "every layer has a bias");
+
+        let padding = Padding::read(graph, facts, &recipe, samples).unwrap();
+        let inputs = run::load(graph, samples, device, store, &mut Silent).unwrap();
+        let mut forward = ForwardPass::new(graph, facts, inputs, device, store);
+        let mut distance = |(id, weight): (LayerId, &QuantizedWeight)| {
+            let layer = plan.layer(id);
+            let node = graph.node(layer.nodes[0]);
+            let (x, y) = (node.input(0).unwrap(), node.output(0).unwrap());
+            let add = graph
+                .node_ids()
+                .find(|&id| graph.node(id).op == Op::Binary(Binary::Add) && graph.node(id).inputs.contains(&Some(y)));
+            let bias = add.map_or(node.input(2), |id| graph.node(id).input(1)).unwrap();
+            let result = add.map_or(y, |id| graph.node(id).output(0).unwrap());
+            let values = forward.until(x, &Silent).unwrap().unwrap().clone();
+            let means = |weight: &[f32], bias_content: &[f32], grid: Option<&Grid>| {
+                let region = Region {
+                    nodes: layer.nodes.iter().copied().chain(add).collect(),
+                    inputs: vec![x],
+                    outputs: vec![result],
+                    weights: vec![layer.weight, bias],
+                    sites: grid.map(|_| (x, None)).into_iter().collect(),
+                };
+                let ready = device.inference(&compile(graph, facts, &region).unwrap()).unwrap();
+                let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
+                let rows = ready.run(&[weight, bias_content], &grids, &[values.clone()], store).unwrap();
+                let shape = &facts.require(graph, result).unwrap().shape;
+                let axis = if shape.len() == 4 { 1 } else { shape.len() - 1 };
+                let (channels, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+                let (mut sums, mut count) = (vec![0.0; channels], 0);
+                for (sample, row) in rows[0].iter().enumerate() {
+                    let row = row.unwrap();
+                    let real = match &padding {
+                        Some(padding) => padding.real(result, shape, sample, &row).unwrap(),
+                        None => row.clone(),
+                    };
+                    count += real.len() / channels;
+                    real.iter().enumerate().for_each(|(i, &v)| sums[i / inner % channels] += f64::from(v));
+                }
+                sums.into_iter().map(|sum| sum / f64::from(count as u32)).collect::<Vec<f64>>()
+            };
+            let content = |v: ValueId| graph.constant(v).unwrap().to_f32().unwrap();
+            let float = means(&content(layer.weight), &content(bias), None);
+            let rounded = weight.grid.dequantize_u8(&layer.shape, &weight.integers).unwrap();
+            let grid = plan.sites.iter().position(|s| s.value == x).map(|i| &grids[i]);
+            [&content(bias), &found[&bias]].map(|bias| {
+                let now = means(&rounded, bias, grid);
+                now.iter().zip(&float).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+            })
+        };
+        plan.layer_ids().zip(&weights).map(|layer| distance(layer)).collect()
+    }
+
+    fn assert_kept(distances: &[[f64; 2]]) {
+        for (layer, [before, after]) in distances.iter().enumerate() {
+            assert!(*before > 1e-2, "layer {layer}: rounding shifts a mean, by {before}");
+            assert!(*after < 1e-5 + 1e-3 * before, "layer {layer}: {after} is left of {before}");
+        }
+    }
+
+    #[test]
+    fn convolutions_keep_their_means() {
+        let mut b = Builder::new();
+        let mut x = b.images(3, 6);
+        for (i, (cin, group)) in [(3, 1), (8, 8), (8, 2)].into_iter().enumerate() {
+            let w = b.constant(&format!("conv{i}.weight"), &[8, cin / group, 3, 3]);
+            let bias = b.constant(&format!("conv{i}.bias"), &[8]);
+            let y = b.node(Op::Conv { window: window(vec![1; 4]), group: group as i64 }, &[x, w, bias]);
+            x = b.relu(y);
+        }
+        let graph = b.finish(&[x]);
+        let pixel = |index: usize, i: usize| ((i * 131 + index * 977 + i * i * 7) % 211) as f32 / 100.0 - 0.4;
+        let images = samples(&[3, 6, 6], (0..24 * 108).map(|i| pixel(i / 108, i % 108)).collect(), None);
+        assert_kept(&distances(&graph, &images, &[vec![3, 6, 6]]));
+    }
+
+    /// Padding tokens hold what no real token holds.
+    #[test]
+    fn dense_layers_keep_the_means_of_real_tokens() {
+        const TOKENS: usize = 5;
+        let mut b = Builder::new();
+        let n = || Dim::Symbol("n".into());
+        let x = b.input("x", vec![n(), Dim::Known(TOKENS), Dim::Known(6)]);
+        let mask = b
+            .graph
+            .add_value("attention_mask", Fact { dtype: Some(DType::I64), shape: Some(vec![n(), Dim::Known(TOKENS)]) });
+        b.graph.inputs.push(mask);
+        let mut y = x;
+        for (i, (k, width)) in [(6, 8), (8, 4)].into_iter().enumerate() {
+            let (w, bias) = (b.constant(&format!("w{i}"), &[k, width]), b.constant(&format!("b{i}"), &[width]));
+            let product = b.node(Op::MatMul, &[y, w]);
+            let sum = b.node(Op::Binary(Binary::Add), &[product, bias]);
+            y = b.node(Op::Unary(Unary::Relu), &[sum]);
+        }
+        let real = b.graph.add_value("real", Fact::default());
+        b.graph.nodes.push(Node::new("real", Op::Identity, &[mask], &[real]));
+        let graph = b.finish(&[y, real]);
+        let real = |token: usize| token % TOKENS <= token / TOKENS % TOKENS;
+        let value = |i: usize| if real(i / 6) { (i * 37 % 53) as f32 / 20.0 - 0.3 } else { 50.0 };
+        let values = Tensor::f32(&[30, TOKENS, 6], (0..30 * TOKENS * 6).map(value).collect());
+        let mask = Data::I64((0..30 * TOKENS).map(|token| i64::from(real(token))).collect());
+        let mask = Tensor::new(vec![30, TOKENS], mask).unwrap();
+        let texts = Arrays::new(vec![("x".into(), values), ("attention_mask".into(), mask)], None).unwrap();
+        assert_kept(&distances(&graph, &texts, &[vec![TOKENS, 6], vec![TOKENS]]));
+    }
+}
