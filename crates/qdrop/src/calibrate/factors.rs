@@ -3,14 +3,9 @@
 //!
 //! With s_c the step that channel c would have alone, f_c = (s_c / median of all)^α. The larger α, the less the channels'
 //! widths differ and the more the weights that meet them do. α is the one of five whose estimated error of the readers'
-//! outputs is least, the mean over the output channels o of
-//!
-//!   ( Σ_c e_c·‖W_oc‖² + v_c·‖Ŵ_oc - W_oc‖² ) / Σ_c v_c·‖W_oc‖²,
-//!
-//! e_c being the variance of the error of channel c on the one grid that all then share, v_c the variance of the channel,
-//! and Ŵ the weights rounded to nearest. Each output channel counts relative to its own size, for what reads it scales it
-//! as it needs it; means do not count, for biases take their shifts out. Errors are measured on samples other than those
-//! that steps are found on.
+//! outputs is least: Σ_c e_c·‖W_c‖² for the activation, e_c being the mean squared error of channel c on the one
+//! grid all then share, and Σ_c m_c·‖Ŵ_c - W_c‖² for the weights, m_c being the mean square of channel c and Ŵ the
+//! weights rounded to nearest. Errors are measured on samples other than those that steps are found on.
 
 use super::{range_spec, worthwhile};
 use crate::engine::facts::Facts;
@@ -113,12 +108,12 @@ impl Channels {
         Ok(Some(steps.iter().map(width).collect()))
     }
 
-    /// Variance of each channel.
-    fn variances(&self) -> Vec<f64> {
-        (0..self.kept.len()).map(|c| variance(self.held_out(c).iter().map(|&v| f64::from(v)))).collect()
+    /// Mean square of each channel.
+    fn squares(&self) -> Vec<f64> {
+        (0..self.kept.len()).map(|c| mean(self.held_out(c).iter().map(|&v| f64::from(v).powi(2)))).collect()
     }
 
-    /// Variance of the error of each channel, divided by its factor, on the one grid that fits all.
+    /// Mean squared error of each channel, divided by its factor, on the one grid that fits all.
     fn errors(&self, factors: &[f32], spec: &RangeSpec) -> Result<Vec<f64>> {
         let mut all = Observation::coarse();
         for (kept, factor) in self.kept.iter().zip(factors) {
@@ -126,7 +121,8 @@ impl Channels {
         }
         let grid = fit(&all, spec)?;
         let error = |(c, &factor): (usize, &f32)| {
-            variance(self.held_out(c).iter().map(|&v| f64::from(rounded(v / factor, &grid) * factor - v)))
+            let squared = |&v: &f32| f64::from(rounded(v / factor, &grid) * factor - v).powi(2);
+            mean(self.held_out(c).iter().map(squared))
         };
         Ok(factors.iter().enumerate().map(error).collect())
     }
@@ -137,10 +133,9 @@ fn rounded(x: f32, grid: &Grid) -> f32 {
     (quantize_one(x, scale, zero_point, grid.qmin, grid.qmax) - zero_point) as f32 * scale
 }
 
-fn variance(values: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
-    let count = values.len().max(1) as f64;
-    let mean = values.clone().sum::<f64>() / count;
-    values.map(|v| (v - mean).powi(2)).sum::<f64>() / count
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len().max(1);
+    values.sum::<f64>() / count as f64
 }
 
 /// Factors per channel.
@@ -168,7 +163,7 @@ pub fn factors(
     if !room(graph, site)? {
         return Ok(None);
     }
-    let variances = seen.variances();
+    let squares = seen.squares();
     let ones = vec![1.0; site.channels];
     // What is lost in front of the function comes through it about as large as it is.
     let (mut lost, mut still_lost, mut own_before) = (vec![0.0; site.channels], vec![0.0; site.channels], None);
@@ -180,13 +175,14 @@ pub fn factors(
             own_before = Some(widths);
         }
     }
-    let weights: Vec<Meeting> = site.readers.iter().map(|r| Meeting::new(graph, plan, r)).collect::<Result<_>>()?;
+    let weights: Vec<Meeting> =
+        site.readers.iter().map(|r| Meeting::new(graph, plan, r, site.channels)).collect::<Result<_>>()?;
     let estimate = |factors: &[f32], lost: &[f64]| -> Result<f64> {
         let mut errors = seen.errors(factors, &spec).map_err(place)?;
         errors.iter_mut().zip(lost).for_each(|(e, l)| *e += l);
         let mut sum = 0.0;
         for meeting in &weights {
-            sum += meeting.error(factors, &errors, &variances)?;
+            sum += meeting.error(factors, &errors, &squares)?;
         }
         Ok(sum)
     };
@@ -239,10 +235,12 @@ struct Meeting<'a> {
     shape: Vec<usize>,
     /// Grid of the weight; `None` where it stays float.
     grid: Option<(Option<usize>, RangeSpec)>,
+    /// Per channel of the activation: the weights' squared norm.
+    norms: Vec<f64>,
 }
 
 impl<'a> Meeting<'a> {
-    fn new(graph: &Graph, plan: &Plan, reader: &'a Reader) -> Result<Self> {
+    fn new(graph: &Graph, plan: &Plan, reader: &'a Reader, channels: usize) -> Result<Self> {
         let tensor =
             graph.constant(reader.weight).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
         let (weight, shape) = (tensor.to_f32()?, tensor.shape().to_vec());
@@ -252,31 +250,35 @@ impl<'a> Meeting<'a> {
             // The range of all values is found at once and tells how factors compare.
             (layer.axis, RangeSpec { bits: spec.bits, symmetric: spec.symmetric, search: Search::MinMax })
         });
-        Ok(Meeting { reader, weight, shape, grid })
+        let mut norms = vec![0.0; channels];
+        for (input, &w) in reader.input_channels(&shape).zip(&weight) {
+            if let Some(c) = reader.channels[input] {
+                norms[c] += f64::from(w).powi(2);
+            }
+        }
+        Ok(Meeting { reader, weight, shape, grid, norms })
     }
 
-    /// Estimated error of an output channel of the layer as a share of its variance, at most 1, mean of all, where the
-    /// channels of activations have errors and values of the variances `errors` and `variances`.
-    fn error(&self, factors: &[f32], errors: &[f64], variances: &[f64]) -> Result<f64> {
-        let inputs = self.reader.input_channels(&self.shape).map(|input| self.reader.channels[input]);
-        let inputs: Vec<Option<usize>> = inputs.collect();
-        let of = |c: &Option<usize>| c.map_or(1.0, |c| factors[c]);
-        let scaled: Vec<f32> = self.weight.iter().zip(&inputs).map(|(w, c)| w * of(c)).collect();
-        let rounded = match &self.grid {
-            Some((axis, spec)) => fit_weight(&scaled, &self.shape, *axis, spec)?.fake_quantize(&self.shape, &scaled)?,
-            None => scaled.clone(),
-        };
-        let mut outputs: BTreeMap<usize, [f64; 2]> = BTreeMap::new();
-        let elements = self.reader.output_channels(&self.shape).zip(&inputs).zip(scaled.iter().zip(&rounded));
-        for ((output, c), (&exact, &rounded)) in elements {
-            let Some(c) = *c else { continue };
-            let [weight, change] = [exact, exact - rounded].map(|w| f64::from(w / factors[c]).powi(2));
-            let [noise, power] = outputs.entry(output).or_default();
-            *noise += weight * errors[c] + change * variances[c];
-            *power += weight * variances[c];
+    /// Estimated squared error of the layer's output as a share of its energy, where activations have `errors` and mean
+    /// `squares` a channel.
+    fn error(&self, factors: &[f32], errors: &[f64], squares: &[f64]) -> Result<f64> {
+        let weighed = |of: &[f64]| of.iter().zip(&self.norms).map(|(e, n)| e * n).sum::<f64>();
+        let mut error = weighed(errors);
+        if let Some((axis, spec)) = &self.grid {
+            let inputs: Vec<Option<usize>> =
+                self.reader.input_channels(&self.shape).map(|input| self.reader.channels[input]).collect();
+            let factor = |c: &Option<usize>| c.map_or(1.0, |c| factors[c]);
+            let scaled: Vec<f32> = self.weight.iter().zip(&inputs).map(|(w, c)| w * factor(c)).collect();
+            let grid = fit_weight(&scaled, &self.shape, *axis, spec)?;
+            let real = grid.fake_quantize(&self.shape, &scaled)?;
+            let noise = scaled.iter().zip(&real).zip(&inputs).filter_map(|((w, r), c)| {
+                let c = (*c)?;
+                Some(f64::from((w - r) / factors[c]).powi(2) * squares[c])
+            });
+            error += noise.sum::<f64>();
         }
-        let shares = outputs.values().map(|[noise, power]| if *power > 0.0 { (noise / power).min(1.0) } else { 0.0 });
-        Ok(shares.sum::<f64>() / outputs.len().max(1) as f64)
+        let energy = weighed(squares);
+        Ok(if energy > 0.0 { error / energy } else { 0.0 })
     }
 }
 

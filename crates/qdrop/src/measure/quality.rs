@@ -420,7 +420,7 @@ mod tests {
         assert!(left_out(&recipe, 1000).is_empty(), "learning looks at all");
         recipe.method.name = MethodName::Rtn;
         (recipe.activations.samples, recipe.activations.factor_samples) = (100, Some(0));
-        recipe.activations.refine_samples = Some(0);
+        (recipe.activations.refine_samples, recipe.method.correct_samples) = (Some(0), Some(0));
         let left = left_out(&recipe, 1000);
         let used: Vec<usize> = data::spread(1000, Some(100)).collect();
         assert!(left.len() == 900 && used.iter().all(|i| !left.contains(i)));

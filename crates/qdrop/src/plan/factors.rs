@@ -99,12 +99,6 @@ impl Reader {
             i / inner.max(1) % along.max(1) + if grouped { i / of_group.max(1) * along } else { 0 }
         })
     }
-
-    /// For each element of the weight, of `shape`, the output channel that it contributes to.
-    pub fn output_channels(&self, shape: &[usize]) -> impl Iterator<Item = usize> + use<> {
-        let [_, along, inner] = around(shape, 1 - self.axis);
-        (0..shape.iter().product()).map(move |i: usize| i / inner.max(1) % along.max(1))
-    }
 }
 
 /// Every activation of `plan` that may have factors, in the order of its sites, and for the others the reason why not.
