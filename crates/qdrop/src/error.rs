@@ -91,10 +91,12 @@ impl Error {
     }
 
     /// Adds the place where the error occurred (`file x`, ``node `a` (Conv)``, ``unit `layer1` ``). Call it first with
-    /// the innermost place; outer places follow.
+    /// the innermost place; outer places follow. A stop on request has no place: it happens wherever the run is then.
     #[must_use]
     pub fn at(mut self, place: impl fmt::Display) -> Self {
-        self.0.places.push(place.to_string());
+        if self.0.kind != Kind::Interrupted {
+            self.0.places.push(place.to_string());
+        }
         self
     }
 
