@@ -98,7 +98,7 @@ mod tests {
         let padding = Padding::read(graph, facts, &recipe, samples).unwrap();
         let inputs = run::load(graph, samples, device, store, &mut Silent).unwrap();
         let mut forward = ForwardPass::new(graph, facts, inputs, device, store);
-        let mut distance = |(id, weight): (LayerId, &QuantizedWeight)| {
+        let distance = |(id, weight): (LayerId, &QuantizedWeight)| {
             let layer = plan.layer(id);
             let node = graph.node(layer.nodes[0]);
             let (x, y) = (node.input(0).unwrap(), node.output(0).unwrap());
@@ -118,7 +118,7 @@ mod tests {
                 };
                 let ready = device.inference(&compile(graph, facts, &region).unwrap()).unwrap();
                 let grids: Vec<Option<&Grid>> = grid.into_iter().map(Some).collect();
-                let rows = ready.run(&[weight, bias_content], &grids, &[values.clone()], store).unwrap();
+                let rows = ready.run(&[weight, bias_content], &grids, std::slice::from_ref(&values), store).unwrap();
                 let shape = &facts.require(graph, result).unwrap().shape;
                 let axis = if shape.len() == 4 { 1 } else { shape.len() - 1 };
                 let (channels, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
@@ -143,7 +143,7 @@ mod tests {
                 now.iter().zip(&float).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
             })
         };
-        plan.layer_ids().zip(&weights).map(|layer| distance(layer)).collect()
+        plan.layer_ids().zip(&weights).map(distance).collect()
     }
 
     fn assert_kept(distances: &[[f64; 2]]) {
