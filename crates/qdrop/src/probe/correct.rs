@@ -18,8 +18,9 @@ use crate::report::{Event, Sink, Stage};
 use std::collections::BTreeMap;
 
 impl Calibration<'_> {
-    /// The biases with which, on a few of the samples, the results of every layer have the means that they have in the
-    /// float network, when the weight alone holds the integers of `weights` and its operand is quantized by `grids`.
+    /// The biases with which, on a few of the samples, the results of every layer keep their means when in the float
+    /// network its weight alone holds the integers of `weights` and its operand alone is quantized by `grids`. Both are in
+    /// the plan's order. Layers without a bias of their own have none here.
     pub fn corrected_biases(
         &self,
         weights: &[QuantizedWeight],

@@ -46,8 +46,8 @@ impl<'a> Shift<'a> {
         let (x, y) = node.input(index).zip(node.output(0)).ok_or_else(lost)?;
         let result = &facts.require(graph, y)?.shape[..];
         let convolves = matches!(node.op, Op::Conv { .. } | Op::ConvTranspose { .. });
-        let axis = if convolves { 1 } else { result.len() - 1 };
-        if result[axis] != bias.1.len() {
+        let axis = if convolves { 1 } else { result.len().saturating_sub(1) };
+        if bias.1.is_empty() || result.get(axis) != Some(&bias.1.len()) {
             return Ok(None);
         }
         let (nodes, weights) = (layer.nodes.clone(), vec![layer.weight]);
