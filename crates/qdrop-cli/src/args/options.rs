@@ -182,7 +182,7 @@ pub struct RecipeFlags {
     /// corrected; 0: no check [default: 32]
     #[arg(long, value_name = "N")]
     pub refine_samples: Option<usize>,
-    /// Samples on which, with --method rtn, biases are corrected so that the results of every layer keep their means; 0:
+    /// Samples on which, with --method rtn, biases are corrected so that the results of layers keep their means; 0:
     /// no correction [default: 32]
     #[arg(long, value_name = "N")]
     pub correct_samples: Option<usize>,

@@ -5,7 +5,7 @@ use crate::engine::device::{Device, Footprint, processors};
 use crate::engine::facts::{self, Facts, ValueFact};
 use crate::engine::program::{Program, Region, around, compile};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Op, ValueId};
+use crate::graph::{Graph, NodeId, Op, ValueId};
 use crate::plan::{Carrier, FactorSite, Layer, Plan, Recipe, Unit, factor_sites};
 use crate::probe::{self, Weights, input_shapes, screened};
 use crate::quant::{Distribution, Observation};
@@ -192,16 +192,24 @@ fn predict(
         stages.add(decoded, running + watched + most(plan.kernel_sites.len()));
     }
     stages.network += kept + integers;
+    // Sites and layers are close to each other: as if a pass stopped behind every node.
+    let everywhere = region.nodes.iter().flat_map(|&n| graph.node(n).outputs.iter().flatten().copied()).collect();
     if effective.refine_samples > 0 && !screened(&plan.sites) {
-        // Sites are close to each other: as if it stopped behind every node.
-        let stops = region.nodes.iter().flat_map(|&n| graph.node(n).outputs.iter().flatten().copied()).collect();
-        stages.add(decoded + passed(effective.refine_samples, &stops), whole.inference + watched);
+        stages.add(decoded + passed(effective.refine_samples, &everywhere), whole.inference + watched);
     }
     if effective.refine_samples > 0 && screened(&plan.sites) {
         // Screening: all activations of the samples at work, beside what gradients need.
         let seen: u64 = plan.sites.iter().map(|s| facts.get(s.value).map_or(0, |f| f.numel() as u64)).sum();
         let few = inputs / samples.max(1) as u64 * effective.refine_samples.min(samples) as u64;
         stages.add(decoded + few, whole.learning + 4 * seen * device.parallel() as u64 + watched);
+    }
+    if effective.correct_samples > 0 {
+        // On half of the samples; rounded weights as real numbers, and a layer's operand and results for some samples.
+        let few = effective.correct_samples.min(samples).div_ceil(2);
+        let result = |&n: &NodeId| graph.node(n).output(0).and_then(|v| facts.get(v)).map_or(0, ValueFact::numel);
+        let results = plan.layers.iter().flat_map(|l| &l.nodes).map(result);
+        let most = results.map(|elements| elements * probe::chunk(elements, device).min(few)).max().unwrap_or(0);
+        stages.add(decoded + passed(few, &everywhere), whole.inference + 4 * integers + 12 * most as u64);
     }
     let compared = compared(graph, facts, plan, device)?;
     // The network rounded to nearest.

@@ -104,7 +104,7 @@ pub(crate) fn quantize_and_keep<'s>(
     };
     drop(watch);
     let weights = calibrate::round_to_nearest(&network.graph, &network.plan, &weight_grids)?;
-    let biases = run.correct(&network, &loaded, &weights, &activations.refined)?;
+    let biases = run.correct(&network, &loaded, &weights, [&activations.refined, &kernel_grids])?;
     let nearest = NetworkSolution { weights, biases, grids: activations.refined.clone() };
     let unlearned = match network.write(&nearest, &kernel_grids, recipe)? {
         (graph, Some(encodings)) => written::simulate(&graph, &encodings.to_json()?)?,
@@ -371,14 +371,16 @@ impl<'a> Run<'a> {
         network: &Network,
         loaded: &Loaded,
         weights: &[QuantizedWeight],
-        grids: &[Grid],
+        [grids, kernel_grids]: [&[Grid]; 2],
     ) -> Result<Biases> {
         if self.recipe.resolved().correct_samples == 0 {
             return Ok(Biases::new());
         }
         let calibration = self.calibration(network, loaded);
         let layers = network.plan.layers.len();
-        self.stage(Stage::Correct, Some(layers), |sink| calibration.corrected_biases(weights, grids, sink))
+        self.stage(Stage::Correct, Some(layers), |sink| {
+            calibration.corrected_biases(weights, grids, kernel_grids, sink)
+        })
     }
 
     /// What learning makes of `nearest`. Of what is `loaded` the samples that are read `again` stay.

@@ -289,8 +289,8 @@ pub struct Method {
     /// Otherwise all have the same weight, as published. Default: true for QDrop, false for the others and with the
     /// preset `paper`.
     pub weigh_outputs: Option<bool>,
-    /// Calibration samples on which, where nothing is learned, the bias of every layer is corrected so that its results
-    /// keep their means; 0 leaves biases as they are. Default: 32 for [`MethodName::Rtn`], 0 for the others and with the
+    /// Calibration samples on which, where nothing is learned, biases are corrected so that the results of layers keep
+    /// their means, if that brings the network's outputs closer; 0 leaves biases as they are. Default: 32 for [`MethodName::Rtn`], 0 for the others and with the
     /// preset `paper`.
     pub correct_samples: Option<usize>,
     /// Iterations in which, after the last unit, biases and activation steps of the whole network are learned against

@@ -161,8 +161,8 @@ const KEYS: &[Key] = &[
         "method",
         "correct_samples",
         "32",
-        "calibration samples on which biases are corrected so that every layer's results keep their means, where\n\
-         nothing is learned; 0: biases stay as they are; default 32 for rtn, 0 with preset paper",
+        "calibration samples on which biases are corrected so that layers' results keep their means, where this\n\
+         brings the outputs closer and nothing is learned; 0: biases stay as they are; default 32 for rtn, 0 with preset paper",
     ),
     (
         "method",

@@ -3,58 +3,159 @@
 //! Each layer is corrected for what its own weight and the quantizer of its operand do to values of the float network. The
 //! means of the network quantized so far are not aimed at: most values of a detector belong to no object, and what brings
 //! their mean back moves the rare ones that do.
+//!
+//! For the same reason not every mean is brought back. Where a few results lose much, a token of a transformer whose large
+//! values are cut off, say, the mean of all would move those that lose nothing. How much of a channel's error its mean must
+//! be for the bias to take it out is decided by the outputs of the quantized network, on samples that told no means.
 
 use super::calibration::Calibration;
+use super::deviation::Deviation;
 use super::forward::ForwardPass;
 use super::padding::Padding;
-use super::run;
+use super::run::{self, Cache};
+use super::screen::part;
 use super::shift::Shift;
-use crate::data::Subset;
+use crate::data::{Samples, Subset};
+use crate::engine::program::{Region, compile};
 use crate::error::Result;
 use crate::graph::{NodeId, ValueId};
 use crate::plan::{LayerId, Site, learned_biases};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, Sink, Stage};
-use std::collections::BTreeMap;
+use crate::tensor::Rows;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Biases by what they are values of.
+type Biases = BTreeMap<ValueId, Vec<f32>>;
+
+/// Shares of a channel's squared error from which on its mean is taken out; one of them is chosen, or nothing is taken out.
+const SHARES: [f64; 4] = [0.0, 0.03, 0.1, 0.3];
 
 impl Calibration<'_> {
     /// The biases with which, on a few of the samples, the results of every layer keep their means when in the float
-    /// network its weight alone holds the integers of `weights` and its operand alone is quantized by `grids`. Both are in
-    /// the plan's order. Layers without a bias of their own have none here.
+    /// network its weight alone holds the integers of `weights` and its operand alone is quantized by `grids`. All are in
+    /// the plan's order, those of the quantizers of integer kernels in `kernel_grids`. Layers without a bias of their own have none here, and none has one where other samples show that
+    /// the network's outputs gain nothing.
     pub fn corrected_biases(
         &self,
         weights: &[QuantizedWeight],
         grids: &[Grid],
+        kernel_grids: &[Grid],
         sink: &mut dyn Sink,
-    ) -> Result<BTreeMap<ValueId, Vec<f32>>> {
-        let Calibration { graph, facts, plan, device, .. } = *self;
+    ) -> Result<Biases> {
         let few = Subset::spread(self.samples, Some(self.recipe.resolved().correct_samples))?;
-        let padding = Padding::read(graph, facts, self.recipe, &few)?;
-        let inputs = run::load(graph, &few, device, self.store, sink)?;
+        let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
+        let [told, mut others] = [0, 1].map(|half| (half..few.len()).step_by(2).collect::<Vec<_>>());
+        if others.is_empty() {
+            others.clone_from(&told);
+        }
+        let rounded: Vec<Vec<f32>> = self
+            .plan
+            .layer_ids()
+            .zip(weights)
+            .map(|(id, weight)| weight.grid.dequantize_u8(&self.plan.layer(id).shape, &weight.integers))
+            .collect::<Result<_>>()?;
+        let biases = learned_biases(self.graph, self.plan, self.plan.layer_ids())?;
+        let biases: Vec<(LayerId, (ValueId, Vec<f32>))> =
+            biases.into_iter().map(|(id, bias, content)| (id, (bias, content))).collect();
+        let padding = Padding::read(self.graph, self.facts, self.recipe, &Subset::new(&few, told.clone())?)?;
+        let mut corrections =
+            self.corrections(&biases, part(&inputs, &told)?, &rounded, grids, padding.as_ref(), sink)?;
+        self.best(&mut corrections, part(&inputs, &others)?, &rounded, [grids, kernel_grids], sink)
+    }
+
+    /// For each of [`SHARES`] the biases of the layers in `biases`, by what the samples of `inputs` lose.
+    fn corrections(
+        &self,
+        biases: &[(LayerId, (ValueId, Vec<f32>))],
+        inputs: Cache,
+        rounded: &[Vec<f32>],
+        grids: &[Grid],
+        padding: Option<&Padding>,
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Biases>> {
+        let Calibration { graph, facts, plan, device, .. } = *self;
         let mut forward = ForwardPass::new(graph, facts, inputs, device, self.store);
-        let biases = learned_biases(graph, plan, plan.layer_ids())?;
-        let mut layers: Vec<(usize, LayerId, (ValueId, Vec<f32>))> = biases
-            .into_iter()
-            .filter_map(|(l, bias, content)| Some((forward.until_reader(&plan.layer(l).nodes)?, l, (bias, content))))
+        let mut layers: Vec<(usize, LayerId, &(ValueId, Vec<f32>))> = biases
+            .iter()
+            .filter_map(|(id, bias)| Some((forward.until_reader(&plan.layer(*id).nodes)?, *id, bias)))
             .collect();
         layers.sort_by_key(|layer| layer.0);
-        let mut corrected = BTreeMap::new();
-        for (done, (position, id, bias)) in layers.iter().enumerate() {
+        let mut corrections = vec![Biases::new(); SHARES.len()];
+        for (done, &(position, id, bias)) in layers.iter().enumerate() {
             run::go_on(sink)?;
-            forward.advance(*position, sink)?;
-            let layer = plan.layer(*id);
+            forward.advance(position, sink)?;
+            let layer = plan.layer(id);
             let Some(shift) = Shift::new(graph, facts, layer, bias, device)? else { continue };
             let (value, node, index) = shift.operand;
             let Some((values, content)) = forward.value(value).zip(graph.constant(layer.weight)) else { continue };
-            let wanted = shift.means(&content.to_f32()?, values, None, padding.as_ref())?;
-            let rounded = &weights[id.index()];
-            let rounded = rounded.grid.dequantize_u8(&layer.shape, &rounded.integers)?;
+            let weights = [&content.to_f32()?[..], &rounded[id.index()]];
             let grid = self.grid(grids, value, (node, index));
-            let now = shift.means(&rounded, values, grid, padding.as_ref())?;
-            corrected.insert(shift.bias, shift.corrected(&wanted, &now));
+            let losses = shift.losses(weights, values, grid, padding, sink)?;
+            for (corrected, least) in corrections.iter_mut().zip(SHARES) {
+                corrected.insert(shift.bias, shift.corrected(&losses, least));
+            }
             sink.event(&Event::StageProgress { stage: Stage::Correct, done: done + 1, total: layers.len() });
         }
-        Ok(corrected)
+        Ok(corrections)
+    }
+
+    /// Those of `corrections`, or none, with which the outputs of the quantized network are closest to the float ones on the
+    /// samples of `inputs`.
+    fn best(
+        &self,
+        corrections: &mut Vec<Biases>,
+        inputs: Cache,
+        rounded: &[Vec<f32>],
+        [grids, kernel_grids]: [&[Grid]; 2],
+        sink: &mut dyn Sink,
+    ) -> Result<Biases> {
+        let Calibration { graph, facts, plan, device, .. } = *self;
+        let region = run::whole(graph, facts);
+        let rows: Vec<Rows> = region.inputs.iter().map(|v| inputs[v].clone()).collect();
+        let float = device.inference(&compile(graph, facts, &region)?)?;
+        let wanted = float.run_while(&[], &[], &rows, self.store, &mut || run::go_on(sink))?;
+        let read: BTreeSet<ValueId> =
+            region.nodes.iter().flat_map(|&n| graph.node(n).inputs.iter().flatten()).copied().collect();
+        let made = region.nodes.iter().flat_map(|&n| graph.node(n).outputs.iter().flatten()).copied();
+        let known: BTreeSet<ValueId> = made.chain(region.inputs.iter().copied()).collect();
+        let layers: Vec<LayerId> = plan.layer_ids().filter(|&id| read.contains(&plan.layer(id).weight)).collect();
+        let biases: Vec<ValueId> =
+            corrections.first().into_iter().flat_map(Biases::keys).copied().filter(|v| read.contains(v)).collect();
+        // A program has one quantizer a value.
+        let mut met = BTreeSet::new();
+        let sites = plan.sites.iter().zip(grids).chain(plan.kernel_sites.iter().zip(kernel_grids));
+        let sites: Vec<(&Site, &Grid)> =
+            sites.filter(|(site, _)| known.contains(&site.value) && met.insert(site.value)).collect();
+        let region = Region {
+            weights: layers.iter().map(|&id| plan.layer(id).weight).chain(biases.iter().copied()).collect(),
+            sites: sites.iter().map(|(site, _)| (site.value, site.readers.clone())).collect(),
+            ..region
+        };
+        let quantized = device.inference(&compile(graph, facts, &region)?)?;
+        let grids: Vec<Option<&Grid>> = sites.into_iter().map(|(_, grid)| Some(grid)).collect();
+        let error = |contents: &[&[f32]]| -> Result<f64> {
+            let weights = layers.iter().map(|id| &rounded[id.index()][..]);
+            let weights: Vec<&[f32]> = weights.chain(contents.iter().copied()).collect();
+            let mut deviation = Deviation::new(wanted.len());
+            quantized.run_each(&weights, &grids, &rows, &mut |first, outputs| {
+                deviation.add(first, outputs, &wanted)?;
+                run::go_on(sink)
+            })?;
+            Ok(deviation.error())
+        };
+        let as_they_are: Vec<Vec<f32>> =
+            biases.iter().map(|&v| graph.constant(v).map_or(Ok(Vec::new()), |t| t.to_f32())).collect::<Result<_>>()?;
+        let mut least = error(&as_they_are.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let mut best = None;
+        for (i, corrected) in corrections.iter().enumerate() {
+            let contents: Vec<&[f32]> = biases.iter().map(|v| &corrected[v][..]).collect();
+            let error = error(&contents)?;
+            if error < least {
+                (least, best) = (error, Some(i));
+            }
+        }
+        Ok(best.map(|i| corrections.swap_remove(i)).unwrap_or_default())
     }
 
     /// Which of `grids` quantizes `value` for `reader`, if any.
@@ -93,11 +194,21 @@ mod tests {
         let grids = &calibration.observe(&mut Silent).unwrap().sites.fit(plan).unwrap();
         let weights = calibrate::fit_weights(graph, plan).unwrap();
         let weights = calibrate::round_to_nearest(graph, plan, &weights).unwrap();
-        let found = calibration.corrected_biases(&weights, grids, &mut Silent).unwrap();
-        assert_eq!(found.len(), plan.layers.len(), "every layer has a bias");
-
+        let rounded: Vec<Vec<f32>> = plan
+            .layer_ids()
+            .zip(&weights)
+            .map(|(id, weight)| weight.grid.dequantize_u8(&plan.layer(id).shape, &weight.integers).unwrap())
+            .collect();
+        let biases: Vec<_> =
+            learned_biases(graph, plan, plan.layer_ids()).unwrap().into_iter().map(|b| (b.0, (b.1, b.2))).collect();
         let padding = Padding::read(graph, facts, &recipe, samples).unwrap();
         let inputs = run::load(graph, samples, device, store, &mut Silent).unwrap();
+        let found = calibration
+            .corrections(&biases, inputs.clone(), &rounded, grids, padding.as_ref(), &mut Silent)
+            .unwrap()
+            .swap_remove(0);
+        assert_eq!(found.len(), plan.layers.len(), "every layer has a bias");
+
         let mut forward = ForwardPass::new(graph, facts, inputs, device, store);
         let distance = |(id, weight): (LayerId, &QuantizedWeight)| {
             let layer = plan.layer(id);
@@ -198,5 +309,41 @@ mod tests {
         let mask = Tensor::new(vec![30, TOKENS], mask).unwrap();
         let texts = Arrays::new(vec![("x".into(), values), ("attention_mask".into(), mask)], None).unwrap();
         assert_kept(&distances(&graph, &texts, &[vec![TOKENS, 6], vec![TOKENS]]));
+    }
+
+    /// One sample in eight holds a value that its grid cuts off, and behind the layer a Clip makes nothing of the difference.
+    #[test]
+    fn results_that_few_samples_shift_stay_where_they_are() {
+        let mut b = Builder::new();
+        let x = b.input("x", vec![Dim::Symbol("n".into()), Dim::Known(4)]);
+        let w = b.graph.add_constant("w", Tensor::f32(&[4, 2], vec![1.0, -1.0, 1.0, 0.5, 0.5, 1.0, -0.5, 0.5]));
+        let bias = b.graph.add_constant("b", Tensor::f32(&[2], vec![0.5, 0.25]));
+        let [low, high] = [0.0, 6.0].map(|v| b.graph.add_constant("bound", Tensor::f32(&[], vec![v])));
+        let same = (0..16).map(|i| f32::from(i % 5 == 0)).collect();
+        let same = b.graph.add_constant("same", Tensor::f32(&[4, 4], same));
+        let copied = b.node(Op::MatMul, &[x, same]);
+        let read = b.relu(copied);
+        let product = b.node(Op::MatMul, &[read, w]);
+        let sum = b.node(Op::Binary(Binary::Add), &[product, bias]);
+        let y = b.node(Op::Clip, &[sum, low, high]);
+        let graph = &b.finish(&[y]);
+        let value = |i: usize| if i % 4 == 0 && i / 4 % 8 < 2 { 40.0 } else { (i * 37 % 53) as f32 / 53.0 };
+        let samples = samples(&[4], (0..64 * 4).map(value).collect(), None);
+        let facts = &facts::infer(graph, &[vec![1, 4]]).unwrap();
+        let mut recipe = Recipe::default();
+        recipe.method.name = MethodName::Rtn;
+        let recipe = &recipe;
+        let plan = &plan::plan(graph, facts, recipe).unwrap();
+        let (device, store) = (&processors(2).unwrap(), &RowStore::memory());
+        let calibration = Calibration { graph, facts, plan, recipe, samples: &samples, device, store };
+        let grid = Grid { scale: vec![1.0 / 255.0], zero_point: vec![0], axis: None, qmin: 0, qmax: 255 };
+        let kernel_grids = vec![grid.clone(); plan.kernel_sites.len()];
+        let grids = vec![grid; plan.sites.len()];
+        assert!(plan.sites.iter().any(|site| site.value == read), "{:?}", plan.sites);
+        let weights = calibrate::fit_weights(graph, plan).unwrap();
+        let weights = calibrate::round_to_nearest(graph, plan, &weights).unwrap();
+        let found = calibration.corrected_biases(&weights, &grids, &kernel_grids, &mut Silent).unwrap();
+        let kept = found.get(&bias).map_or(&[0.5, 0.25][..], Vec::as_slice);
+        assert!(kept.iter().zip([0.5, 0.25]).all(|(b, was)| (b - was).abs() < 0.05), "{kept:?}");
     }
 }

@@ -59,11 +59,6 @@ impl Padding {
         Ok(Some(Padding { tokens: Rows::new(samples.len(), tokens), share, axes }))
     }
 
-    /// Per token of `sample`: 1 where it is real, 0 where it is padding.
-    pub fn mask(&self, sample: usize) -> Result<Cow<'_, [f32]>> {
-        self.tokens.row(sample)
-    }
-
     /// Elements before, along and behind the token axis of a value of `shape`.
     pub fn around(&self, value: ValueId, shape: &[usize]) -> Option<[usize; 3]> {
         self.axes.get(value.0 as usize).copied().flatten().map(|axis| around(shape, axis))

@@ -17,7 +17,7 @@ use crate::graph::ValueId;
 use crate::plan::{Site, SiteId};
 use crate::quant::Grid;
 use crate::report::{Event, Sink, Stage};
-use crate::tensor::{RowStore, Rows};
+use crate::tensor::Rows;
 use std::collections::BTreeSet;
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
@@ -178,13 +178,8 @@ impl Calibration<'_> {
 }
 
 /// Some of the samples of `inputs`.
-fn part(inputs: &Cache, samples: &[usize]) -> Result<Cache> {
-    let one = |(&v, rows): (&ValueId, &Rows)| {
-        let mut writer = RowStore::memory().rows(samples.len(), rows.width())?;
-        samples.iter().try_for_each(|&i| writer.push(&rows.row(i)?))?;
-        Ok((v, writer.finish()))
-    };
-    inputs.iter().map(one).collect()
+pub(super) fn part(inputs: &Cache, samples: &[usize]) -> Result<Cache> {
+    inputs.iter().map(|(&v, rows)| Ok((v, rows.some(samples)?))).collect()
 }
 
 #[cfg(test)]
@@ -196,7 +191,7 @@ mod tests {
     use crate::graph::{Dim, Fact, Graph, Node, Op, Unary};
     use crate::plan::{GridSpec, Observer, Plan, Recipe};
     use crate::report::Silent;
-    use crate::tensor::{DType, Tensor};
+    use crate::tensor::{DType, RowStore, Tensor};
 
     const SAMPLES: usize = 256;
 

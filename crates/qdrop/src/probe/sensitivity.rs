@@ -33,6 +33,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Steps that progress is told in.
 const STEPS: usize = 100;
 
+/// Share of a channel's squared error from which on its mean is taken out of the bias: results of which a few differ much
+/// stay as they are.
+const SHARE: f64 = 0.1;
+
 /// Per layer or site, what its bits come to.
 type Tries<T> = Vec<Vec<(u32, T)>>;
 
@@ -219,7 +223,7 @@ impl Calibration<'_> {
                     for (bits, weight) in &weights[l.index()] {
                         let mut contents = vec![weight.grid.dequantize_u8(&layer.shape, &weight.integers)?];
                         if let Some(correction) = &correction {
-                            contents.push(correction.bias(&contents[0])?);
+                            contents.push(correction.bias(&contents[0], sink)?);
                         }
                         let contents: Vec<&[f32]> = contents.iter().map(Vec::as_slice).collect();
                         of_layers[l.index()]
@@ -271,8 +275,7 @@ impl Calibration<'_> {
         let shift = Shift::new(self.graph, self.facts, layer, bias, self.device)?;
         let Some((shift, float)) = shift.zip(self.graph.constant(layer.weight)) else { return Ok(None) };
         let Some(values) = forward.value(shift.operand.0) else { return Ok(None) };
-        let wanted = shift.means(&float.to_f32()?, values, None, padding)?;
-        Ok(Some(Correction { shift, values, padding, wanted }))
+        Ok(Some(Correction { shift, values, padding, float: float.to_f32()? }))
     }
 
     /// Biases that take shifts of means out in a run, with their float content, by layer.
@@ -296,15 +299,15 @@ struct Correction<'a> {
     shift: Shift<'a>,
     values: &'a Rows,
     padding: Option<&'a Padding>,
-    /// Means of the results with the float weight.
-    wanted: Vec<f64>,
+    /// Float content of the weight.
+    float: Vec<f32>,
 }
 
 impl Correction<'_> {
     /// The bias with which the means of the results stay as they are when the weight is `content`.
-    fn bias(&self, content: &[f32]) -> Result<Vec<f32>> {
-        let now = self.shift.means(content, self.values, None, self.padding)?;
-        Ok(self.shift.corrected(&self.wanted, &now))
+    fn bias(&self, content: &[f32], sink: &dyn Sink) -> Result<Vec<f32>> {
+        let losses = self.shift.losses([&self.float, content], self.values, None, self.padding, sink)?;
+        Ok(self.shift.corrected(&losses, SHARE))
     }
 }
 

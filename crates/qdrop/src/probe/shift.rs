@@ -1,18 +1,20 @@
 //! The shift of the mean that quantization causes in the results of a layer, and the bias that takes it out (bias
 //! correction: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section
 //! 4.2, with measured means).
-//!
-//! A layer is linear: the mean of its results is its result for the mean of its operand.
 
 use super::padding::Padding;
-use crate::engine::device::{Device, Inference};
+use super::run;
+use crate::engine::device::{Device, Inference, beside};
 use crate::engine::facts::Facts;
-use crate::engine::program::{Region, compile};
+use crate::engine::program::{Readers, Region, compile};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, ValueId};
 use crate::plan::Layer;
 use crate::quant::Grid;
-use crate::tensor::Rows;
+use crate::report::Sink;
+use crate::tensor::{RowStore, Rows};
+use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// A layer whose bias can take shifts of means out.
 pub(crate) struct Shift<'a> {
@@ -20,108 +22,160 @@ pub(crate) struct Shift<'a> {
     pub bias: ValueId,
     /// What the layer reads besides its weight, with the node and the position where it does.
     pub operand: (ValueId, NodeId, usize),
+    graph: &'a Graph,
+    facts: &'a Facts,
+    device: &'a dyn Device,
     content: &'a [f32],
-    ready: Box<dyn Inference>,
-    /// Shape of the operand, for one sample.
-    shape: &'a [usize],
+    result: ValueId,
+    /// Computes the result from weight and operand.
+    region: Region,
     /// Elements of one position of the result behind the axis of its channels.
     inner: usize,
     convolves: bool,
+}
+
+/// What a channel of a layer's results loses by quantization.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loss {
+    /// Mean of the float results less that of the quantized ones.
+    pub mean: f64,
+    /// Share of its square in the mean squared difference: 1 where all results are shifted alike, little where a few
+    /// differ much.
+    pub share: f64,
 }
 
 impl<'a> Shift<'a> {
     /// Of `layer`, which one node reads; `bias` is its bias and that one's float content. None where the bias does not
     /// have one element a channel of the result.
     pub fn new(
-        graph: &Graph,
+        graph: &'a Graph,
         facts: &'a Facts,
         layer: &Layer,
         bias: &'a (ValueId, Vec<f32>),
-        device: &dyn Device,
+        device: &'a dyn Device,
     ) -> Result<Option<Self>> {
         let lost = || Error::internal(format!("`{}` has no operand or result", layer.name));
         let id = layer.nodes[0];
         let node = graph.node(id);
         let index = (0..2).find(|&i| node.input(i) != Some(layer.weight)).ok_or_else(lost)?;
         let (x, y) = node.input(index).zip(node.output(0)).ok_or_else(lost)?;
-        let result = &facts.require(graph, y)?.shape[..];
+        let shape = &facts.require(graph, y)?.shape[..];
         let convolves = matches!(node.op, Op::Conv { .. } | Op::ConvTranspose { .. });
-        let axis = if convolves { 1 } else { result.len().saturating_sub(1) };
-        if bias.1.is_empty() || result.get(axis) != Some(&bias.1.len()) {
+        let axis = if convolves { 1 } else { shape.len().saturating_sub(1) };
+        if bias.1.is_empty() || shape.get(axis) != Some(&bias.1.len()) {
             return Ok(None);
         }
         let (nodes, weights) = (layer.nodes.clone(), vec![layer.weight]);
-        let region = Region { nodes, inputs: vec![x], outputs: vec![y], weights, ..Region::default() };
         Ok(Some(Shift {
             bias: bias.0,
             operand: (x, id, index),
+            graph,
+            facts,
+            device,
             content: &bias.1,
-            ready: device.inference(&compile(graph, facts, &region)?)?,
-            shape: &facts.require(graph, x)?.shape,
-            inner: result[axis + 1..].iter().product(),
+            result: y,
+            region: Region { nodes, inputs: vec![x], outputs: vec![y], weights, ..Region::default() },
+            inner: shape[axis + 1..].iter().product(),
             convolves,
         }))
     }
 
-    /// Mean result of every channel where the weight is `weight` and the operand holds `values`, a row a sample, as
-    /// `grid` quantizes them. Padding does not count.
-    pub fn means(
+    fn ready(&self, sites: Vec<(ValueId, Readers)>) -> Result<Box<dyn Inference>> {
+        let region = Region { sites, ..self.region.clone() };
+        self.device.inference(&compile(self.graph, self.facts, &region)?)
+    }
+
+    /// What every channel loses where the weight is the second of `weights` instead of the first and the operand, which
+    /// holds `values`, is quantized by `grid`. Padding does not count; `sink` may stop it.
+    pub fn losses(
         &self,
-        weight: &[f32],
+        weights: [&[f32]; 2],
         values: &Rows,
         grid: Option<&Grid>,
         padding: Option<&Padding>,
-    ) -> Result<Vec<f64>> {
+        sink: &dyn Sink,
+    ) -> Result<Vec<Loss>> {
         let padding = padding.filter(|_| !self.convolves);
-        let operand = mean(values, self.operand.0, self.shape, grid, padding)?;
-        let channels = self.content.len();
-        let (mut sums, mut count) = (vec![0.0; channels], 0);
-        let mut add = |_, outputs: &[Vec<f32>]| {
-            count += outputs[0].len() / channels;
-            outputs[0].iter().enumerate().for_each(|(i, &v)| sums[i / self.inner % channels] += f64::from(v));
-            Ok(())
-        };
-        self.ready.run_each(&[weight], &[], &[Rows::new(1, operand)], &mut add)?;
-        Ok(sums.into_iter().map(|sum: f64| sum / count.max(1) as f64).collect())
+        let shape = &self.facts.require(self.graph, self.result)?.shape;
+        let site = grid.map(|_| (self.operand.0, None));
+        let ready = [self.ready(Vec::new())?, self.ready(site.into_iter().collect())?];
+        let grids = grid.map(Some);
+        let grids: [&[Option<&Grid>]; 2] = [&[], grids.as_slice()];
+        let (channels, store) = (self.content.len(), RowStore::memory());
+        let mut all = Moments::new(channels);
+        let indices: Vec<usize> = (0..values.len()).collect();
+        for some in indices.chunks(run::chunk(shape.iter().product(), self.device)) {
+            run::go_on(sink)?;
+            let part = [values.some(some)?];
+            let results =
+                |i: usize| -> Result<Rows> { Ok(ready[i].run(&[weights[i]], grids[i], &part, &store)?.swap_remove(0)) };
+            let (float, quantized) = (results(0)?, results(1)?);
+            let one = |at: usize| {
+                let (float, quantized) = (float.row(at)?, quantized.row(at)?);
+                let real = |row| match padding {
+                    Some(padding) => padding.real(self.result, shape, some[at], row),
+                    None => Ok(Cow::Borrowed(row)),
+                };
+                let mut moments = Moments::new(channels);
+                moments.add(&real(&float)?, &real(&quantized)?, self.inner);
+                Ok(moments)
+            };
+            let of_samples: Result<Vec<Moments>> =
+                beside(self.device, || (0..some.len()).into_par_iter().map(one).collect());
+            of_samples?.iter().for_each(|moments| all.merge(moments));
+        }
+        Ok(all.losses())
     }
 
-    /// The bias with which every channel whose results have the means `now` has the means `wanted`.
-    pub fn corrected(&self, wanted: &[f64], now: &[f64]) -> Vec<f32> {
-        let shifts = wanted.iter().zip(now).map(|(wanted, now)| (wanted - now) as f32);
-        self.content.iter().zip(shifts).map(|(b, s)| if s.is_finite() { b + s } else { *b }).collect()
+    /// The bias that takes the means of `losses` out of those channels where the share is `least` or more.
+    pub fn corrected(&self, losses: &[Loss], least: f64) -> Vec<f32> {
+        let taken = |loss: &Loss| loss.share >= least && loss.mean.is_finite();
+        let corrected = |(b, loss): (&f32, &Loss)| if taken(loss) { b + loss.mean as f32 } else { *b };
+        self.content.iter().zip(losses).map(corrected).collect()
     }
 }
 
-/// The mean sample of `value` of `shape`: of `rows`, as `grid` quantizes them, every element's mean over the samples; where
-/// there is `padding`, every token's mean over all real tokens.
-fn mean(
-    rows: &Rows,
-    value: ValueId,
-    shape: &[usize],
-    grid: Option<&Grid>,
-    padding: Option<&Padding>,
-) -> Result<Vec<f32>> {
-    let width: usize = shape.iter().product();
-    let padding = padding.and_then(|p| p.around(value, shape).map(|around| (p, around)));
-    let [outer, length, inner] = padding.map_or([1, 1, width], |p| p.1);
-    let (mut sums, mut counts) = (vec![0.0; outer * inner], vec![0u32; outer * inner]);
-    for sample in 0..rows.len() {
-        let row = rows.row(sample)?;
-        let quantized = grid.map(|grid| grid.fake_quantize(shape, &row)).transpose()?;
-        let row = quantized.as_deref().unwrap_or(&row);
-        let mask = padding.map(|(p, _)| p.mask(sample)).transpose()?;
-        for (i, part) in row.chunks_exact(inner.max(1)).enumerate() {
-            if mask.as_ref().is_some_and(|mask| mask[i % length] == 0.0) {
-                continue;
+/// Sums over the elements of each channel.
+struct Moments {
+    count: usize,
+    /// Of differences.
+    sums: Vec<f64>,
+    /// Of their squares.
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    fn new(channels: usize) -> Self {
+        Moments { count: 0, sums: vec![0.0; channels], squares: vec![0.0; channels] }
+    }
+
+    /// Adds the differences of two equal numbers of results with `inner` elements behind the axis of the channels.
+    fn add(&mut self, float: &[f32], quantized: &[f32], inner: usize) {
+        let channels = self.sums.len();
+        self.count += float.len() / channels;
+        let inner = inner.max(1);
+        for (i, (float, quantized)) in float.chunks_exact(inner).zip(quantized.chunks_exact(inner)).enumerate() {
+            let (sum, square) = (&mut self.sums[i % channels], &mut self.squares[i % channels]);
+            for (&f, &q) in float.iter().zip(quantized) {
+                let difference = f64::from(f) - f64::from(q);
+                *sum += difference;
+                *square += difference * difference;
             }
-            let at = i / length * inner;
-            let all = sums[at..at + inner].iter_mut().zip(&mut counts[at..at + inner]).zip(part);
-            all.filter(|(_, v)| v.is_finite()).for_each(|((sum, count), &v)| {
-                *sum += f64::from(v);
-                *count += 1;
-            });
         }
     }
-    let means: Vec<f32> = sums.iter().zip(&counts).map(|(sum, &n)| (sum / f64::from(n.max(1))) as f32).collect();
-    Ok((0..outer * length).flat_map(|i| means[i / length * inner..][..inner].iter().copied()).collect())
+
+    fn merge(&mut self, other: &Moments) {
+        self.count += other.count;
+        self.sums.iter_mut().zip(&other.sums).for_each(|(a, b)| *a += b);
+        self.squares.iter_mut().zip(&other.squares).for_each(|(a, b)| *a += b);
+    }
+
+    fn losses(&self) -> Vec<Loss> {
+        let count = self.count.max(1) as f64;
+        let loss = |(&sum, &square): (&f64, &f64)| {
+            let mean = sum / count;
+            Loss { mean, share: if square > 0.0 { mean * sum / square } else { 0.0 } }
+        };
+        self.sums.iter().zip(&self.squares).map(loss).collect()
+    }
 }

@@ -79,6 +79,13 @@ impl Rows {
         self.width
     }
 
+    /// The rows at `indices`, in memory; errors as in [`Rows::row`].
+    pub fn some(&self, indices: &[usize]) -> Result<Rows> {
+        let mut data = Vec::with_capacity(indices.len() * self.width);
+        indices.iter().try_for_each(|&i| self.row(i).map(|row| data.extend_from_slice(&row)))?;
+        Ok(Rows::new(indices.len(), data))
+    }
+
     fn precision(&self) -> Precision {
         match &*self.content {
             Content::Memory { .. } => Precision::Single,
