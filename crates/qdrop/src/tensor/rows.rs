@@ -80,10 +80,10 @@ impl Rows {
     }
 
     /// The rows at `indices`, in memory; errors as in [`Rows::row`].
-    pub fn some(&self, indices: &[usize]) -> Result<Rows> {
-        let mut data = Vec::with_capacity(indices.len() * self.width);
-        indices.iter().try_for_each(|&i| self.row(i).map(|row| data.extend_from_slice(&row)))?;
-        Ok(Rows::new(indices.len(), data))
+    pub(crate) fn some(&self, indices: &[usize]) -> Result<Rows> {
+        let mut writer = RowStore::memory().rows(indices.len(), self.width)?;
+        indices.iter().try_for_each(|&i| writer.push(&self.row(i)?))?;
+        Ok(writer.finish())
     }
 
     fn precision(&self) -> Precision {
