@@ -28,14 +28,17 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Biases by what they are values of.
 type Biases = BTreeMap<ValueId, Vec<f32>>;
 
+/// A layer, its bias and that one's float content.
+type Biased = (LayerId, (ValueId, Vec<f32>));
+
 /// Shares of a channel's squared error from which on its mean is taken out; one of them is chosen, or nothing is taken out.
 const SHARES: [f64; 4] = [0.0, 0.03, 0.1, 0.3];
 
 impl Calibration<'_> {
     /// The biases with which, on a few of the samples, the results of every layer keep their means when in the float
     /// network its weight alone holds the integers of `weights` and its operand alone is quantized by `grids`. All are in
-    /// the plan's order, those of the quantizers of integer kernels in `kernel_grids`. Layers without a bias of their own have none here, and none has one where other samples show that
-    /// the network's outputs gain nothing.
+    /// the plan's order, those of the quantizers of integer kernels in `kernel_grids`. Layers without a bias of their own
+    /// have none here, and none has one where other samples show that the network's outputs gain nothing.
     pub fn corrected_biases(
         &self,
         weights: &[QuantizedWeight],
@@ -56,18 +59,20 @@ impl Calibration<'_> {
             .map(|(id, weight)| weight.grid.dequantize_u8(&self.plan.layer(id).shape, &weight.integers))
             .collect::<Result<_>>()?;
         let biases = learned_biases(self.graph, self.plan, self.plan.layer_ids())?;
-        let biases: Vec<(LayerId, (ValueId, Vec<f32>))> =
-            biases.into_iter().map(|(id, bias, content)| (id, (bias, content))).collect();
+        let biases: Vec<Biased> = biases.into_iter().map(|(id, bias, content)| (id, (bias, content))).collect();
         let padding = Padding::read(self.graph, self.facts, self.recipe, &Subset::new(&few, told.clone())?)?;
         let mut corrections =
             self.corrections(&biases, part(&inputs, &told)?, &rounded, grids, padding.as_ref(), sink)?;
+        if corrections[0].is_empty() {
+            return Ok(Biases::new());
+        }
         self.best(&mut corrections, part(&inputs, &others)?, &rounded, [grids, kernel_grids], sink)
     }
 
     /// For each of [`SHARES`] the biases of the layers in `biases`, by what the samples of `inputs` lose.
     fn corrections(
         &self,
-        biases: &[(LayerId, (ValueId, Vec<f32>))],
+        biases: &[Biased],
         inputs: Cache,
         rounded: &[Vec<f32>],
         grids: &[Grid],
@@ -76,16 +81,15 @@ impl Calibration<'_> {
     ) -> Result<Vec<Biases>> {
         let Calibration { graph, facts, plan, device, .. } = *self;
         let mut forward = ForwardPass::new(graph, facts, inputs, device, self.store);
-        let mut layers: Vec<(usize, LayerId, &(ValueId, Vec<f32>))> = biases
-            .iter()
-            .filter_map(|(id, bias)| Some((forward.until_reader(&plan.layer(*id).nodes)?, *id, bias)))
-            .collect();
+        let at = |biased: &Biased| forward.until_reader(&plan.layer(biased.0).nodes);
+        let mut layers: Vec<(usize, &Biased)> =
+            biases.iter().filter_map(|biased| Some((at(biased)?, biased))).collect();
         layers.sort_by_key(|layer| layer.0);
         let mut corrections = vec![Biases::new(); SHARES.len()];
-        for (done, &(position, id, bias)) in layers.iter().enumerate() {
+        for (done, &(position, (id, bias))) in layers.iter().enumerate() {
             run::go_on(sink)?;
             forward.advance(position, sink)?;
-            let layer = plan.layer(id);
+            let layer = plan.layer(*id);
             let Some(shift) = Shift::new(graph, facts, layer, bias, device)? else { continue };
             let (value, node, index) = shift.operand;
             let Some((values, content)) = forward.value(value).zip(graph.constant(layer.weight)) else { continue };
@@ -327,7 +331,7 @@ mod tests {
         let sum = b.node(Op::Binary(Binary::Add), &[product, bias]);
         let y = b.node(Op::Clip, &[sum, low, high]);
         let graph = &b.finish(&[y]);
-        let value = |i: usize| if i % 4 == 0 && i / 4 % 8 < 2 { 40.0 } else { (i * 37 % 53) as f32 / 53.0 };
+        let value = |i: usize| if i.is_multiple_of(4) && i / 4 % 8 < 2 { 40.0 } else { (i * 37 % 53) as f32 / 53.0 };
         let samples = samples(&[4], (0..64 * 4).map(value).collect(), None);
         let facts = &facts::infer(graph, &[vec![1, 4]]).unwrap();
         let mut recipe = Recipe::default();
