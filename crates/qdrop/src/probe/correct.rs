@@ -95,9 +95,9 @@ impl Calibration<'_> {
             let Some((values, content)) = forward.value(value).zip(graph.constant(layer.weight)) else { continue };
             let weights = [&content.to_f32()?[..], &rounded[id.index()]];
             let grid = self.grid(grids, value, (node, index));
-            let losses = shift.losses(weights, values, grid, padding, sink)?;
+            let errors = shift.errors(weights, values, grid, padding, sink)?;
             for (corrected, least) in corrections.iter_mut().zip(SHARES) {
-                corrected.insert(shift.bias, shift.corrected(&losses, least));
+                corrected.insert(shift.bias, shift.corrected(&errors, least));
             }
             sink.event(&Event::StageProgress { stage: Stage::Correct, done: done + 1, total: layers.len() });
         }

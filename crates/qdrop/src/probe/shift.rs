@@ -34,9 +34,9 @@ pub(crate) struct Shift<'a> {
     convolves: bool,
 }
 
-/// What a channel of a layer's results loses by quantization.
+/// What quantization does to a channel of a layer's results.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Loss {
+pub(crate) struct ChannelError {
     /// Mean of the float results less that of the quantized ones.
     pub mean: f64,
     /// Share of its square in the mean squared difference: 1 where all results are shifted alike, little where a few
@@ -85,16 +85,16 @@ impl<'a> Shift<'a> {
         self.device.inference(&compile(self.graph, self.facts, &region)?)
     }
 
-    /// What every channel loses where the weight is the second of `weights` instead of the first and the operand, which
+    /// The error of every channel where the weight is the second of `weights` instead of the first and the operand, which
     /// holds `values`, is quantized by `grid`. Padding does not count; `sink` may stop it.
-    pub fn losses(
+    pub fn errors(
         &self,
         weights: [&[f32]; 2],
         values: &Rows,
         grid: Option<&Grid>,
         padding: Option<&Padding>,
         sink: &dyn Sink,
-    ) -> Result<Vec<Loss>> {
+    ) -> Result<Vec<ChannelError>> {
         let padding = padding.filter(|_| !self.convolves);
         let shape = &self.facts.require(self.graph, self.result)?.shape;
         let site = grid.map(|_| (self.operand.0, None));
@@ -124,14 +124,14 @@ impl<'a> Shift<'a> {
                 beside(self.device, || (0..some.len()).into_par_iter().map(one).collect());
             of_samples?.iter().for_each(|moments| all.merge(moments));
         }
-        Ok(all.losses())
+        Ok(all.errors())
     }
 
-    /// The bias that takes the means of `losses` out of those channels where the share is `least` or more.
-    pub fn corrected(&self, losses: &[Loss], least: f64) -> Vec<f32> {
-        let taken = |loss: &Loss| loss.share >= least && loss.mean.is_finite();
-        let corrected = |(b, loss): (&f32, &Loss)| if taken(loss) { b + loss.mean as f32 } else { *b };
-        self.content.iter().zip(losses).map(corrected).collect()
+    /// The bias that takes the means of `errors` out of those channels where the share is `least` or more.
+    pub fn corrected(&self, errors: &[ChannelError], least: f64) -> Vec<f32> {
+        let taken = |error: &ChannelError| error.share >= least && error.mean.is_finite();
+        let corrected = |(b, error): (&f32, &ChannelError)| if taken(error) { b + error.mean as f32 } else { *b };
+        self.content.iter().zip(errors).map(corrected).collect()
     }
 }
 
@@ -170,12 +170,12 @@ impl Moments {
         self.squares.iter_mut().zip(&other.squares).for_each(|(a, b)| *a += b);
     }
 
-    fn losses(&self) -> Vec<Loss> {
+    fn errors(&self) -> Vec<ChannelError> {
         let count = self.count.max(1) as f64;
-        let loss = |(&sum, &square): (&f64, &f64)| {
+        let error = |(&sum, &square): (&f64, &f64)| {
             let mean = sum / count;
-            Loss { mean, share: if square > 0.0 { mean * sum / square } else { 0.0 } }
+            ChannelError { mean, share: if square > 0.0 { mean * sum / square } else { 0.0 } }
         };
-        self.sums.iter().zip(&self.squares).map(loss).collect()
+        self.sums.iter().zip(&self.squares).map(error).collect()
     }
 }
