@@ -13,7 +13,6 @@ use super::deviation::Deviation;
 use super::forward::ForwardPass;
 use super::padding::Padding;
 use super::run::{self, Cache};
-use super::screen::part;
 use super::shift::Shift;
 use crate::data::{Samples, Subset};
 use crate::engine::program::{Region, compile};
@@ -62,11 +61,11 @@ impl Calibration<'_> {
         let biases: Vec<Biased> = biases.into_iter().map(|(id, bias, content)| (id, (bias, content))).collect();
         let padding = Padding::read(self.graph, self.facts, self.recipe, &Subset::new(&few, told.clone())?)?;
         let mut corrections =
-            self.corrections(&biases, part(&inputs, &told)?, &rounded, grids, padding.as_ref(), sink)?;
+            self.corrections(&biases, run::part(&inputs, &told)?, &rounded, grids, padding.as_ref(), sink)?;
         if corrections[0].is_empty() {
             return Ok(Biases::new());
         }
-        self.best(&mut corrections, part(&inputs, &others)?, &rounded, [grids, kernel_grids], sink)
+        self.best(&mut corrections, run::part(&inputs, &others)?, &rounded, [grids, kernel_grids], sink)
     }
 
     /// For each of [`SHARES`] the biases of the layers in `biases`, by what the samples of `inputs` lose.

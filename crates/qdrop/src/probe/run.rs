@@ -123,6 +123,11 @@ pub(crate) fn rows(samples: &[Vec<Tensor>]) -> Result<Vec<Rows>> {
     (0..inputs).map(input).collect()
 }
 
+/// Some of the samples of `inputs`.
+pub(crate) fn part(inputs: &Cache, samples: &[usize]) -> Result<Cache> {
+    inputs.iter().map(|(&v, rows)| Ok((v, rows.some(samples)?))).collect()
+}
+
 /// All samples, per input of the graph, in `store`.
 pub(crate) fn load(
     graph: &Graph,

@@ -67,7 +67,7 @@ impl Calibration<'_> {
         }
 
         let halves = [0, 1].map(|half| (half..chosen.len()).step_by(2).collect::<Vec<_>>());
-        let [choose, confirm] = halves.map(|half| part(&inputs, &half));
+        let [choose, confirm] = halves.map(|half| run::part(&inputs, &half));
         let mut choose = self.measuring(choose?, sink)?;
         let mut confirm = self.measuring(confirm?, sink)?;
         let order = choose.0.order(open.iter().map(|&id| (self.plan.site(id).value, id)));
@@ -162,7 +162,7 @@ impl Calibration<'_> {
     /// The distance of each site, measured on very few samples.
     fn measured(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
         let n = inputs.values().next().map_or(0, Rows::len);
-        let mut forward = self.measuring(part(inputs, &(0..n.min(FEW)).collect::<Vec<_>>())?, sink)?;
+        let mut forward = self.measuring(run::part(inputs, &(0..n.min(FEW)).collect::<Vec<_>>())?, sink)?;
         let mut guesses = vec![None; grids.len()];
         for id in forward.0.order(self.plan.site_ids().map(|id| (self.plan.site(id).value, id))) {
             run::go_on(sink)?;
@@ -175,11 +175,6 @@ impl Calibration<'_> {
     fn measuring(&self, inputs: Cache, sink: &dyn Sink) -> Result<Measuring<'_>> {
         Measuring::new(ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store), sink)
     }
-}
-
-/// Some of the samples of `inputs`.
-pub(super) fn part(inputs: &Cache, samples: &[usize]) -> Result<Cache> {
-    inputs.iter().map(|(&v, rows)| Ok((v, rows.some(samples)?))).collect()
 }
 
 #[cfg(test)]
