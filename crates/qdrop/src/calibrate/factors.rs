@@ -12,7 +12,7 @@ use crate::engine::facts::Facts;
 use crate::engine::program::around;
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Dim, Fact, Graph, Node, NodeId, Op, ValueId};
-use crate::plan::{Carrier, FactorSite, Plan, Reader};
+use crate::plan::{Carrier, FactorSite, Member, Plan, Reader};
 use crate::quant::{Grid, Observation, RangeSpec, Search, fit, fit_weight, quantize_one};
 use crate::tensor::{DType, Tensor};
 use rayon::prelude::*;
@@ -147,23 +147,65 @@ pub struct Factors {
     pub before: Option<Vec<f32>>,
 }
 
-/// The factors of the channels of `site`, of which `seen` tells, `before` of what is quantized in front of it; `None` where
-/// none lowers the estimated error by a tenth.
+/// What is known of a member of a site while its factors are chosen.
+struct Known<'a> {
+    seen: &'a Channels,
+    spec: RangeSpec,
+    /// Mean square of each channel.
+    squares: Vec<f64>,
+    weights: Vec<Meeting<'a>>,
+}
+
+impl<'a> Known<'a> {
+    fn new(graph: &Graph, plan: &Plan, member: &'a Member, seen: &'a Channels) -> Result<Self> {
+        let meeting = |r: &'a Reader| Meeting::new(graph, plan, r, seen.seen.len());
+        Ok(Known {
+            seen,
+            spec: range_spec(&plan.site(member.site).grid),
+            squares: seen.squares(),
+            weights: member.readers.iter().map(meeting).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Estimated error of what reads it, where it has `factors` and its channels have `lost` before.
+    fn error(&self, factors: &[f32], lost: &[f64]) -> Result<f64> {
+        let mut errors = self.seen.errors(factors, &self.spec)?;
+        errors.iter_mut().zip(lost).for_each(|(e, l)| *e += l);
+        self.weights.iter().map(|meeting| meeting.error(factors, &errors, &self.squares)).sum()
+    }
+}
+
+/// How wide each channel is next to the others, over all of `known`: the geometric mean; `None` where nothing tells.
+fn common_widths(known: &[Known]) -> Result<Option<Vec<f32>>> {
+    let each = known.iter().map(|k| k.seen.widths(&k.spec)).collect::<Result<Vec<_>>>()?;
+    let told: Vec<Vec<f32>> = each.into_iter().flatten().collect();
+    Ok(match &told[..] {
+        [] => None,
+        [one] => Some(one.clone()),
+        [first, ..] => {
+            let mean = |c: usize| told.iter().map(|w| w[c].ln()).sum::<f32>() / told.len() as f32;
+            Some((0..first.len()).map(|c| mean(c).exp()).collect())
+        }
+    })
+}
+
+/// The factors of the channels of `site`, of whose members `seen` tells, `before` of what is quantized in front of it;
+/// `None` where none lowers the estimated error by a tenth.
 pub fn factors(
     graph: &Graph,
     plan: &Plan,
     site: &FactorSite,
-    seen: &Channels,
+    seen: &[Channels],
     before: Option<&Channels>,
 ) -> Result<Option<Factors>> {
-    let quantizer = plan.site(site.site);
-    let spec = range_spec(&quantizer.grid);
-    let place = |e: Error| e.at(format!("activation `{}`", quantizer.name));
-    let Some(widths) = seen.widths(&spec).map_err(place)? else { return Ok(None) };
+    let [first_member, ..] = &site.members[..] else { return Ok(None) };
+    let place = |e: Error| e.at(format!("activation `{}`", plan.site(first_member.site).name));
+    let known = site.members.iter().zip(seen).map(|(m, seen)| Known::new(graph, plan, m, seen));
+    let known: Vec<Known> = known.collect::<Result<_>>()?;
+    let Some(widths) = common_widths(&known).map_err(place)? else { return Ok(None) };
     if !room(graph, site)? {
         return Ok(None);
     }
-    let squares = seen.squares();
     let ones = vec![1.0; site.channels];
     // What is lost in front of the function comes through it about as large as it is.
     let (mut lost, mut still_lost, mut own_before) = (vec![0.0; site.channels], vec![0.0; site.channels], None);
@@ -175,23 +217,15 @@ pub fn factors(
             own_before = Some(widths);
         }
     }
-    let weights: Vec<Meeting> =
-        site.readers.iter().map(|r| Meeting::new(graph, plan, r, site.channels)).collect::<Result<_>>()?;
     let estimate = |factors: &[f32], lost: &[f64]| -> Result<f64> {
-        let mut errors = seen.errors(factors, &spec).map_err(place)?;
-        errors.iter_mut().zip(lost).for_each(|(e, l)| *e += l);
-        let mut sum = 0.0;
-        for meeting in &weights {
-            sum += meeting.error(factors, &errors, &squares)?;
-        }
-        Ok(sum)
+        known.iter().map(|k| k.error(factors, lost).map_err(place)).sum()
     };
     let first = estimate(&ones, &lost)?;
     let tried: Vec<(Vec<f32>, f64)> = EXPONENTS
         .par_iter()
         .map(|&exponent| {
             let factors: Vec<f32> = widths.iter().map(|w| w.powf(exponent)).collect();
-            let factors = below_cap(factors, &site.carrier, &seen.most);
+            let factors = below_cap(factors, &site.carrier, &known[0].seen.most);
             let error = estimate(&factors, &still_lost)?;
             Ok((factors, error))
         })
@@ -209,7 +243,7 @@ fn room(graph: &Graph, site: &FactorSite) -> Result<bool> {
         Carrier::Quantizer => &[],
     };
     let divided = own.iter().chain(site.before.iter().flat_map(|b| &b.constants)).map(|c| c.0);
-    for id in divided.chain(site.readers.iter().map(|r| r.weight)) {
+    for id in divided.chain(site.readers().map(|r| r.weight)) {
         let tensor = graph.constant(id).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
         if tensor.to_f32()?.iter().any(|v| v.abs() > f32::MAX / MOST) {
             return Ok(false);
@@ -285,7 +319,7 @@ impl<'a> Meeting<'a> {
 /// Multiplies the weights that read the channels of `site` by their factors and divides those of the layers that carry
 /// them.
 pub fn fold(graph: &mut Graph, site: &FactorSite, factors: &Factors) -> Result<()> {
-    for reader in &site.readers {
+    for reader in site.readers() {
         let factor = |input: usize| reader.channels[input].map_or(1.0, |c| f64::from(factors.own[c]));
         let shape = shape_of(graph, reader.weight)?;
         scale(graph, reader.weight, reader.input_channels(&shape).map(factor))?;
@@ -331,7 +365,8 @@ pub fn insert(graph: &mut Graph, facts: &Facts, chosen: &[(&FactorSite, Factors)
     let producers = graph.producers();
     let mut behind: BTreeMap<NodeId, Vec<Node>> = BTreeMap::new();
     for (site, factors) in chosen {
-        let rank = facts.require(graph, site.value)?.shape.len();
+        let Some(value) = site.members.first().map(|m| m.value) else { continue };
+        let rank = facts.require(graph, value)?.shape.len();
         let mut multiply = |value: ValueId, operands: &[(NodeId, usize)], what: &str, by: Vec<f32>| {
             let mut shape = vec![1; rank];
             shape[site.axis] = site.channels;
@@ -347,7 +382,7 @@ pub fn insert(graph: &mut Graph, facts: &Facts, chosen: &[(&FactorSite, Factors)
             Ok::<(), Error>(())
         };
         if site.carrier == Carrier::Quantizer {
-            multiply(site.value, &site.operands, "divided", factors.own.iter().map(|f| 1.0 / f).collect())?;
+            multiply(value, &site.operands, "divided", factors.own.iter().map(|f| 1.0 / f).collect())?;
         }
         if let (Some(before), Some(factors)) = (&site.before, &factors.before) {
             multiply(before.value, &before.operands, "restored", factors.clone())?;

@@ -41,7 +41,8 @@ fn uneven(count: usize) -> Vec<f32> {
 fn check(graph: &Graph, shape: &[usize], wanted: &[(ValueId, bool)]) -> Graph {
     let (facts, plan) = planned(graph, shape, 4);
     let found = sites(graph, &facts, &plan, Target::Ort);
-    let kinds: Vec<(ValueId, bool)> = found.iter().map(|s| (s.value, s.carrier == Carrier::Quantizer)).collect();
+    let kinds: Vec<(ValueId, bool)> =
+        found.iter().map(|s| (s.members[0].value, s.carrier == Carrier::Quantizer)).collect();
     assert_eq!(kinds, wanted);
     let mut equal = graph.clone();
     let factors: Vec<Factors> = found
@@ -64,7 +65,8 @@ fn check(graph: &Graph, shape: &[usize], wanted: &[(ValueId, bool)]) -> Graph {
     let kernels = |p: &Plan| p.kernel_sites.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
     assert!(kernels(&again).iter().all(|k| kernels(&plan).contains(k)));
     assert_eq!(again.units.len(), plan.units.len());
-    let muls: Vec<ValueId> = found.iter().filter(|s| s.carrier == Carrier::Quantizer).map(|s| s.value).collect();
+    let muls: Vec<ValueId> =
+        found.iter().filter(|s| s.carrier == Carrier::Quantizer).map(|s| s.members[0].value).collect();
     for (site, now) in plan.sites.iter().zip(&again.sites) {
         assert_eq!(muls.contains(&site.value), site.value != now.value, "{}", site.name);
     }
@@ -172,6 +174,58 @@ fn what_a_sum_reads_as_well_is_divided_for_layers_alone() {
     check(&graph, &[1, 5, 4], &[(normal, true), (inner, true), (end, true)]);
 }
 
+/// A residual block with a rectifier inside, and with `outer` one behind the sum; the block's input and its sum.
+fn block(b: &mut Builder, x: ValueId, name: &str, outer: bool) -> [ValueId; 2] {
+    let y = conv(b, x, &format!("{name}.wide"), [6, 4, 1, 1], 1);
+    let inner = b.relu(y);
+    let y = conv(b, inner, &format!("{name}.narrow"), [4, 6, 3, 3], 1);
+    let sum = b.binary(Binary::Add, x, y);
+    [inner, if outer { b.relu(sum) } else { sum }]
+}
+
+#[test]
+fn sums_share_the_factors_of_all_that_they_join() {
+    for outer in [false, true] {
+        let mut b = Builder::new();
+        let x = b.images(2, 4);
+        let y = conv(&mut b, x, "first", [4, 2, 3, 3], 1);
+        let start = if outer { b.relu(y) } else { y };
+        let [one, sum] = block(&mut b, start, "a", outer);
+        let [two, end] = block(&mut b, sum, "b", outer);
+        let pooled = b.node(Op::GlobalAveragePool, &[end]);
+        let y = conv(&mut b, pooled, "last", [2, 4, 1, 1], 1);
+        let graph = b.finish(&[y]);
+        let equal = check(&graph, &[1, 2, 4, 4], &[(start, false), (one, false), (two, false)]);
+        assert_eq!(equal.nodes.len(), graph.nodes.len(), "nothing is added");
+        let (facts, plan) = planned(&graph, &[1, 2, 4, 4], 4);
+        let stream = &sites(&graph, &facts, &plan, Target::Ort)[0];
+        let members: Vec<ValueId> = stream.members.iter().map(|m| m.value).collect();
+        assert_eq!(members, [start, sum, end]);
+        assert_eq!(stream.readers().count(), 3);
+    }
+}
+
+#[test]
+fn one_vector_of_factors_serves_all_that_sums_join() {
+    let mut b = Builder::new();
+    let x = b.images(2, 8);
+    let y = conv(&mut b, x, "first", [4, 2, 3, 3], 1);
+    let y = conv(&mut b, y, "second", [4, 1, 1, 1], 4);
+    let [start, y] = [y, conv(&mut b, y, "depthwise", [4, 1, 3, 3], 4)];
+    let sum = b.binary(Binary::Add, start, y);
+    let y = conv(&mut b, sum, "last", [4, 1, 1, 1], 4);
+    let graph = b.finish(&[y]);
+    let (facts, plan) = planned(&graph, &[1, 2, 8, 8], 4);
+    let found = sites(&graph, &facts, &plan, Target::Ort);
+    let stream = found.iter().find(|s| s.members.len() == 2).unwrap();
+    let chosen = |first: [f32; 4], second: [f32; 4]| {
+        factors(&graph, &plan, stream, &[seen(&first), seen(&second)], None).unwrap().map(|f| f.own)
+    };
+    let both = chosen([8.0, 1.0, 0.1, 1.0], [4.0, 0.5, 0.05, 0.5]).unwrap();
+    assert!(both[0] > 4.0 && both[2] < 0.2, "{both:?}");
+    assert_eq!(chosen([8.0, 1.0, 1.0, 1.0], [0.125, 1.0, 1.0, 1.0]), None, "what one gains the other loses");
+}
+
 #[test]
 fn what_mixes_channels_or_bends_them_has_none() {
     let reason = |change: &dyn Fn(&mut Builder, ValueId) -> ValueId, target: Target| {
@@ -196,12 +250,30 @@ fn what_mixes_channels_or_bends_them_has_none() {
         b.binary(Binary::Add, first, second)
     };
     assert!(reason(&bent, Target::Ort).unwrap().contains("bends"));
-    let summed = |b: &mut Builder, v: ValueId| {
+    let summed_with = |b: &mut Builder, v: ValueId| {
         let first = conv(b, v, "inner", [4, 4, 3, 3], 1);
-        let y = b.binary(Binary::Add, first, v);
+        b.binary(Binary::Add, first, v)
+    };
+    let summed = |b: &mut Builder, v: ValueId| {
+        let y = summed_with(b, v);
         last(b, y)
     };
-    assert_eq!(reason(&summed, Target::Ort), Some("not only layers read it"));
+    assert_eq!(reason(&summed, Target::Ort), None, "a sum has the factors of its operands");
+    let ends = |b: &mut Builder, v: ValueId| {
+        let y = summed_with(b, v);
+        b.node(Op::Unary(Unary::Tanh), &[y])
+    };
+    let bent = |b: &mut Builder, v: ValueId| {
+        let y = ends(b, v);
+        last(b, y)
+    };
+    assert_eq!(reason(&bent, Target::Ort), Some("not only layers read it"));
+    let gated = |b: &mut Builder, v: ValueId| {
+        let gate = b.node(Op::Unary(Unary::Sigmoid), &[v]);
+        let y = b.binary(Binary::Add, gate, v);
+        last(b, y)
+    };
+    assert!(reason(&gated, Target::Ort).is_some(), "what a function makes cannot be divided");
     let shared = |b: &mut Builder, v: ValueId| {
         let w = b.constant("shared", &[4, 4, 1, 1]);
         let y = b.conv_with(v, w, 1);
@@ -239,7 +311,7 @@ fn factors_are_chosen_where_they_lower_the_error() {
         let graph = b.finish(&[y]);
         let (facts, plan) = planned(&graph, &[1, 2, 8, 8], 4);
         let site = &sites(&graph, &facts, &plan, Target::Ort)[0];
-        factors(&graph, &plan, site, &seen(&tops), None).unwrap().map(|f| f.own)
+        factors(&graph, &plan, site, &[seen(&tops)], None).unwrap().map(|f| f.own)
     };
     // A depthwise layer takes all of the difference.
     let found = chosen([8.0, 1.0, 0.1, 1.0], None, 4).unwrap();
@@ -271,7 +343,7 @@ fn odd_numbers_neither_count_nor_end_the_run() {
         let (facts, plan) = planned(&graph, &[1, 2, 8, 8], 4);
         let mut seen = seen(&[8.0, 1.0, 0.1, 1.0]);
         seen.observe(odd, 1, 2);
-        factors(&graph, &plan, &sites(&graph, &facts, &plan, Target::Ort)[0], &seen, None).unwrap()
+        factors(&graph, &plan, &sites(&graph, &facts, &plan, Target::Ort)[0], &[seen], None).unwrap()
     };
     let plain = chosen(&[], 1.0);
     assert!(plain.is_some());

@@ -176,7 +176,8 @@ fn predict(
     stages.network += factored(graph, &factors);
     if !factors.is_empty() {
         let before = |s: &FactorSite| s.before.as_ref().map(|b| b.value);
-        let stops = factors.iter().flat_map(|s| before(s).into_iter().chain([s.value])).collect();
+        let stops =
+            factors.iter().flat_map(|s| before(s).into_iter().chain(s.members.iter().map(|m| m.value))).collect();
         stages.add(decoded + passed(effective.factor_samples, &stops), whole.inference);
     }
     // Observing: a chunk of inputs, decoded and as rows, and what is seen of each quantizer.
@@ -250,7 +251,7 @@ fn factored(graph: &Graph, factors: &[FactorSite]) -> u64 {
     };
     let before = |s: &FactorSite| s.before.iter().flat_map(|b| b.constants.clone()).collect::<Vec<_>>();
     let layers = factors.iter().flat_map(|s| [made(s), before(s)].concat()).map(|c| c.0);
-    let changed: BTreeSet<ValueId> = layers.chain(factors.iter().flat_map(|s| &s.readers).map(|r| r.weight)).collect();
+    let changed: BTreeSet<ValueId> = layers.chain(factors.iter().flat_map(|s| s.readers()).map(|r| r.weight)).collect();
     changed.iter().filter_map(|&v| graph.constant(v)).map(|t| size(t)).sum()
 }
 

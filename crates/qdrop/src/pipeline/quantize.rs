@@ -104,7 +104,7 @@ pub(crate) fn quantize_and_keep<'s>(
     };
     drop(watch);
     let weights = calibrate::round_to_nearest(&network.graph, &network.plan, &weight_grids)?;
-    let biases = run.correct(&network, &loaded, &weights, [&activations.refined, &kernel_grids])?;
+    let (weights, biases) = run.correct(&network, &loaded, weights, [&activations.refined, &kernel_grids])?;
     let nearest = NetworkSolution { weights, biases, grids: activations.refined.clone() };
     let unlearned = match network.write(&nearest, &kernel_grids, recipe)? {
         (graph, Some(encodings)) => written::simulate(&graph, &encodings.to_json()?)?,
@@ -365,22 +365,20 @@ impl<'a> Run<'a> {
         self.calibration(network, loaded).activation_grids(watch, &mut self.report.timings, self.sink)
     }
 
-    /// Biases that keep the means of layers' results, where nothing is learned.
+    /// `weights` with the steps that suit layers' results, and biases that keep the means of these, where nothing is learned.
     fn correct(
         &mut self,
         network: &Network,
         loaded: &Loaded,
-        weights: &[QuantizedWeight],
+        weights: Vec<QuantizedWeight>,
         [grids, kernel_grids]: [&[Grid]; 2],
-    ) -> Result<Biases> {
+    ) -> Result<(Vec<QuantizedWeight>, Biases)> {
         if self.recipe.resolved().correct_samples == 0 {
-            return Ok(Biases::new());
+            return Ok((weights, Biases::new()));
         }
         let calibration = self.calibration(network, loaded);
         let layers = network.plan.layers.len();
-        self.stage(Stage::Correct, Some(layers), |sink| {
-            calibration.corrected_biases(weights, grids, kernel_grids, sink)
-        })
+        self.stage(Stage::Correct, Some(layers), |sink| calibration.corrected(weights, grids, kernel_grids, sink))
     }
 
     /// What learning makes of `nearest`. Of what is `loaded` the samples that are read `again` stay.

@@ -8,11 +8,12 @@
 //! - the layer that makes the activation, whose output channel c gets weights and bias divided by f_c (cross-layer
 //!   equalization: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
 //!   section 4.1), through a rectifier r with r(x·f) = r(x)·f;
-//! - else a Mul in front of the quantizer, which the written file has as QuantizeLinear with a step per channel.
+//! - all layers that feed residual sums, where these join activations (`streams`);
+//! - else a Mul in front of the quantizer.
 //!
 //! Where a function that is computed in float stands between a layer and the activation (SiLU), integer kernels want a
 //! quantizer in front of it too. Its channels may have factors at no cost at all: the layer divides, and a Mul behind
-//! the quantizer, which the written file has as DequantizeLinear with a step per channel, multiplies again.
+//! the quantizer multiplies again.
 
 use super::view::{Role, View, normalizes};
 use super::{KernelSiteId, LayerId, Plan, SiteId, Target, rules};
@@ -22,27 +23,41 @@ use crate::graph::{Binary, Coordinates, Graph, NodeId, Op, PadMode, Reduction, U
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An activation that may have a factor per channel.
+/// An activation that may have a factor per channel, or several that share their factors since sums join them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FactorSite {
-    /// Its quantizer.
-    pub site: SiteId,
-    /// The activation.
-    pub value: ValueId,
-    /// The axis of its channels, for one sample with its batch axis.
+    /// The activations, in the order of the plan's sites; at least one.
+    pub members: Vec<Member>,
+    /// The axis of the channels, for one sample with its batch axis.
     pub axis: usize,
     /// How many there are.
     pub channels: usize,
     /// What divides them.
     pub carrier: Carrier,
-    /// Operands that read the divided activation: all that lead to layers.
+    /// Operands that read the activation divided, where its quantizer divides it: all that lead to layers.
     pub operands: Vec<(NodeId, usize)>,
-    /// Layers whose weights are multiplied.
-    pub readers: Vec<Reader>,
-    /// What is quantized in front of the function that makes it.
+    /// What is quantized in front of the function that makes the activation.
     pub before: Option<Before>,
-    /// Values of the graph that hold its channels divided then, the activation among them where a layer divides.
+    /// Values of the graph that hold the channels divided then, the activations among them where layers divide.
     pub divided: BTreeSet<ValueId>,
+}
+
+/// A quantized activation whose channels have factors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// Its quantizer.
+    pub site: SiteId,
+    /// The activation.
+    pub value: ValueId,
+    /// Layers that read it, whose weights are multiplied.
+    pub readers: Vec<Reader>,
+}
+
+impl FactorSite {
+    /// All layers whose weights are multiplied.
+    pub fn readers(&self) -> impl Iterator<Item = &Reader> {
+        self.members.iter().flat_map(|m| &m.readers)
+    }
 }
 
 /// A quantized result of a layer whose channels may have factors until a function reads it.
@@ -63,9 +78,9 @@ pub struct Before {
 /// What divides the channels of an activation by their factors.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Carrier {
-    /// The layer that makes it.
+    /// The layer that makes it, or the layers whose results sums join.
     Layer {
-        /// Weight and bias, each with the axis of the output channels.
+        /// Weights and biases, each with the axis of the output channels.
         constants: Vec<(ValueId, usize)>,
         /// Where the rectifier behind the layer cuts off.
         cap: Option<f32>,
@@ -116,7 +131,20 @@ pub fn factor_sites(
     // The first, should several functions end in one value.
     let kernel_sites = ends.filter(|&(end, id)| end != plan.kernel_site(id).value).rev().collect();
     let search = Search { view: &view, plan, target, layers, kernel_sites };
-    plan.site_ids().map(|id| search.site(id)).collect()
+    let mut joined = BTreeSet::new();
+    let mut site = |id: SiteId| {
+        let reason = match search.site(id) {
+            Err(reason) => reason,
+            found => return found,
+        };
+        if joined.contains(&id) {
+            return Err("it shares the factors of an activation that sums join it with");
+        }
+        let found = search.stream(id).ok_or(reason)?;
+        joined.extend(found.members.iter().map(|m| m.site));
+        Ok(found)
+    };
+    plan.site_ids().map(&mut site).collect()
 }
 
 /// What the values of an activation need not be told apart below, since the one function that reads it hands on next to
@@ -185,11 +213,11 @@ pub fn floors(graph: &Graph, facts: &Facts) -> Vec<Option<Floor>> {
 }
 
 /// Most nodes that are followed from an activation to the layers that read it.
-const MOST_NODES: usize = 1000;
+pub(super) const MOST_NODES: usize = 1000;
 
-struct Search<'a> {
-    view: &'a View<'a>,
-    plan: &'a Plan,
+pub(super) struct Search<'a> {
+    pub view: &'a View<'a>,
+    pub plan: &'a Plan,
     target: Target,
     /// The layer of a weight.
     layers: BTreeMap<ValueId, LayerId>,
@@ -206,7 +234,7 @@ struct Moved {
 }
 
 /// What becomes of an activation's channels along one way.
-enum End {
+pub(super) enum End {
     /// Linear layers, and the values that hold the channels on the way to them.
     Layers(Vec<Reader>, Vec<ValueId>),
     /// Something that may as well read the activation as it is: a sum, a normalisation.
@@ -262,7 +290,8 @@ impl Search<'_> {
             _ => {}
         }
         let before = self.before(value, axis).filter(|_| carrier == Carrier::Quantizer);
-        Ok(FactorSite { site: id, value, axis, channels, carrier, operands, readers, before, divided })
+        let members = vec![Member { site: id, value, readers }];
+        Ok(FactorSite { members, axis, channels, carrier, operands, before, divided })
     }
 
     /// What is quantized in front of the function that makes `value`.
@@ -284,7 +313,7 @@ impl Search<'_> {
     }
 
     /// What operand `index` of node `id` comes to, whose elements along `axis` are the `channels` of the activation.
-    fn follow(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> End {
+    pub(super) fn follow(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> End {
         let view = self.view;
         let (mut found, mut on_the_way) = (Vec::new(), Vec::new());
         let mut open = vec![(id, index, axis, channels.to_vec())];
@@ -434,7 +463,7 @@ impl Search<'_> {
     }
 
     /// What can divide the channels of `value`, along `axis`, and the values that a layer divides.
-    fn carrier(&self, value: ValueId, axis: usize) -> Result<(Carrier, BTreeSet<ValueId>), &'static str> {
+    pub(super) fn carrier(&self, value: ValueId, axis: usize) -> Result<(Carrier, BTreeSet<ValueId>), &'static str> {
         const PRODUCER: &str = "what makes it cannot carry factors";
         let view = self.view;
         let graph = view.graph;

@@ -19,6 +19,7 @@ pub(crate) mod rules;
 mod sensitivity;
 mod sites;
 mod size;
+mod streams;
 mod sweep;
 mod target;
 mod task;
@@ -30,7 +31,7 @@ pub(crate) use biases::learned_biases;
 pub use budget::{BitopsTarget, SizeTarget};
 pub use cost::{Cost, cost};
 pub use effective::Effective;
-pub use factors::{Before, Carrier, FactorSite, Floor, Reader, factor_sites, floors};
+pub use factors::{Before, Carrier, FactorSite, Floor, Member, Reader, factor_sites, floors};
 pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
 pub use recipe::{

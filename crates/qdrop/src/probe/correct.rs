@@ -18,7 +18,7 @@ use crate::data::{Samples, Subset};
 use crate::engine::program::{Region, compile};
 use crate::error::Result;
 use crate::graph::{NodeId, ValueId};
-use crate::plan::{LayerId, Site, learned_biases};
+use crate::plan::{LayerId, Plan, Site, learned_biases};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::Rows;
@@ -28,23 +28,32 @@ use std::collections::{BTreeMap, BTreeSet};
 type Biases = BTreeMap<ValueId, Vec<f32>>;
 
 /// A layer, its bias and that one's float content.
-type Biased = (LayerId, (ValueId, Vec<f32>));
+pub(super) type Biased = (LayerId, (ValueId, Vec<f32>));
 
 /// Shares of a channel's squared error from which on its mean is taken out; one of them is chosen, or nothing is taken out.
 const SHARES: [f64; 4] = [0.0, 0.03, 0.1, 0.3];
+
+/// Those of `biases` that `forward` meets, in order, with the nodes to run until their layers are next.
+pub(super) fn in_order<'b>(forward: &ForwardPass, plan: &Plan, biases: &'b [Biased]) -> Vec<(usize, &'b Biased)> {
+    let at = |biased: &Biased| forward.until_reader(&plan.layer(biased.0).nodes);
+    let mut layers: Vec<(usize, &Biased)> = biases.iter().filter_map(|biased| Some((at(biased)?, biased))).collect();
+    layers.sort_by_key(|layer| layer.0);
+    layers
+}
 
 impl Calibration<'_> {
     /// The biases with which, on a few of the samples, the results of every layer keep their means when in the float
     /// network its weight alone holds the integers of `weights` and its operand alone is quantized by `grids`. All are in
     /// the plan's order, those of the quantizers of integer kernels in `kernel_grids`. Layers without a bias of their own
-    /// have none here, and none has one where other samples show that the network's outputs gain nothing.
+    /// have none here, and none has one where other samples show that the network's outputs gain nothing. The error of the
+    /// outputs on these comes with them; `None` where no layer has a bias of its own.
     pub fn corrected_biases(
         &self,
         weights: &[QuantizedWeight],
         grids: &[Grid],
         kernel_grids: &[Grid],
         sink: &mut dyn Sink,
-    ) -> Result<Biases> {
+    ) -> Result<Option<(Biases, f64)>> {
         let few = Subset::spread(self.samples, Some(self.recipe.resolved().correct_samples))?;
         let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
         let [told, mut others] = [0, 1].map(|half| (half..few.len()).step_by(2).collect::<Vec<_>>());
@@ -57,15 +66,20 @@ impl Calibration<'_> {
             .zip(weights)
             .map(|(id, weight)| weight.grid.dequantize_u8(&self.plan.layer(id).shape, &weight.integers))
             .collect::<Result<_>>()?;
-        let biases = learned_biases(self.graph, self.plan, self.plan.layer_ids())?;
-        let biases: Vec<Biased> = biases.into_iter().map(|(id, bias, content)| (id, (bias, content))).collect();
+        let biases = self.biased()?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &Subset::new(&few, told.clone())?)?;
         let mut corrections =
             self.corrections(&biases, run::part(&inputs, &told)?, &rounded, grids, padding.as_ref(), sink)?;
         if corrections[0].is_empty() {
-            return Ok(Biases::new());
+            return Ok(None);
         }
-        self.best(&mut corrections, run::part(&inputs, &others)?, &rounded, [grids, kernel_grids], sink)
+        self.best(&mut corrections, run::part(&inputs, &others)?, &rounded, [grids, kernel_grids], sink).map(Some)
+    }
+
+    /// Layers with a bias of their own.
+    pub(super) fn biased(&self) -> Result<Vec<Biased>> {
+        let biases = learned_biases(self.graph, self.plan, self.plan.layer_ids())?;
+        Ok(biases.into_iter().map(|(id, bias, content)| (id, (bias, content))).collect())
     }
 
     /// For each of [`SHARES`] the biases of the layers in `biases`, by what the samples of `inputs` lose.
@@ -80,10 +94,7 @@ impl Calibration<'_> {
     ) -> Result<Vec<Biases>> {
         let Calibration { graph, facts, plan, device, .. } = *self;
         let mut forward = ForwardPass::new(graph, facts, inputs, device, self.store);
-        let at = |biased: &Biased| forward.until_reader(&plan.layer(biased.0).nodes);
-        let mut layers: Vec<(usize, &Biased)> =
-            biases.iter().filter_map(|biased| Some((at(biased)?, biased))).collect();
-        layers.sort_by_key(|layer| layer.0);
+        let layers = in_order(&forward, plan, biases);
         let mut corrections = vec![Biases::new(); SHARES.len()];
         for (done, &(position, (id, bias))) in layers.iter().enumerate() {
             run::go_on(sink)?;
@@ -92,11 +103,10 @@ impl Calibration<'_> {
             let Some(shift) = Shift::new(graph, facts, layer, bias, device)? else { continue };
             let (value, node, index) = shift.operand;
             let Some((values, content)) = forward.value(value).zip(graph.constant(layer.weight)) else { continue };
-            let weights = [&content.to_f32()?[..], &rounded[id.index()]];
             let grid = self.grid(grids, value, (node, index));
-            let errors = shift.errors(weights, values, grid, padding, sink)?;
+            let errors = shift.errors(&content.to_f32()?, &[&rounded[id.index()]], values, grid, padding, sink)?;
             for (corrected, least) in corrections.iter_mut().zip(SHARES) {
-                corrected.insert(shift.bias, shift.corrected(&errors, least));
+                corrected.insert(shift.bias, shift.corrected(&errors[0], least));
             }
             sink.event(&Event::StageProgress { stage: Stage::Correct, done: done + 1, total: layers.len() });
         }
@@ -104,7 +114,7 @@ impl Calibration<'_> {
     }
 
     /// Those of `corrections`, or none, with which the outputs of the quantized network are closest to the float ones on the
-    /// samples of `inputs`.
+    /// samples of `inputs`, and the error of the outputs with them.
     fn best(
         &self,
         corrections: &mut Vec<Biases>,
@@ -112,7 +122,7 @@ impl Calibration<'_> {
         rounded: &[Vec<f32>],
         [grids, kernel_grids]: [&[Grid]; 2],
         sink: &mut dyn Sink,
-    ) -> Result<Biases> {
+    ) -> Result<(Biases, f64)> {
         let Calibration { graph, facts, plan, device, .. } = *self;
         let region = run::whole(graph, facts);
         let rows: Vec<Rows> = region.inputs.iter().map(|v| inputs[v].clone()).collect();
@@ -158,7 +168,7 @@ impl Calibration<'_> {
                 (least, best) = (error, Some(i));
             }
         }
-        Ok(best.map(|i| corrections.swap_remove(i)).unwrap_or_default())
+        Ok((best.map(|i| corrections.swap_remove(i)).unwrap_or_default(), least))
     }
 
     /// Which of `grids` quantizes `value` for `reader`, if any.
@@ -345,7 +355,7 @@ mod tests {
         assert!(plan.sites.iter().any(|site| site.value == read), "{:?}", plan.sites);
         let weights = calibrate::fit_weights(graph, plan).unwrap();
         let weights = calibrate::round_to_nearest(graph, plan, &weights).unwrap();
-        let found = calibration.corrected_biases(&weights, &grids, &kernel_grids, &mut Silent).unwrap();
+        let (found, _) = calibration.corrected_biases(&weights, &grids, &kernel_grids, &mut Silent).unwrap().unwrap();
         let kept = found.get(&bias).map_or(&[0.5, 0.25][..], Vec::as_slice);
         assert!(kept.iter().zip([0.5, 0.25]).all(|(b, was)| (b - was).abs() < 0.05), "{kept:?}");
     }

@@ -23,6 +23,44 @@ pub(crate) struct Factored {
     pub divided: BTreeSet<ValueId>,
 }
 
+/// What is observed for a site: one of its members, or what is quantized in front of it.
+enum Part {
+    Before,
+    Member(usize),
+}
+
+/// The values to observe for `site`, which is the one `at` its place.
+fn points((at, site): (usize, &FactorSite)) -> impl Iterator<Item = (ValueId, (ValueId, usize, Part))> {
+    let before = site.before.iter().map(|b| (b.value, Part::Before));
+    let members = site.members.iter().enumerate().map(|(i, m)| (m.value, Part::Member(i)));
+    before.chain(members).map(move |(value, part)| (value, (value, at, part)))
+}
+
+/// What was observed for a site so far.
+struct Seeing {
+    members: Vec<Option<Channels>>,
+    before: Option<Channels>,
+}
+
+impl Seeing {
+    fn new(site: &FactorSite) -> Self {
+        Seeing { members: vec![None; site.members.len()], before: None }
+    }
+
+    fn add(&mut self, part: Part, channels: Channels) {
+        match part {
+            Part::Before => self.before = Some(channels),
+            Part::Member(i) => self.members[i] = Some(channels),
+        }
+    }
+
+    /// All members and what is in front, once every member was observed.
+    fn complete(&mut self) -> Option<(Vec<Channels>, Option<Channels>)> {
+        let complete = self.members.iter().all(Option::is_some);
+        complete.then(|| (std::mem::take(&mut self.members).into_iter().flatten().collect(), self.before.take()))
+    }
+}
+
 impl Calibration<'_> {
     /// The network with factors of channels, where some lower the error.
     pub fn factored(&self, timings: &mut Vec<Timing>, sink: &mut dyn Sink) -> Result<Option<Factored>> {
@@ -34,7 +72,8 @@ impl Calibration<'_> {
         let plan = plan::plan_without_exceptions(self.graph, self.facts, self.recipe)?;
         let mine: BTreeSet<ValueId> = self.plan.sites.iter().map(|s| s.value).collect();
         let sites = plan::factor_sites(self.graph, self.facts, &plan, self.recipe.output.target);
-        let sites: Vec<FactorSite> = sites.into_iter().flatten().filter(|s| mine.contains(&s.value)).collect();
+        let sites: Vec<FactorSite> =
+            sites.into_iter().flatten().filter(|s| s.members.iter().all(|m| mine.contains(&m.value))).collect();
         if sites.is_empty() {
             return Ok(None);
         }
@@ -51,39 +90,38 @@ impl Calibration<'_> {
         let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
         let store = RowStore::memory();
         let mut forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, &store);
-        let order = forward.order(sites.iter().map(|s| (s.value, s)));
+        let mut seeing: Vec<Seeing> = sites.iter().map(Seeing::new).collect();
+        let order = forward.order(sites.iter().enumerate().flat_map(points));
         let mut graph = self.graph.clone();
         let floors = plan::floors(self.graph, self.facts);
-        let (mut chosen, mut divided) = (Vec::new(), BTreeSet::new());
-        for (done, site) in order.iter().enumerate() {
+        let (mut chosen, mut divided, mut done) = (Vec::new(), BTreeSet::new(), 0);
+        for (value, at, part) in order {
             run::go_on(sink)?;
-            let mut observe = |value: ValueId, sink: &dyn Sink| -> Result<Option<Channels>> {
-                let shape = &self.facts.require(self.graph, value)?.shape;
-                let Some(rows) = forward.until(value, sink)? else { return Ok(None) };
-                let mut channels = Channels::new(site.channels);
-                for (sample, row) in rows.iter().enumerate() {
-                    let row = row?;
-                    let real = match &padding {
-                        Some(padding) => padding.real(value, shape, sample, &row)?,
-                        None => row,
-                    };
-                    let real = above(real, shape, floors[value.0 as usize].as_ref());
-                    beside(self.device, || channels.observe(&real, around(shape, site.axis)[2], rows.len()));
-                }
-                Ok(Some(channels))
-            };
-            let before = site.before.as_ref().map(|b| observe(b.value, sink)).transpose()?.flatten();
-            if let Some(seen) = observe(site.value, sink)? {
-                let factors = || calibrate::factors(&graph, plan, site, &seen, before.as_ref());
-                if let Some(factors) = beside(self.device, factors)? {
-                    calibrate::fold(&mut graph, site, &factors)?;
-                    divided.extend(&site.divided);
-                    let before = site.before.as_ref().filter(|_| factors.before.is_some());
-                    divided.extend(before.iter().flat_map(|b| &b.divided));
-                    chosen.push((*site, factors));
-                }
+            let site = &sites[at];
+            let shape = &self.facts.require(self.graph, value)?.shape;
+            let Some(rows) = forward.until(value, sink)? else { continue };
+            let mut channels = Channels::new(site.channels);
+            for (sample, row) in rows.iter().enumerate() {
+                let row = row?;
+                let real = match &padding {
+                    Some(padding) => padding.real(value, shape, sample, &row)?,
+                    None => row,
+                };
+                let real = above(real, shape, floors[value.0 as usize].as_ref());
+                beside(self.device, || channels.observe(&real, around(shape, site.axis)[2], rows.len()));
             }
-            sink.event(&Event::StageProgress { stage: Stage::Factors, done: done + 1, total: order.len() });
+            seeing[at].add(part, channels);
+            let Some((members, before)) = seeing[at].complete() else { continue };
+            let factors = || calibrate::factors(&graph, plan, site, &members, before.as_ref());
+            if let Some(factors) = beside(self.device, factors)? {
+                calibrate::fold(&mut graph, site, &factors)?;
+                divided.extend(&site.divided);
+                let before = site.before.as_ref().filter(|_| factors.before.is_some());
+                divided.extend(before.iter().flat_map(|b| &b.divided));
+                chosen.push((site, factors));
+            }
+            done += 1;
+            sink.event(&Event::StageProgress { stage: Stage::Factors, done, total: sites.len() });
         }
         if chosen.is_empty() {
             return Ok(None);

@@ -18,6 +18,7 @@ mod sensitivity;
 mod shapes;
 mod shift;
 mod weigh;
+mod weight_steps;
 
 pub(crate) use calibration::Calibration;
 pub(crate) use deviation::{Deviation, largest};

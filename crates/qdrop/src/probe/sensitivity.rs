@@ -306,8 +306,8 @@ struct Correction<'a> {
 impl Correction<'_> {
     /// The bias with which the means of the results stay as they are when the weight is `content`.
     fn bias(&self, content: &[f32], sink: &dyn Sink) -> Result<Vec<f32>> {
-        let errors = self.shift.errors([&self.float, content], self.values, None, self.padding, sink)?;
-        Ok(self.shift.corrected(&errors, SHARE))
+        let errors = self.shift.errors(&self.float, &[content], self.values, None, self.padding, sink)?;
+        Ok(self.shift.corrected(&errors[0], SHARE))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The shift of the mean that quantization causes in the results of a layer, and the bias that takes it out (bias
-//! correction: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section
+//! What quantization does to the results of a layer: the shift of their mean, with the bias that takes it out, and the
+//! spread that is left (bias correction: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section
 //! 4.2, with measured means).
 
 use super::padding::Padding;
@@ -42,6 +42,8 @@ pub(crate) struct ChannelError {
     /// Share of its square in the mean squared difference: 1 where all results are shifted alike, little where a few
     /// differ much.
     pub share: f64,
+    /// Mean squared difference that is left when the mean is taken out.
+    pub spread: f64,
 }
 
 impl<'a> Shift<'a> {
@@ -80,51 +82,57 @@ impl<'a> Shift<'a> {
         }))
     }
 
+    /// Channels of the results.
+    pub fn channels(&self) -> usize {
+        self.content.len()
+    }
+
     fn ready(&self, sites: Vec<(ValueId, Readers)>) -> Result<Box<dyn Inference>> {
         let region = Region { sites, ..self.region.clone() };
         self.device.inference(&compile(self.graph, self.facts, &region)?)
     }
 
-    /// The error of every channel where the weight is the second of `weights` instead of the first and the operand, which
+    /// For each of `rounded` the error of every channel where the weight is this instead of `float` and the operand, which
     /// holds `values`, is quantized by `grid`. Padding does not count; `sink` may stop it.
     pub fn errors(
         &self,
-        weights: [&[f32]; 2],
+        float: &[f32],
+        rounded: &[&[f32]],
         values: &Rows,
         grid: Option<&Grid>,
         padding: Option<&Padding>,
         sink: &dyn Sink,
-    ) -> Result<Vec<ChannelError>> {
+    ) -> Result<Vec<Vec<ChannelError>>> {
         let padding = padding.filter(|_| !self.convolves);
         let shape = &self.facts.require(self.graph, self.result)?.shape;
         let site = grid.map(|_| (self.operand.0, None));
         let ready = [self.ready(Vec::new())?, self.ready(site.into_iter().collect())?];
         let grids = grid.map(Some);
-        let grids: [&[Option<&Grid>]; 2] = [&[], grids.as_slice()];
         let (channels, store) = (self.content.len(), RowStore::memory());
-        let mut all = Moments::new(channels);
+        let mut all: Vec<Moments> = rounded.iter().map(|_| Moments::new(channels)).collect();
         let indices: Vec<usize> = (0..values.len()).collect();
         for some in indices.chunks(run::chunk(shape.iter().product(), self.device)) {
             run::go_on(sink)?;
             let part = [values.some(some)?];
-            let results =
-                |i: usize| -> Result<Rows> { Ok(ready[i].run(&[weights[i]], grids[i], &part, &store)?.swap_remove(0)) };
-            let (float, quantized) = (results(0)?, results(1)?);
-            let one = |at: usize| {
-                let (float, quantized) = (float.row(at)?, quantized.row(at)?);
-                let real = |row| match padding {
-                    Some(padding) => padding.real(self.result, shape, some[at], row),
-                    None => Ok(Cow::Borrowed(row)),
+            let float = ready[0].run(&[float], &[], &part, &store)?.swap_remove(0);
+            for (all, weight) in all.iter_mut().zip(rounded) {
+                let quantized = ready[1].run(&[weight], grids.as_slice(), &part, &store)?.swap_remove(0);
+                let one = |at: usize| {
+                    let (float, quantized) = (float.row(at)?, quantized.row(at)?);
+                    let real = |row| match padding {
+                        Some(padding) => padding.real(self.result, shape, some[at], row),
+                        None => Ok(Cow::Borrowed(row)),
+                    };
+                    let mut moments = Moments::new(channels);
+                    moments.add(&real(&float)?, &real(&quantized)?, self.inner);
+                    Ok(moments)
                 };
-                let mut moments = Moments::new(channels);
-                moments.add(&real(&float)?, &real(&quantized)?, self.inner);
-                Ok(moments)
-            };
-            let of_samples: Result<Vec<Moments>> =
-                beside(self.device, || (0..some.len()).into_par_iter().map(one).collect());
-            of_samples?.iter().for_each(|moments| all.merge(moments));
+                let of_samples: Result<Vec<Moments>> =
+                    beside(self.device, || (0..some.len()).into_par_iter().map(one).collect());
+                of_samples?.iter().for_each(|moments| all.merge(moments));
+            }
         }
-        Ok(all.errors())
+        Ok(all.iter().map(Moments::errors).collect())
     }
 
     /// The bias that takes the means of `errors` out of those channels where the share is `least` or more.
@@ -174,7 +182,8 @@ impl Moments {
         let count = self.count.max(1) as f64;
         let error = |(&sum, &square): (&f64, &f64)| {
             let mean = sum / count;
-            ChannelError { mean, share: if square > 0.0 { mean * sum / square } else { 0.0 } }
+            let share = if square > 0.0 { mean * sum / square } else { 0.0 };
+            ChannelError { mean, share, spread: (square / count - mean * mean).max(0.0) }
         };
         self.sums.iter().zip(&self.squares).map(error).collect()
     }
