@@ -7,6 +7,7 @@
 mod curve;
 mod job;
 mod key;
+mod loss;
 mod network_solution;
 mod reconstruct;
 mod solve;
