@@ -20,6 +20,7 @@ mod shift;
 mod weigh;
 
 pub(crate) use calibration::Calibration;
+pub(crate) use correct::Biases;
 pub(crate) use deviation::{Deviation, largest};
 pub(crate) use factors::Factored;
 pub(crate) use grids::ActivationGrids;

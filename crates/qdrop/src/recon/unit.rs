@@ -1,7 +1,7 @@
 //! One unit of a plan, ready to be run and solved.
 
 use super::loss::{Distance, Loss};
-use super::network_solution::{Biases, NetworkSolution};
+use super::network_solution::NetworkSolution;
 use super::solve::Solution;
 use crate::engine::device::{Device, Footprint, Inference};
 use crate::engine::facts::{self, Facts};
@@ -11,7 +11,7 @@ use crate::engine::train::{Bias, Problem, Weight};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit, learned_biases};
-use crate::probe::{self, Cache, Weights};
+use crate::probe::{self, Biases, Cache, Weights};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::Sink;
 use crate::tensor::{RowStore, Rows, RowsWriter, Tensor};
