@@ -57,4 +57,16 @@ mod tests {
             assert!(examples.iter().all(|e| e.command.starts_with(&start)), "{start}: {examples:?}");
         }
     }
+
+    /// The terminal breaks the lines of a paragraph; what is broken in the source must fit as it is.
+    #[test]
+    fn broken_lines_of_notes_fit() {
+        const COLUMNS: usize = 100;
+        for command in Cli::command().get_subcommands() {
+            for note in behind_options(command).1.iter().filter(|note| note.contains('\n')) {
+                let long = note.lines().find(|line| line.chars().count() > COLUMNS);
+                assert_eq!(long, None, "qdrop {}", command.get_name());
+            }
+        }
+    }
 }

@@ -28,9 +28,9 @@ Examples:
   qdrop plan model.onnx --shape 1,3,224,224 --granularity layer
   qdrop plan resnet20.onnx --sensitivity sensitivity.json --target-size w3 --save-recipe w3.toml
 
-Memory is predicted for the samples of --calib, with what arrays and texts take themselves; without it for as many images
-as --samples gives (default: 1024). The texts of a task need --calib, or --shape with their length. A tokenizer and the samples
-of --eval are not counted.")]
+Memory is predicted for the samples of --calib, with what arrays and texts take themselves; without it for as many \
+images as --samples gives (default: 1024). The texts of a task need --calib, or --shape with their length. A tokenizer \
+and the samples of --eval are not counted.")]
 pub struct Plan {
     /// The ONNX file
     pub model: PathBuf,

@@ -2,7 +2,7 @@
 //! before them. Computed in f64, rounded once to the weight's type.
 
 use super::Context;
-use super::edit::{bypass, is_captured};
+use super::edit::Editor;
 use crate::error::Result;
 use crate::graph::{Binary, Graph, Node, NodeId, Op, ValueId};
 use crate::tensor::{Data, Tensor};
@@ -41,84 +41,77 @@ struct Target {
 /// Folds every [`Affine`] node that follows a layer. Where others read the layer's result too, a BatchNormalization
 /// gets a copy of the layer, and everything else stays as it is.
 pub(super) fn fold(graph: &mut Graph, _: &Context) -> Result<bool> {
+    let mut editor = Editor::new(graph);
     let mut changed = false;
-    let mut i = 0;
-    while i < graph.nodes.len() {
-        let id = NodeId(i as u32);
-        match fold_one(graph, id)? {
-            Outcome::Kept => i += 1,
-            Outcome::Changed => {
-                changed = true;
-                i += 1;
-            }
-            Outcome::Bypassed => {
-                changed = true;
-                graph.nodes.remove(i);
-            }
-        }
+    for id in editor.node_ids() {
+        changed |= fold_one(&mut editor, id)?;
     }
+    editor.finish();
     Ok(changed)
 }
 
-enum Outcome {
-    Kept,
-    Changed,
-    Bypassed,
-}
-
-fn fold_one(graph: &mut Graph, id: NodeId) -> Result<Outcome> {
+fn fold_one(graph: &mut Editor, id: NodeId) -> Result<bool> {
     let node = graph.node(id);
     let candidate = matches!(node.op, Op::BatchNorm { .. } | Op::Binary(_));
-    let (true, Some(result), 1) = (candidate, node.output(0), node.outputs.len()) else { return Ok(Outcome::Kept) };
+    let (true, Some(result), 1) = (candidate, node.output(0), node.outputs.len()) else { return Ok(false) };
     let is_norm = matches!(node.op, Op::BatchNorm { .. });
-    let Some(operand) = live_operand(graph, node) else { return Ok(Outcome::Kept) };
-    let producers = graph.producers();
-    let Some(target) = target(graph, &producers, operand) else { return Ok(Outcome::Kept) };
+    let Some(operand) = live_operand(graph, node) else { return Ok(false) };
+    let Some(target) = target(graph, operand) else { return Ok(false) };
     let Some(affine) = affine(graph, node, &target, operand)?.filter(|a| a.fits(target.channels)) else {
-        return Ok(Outcome::Kept);
+        return Ok(false);
     };
     let matmul = matches!(graph.node(target.node).op, Op::MatMul);
     let shifts = affine.shift.iter().any(|&t| t != 0.0);
-    if !exclusive(graph, operand) || target.bias_add.is_some_and(|_| !exclusive_bias(graph, &target)) {
+    if !graph.exclusive(operand) || target.bias_add.is_some_and(|_| !exclusive_bias(graph, &target)) {
         if is_norm && !matmul {
-            return copy_layer(graph, id, &target, &affine);
+            copy_layer(graph, id, &target, &affine)?;
+            return Ok(true);
         }
-        return Ok(Outcome::Kept);
+        return Ok(false);
     }
     if matmul && shifts && target.bias_add.is_none() {
         // The shift of a MatMul stays an addition of its own.
         if matches!(graph.node(id).op, Op::Binary(Binary::Add)) {
-            return Ok(Outcome::Kept);
+            return Ok(false);
         }
         scale_weight(graph, &target, &affine)?;
-        let shift: Vec<f64> = (0..target.channels).map(|c| affine.at(c).1).collect();
-        let weight = weight_of(graph, target.node)?;
-        let tensor = Tensor::from_f64(weight.dtype(), &[target.channels], &shift)?;
-        let name = bias_name(graph, target.node);
-        let constant = graph.add_constant(&name, tensor);
-        let node = &mut graph.nodes[id.0 as usize];
-        node.op = Op::Binary(Binary::Add);
-        node.inputs = vec![Some(operand), Some(constant)];
-        node.origin = None;
-        return Ok(Outcome::Changed);
+        add_shift(graph, id, operand, &target, &affine)?;
+        return Ok(true);
     }
-    if !bypass(graph, id, operand, result) {
-        return Ok(Outcome::Kept);
+    if !graph.bypass(id, operand, result) {
+        return Ok(false);
     }
     scale_weight(graph, &target, &affine)?;
     set_bias(graph, &target, &affine)?;
-    Ok(Outcome::Bypassed)
+    graph.remove(id);
+    Ok(true)
+}
+
+/// Makes the node `id` the addition of the shift of `affine` to `operand`.
+fn add_shift(graph: &mut Editor, id: NodeId, operand: ValueId, target: &Target, affine: &Affine) -> Result<()> {
+    let shift: Vec<f64> = (0..target.channels).map(|c| affine.at(c).1).collect();
+    let weight = weight_of(graph, target.node)?;
+    let tensor = Tensor::from_f64(weight.dtype(), &[target.channels], &shift)?;
+    let name = bias_name(graph, target.node);
+    let constant = graph.add_constant(&name, tensor);
+    graph.change(id, |node| {
+        node.op = Op::Binary(Binary::Add);
+        node.inputs = vec![Some(operand), Some(constant)];
+        node.origin = None;
+    });
+    Ok(())
 }
 
 /// Gives the BatchNormalization `id` a copy of the layer before it, folded; the layer itself stays for its other readers.
-fn copy_layer(graph: &mut Graph, id: NodeId, target: &Target, affine: &Affine) -> Result<Outcome> {
+fn copy_layer(graph: &mut Editor, id: NodeId, target: &Target, affine: &Affine) -> Result<()> {
     let layer = graph.node(target.node).clone();
-    let norm = graph.node(id).clone();
-    graph.nodes[id.0 as usize] = Node { name: norm.name, outputs: norm.outputs, ..layer };
+    graph.change(id, |norm| {
+        let (name, outputs) = (std::mem::take(&mut norm.name), std::mem::take(&mut norm.outputs));
+        *norm = Node { name, outputs, ..layer };
+    });
     let copy = Target { node: id, ..*target };
     scale_weight(graph, &copy, affine)?;
-    set_bias(graph, &copy, affine)?;
-    Ok(Outcome::Changed)
+    set_bias(graph, &copy, affine)
 }
 
 /// The operand of `node` that is not constant, when it has exactly one.
@@ -131,8 +124,8 @@ fn live_operand(graph: &Graph, node: &Node) -> Option<ValueId> {
 }
 
 /// The layer that computes `value`.
-fn target(graph: &Graph, producers: &[Option<NodeId>], value: ValueId) -> Option<Target> {
-    let id = producers[value.0 as usize]?;
+fn target(graph: &Editor, value: ValueId) -> Option<Target> {
+    let id = graph.producer(value)?;
     let node = graph.node(id);
     let constant = |i: usize| node.input(i).and_then(|v| graph.constant(v));
     let usable = |t: &&Arc<Tensor>| t.dtype().is_float() && !matches!(t.data(), Data::Packed(..));
@@ -166,7 +159,7 @@ fn target(graph: &Graph, producers: &[Option<NodeId>], value: ValueId) -> Option
         }
         Op::Binary(Binary::Add) => {
             let inner = live_operand(graph, node)?;
-            let matmul = target(graph, producers, inner).filter(|t| matches!(graph.node(t.node).op, Op::MatMul))?;
+            let matmul = target(graph, inner).filter(|t| matches!(graph.node(t.node).op, Op::MatMul))?;
             let bias = node.inputs.iter().flatten().find_map(|&v| graph.constant(v))?;
             let fits = bias.rank() == 1 && bias.len() == matmul.channels;
             (fits && matmul.bias_add.is_none()).then_some(Target { bias_add: Some(id), ..matmul })
@@ -228,14 +221,9 @@ fn is_per_channel(shape: &[usize], target: &Target, image: bool) -> bool {
         && shape.iter().rev().enumerate().all(|(i, &d)| d == 1 || (rank - 1 - i == channel && d == target.channels))
 }
 
-/// Whether one node reads `value`, once, and nobody outside.
-fn exclusive(graph: &Graph, value: ValueId) -> bool {
-    graph.consumers()[value.0 as usize].len() == 1 && !graph.outputs.contains(&value)
-}
-
 /// Whether the result of a MatMul is read by nothing but the addition of its bias.
-fn exclusive_bias(graph: &Graph, target: &Target) -> bool {
-    graph.node(target.node).output(0).is_some_and(|v| exclusive(graph, v))
+fn exclusive_bias(graph: &Editor, target: &Target) -> bool {
+    graph.node(target.node).output(0).is_some_and(|v| graph.exclusive(v))
 }
 
 fn weight_of(graph: &Graph, node: NodeId) -> Result<Arc<Tensor>> {
@@ -244,7 +232,7 @@ fn weight_of(graph: &Graph, node: NodeId) -> Result<Arc<Tensor>> {
 }
 
 /// Multiplies each output channel of the layer's weight.
-fn scale_weight(graph: &mut Graph, target: &Target, affine: &Affine) -> Result<()> {
+fn scale_weight(graph: &mut Editor, target: &Target, affine: &Affine) -> Result<()> {
     if affine.scale == [1.0] {
         return Ok(());
     }
@@ -275,7 +263,7 @@ fn scale_weight(graph: &mut Graph, target: &Target, affine: &Affine) -> Result<(
 }
 
 /// Applies `affine` to the layer's bias, which is made where it is missing.
-fn set_bias(graph: &mut Graph, target: &Target, affine: &Affine) -> Result<()> {
+fn set_bias(graph: &mut Editor, target: &Target, affine: &Affine) -> Result<()> {
     let dtype = weight_of(graph, target.node)?.dtype();
     let (holder, index) = match target.bias_add {
         Some(add) => (add, (0..2).find(|&i| graph.node(add).input(i).is_some_and(|v| graph.constant(v).is_some()))),
@@ -284,12 +272,17 @@ fn set_bias(graph: &mut Graph, target: &Target, affine: &Affine) -> Result<()> {
     };
     let Some(index) = index else { return Ok(()) };
     let old = graph.node(holder).input(index).and_then(|v| graph.constant(v)).cloned();
-    let beta = match &mut graph.nodes[holder.0 as usize].op {
-        Op::Gemm { beta, .. } => std::mem::replace(beta, 1.0) as f64,
+    let beta = match graph.node(holder).op {
+        Op::Gemm { beta, .. } => f64::from(beta),
         _ => 1.0,
     };
     if beta != 1.0 {
-        graph.nodes[holder.0 as usize].origin = None;
+        graph.change(holder, |node| {
+            node.origin = None;
+            if let Op::Gemm { beta, .. } = &mut node.op {
+                *beta = 1.0;
+            }
+        });
     }
     if old.is_none() && affine.shift.iter().all(|&t| t == 0.0) {
         return Ok(());
@@ -306,9 +299,9 @@ fn set_bias(graph: &mut Graph, target: &Target, affine: &Affine) -> Result<()> {
 }
 
 /// Gives operand `index` of `node` new content: in place, under the same name, when nobody else reads the constant.
-fn replace_operand(graph: &mut Graph, node: NodeId, index: usize, tensor: Tensor, what: &str) -> Result<()> {
+fn replace_operand(graph: &mut Editor, node: NodeId, index: usize, tensor: Tensor, what: &str) -> Result<()> {
     let old = graph.node(node).input(index);
-    if let Some(v) = old.filter(|&v| exclusive(graph, v) && !is_captured(graph, v)) {
+    if let Some(v) = old.filter(|&v| graph.exclusive(v) && !graph.is_captured(v)) {
         let value = graph.value_mut(v);
         value.fact.shape = Some(tensor.shape().iter().map(|&d| crate::graph::Dim::Known(d)).collect());
         value.constant = Some(Arc::new(tensor));
@@ -321,11 +314,10 @@ fn replace_operand(graph: &mut Graph, node: NodeId, index: usize, tensor: Tensor
         None => format!("{}_{what}", graph.node_name(node)),
     };
     let constant = graph.add_constant(&name, tensor);
-    let inputs = &mut graph.nodes[node.0 as usize].inputs;
-    while inputs.len() <= index {
-        inputs.push(None);
-    }
-    inputs[index] = Some(constant);
+    graph.change(node, |node| {
+        node.inputs.resize(node.inputs.len().max(index + 1), None);
+        node.inputs[index] = Some(constant);
+    });
     Ok(())
 }
 
@@ -340,46 +332,43 @@ fn bias_name(graph: &Graph, node: NodeId) -> String {
 
 /// Moves a BatchNormalization of concatenated channels into the branches, when each is a layer that nobody else reads.
 pub(super) fn split_over_concat(graph: &mut Graph, _: &Context) -> Result<bool> {
+    let mut editor = Editor::new(graph);
     let mut changed = false;
-    let mut i = 0;
-    while i < graph.nodes.len() {
-        if split_one(graph, NodeId(i as u32))? {
-            changed = true;
-        }
-        i += 1;
+    for id in editor.node_ids() {
+        changed |= split_one(&mut editor, id)?;
     }
+    editor.finish();
     Ok(changed)
 }
 
-fn split_one(graph: &mut Graph, id: NodeId) -> Result<bool> {
-    let norm = graph.node(id).clone();
-    let (Op::BatchNorm { .. }, Some(joined), Some(result)) = (&norm.op, norm.input(0), norm.output(0)) else {
+fn split_one(graph: &mut Editor, id: NodeId) -> Result<bool> {
+    let node = graph.node(id);
+    let (Op::BatchNorm { .. }, Some(joined), Some(result)) = (&node.op, node.input(0), node.output(0)) else {
         return Ok(false);
     };
-    let producers = graph.producers();
-    let Some(concat) = producers[joined.0 as usize] else { return Ok(false) };
+    let norm = node.clone();
+    let Some(concat) = graph.producer(joined) else { return Ok(false) };
     let branches: Vec<ValueId> = match &graph.node(concat).op {
         Op::Concat { axis: 1 } => graph.node(concat).inputs.iter().flatten().copied().collect(),
         _ => return Ok(false),
     };
     let targets: Vec<Target> = branches
         .iter()
-        .filter_map(|&v| target(graph, &producers, v))
+        .filter_map(|&v| target(graph, v))
         .filter(|t| !matches!(graph.node(t.node).op, Op::MatMul))
         .collect();
     let channels = targets.iter().map(|t| t.channels).sum::<usize>();
-    let own = branches.len() == targets.len() && branches.iter().chain([&joined]).all(|&v| exclusive(graph, v));
+    let own = branches.len() == targets.len() && branches.iter().chain([&joined]).all(|&v| graph.exclusive(v));
     let parameters: Vec<Arc<Tensor>> =
         (1..5).filter_map(|i| norm.input(i).and_then(|v| graph.constant(v)).cloned()).collect();
     if !own || parameters.len() != 4 || parameters.iter().any(|p| p.len() != channels) || norm.outputs.len() != 1 {
         return Ok(false);
     }
-    if !bypass(graph, id, joined, result) {
+    if !graph.bypass(id, joined, result) {
         return Ok(false);
     }
-    graph.nodes.remove(id.0 as usize);
+    graph.remove(id);
     let mut start = 0;
-    let mut nodes = Vec::new();
     for (k, (&branch, target)) in branches.iter().zip(&targets).enumerate() {
         let base = norm.inputs[1].map_or(String::new(), |v| graph.value(v).name.clone());
         let mut inputs = vec![branch];
@@ -392,10 +381,8 @@ fn split_one(graph: &mut Graph, id: NodeId) -> Result<bool> {
         let fact = graph.value(branch).fact.clone();
         let name = format!("{}_normalized", graph.value(branch).name);
         let out = graph.add_value(&name, fact);
-        graph.nodes[concat.0 as usize].inputs[k] = Some(out);
-        nodes.push(Node::new(format!("{}_branch{k}", norm.name), norm.op.clone(), &inputs, &[out]));
+        graph.change(concat, |concat| concat.inputs[k] = Some(out));
+        graph.add_before(concat, Node::new(format!("{}_branch{k}", norm.name), norm.op.clone(), &inputs, &[out]));
     }
-    let at = concat.0 as usize;
-    graph.nodes.splice(at..at, nodes);
     Ok(true)
 }

@@ -1,6 +1,6 @@
 //! Nodes that hand on what they are given.
 
-use super::edit::bypass;
+use super::edit::Editor;
 use super::{Context, constants};
 use crate::engine::facts::Facts;
 use crate::error::Result;
@@ -11,16 +11,18 @@ use crate::graph::{Graph, Node, Op, PadMode, ValueId};
 pub(super) fn remove(graph: &mut Graph, context: &Context) -> Result<bool> {
     let facts = constants::facts(graph, context)?;
     let mut changed = false;
-    for id in graph.node_ids() {
-        let node = graph.node(id);
-        if !hands_on(graph, facts.as_ref(), node) {
+    let mut editor = Editor::new(graph);
+    for id in editor.node_ids() {
+        let node = editor.node(id);
+        if !hands_on(&editor, facts.as_ref(), node) {
             continue;
         }
         let others = node.outputs.iter().skip(1).flatten().count();
         if let (Some(x), Some(y), 0) = (node.input(0), node.output(0), others) {
-            changed |= bypass(graph, id, x, y);
+            changed |= editor.bypass(id, x, y);
         }
     }
+    editor.finish();
     // What was bypassed is dead now; a bypassed node in front of a graph output reads its own successor until then.
     let wanted = graph.consumers();
     let outputs = graph.outputs.clone();

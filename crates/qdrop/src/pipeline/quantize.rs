@@ -15,10 +15,10 @@ use crate::lower::{self, Encodings};
 use crate::onnx;
 use crate::plan::{Chosen, Measure, Plan, Recipe, Target};
 use crate::probe::{
-    self, ActivationGrids, Calibration, Factored, Loaded, Measured, Observed, Padding, Weights, input_shapes,
+    self, ActivationGrids, Biases, Calibration, Factored, Loaded, Measured, Observed, Padding, Weights, input_shapes,
 };
 use crate::quant::{Grid, QuantizedWeight};
-use crate::recon::{self, Biases, Costs, Job, NetworkSolution};
+use crate::recon::{self, Costs, Job, NetworkSolution};
 use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
 use crate::tensor::{Precision, RowStore, Tensor};
 use crate::work::WorkDir;

@@ -2,7 +2,7 @@
 //! know of the target. `docs/deploy.md` says where the rules come from and how the file is loaded.
 
 use super::rules::{self, Rule};
-use super::{EncodingsVersion, Format, Placement, Recipe, Target};
+use super::{EncodingsVersion, Format, Override, Placement, Recipe, Target};
 use crate::error::{Error, Result};
 
 impl Recipe {
@@ -99,13 +99,20 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
 }
 
 fn symmetric_weights(recipe: &Recipe) -> Result<()> {
-    let target = recipe.output.target;
-    match recipe.overrides.iter().position(|o| o.weight_symmetric == Some(false)) {
+    let why = format!("target {} accepts symmetric weights only", recipe.output.target);
+    symmetric(recipe, ("weight_symmetric", |o| o.weight_symmetric), &why)
+}
+
+fn symmetric_activations(recipe: &Recipe) -> Result<()> {
+    let why = "target tensorrt accepts symmetric grids only";
+    symmetric(recipe, ("activation_symmetric", |o| o.activation_symmetric), why)
+}
+
+/// Refuses an exception whose option `key` is `given` as false.
+fn symmetric(recipe: &Recipe, (key, given): (&str, fn(&Override) -> Option<bool>), why: &str) -> Result<()> {
+    match recipe.overrides.iter().position(|o| given(o) == Some(false)) {
         None => Ok(()),
-        Some(n) => Err(Error::recipe(format!(
-            "override[{n}].weight_symmetric: target {target} accepts symmetric weights only"
-        ))
-        .hint("leave it out")),
+        Some(n) => Err(Error::recipe(format!("override[{n}].{key}: {why}")).hint("leave it out")),
     }
 }
 
@@ -138,16 +145,6 @@ fn eight_bits(recipe: &Recipe) -> Result<()> {
         .hint("use 8 bits (-w 8 -a 8), or another target"));
     }
     Ok(())
-}
-
-fn symmetric_activations(recipe: &Recipe) -> Result<()> {
-    match recipe.overrides.iter().position(|o| o.activation_symmetric == Some(false)) {
-        None => Ok(()),
-        Some(n) => Err(Error::recipe(format!(
-            "override[{n}].activation_symmetric: target tensorrt accepts symmetric grids only"
-        ))
-        .hint("leave it out")),
-    }
 }
 
 fn decided_signs(recipe: &Recipe) -> Result<()> {

@@ -162,7 +162,8 @@ const KEYS: &[Key] = &[
         "correct_samples",
         "32",
         "calibration samples on which biases are corrected so that layers' results keep their means, where this\n\
-         brings the outputs closer and nothing is learned; 0: biases stay as they are; default 32 for rtn, 0 with preset paper",
+         brings the outputs closer and nothing is learned; 0: biases stay as they are; default 32 for rtn, 0 with\n\
+         preset paper",
     ),
     (
         "method",
@@ -417,6 +418,14 @@ mod tests {
         // An option that `Recipe` has and the table does not would be missing from both lists but for this count.
         let full = Recipe { input: recipe.input.clone(), overrides: recipe.overrides.clone(), ..recipe };
         assert!(full.input.layout.is_some() && full.method.learn_scales.is_some() && full.units.granularity.is_some());
+    }
+
+    #[test]
+    fn lines_of_the_documented_default_fit() {
+        const COLUMNS: usize = 110;
+        let text = Recipe::default_toml().unwrap();
+        let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > COLUMNS).collect();
+        assert!(long.is_empty(), "{long:#?}");
     }
 
     fn is_assignment(line: &str) -> bool {

@@ -24,8 +24,8 @@ use crate::report::{Event, Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Biases by what they are values of.
-type Biases = BTreeMap<ValueId, Vec<f32>>;
+/// Contents of biases that differ from those in the float network, by the value that each is.
+pub(crate) type Biases = BTreeMap<ValueId, Vec<f32>>;
 
 /// A layer, its bias and that one's float content.
 pub(super) type Biased = (LayerId, (ValueId, Vec<f32>));

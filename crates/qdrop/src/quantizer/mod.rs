@@ -382,7 +382,7 @@ impl<'r> Measuring<'r> {
         sink: &mut dyn Sink,
     ) -> Result<()> {
         let most = pipeline::compared(&report.plan, report.samples);
-        let evaluation = self.evaluation.map(|samples| read_again(samples, most));
+        let evaluation = self.evaluation.map(|samples| remembered(samples, most));
         let evaluation = evaluation.as_ref().map(|samples| samples as &dyn Samples);
         let ((), timing) = timed(sink, Stage::Compare, None, |sink| -> Result<()> {
             if let Some(mixed) = &mut report.mixed {
@@ -424,8 +424,8 @@ impl<'r> Measuring<'r> {
         sink: &mut dyn Sink,
     ) -> Result<()> {
         let unused = Subset::new(self.calibration, self.unused.clone())?;
-        let unused = read_again(&unused, most);
-        let unseen = self.unseen.map(|samples| read_again(samples, most));
+        let unused = remembered(&unused, most);
+        let unseen = self.unseen.map(|samples| remembered(samples, most));
         let mut sources: Vec<(Source, &dyn Samples)> = Vec::new();
         sources.extend(unseen.as_ref().map(|samples| (Source::LeftOut, samples as &dyn Samples)));
         sources.push((Source::LeftOut, &unused));
@@ -516,7 +516,7 @@ impl<'r> Measuring<'r> {
 }
 
 /// `samples`, at most `most` of which, spread over them, are compared and then read by others.
-fn read_again(samples: &dyn Samples, most: usize) -> Remembered<'_> {
+fn remembered(samples: &dyn Samples, most: usize) -> Remembered<'_> {
     Remembered::new(samples, spread(samples.len(), Some(most)))
 }
 

@@ -1,7 +1,7 @@
 //! Losses of a unit as a report shows them.
 
+use super::loss::Distance;
 use super::solve::Settings;
-use super::unit::Distance;
 use crate::engine::train::Losses;
 use crate::report::{Curve, UnitReport, short};
 use std::time::Instant;

@@ -7,6 +7,7 @@
 mod curve;
 mod job;
 mod key;
+mod loss;
 mod network_solution;
 mod reconstruct;
 mod solve;
@@ -18,7 +19,7 @@ pub use crate::engine::train::{Bias, Choices, Draws, Problem, RandomDraws, Weigh
 pub use solve::{Settings, Solution, solve};
 
 pub(crate) use job::Job;
-pub(crate) use network_solution::{Biases, NetworkSolution};
+pub(crate) use network_solution::NetworkSolution;
 pub(crate) use speed::{Costs, measure};
 pub(crate) use tune::iterations;
 pub(crate) use unit::Units;

@@ -6,9 +6,10 @@
 
 use super::curve::report;
 use super::job::{Job, Pace};
+use super::loss::Loss;
 use super::network_solution::NetworkSolution;
 use super::solve::Settings;
-use super::unit::{Loss, bias, rounded};
+use super::unit::{bias, rounded};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
 use crate::engine::train::{Problem, RandomDraws};

@@ -1,6 +1,7 @@
 //! One unit of a plan, ready to be run and solved.
 
-use super::network_solution::{Biases, NetworkSolution};
+use super::loss::{Distance, Loss};
+use super::network_solution::NetworkSolution;
 use super::solve::Solution;
 use crate::engine::device::{Device, Footprint, Inference};
 use crate::engine::facts::{self, Facts};
@@ -10,9 +11,9 @@ use crate::engine::train::{Bias, Problem, Weight};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit, learned_biases};
-use crate::probe::{self, Cache, Weights};
+use crate::probe::{self, Biases, Cache, Weights};
 use crate::quant::{Grid, QuantizedWeight};
-use crate::report::{Sink, decibels};
+use crate::report::Sink;
 use crate::tensor::{RowStore, Rows, RowsWriter, Tensor};
 use std::sync::Arc;
 
@@ -193,68 +194,6 @@ impl Compiled<'_> {
     /// Adds `outputs` to `cache`.
     pub fn store(&self, cache: &mut Cache, outputs: Vec<Rows>) {
         cache.extend(self.unit.outputs.iter().copied().zip(outputs));
-    }
-}
-
-/// The reconstruction loss over all samples, summed up while they come.
-pub(crate) struct Loss<'a> {
-    targets: &'a [Rows],
-    weights: &'a [Option<LossWeights>],
-    /// Per output: elements that its mean averages.
-    rest: Vec<f64>,
-    /// Per output.
-    sums: Vec<f64>,
-    /// Squares of the float outputs and of the errors, without weights.
-    signal: f64,
-    noise: f64,
-}
-
-/// How far quantized outputs are from the float ones.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Distance {
-    /// The reconstruction loss.
-    pub loss: f64,
-    /// Signal to noise in dB; none without noise.
-    pub snr: Option<f64>,
-}
-
-impl<'a> Loss<'a> {
-    /// Of the outputs of `program` against `targets`.
-    pub fn new(program: &Program, targets: &'a [Rows], weights: &'a [Option<LossWeights>]) -> Self {
-        let rest = |(&slot, rows): (&usize, &Rows)| (program.slots[slot].positions() * rows.len()) as f64;
-        let rest = program.outputs.iter().zip(targets).map(rest).collect();
-        Loss { targets, weights, rest, sums: vec![0.0; targets.len()], signal: 0.0, noise: 0.0 }
-    }
-
-    /// Adds samples from `first` on: their rows, per output.
-    pub fn add(&mut self, first: usize, outputs: &[Vec<f32>]) -> Result<()> {
-        for (i, (rows, target)) in outputs.iter().zip(self.targets).enumerate() {
-            let mut weights = vec![1.0; target.width()];
-            for (sample, row) in (first..).zip(rows.chunks_exact(target.width().max(1))) {
-                if let Some(some) = &self.weights[i] {
-                    some.expand(sample, &mut weights)?;
-                }
-                let (mut sum, mut signal, mut noise) = (0.0, 0.0, 0.0);
-                let target = target.row(sample)?;
-                // What is no number in the float network, as in padding, has no error.
-                for ((&a, &b), &w) in row.iter().zip(&*target).zip(&weights).filter(|((_, b), _)| b.is_finite()) {
-                    let error = f64::from(a - b);
-                    sum += f64::from(w) * error * error;
-                    signal += f64::from(b) * f64::from(b);
-                    noise += error * error;
-                }
-                self.sums[i] += sum;
-                self.signal += signal;
-                self.noise += noise;
-            }
-        }
-        Ok(())
-    }
-
-    /// What it came to.
-    pub fn distance(&self) -> Distance {
-        let loss = self.sums.iter().zip(&self.rest).map(|(sum, rest)| sum / rest).sum();
-        Distance { loss, snr: decibels(self.signal, self.noise) }
     }
 }
 
