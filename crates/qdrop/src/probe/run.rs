@@ -69,7 +69,12 @@ impl Network {
 
     /// The wanted values of `samples`; stops when `sink` asks to.
     pub fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Rows>> {
-        self.ready.run_while(&[], &[], &rows(samples)?, &RowStore::memory(), &mut || go_on(sink))
+        self.run_rows(&rows(samples)?, sink)
+    }
+
+    /// As [`Network::run`], for samples as rows, per input.
+    pub fn run_rows(&self, inputs: &[Rows], sink: &dyn Sink) -> Result<Vec<Rows>> {
+        self.ready.run_while(&[], &[], inputs, &RowStore::memory(), &mut || go_on(sink))
     }
 }
 
