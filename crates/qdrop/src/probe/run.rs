@@ -258,8 +258,14 @@ pub(crate) fn whole(graph: &Graph, facts: &Facts) -> Region {
     Region { nodes: behind(graph, &outputs), inputs: graph.inputs.clone(), outputs, ..Region::default() }
 }
 
-/// Σ y² of every output that `ready` has for `rows`, added to `least`, with the number of its elements.
-pub(crate) fn energies(ready: &dyn Inference, rows: &[Rows], least: f64, sink: &dyn Sink) -> Result<Vec<(f64, usize)>> {
+/// Σ y² of every output that `ready` has for `rows`, added to `least`, with the number of its elements. What `ready` works
+/// in is free afterwards.
+pub(crate) fn energies(
+    ready: Box<dyn Inference>,
+    rows: &[Rows],
+    least: f64,
+    sink: &dyn Sink,
+) -> Result<Vec<(f64, usize)>> {
     let mut energies = Vec::new();
     let mut add = |_, outputs: &[Vec<f32>]| {
         energies.resize(outputs.len(), (least, 0));
