@@ -50,8 +50,6 @@ struct Seeing {
     strange: BTreeSet<usize>,
     /// The samples with the smallest and the largest value.
     extremes: [Option<usize>; 2],
-    /// Room for one sample.
-    row: Vec<f32>,
 }
 
 impl Seeing {
@@ -145,6 +143,9 @@ impl Calibration<'_> {
         let shapes: Vec<_> = values.iter().map(|&v| self.facts.require(self.graph, v)).collect::<Result<_>>()?;
         let mut finite = Finite::new(self, &samples);
         let mut seen: Vec<Mutex<Seeing>> = values.iter().map(|_| Mutex::default()).collect();
+        // Room for one sample of a value, as many as threads.
+        let rooms: Mutex<Vec<Vec<f32>>> = Mutex::default();
+        let free = || rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let chunk = observed_at_once(ready.group(), self.device);
         let indices: Vec<usize> = (0..samples.len()).collect();
         for some in indices.chunks(chunk) {
@@ -159,7 +160,7 @@ impl Calibration<'_> {
                 let mut seen = seen[value].lock().unwrap_or_else(PoisonError::into_inner);
                 let first = before + first;
                 let floor = floors[values[value].0 as usize].as_ref();
-                let mut row = std::mem::take(&mut seen.row);
+                let mut row = free().pop().unwrap_or_default();
                 for sample in (0..group.samples()).take_while(|sample| first + sample < CHANNEL_SAMPLES) {
                     group.sample(sample, &mut row);
                     seen.channels.observe(&row, &shapes[value].shape, shapes[value].channel_axis);
@@ -189,7 +190,7 @@ impl Calibration<'_> {
                         seen.see(&above(real, shape, floor), |_| Some(first + sample));
                     }
                 }
-                seen.row = row;
+                free().push(row);
                 Ok(())
             };
             ready.watch(&inputs, &see)?;
