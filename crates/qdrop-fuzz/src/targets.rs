@@ -190,7 +190,7 @@ fn tokenizer(bytes: &[u8]) -> Result<()> {
             let path = tokenizer.with_file_name(name);
             std::fs::write(&path, content).expect("a file of texts");
             let text = Text { task, tokenizer: tokenizer.into(), max_length: Some(TOKENS), doc_stride: 2 };
-            ends(&data::open_text(&path, &text, &inputs, None)?)?;
+            ends(&data::open_text(&path, &text, &inputs, None, &data::Limits::default())?)?;
         }
         Ok(())
     })

@@ -21,7 +21,7 @@ const INPUTS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
 fn open(dir: &Path, file: &str, task: Task, length: usize, limit: Option<usize>) -> Opened {
     let text = Text { task, tokenizer: dir.join("tokenizer.json"), max_length: Some(length), doc_stride: 128 };
     let inputs = INPUTS.map(|name| InputSpec::new(name, DType::I64, [None]));
-    data::open_text(&dir.join(file), &text, &inputs, limit).unwrap()
+    data::open_text(&dir.join(file), &text, &inputs, limit, &data::Limits::default()).unwrap()
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Image files as samples: folders and CSV lists.
 
-use super::{EXTENSIONS, Limits, Prepare, Samples, decode};
+use super::{EXTENSIONS, Limits, Pixels, Prepare, Samples, decode};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Deepest nesting of folders that is searched for images.
 const MAX_DEPTH: usize = 16;
@@ -19,9 +20,18 @@ struct Entry {
     label: Option<usize>,
     /// How a list names this entry (`row 3`); empty in folders.
     place: String,
+    /// The part that the network sees, where the image was decoded when the set was opened and may stay.
+    framed: Option<Pixels>,
 }
 
-/// Images that are decoded when they are asked for.
+impl Entry {
+    /// The image at `path`, in a folder.
+    fn new(path: PathBuf, label: Option<usize>) -> Self {
+        Entry { path, label, place: String::new(), framed: None }
+    }
+}
+
+/// Images that are decoded when they are asked for, unless they were when the set was opened.
 pub(super) struct ImageFiles {
     entries: Vec<Entry>,
     prepare: Prepare,
@@ -64,8 +74,7 @@ fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
 pub(super) fn folder(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<ImageFiles> {
     let reads = || format!("images are files ending in .{}", EXTENSIONS.join(", ."));
     let (folders, images) = list(path)?;
-    let mut entries: Vec<Entry> =
-        images.into_iter().map(|path| Entry { path, label: None, place: String::new() }).collect();
+    let mut entries: Vec<Entry> = images.into_iter().map(|path| Entry::new(path, None)).collect();
     let mut empty = None;
     let mut in_classes = 0;
     for (class, folder) in folders.iter().enumerate() {
@@ -76,7 +85,7 @@ pub(super) fn folder(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<
         }
         in_classes += found.len();
         if entries.first().is_none_or(|e| e.label.is_some()) {
-            entries.extend(found.into_iter().map(|path| Entry { path, label: Some(class), place: String::new() }));
+            entries.extend(found.into_iter().map(|path| Entry::new(path, Some(class))));
         }
     }
     if entries.is_empty() {
@@ -122,7 +131,7 @@ pub(super) fn csv(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<Ima
                 .hint("rows are counted from 1 below the header; files are relative to the list's folder"));
         }
         let label = label.map(|l| parse_label(field(l))).transpose().map_err(at)?;
-        entries.push(Entry { path: target, label, place });
+        entries.push(Entry { place, ..Entry::new(target, label) });
     }
     if entries.is_empty() {
         return Err(Error::data("the list has no rows").at(path.display()));
@@ -139,20 +148,21 @@ fn parse_label(text: &str) -> Result<usize> {
 }
 
 impl ImageFiles {
-    fn new(entries: Vec<Entry>, prepare: &Prepare, limits: &Limits) -> Result<Self> {
+    fn new(mut entries: Vec<Entry>, prepare: &Prepare, limits: &Limits) -> Result<Self> {
         let memory = limits.memory;
-        let check = |e: &Entry| {
-            if (limits.stopped)() {
-                return Err(Error::new(Kind::Interrupted, "stopped on request"));
-            }
-            let (height, width) = match prepare.skip_bad {
-                false => decode::size(&e.path, memory).map(|(w, h)| (h, w))?,
-                true => decode::pixels(&e.path, memory).map(|p| (p.height, p.width))?,
+        let taken = AtomicU64::new(0);
+        let check = |e: &mut Entry| {
+            limits.go_on()?;
+            let image = prepare.skip_bad.then(|| decode::pixels(&e.path, memory)).transpose()?;
+            let (height, width) = match &image {
+                Some(image) => (image.height, image.width),
+                None => decode::size(&e.path, memory).map(|(w, h)| (h, w))?,
             };
-            let room = prepare.fits(height, width, memory);
-            room.map(|()| (height, width)).map_err(|error| error.at(e.path.display()))
+            prepare.fits(height, width, memory).map_err(|error| error.at(e.path.display()))?;
+            e.framed = image.map(|image| keep(image, prepare, limits.spare, &taken)).transpose()?.flatten();
+            Ok((height, width))
         };
-        let sizes: Vec<Result<(usize, usize)>> = entries.par_iter().map(check).collect();
+        let sizes: Vec<Result<(usize, usize)>> = entries.par_iter_mut().map(check).collect();
         let all = entries.len();
         let (mut kept, mut first) = (Vec::with_capacity(all), None);
         let mut last_error = None;
@@ -191,13 +201,24 @@ impl ImageFiles {
     }
 }
 
+/// The part of `image` that the network sees, where it fits into the `spare` bytes of which so many are `taken`.
+fn keep(image: Pixels, prepare: &Prepare, spare: u64, taken: &AtomicU64) -> Result<Option<Pixels>> {
+    let (height, width) = prepare.output_size(image.height, image.width)?;
+    let bytes = (height * width * prepare.channels()) as u64;
+    let fits = taken.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= spare;
+    fits.then(|| prepare.framed(image)).transpose()
+}
+
 impl Samples for ImageFiles {
     fn len(&self) -> usize {
         self.entries.len()
     }
 
     fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-        let path = &self.entries[index].path;
+        let Entry { path, framed, .. } = &self.entries[index];
+        if let Some(framed) = framed {
+            return Ok(vec![self.prepare.normalized(framed)]);
+        }
         let image = decode::pixels(path, self.memory)?;
         Ok(vec![self.prepare.apply(image).map_err(|e| e.at(path.display()))?])
     }
@@ -212,5 +233,9 @@ impl Samples for ImageFiles {
 
     fn skipped(&self) -> usize {
         self.skipped
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.entries.iter().flat_map(|e| &e.framed).map(|image| image.data.len() as u64).sum()
     }
 }

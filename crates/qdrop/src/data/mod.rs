@@ -60,6 +60,7 @@ pub use arrays::Arrays;
 pub use decode::{EXTENSIONS, Pixels};
 pub use prepare::{PRESETS, Prepare};
 pub(crate) use remembered::Remembered;
+pub(crate) use text::open_part as open_text_part;
 pub use text::{Text, open_text};
 pub(crate) use views::spreads;
 pub use views::{InputSpec, Subset, check_against, fit, spread};
@@ -216,14 +217,24 @@ pub struct Limits<'a> {
     /// Memory, in bytes, that unpacked samples may take: all arrays of a file together, or the images that are decoded
     /// at the same time. Anything larger is refused before it is unpacked.
     pub memory: u64,
+    /// Memory, in bytes, that images may take of a set that decodes all of them to tell those that can be read: what fits
+    /// is not decoded again.
+    pub spare: u64,
     /// Whether to stop, with [`Kind::Interrupted`]; called before each file, on any thread.
     pub stopped: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Default for Limits<'_> {
-    /// 8 GiB of memory, and no request to stop.
+    /// 8 GiB of memory, a part of it to spare, and no request to stop.
     fn default() -> Self {
-        Limits { memory: 8 << 30, stopped: &|| false }
+        Limits { memory: 8 << 30, spare: 512 << 20, stopped: &|| false }
+    }
+}
+
+impl Limits<'_> {
+    /// An error if there is a request to stop.
+    fn go_on(&self) -> Result<()> {
+        if (self.stopped)() { Err(Error::new(Kind::Interrupted, "stopped on request")) } else { Ok(()) }
     }
 }
 
@@ -241,8 +252,8 @@ fn fits(what: &str, bytes: u64, memory: u64, hint: &str) -> Result<()> {
 ///
 /// Images, and `uint8` arrays of images (`[N, H, W, C]` or `[N, C, H, W]` with 1 or 3 channels), are prepared as
 /// `prepare` says. Other arrays are taken as network input unchanged, and so are `uint8` arrays if `prepare` does
-/// nothing. The headers of all images are read here; with [`Prepare::skip_bad`] every image is decoded once, and those
-/// that fail are skipped and counted by [`Samples::skipped`].
+/// nothing. The headers of all images are read here; with [`Prepare::skip_bad`] every image is decoded, and those
+/// that fail are skipped and counted by [`Samples::skipped`]; the others stay in memory as far as [`Limits::spare`] allows.
 pub fn open(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<Box<dyn Samples + Send + Sync>> {
     prepare.check()?;
     let kind = std::fs::metadata(path).map_err(|e| match e.kind() {

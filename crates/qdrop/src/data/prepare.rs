@@ -171,17 +171,22 @@ impl Prepare {
 
     /// `image` as network input: float32 `[C, H, W]`, or `[H, W, C]` for the layout `nhwc`.
     pub fn apply(&self, image: Pixels) -> Result<Tensor> {
+        Ok(self.normalized(&self.framed(image)?))
+    }
+
+    /// The part of `image` that the network sees, in color or gray.
+    pub(super) fn framed(&self, image: Pixels) -> Result<Pixels> {
         let image = if self.color == Color::Gray { image.into_gray() } else { image.into_rgb() };
         let (h, w) = self.resized(image.height, image.width)?;
         let image = resample::resize(image, h, w);
-        let image = match self.crop {
+        Ok(match self.crop {
             Some(side) => center_crop(image, side),
             None => image,
-        };
-        Ok(self.normalized(&image))
+        })
     }
 
-    fn normalized(&self, image: &Pixels) -> Tensor {
+    /// A [`Prepare::framed`] image as network input.
+    pub(super) fn normalized(&self, image: &Pixels) -> Tensor {
         let (h, w, c) = (image.height, image.width, image.channels);
         let pick = |values: &[f32], i: usize, default| match values.len() {
             0 => default,

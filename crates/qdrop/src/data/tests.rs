@@ -127,6 +127,32 @@ fn corrupt_images_are_named_or_skipped() {
 }
 
 #[test]
+fn images_that_had_to_be_decoded_stay_where_there_is_room() {
+    const SIDE: usize = 24;
+    let dir = temp();
+    let paths: Vec<PathBuf> = (0..5).map(|i| dir.path().join(format!("{i}.png"))).collect();
+    paths.iter().zip(40..).for_each(|(path, width)| picture(path.clone(), width, 32));
+    let prepare = Prepare { resize: Some(SIDE + 4), crop: Some(SIDE), color: Color::Bgr, divisor: 3.0, ..raw() };
+    let skip = Prepare { skip_bad: true, ..prepare.clone() };
+    let open = |prepare: &Prepare, images: usize| {
+        let spare = (images * SIDE * SIDE * 3) as u64;
+        super::open(dir.path(), prepare, &Limits { spare, ..Limits::default() }).unwrap()
+    };
+    let all = |samples: &dyn Samples| (0..5).filter_map(|i| samples.get(i).ok()).collect::<Vec<_>>();
+    let want = all(&open(&prepare, 5));
+    assert_eq!(want.len(), 5);
+    let sets = [open(&skip, 5), open(&skip, 2), open(&skip, 0), open(&prepare, 5)];
+    for set in &sets {
+        assert_eq!(all(set), want);
+    }
+    // What was decoded when the set was opened needs its file no more.
+    paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    assert_eq!(sets.each_ref().map(|set| all(set).len()), [5, 2, 0, 0]);
+    assert_eq!(all(&sets[0]), want);
+    assert_eq!(sets.each_ref().map(|set| set.held_bytes() as usize), [5, 2, 0, 0].map(|n| n * SIDE * SIDE * 3));
+}
+
+#[test]
 fn absurd_dimensions_are_refused() {
     let dir = temp();
     let header = |w: u32, h: u32| {

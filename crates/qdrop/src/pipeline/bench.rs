@@ -109,7 +109,7 @@ pub fn bench(
         advancing += start.elapsed().as_secs_f64();
         if !unit.layers.is_empty() {
             let problem = compiled.problem(&weight_grids, &found.grids, &float, &quantized, targets.clone())?;
-            let speed = measure(&problem, recipe, LEAST, device)?;
+            let speed = measure(&problem, recipe, LEAST, device, sink)?;
             let [forward, backward, update] = speed.shares;
             let (name, layers) = (unit.name.clone(), unit.layers.len());
             let (seconds, gflops) = (speed.seconds, speed.flops / speed.seconds / 1e9);

@@ -180,7 +180,7 @@ fn predict(
             factors.iter().flat_map(|s| before(s).into_iter().chain(s.members.iter().map(|m| m.value))).collect();
         stages.add(decoded + passed(effective.factor_samples, &stops), whole.inference);
     }
-    // Observing: a chunk of inputs, decoded and as rows, and what is seen of each quantizer.
+    // Observing: a chunk of inputs, decoded and as rows, what is seen of each quantizer, and a sample of a value a thread.
     let quantizers = plan.sites.iter().chain(&plan.kernel_sites);
     let observed: BTreeSet<ValueId> = quantizers.map(|s| s.value).collect();
     let observed: Vec<ValueId> = observed.into_iter().collect();
@@ -189,7 +189,9 @@ fn predict(
     if !observed.is_empty() {
         let observing = compile(graph, facts, &probe::shown(graph, &observed))?;
         let chunk = probe::observed_at_once(device.inference(&observing)?.group(), device).min(samples) as u64;
-        let running = needs(&observing)?.inference + 8 * entering * chunk;
+        let largest = observed.iter().filter_map(|&v| facts.get(v)).map(ValueFact::numel).max().unwrap_or(0) as u64;
+        let rooms = 4 * largest * device.parallel() as u64;
+        let running = needs(&observing)?.inference + 8 * entering * chunk + rooms;
         stages.add(decoded, running + watched + most(plan.kernel_sites.len()));
     }
     stages.network += kept + integers;

@@ -128,6 +128,7 @@ impl Calibration<'_> {
         let rows: Vec<Rows> = region.inputs.iter().map(|v| inputs[v].clone()).collect();
         let float = device.inference(&compile(graph, facts, &region)?)?;
         let wanted = float.run_while(&[], &[], &rows, self.store, &mut || run::go_on(sink))?;
+        drop(float);
         let read: BTreeSet<ValueId> =
             region.nodes.iter().flat_map(|&n| graph.node(n).inputs.iter().flatten()).copied().collect();
         let made = region.nodes.iter().flat_map(|&n| graph.node(n).outputs.iter().flatten()).copied();

@@ -1,7 +1,7 @@
 //! What activations hold in the float network, for their first grids.
 
 use super::calibration::Calibration;
-use super::finite::{self, Strange};
+use super::finite::{Finite, Strange};
 use super::padding::Padding;
 use super::run;
 use crate::calibrate::Watch;
@@ -50,8 +50,6 @@ struct Seeing {
     strange: BTreeSet<usize>,
     /// The samples with the smallest and the largest value.
     extremes: [Option<usize>; 2],
-    /// Room for one sample.
-    row: Vec<f32>,
 }
 
 impl Seeing {
@@ -67,6 +65,13 @@ impl Seeing {
             self.extremes[1] = holder(high);
         }
     }
+}
+
+/// Those of `values` that are not finite in all samples that were `seen`.
+fn strange<'s>(values: &[ValueId], seen: &'s mut [Mutex<Seeing>]) -> Vec<Strange<'s>> {
+    let seen = seen.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner));
+    let strange = values.iter().zip(seen).filter(|(_, s)| !s.strange.is_empty());
+    strange.map(|(&value, s)| Strange { value, elements: s.values.not_finite(), samples: &s.strange }).collect()
 }
 
 /// The smallest and the largest value of each channel of an activation, on a few samples.
@@ -136,7 +141,11 @@ impl Calibration<'_> {
         let ready = self.device.inference(&compile(self.graph, self.facts, &run::shown(self.graph, &values))?)?;
         let floors = plan::floors(self.graph, self.facts);
         let shapes: Vec<_> = values.iter().map(|&v| self.facts.require(self.graph, v)).collect::<Result<_>>()?;
-        let seen: Vec<Mutex<Seeing>> = values.iter().map(|_| Mutex::default()).collect();
+        let mut finite = Finite::new(self, &samples);
+        let mut seen: Vec<Mutex<Seeing>> = values.iter().map(|_| Mutex::default()).collect();
+        // Room for one sample of a value, as many as threads.
+        let rooms: Mutex<Vec<Vec<f32>>> = Mutex::default();
+        let free = || rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let chunk = observed_at_once(ready.group(), self.device);
         let indices: Vec<usize> = (0..samples.len()).collect();
         for some in indices.chunks(chunk) {
@@ -151,7 +160,7 @@ impl Calibration<'_> {
                 let mut seen = seen[value].lock().unwrap_or_else(PoisonError::into_inner);
                 let first = before + first;
                 let floor = floors[values[value].0 as usize].as_ref();
-                let mut row = std::mem::take(&mut seen.row);
+                let mut row = free().pop().unwrap_or_default();
                 for sample in (0..group.samples()).take_while(|sample| first + sample < CHANNEL_SAMPLES) {
                     group.sample(sample, &mut row);
                     seen.channels.observe(&row, &shapes[value].shape, shapes[value].channel_axis);
@@ -181,19 +190,17 @@ impl Calibration<'_> {
                         seen.see(&above(real, shape, floor), |_| Some(first + sample));
                     }
                 }
-                seen.row = row;
+                free().push(row);
                 Ok(())
             };
             ready.watch(&inputs, &see)?;
+            finite.check(before, &inputs, &strange(&values, &mut seen), sink)?;
             let done = before + some.len();
             sink.event(&Event::StageProgress { stage: Stage::Calibrate, done, total: samples.len() });
         }
+        finite.note(&strange(&values, &mut seen), sink);
         let seen: Vec<Seeing> =
             seen.into_iter().map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
-        let strange = values.iter().zip(&seen).filter(|(_, s)| !s.strange.is_empty());
-        let strange =
-            strange.map(|(&value, s)| Strange { value, elements: s.values.not_finite(), samples: &s.strange });
-        finite::check(self, &samples, &strange.collect::<Vec<_>>(), sink)?;
         let mut all = vec![Default::default(); quantizers.len()];
         let mut widths = vec![Widths::default(); quantizers.len()];
         for (sites, seen) in sites.values().zip(seen) {

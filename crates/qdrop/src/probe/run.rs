@@ -69,7 +69,12 @@ impl Network {
 
     /// The wanted values of `samples`; stops when `sink` asks to.
     pub fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Rows>> {
-        self.ready.run_while(&[], &[], &rows(samples)?, &RowStore::memory(), &mut || go_on(sink))
+        self.run_rows(&rows(samples)?, sink)
+    }
+
+    /// As [`Network::run`], for samples as rows, per input.
+    pub fn run_rows(&self, inputs: &[Rows], sink: &dyn Sink) -> Result<Vec<Rows>> {
+        self.ready.run_while(&[], &[], inputs, &RowStore::memory(), &mut || go_on(sink))
     }
 }
 
@@ -253,8 +258,14 @@ pub(crate) fn whole(graph: &Graph, facts: &Facts) -> Region {
     Region { nodes: behind(graph, &outputs), inputs: graph.inputs.clone(), outputs, ..Region::default() }
 }
 
-/// Σ y² of every output that `ready` has for `rows`, added to `least`, with the number of its elements.
-pub(crate) fn energies(ready: &dyn Inference, rows: &[Rows], least: f64, sink: &dyn Sink) -> Result<Vec<(f64, usize)>> {
+/// Σ y² of every output that `ready` has for `rows`, added to `least`, with the number of its elements. What `ready` works
+/// in is free afterwards.
+pub(crate) fn energies(
+    ready: Box<dyn Inference>,
+    rows: &[Rows],
+    least: f64,
+    sink: &dyn Sink,
+) -> Result<Vec<(f64, usize)>> {
     let mut energies = Vec::new();
     let mut add = |_, outputs: &[Vec<f32>]| {
         energies.resize(outputs.len(), (least, 0));

@@ -129,7 +129,7 @@ impl Calibration<'_> {
         let rows: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
         let region = run::whole(self.graph, self.facts);
         let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
-        let energies = run::energies(&*float, &rows, f64::from(f32::MIN_POSITIVE), sink)?;
+        let energies = run::energies(float, &rows, f64::from(f32::MIN_POSITIVE), sink)?;
         let sizes: Vec<f32> = energies.iter().map(|e| e.0.sqrt() as f32).collect();
         // A program has one quantizer a value.
         let made: BTreeSet<ValueId> =

@@ -5,7 +5,6 @@ use crate::data::{self, Limits, Prepare, Samples, Subset, Text, forward_labels};
 use crate::engine::heap::installed;
 use crate::error::{Error, Result};
 use crate::plan::{Recipe, Task};
-use crate::probe::shapes_of;
 use crate::report::Sink;
 use crate::tensor::Tensor;
 use std::collections::BTreeSet;
@@ -39,7 +38,17 @@ impl Dataset {
         limit: Option<usize>,
         sink: &dyn Sink,
     ) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_part(path.as_ref(), model, recipe, (limit, false), sink)
+    }
+
+    /// As [`Dataset::open`]; with the `rest` of a file's sentences, which the samples within the `limit` give their length.
+    fn open_part(
+        path: &Path,
+        model: &Model,
+        recipe: &Recipe,
+        (limit, rest): (Option<usize>, bool),
+        sink: &dyn Sink,
+    ) -> Result<Self> {
         let beside = |path: &Path| path.parent().map(Path::to_path_buf).unwrap_or_default();
         if let Some(task) = recipe.input.task.filter(|_| path.is_dir()) {
             let what =
@@ -49,11 +58,12 @@ impl Dataset {
         }
         let inputs = model.inputs();
         let model = model.path().map(beside).unwrap_or_default();
+        let stopped = || sink.cancelled();
+        let limits = limits(recipe, &stopped);
         let samples = match Text::resolve(&recipe.input, &[&model, &beside(path)])? {
-            Some(text) => Subset::spread(data::open_text(path, &text, &inputs, limit)?, None)?,
+            Some(text) => Subset::spread(data::open_text_part(path, &text, &inputs, (limit, rest), &limits)?, None)?,
             None => {
-                let stopped = || sink.cancelled();
-                let found = data::open(path, &Prepare::resolve(&recipe.input)?, &limits(recipe, &stopped))?;
+                let found = data::open(path, &Prepare::resolve(&recipe.input)?, &limits)?;
                 if found.is_empty() {
                     return Err(Error::data("expected samples, found none").at(path.display()));
                 }
@@ -93,9 +103,13 @@ impl Samples for Dataset {
     }
 }
 
+/// The part of the machine's memory that images may take which need not stay in memory.
+const SPARE: u64 = 16;
+
 fn limits<'a>(recipe: &Recipe, stopped: &'a (dyn Fn() -> bool + Sync)) -> Limits<'a> {
-    let memory = recipe.method.memory.map(|m| m.0).or_else(installed).unwrap_or(u64::MAX);
-    Limits { memory, stopped }
+    let (allowed, installed) = (recipe.method.memory.map(|m| m.0), installed());
+    let spare = if allowed.is_none() { installed.unwrap_or(0) / SPARE } else { 0 };
+    Limits { memory: allowed.or(installed).unwrap_or(u64::MAX), spare, stopped }
 }
 
 /// Calibration samples chosen from a set, and the rest of the set, which is left for measuring.
@@ -109,25 +123,10 @@ impl CalibrationSet {
     /// Opens `path` as [`Dataset::open`] does, and chooses as many samples as `recipe.input.samples` says, spread over
     /// the set; all samples if it is not set.
     pub fn open(path: impl AsRef<Path>, model: &Model, recipe: &Recipe, sink: &dyn Sink) -> Result<Self> {
-        let path = path.as_ref();
         let limit = recipe.input.samples;
-        let Some(task) = recipe.input.task else {
-            let set = Dataset::open(path, model, recipe, None, sink)?;
-            let used = data::spread(set.len(), limit).collect();
-            return Ok(CalibrationSet { set, used });
-        };
-        // How long samples are follows from the texts that are used.
-        let set = Dataset::open(path, model, recipe, limit, sink)?;
-        let set = match limit {
-            // A question of SQuAD is several windows, and those of other questions are not read.
-            Some(_) if task != Task::Squad && !set.is_empty() => {
-                let mut recipe = recipe.clone();
-                recipe.input.max_length = shapes_of(&set)?.first().and_then(|s| s.first().copied());
-                drop(set);
-                Dataset::open(path, model, &recipe, None, sink)?
-            }
-            _ => set,
-        };
+        // How long samples are follows from the texts that are used. All images are alike.
+        let wanted = if recipe.input.task.is_some() { (limit, true) } else { (None, true) };
+        let set = Dataset::open_part(path.as_ref(), model, recipe, wanted, sink)?;
         let used = data::spread(set.len(), limit).collect();
         Ok(CalibrationSet { set, used })
     }

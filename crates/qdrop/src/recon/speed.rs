@@ -41,8 +41,14 @@ pub(crate) struct Speed {
     pub flops: f64,
 }
 
-/// Speed of the iterations of `problem` on `device`, measured for `least` seconds and iterations.
-pub(crate) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize), device: &dyn Device) -> Result<Speed> {
+/// Speed of the iterations of `problem` on `device`, measured for `least` seconds and iterations unless `sink` stops it.
+pub(crate) fn measure(
+    problem: &Problem,
+    recipe: &Recipe,
+    least: (f64, usize),
+    device: &dyn Device,
+    sink: &dyn Sink,
+) -> Result<Speed> {
     let method = &recipe.method;
     let Effective { input_keep, activation_keep, rounding_lr, scale_lr, .. } = recipe.resolved();
     let (seed, batch, samples) = (method.seed, method.batch, problem.samples());
@@ -66,6 +72,7 @@ pub(crate) fn measure(problem: &Problem, recipe: &Recipe, least: (f64, usize), d
     let warm = trainer.times();
     let (began, mut each) = (Instant::now(), Vec::new());
     while each.len() < least.1 || began.elapsed().as_secs_f64() < least.0 {
+        crate::probe::go_on(sink)?;
         let start = Instant::now();
         trainer.step(&step(each.len() + 2))?;
         // An iteration is over when its losses are known.
@@ -113,7 +120,7 @@ impl Costs {
         for unit in plan.units.iter().filter(|u| !u.layers.is_empty()) {
             crate::probe::go_on(sink)?;
             units.push(match measured {
-                true => noise(graph, facts, plan, recipe, unit, device)?,
+                true => noise(graph, facts, plan, recipe, unit, device, sink)?,
                 false => unit.multiply_adds.max(1) as f64,
             });
         }
@@ -141,7 +148,15 @@ impl Costs {
 }
 
 /// Seconds of an iteration of `unit` on noise.
-fn noise(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, unit: &Unit, device: &dyn Device) -> Result<f64> {
+fn noise(
+    graph: &Graph,
+    facts: &Facts,
+    plan: &Plan,
+    recipe: &Recipe,
+    unit: &Unit,
+    device: &dyn Device,
+    sink: &dyn Sink,
+) -> Result<f64> {
     let units = Units { graph, facts, plan, learn_biases: recipe.resolved().learn_biases, device };
     let compiled = units.compile(unit, &Weights::new(), None)?;
     let batch = recipe.method.batch;
@@ -157,5 +172,5 @@ fn noise(graph: &Graph, facts: &Facts, plan: &Plan, recipe: &Recipe, unit: &Unit
     let weights = plan.layers.iter().map(|l| grid(l.grid.bits)).collect::<Result<Vec<_>>>()?;
     let sites = plan.sites.iter().map(|s| grid(s.grid.bits)).collect::<Result<Vec<_>>>()?;
     let problem = compiled.problem(&weights, &sites, &inputs, &inputs, targets)?;
-    Ok(measure(&problem, recipe, LEAST, device)?.seconds)
+    Ok(measure(&problem, recipe, LEAST, device, sink)?.seconds)
 }

@@ -101,8 +101,9 @@ impl Job<'_> {
             input_keep: 1.0,
             activation_keep: 1.0,
         };
-        let ready = self.device.inference(&problem.program)?;
         let measure = |biases: &[&[f32]], grids: &[Grid], sink: &dyn Sink| {
+            // What it works in is free while the network learns.
+            let ready = self.device.inference(&problem.program)?;
             let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
             let mut loss = Loss::new(&problem.program, &problem.targets, &problem.loss_weights);
             let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs).and_then(|()| probe::go_on(sink));

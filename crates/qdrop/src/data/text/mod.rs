@@ -11,17 +11,16 @@ mod tokens;
 #[path = "without.rs"]
 mod tokens;
 
-use super::{InputSpec, Samples, Target, Window};
+use super::{InputSpec, Limits, Samples, Target, Window};
 use crate::error::{Error, Result};
 use crate::plan::{self, Task};
 use crate::tensor::{DType, Tensor};
 use rayon::prelude::*;
 use records::{Label, Record};
 use squad::Question;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokens::{Encoder, Tokens};
+use tokens::{Encoder, Offsets, Tokens};
 
 /// Tokens that neighbouring windows share, unless told.
 const STRIDE: usize = 128;
@@ -76,7 +75,7 @@ const FEEDS: [(&str, Feed); 6] = [
 ];
 
 /// What each of `inputs` takes, with its type.
-fn feeds(task: Task, inputs: &[InputSpec]) -> Result<Vec<(Feed, DType)>> {
+fn feeds(task: Task, inputs: &[InputSpec]) -> Result<Feeds> {
     let one = |input: &InputSpec| {
         let name = input.name.split(':').next().unwrap_or_default();
         let refused = |message: String| Err(Error::data(message));
@@ -98,13 +97,28 @@ fn feeds(task: Task, inputs: &[InputSpec]) -> Result<Vec<(Feed, DType)>> {
     inputs.iter().map(one).collect()
 }
 
-/// Opens the file of a task for a network's `inputs`, at most `limit` of its records or questions, spread over it. A
-/// sample is a record; of SQuAD a window over a question's text. Texts are tokenised when they are asked for.
+/// Opens the file of a task for a network's `inputs`. A sample is a record; of SQuAD a window over a question's text.
+///
+/// There are at most `limit` records or questions, spread over the file. Texts that decide the length or the number of
+/// samples are tokenized here, the others when they are asked for.
 pub fn open_text(
     path: &Path,
     text: &Text,
     inputs: &[InputSpec],
     limit: Option<usize>,
+    limits: &Limits,
+) -> Result<Box<dyn Samples + Send + Sync>> {
+    open_part(path, text, inputs, (limit, false), limits)
+}
+
+/// As [`open_text`]. Where the `rest` is asked for, all records are samples, and those beyond the `limit` are cut to the
+/// length of those within it; of SQuAD's files the other questions are left out all the same.
+pub(crate) fn open_part(
+    path: &Path,
+    text: &Text,
+    inputs: &[InputSpec],
+    (limit, rest): (Option<usize>, bool),
+    limits: &Limits,
 ) -> Result<Box<dyn Samples + Send + Sync>> {
     let feeds = feeds(text.task, inputs)?;
     let declared = inputs.iter().find_map(|i| i.shape.first().copied().flatten());
@@ -113,22 +127,21 @@ pub fn open_text(
         let message = format!("samples have {length} tokens, the network expects {declared}");
         return Err(Error::data(message).hint("leave out --max-length"));
     }
-    let mut encoder = Encoder::open(&text.tokenizer, length)?;
+    let encoder = Encoder::open(&text.tokenizer, length)?;
     let names = inputs.iter().map(|i| i.name.clone()).collect();
     if text.task == Task::Squad {
-        let shape = Shape { encoder, feeds, names };
+        let shape = Shape::new(&encoder, feeds, names);
         let questions = part(squad::read(path)?, limit);
-        return Ok(Box::new(Windows::new(shape, questions, text.doc_stride).map_err(|e| e.at(path.display()))?));
+        let windows = Windows::new(shape, questions, &encoder, text.doc_stride, limits);
+        return Ok(Box::new(windows.map_err(|e| e.at(path.display()))?));
     }
-    let (records, skipped) = records::read(path, text.task)?;
-    let records = part(records, limit);
-    if text.max_length.is_none() && declared.is_none() {
-        let tokens = |r: &Record| encoder.encode(&r.first, r.second.as_deref()).map(|t| t.mask.iter().sum::<u32>());
-        let longest = records.par_iter().map(tokens).collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
-        encoder.shorten(longest as usize);
+    let (mut records, skipped) = records::read(path, text.task)?;
+    if !rest {
+        records = part(records, limit);
     }
-    let shape = Shape { encoder, feeds, names };
-    Ok(Box::new(Records { shape, records, skipped }))
+    let open = text.max_length.is_none() && declared.is_none();
+    let deciding = open.then(|| super::spread(records.len(), limit)).into_iter().flatten().collect();
+    Ok(Box::new(Records::new(records, skipped, deciding, encoder, (feeds, names), limits)?))
 }
 
 /// At most `limit` of `items`, spread over them.
@@ -137,34 +150,81 @@ fn part<T>(items: Vec<T>, limit: Option<usize>) -> Vec<T> {
     items.into_iter().enumerate().filter_map(|(i, item)| wanted.next_if_eq(&i).map(|_| item)).collect()
 }
 
+/// What each input takes, with its type.
+type Feeds = Vec<(Feed, DType)>;
+
 /// What all samples share.
 struct Shape {
-    encoder: Encoder,
-    feeds: Vec<(Feed, DType)>,
+    /// Tokens of a sample.
+    length: usize,
+    /// Number of the token that fills up shorter texts.
+    padding: u32,
+    feeds: Feeds,
     names: Vec<String>,
 }
 
 impl Shape {
+    fn new(encoder: &Encoder, feeds: Feeds, names: Vec<String>) -> Self {
+        let (length, padding) = encoder.room();
+        Shape { length, padding, feeds, names }
+    }
+
     /// One tensor per input of the network.
     fn tensors(&self, tokens: &Tokens) -> Result<Vec<Tensor>> {
         let one = |&(feed, dtype): &(Feed, DType)| {
-            let values = match feed {
-                Feed::Ids => &tokens.ids,
-                Feed::Mask => &tokens.mask,
-                Feed::Types => &tokens.types,
+            let (values, padding) = match feed {
+                Feed::Ids => (&tokens.ids, self.padding),
+                Feed::Mask => (&tokens.mask, 0),
+                Feed::Types => (&tokens.types, 0),
             };
-            let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
-            Tensor::from_f64(dtype, &[values.len()], &values)
+            let mut values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+            values.resize(self.length, f64::from(padding));
+            Tensor::from_f64(dtype, &[self.length], &values)
         };
         self.feeds.iter().map(one).collect()
     }
 }
 
+/// Bytes that `tokens` take.
+fn bytes(tokens: &Tokens) -> usize {
+    size_of::<Tokens>() + size_of::<u32>() * (tokens.ids.len() + tokens.mask.len() + tokens.types.len())
+}
+
 /// Sentences and pairs.
 struct Records {
     shape: Shape,
+    encoder: Encoder,
+    /// Of those whose tokens are known the texts are empty.
     records: Vec<Record>,
+    /// Tokens of the records that decided the length, by index.
+    known: BTreeMap<usize, Tokens>,
     skipped: usize,
+}
+
+impl Records {
+    /// Samples no longer than the `deciding` of `records` need, where there are some.
+    fn new(
+        mut records: Vec<Record>,
+        skipped: usize,
+        deciding: Vec<usize>,
+        mut encoder: Encoder,
+        (feeds, names): (Feeds, Vec<String>),
+        limits: &Limits,
+    ) -> Result<Self> {
+        let tokens = |&i: &usize| Ok((i, limits.go_on().and_then(|()| encode(&encoder, &records[i]))?));
+        let known = deciding.par_iter().map(tokens).collect::<Result<BTreeMap<_, _>>>()?;
+        if let Some(longest) = known.values().map(|t| t.ids.len()).max() {
+            encoder.shorten(longest)?;
+        }
+        for &i in known.keys() {
+            (records[i].first, records[i].second) = (String::new(), None);
+        }
+        Ok(Records { shape: Shape::new(&encoder, feeds, names), encoder, records, known, skipped })
+    }
+}
+
+fn encode(encoder: &Encoder, record: &Record) -> Result<Tokens> {
+    encoder.encode(&record.first, record.second.as_deref())
 }
 
 impl Samples for Records {
@@ -173,8 +233,10 @@ impl Samples for Records {
     }
 
     fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-        let record = &self.records[index];
-        let tokens = self.shape.encoder.encode(&record.first, record.second.as_deref());
+        if let Some(tokens) = self.known.get(&index) {
+            return self.shape.tensors(tokens);
+        }
+        let tokens = encode(&self.encoder, &self.records[index]);
         tokens.and_then(|t| self.shape.tensors(&t)).map_err(|e| e.at(self.name(index)))
     }
 
@@ -202,7 +264,7 @@ impl Samples for Records {
 
     fn held_bytes(&self) -> u64 {
         let text = |r: &Record| r.first.len() + r.second.as_ref().map_or(0, String::len) + size_of::<Record>();
-        self.records.iter().map(|r| text(r) as u64).sum()
+        (self.records.iter().map(text).sum::<usize>() + self.known.values().map(bytes).sum::<usize>()) as u64
     }
 
     fn input_names(&self) -> Option<Vec<String>> {
@@ -214,51 +276,32 @@ impl Samples for Records {
 struct Windows {
     shape: Shape,
     questions: Vec<Question>,
-    /// Question and number of each window.
-    windows: Vec<(usize, usize)>,
-    stride: usize,
-    /// Windows of the questions that were asked for last: neighbours are mostly asked for one after the other.
-    last: Mutex<VecDeque<(usize, Arc<Vec<Made>>)>>,
+    windows: Vec<Made>,
 }
 
-/// A window and where its tokens lie in the text.
-type Made = (Tokens, tokens::Offsets);
-
-/// Questions whose windows are kept: those of all samples that are read at a time, which are asked for their answers
-/// next.
-const KEPT: usize = 128;
+/// A window over the text of a question.
+struct Made {
+    question: usize,
+    /// Its number among those of the question.
+    number: usize,
+    tokens: Tokens,
+    /// Where its tokens lie in the text.
+    offsets: Offsets,
+}
 
 impl Windows {
-    fn new(shape: Shape, questions: Vec<Question>, stride: usize) -> Result<Self> {
+    /// All windows over the texts of `questions`; neighbours share `stride` tokens.
+    fn new(shape: Shape, questions: Vec<Question>, encoder: &Encoder, stride: usize, limits: &Limits) -> Result<Self> {
         let place = |q: &Question| format!("question `{}`", q.id);
-        let count = |q: &Question| Ok(encode(&shape, q, stride).map_err(|e| e.at(place(q)))?.len());
-        let counts = questions.par_iter().map(count).collect::<Result<Vec<usize>>>()?;
-        let windows = counts.iter().enumerate().flat_map(|(q, &n)| (0..n).map(move |w| (q, w))).collect();
-        Ok(Windows { shape, questions, windows, stride, last: Mutex::default() })
-    }
-
-    fn window(&self, index: usize) -> Result<Made> {
-        let (question, number) = self.windows[index];
-        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = last().iter().find(|(q, _)| *q == question).map(|(_, all)| all.clone());
-        let all = match found {
-            Some(all) => all,
-            None => {
-                let all = Arc::new(encode(&self.shape, &self.questions[question], self.stride)?);
-                let mut last = last();
-                last.push_back((question, all.clone()));
-                let many = last.len().saturating_sub(KEPT);
-                last.drain(..many);
-                all
-            }
+        let encode = |(question, q): (usize, &Question)| -> Result<Vec<Made>> {
+            limits.go_on()?;
+            let windows = encoder.windows(q.question.trim_start(), &q.context, stride).map_err(|e| e.at(place(q)))?;
+            let made = |(number, (tokens, offsets))| Made { question, number, tokens, offsets };
+            Ok(windows.into_iter().enumerate().map(made).collect())
         };
-        let lost = || Error::internal("a text has fewer windows than before").at(self.name(index));
-        all.get(number).cloned().ok_or_else(lost)
+        let windows = questions.par_iter().enumerate().map(encode).collect::<Result<Vec<_>>>()?;
+        Ok(Windows { shape, questions, windows: windows.into_iter().flatten().collect() })
     }
-}
-
-fn encode(shape: &Shape, q: &Question, stride: usize) -> Result<Vec<Made>> {
-    shape.encoder.windows(q.question.trim_start(), &q.context, stride)
 }
 
 impl Samples for Windows {
@@ -267,7 +310,7 @@ impl Samples for Windows {
     }
 
     fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-        self.shape.tensors(&self.window(index)?.0)
+        self.shape.tensors(&self.windows[index].tokens)
     }
 
     fn label(&self, _: usize) -> Option<usize> {
@@ -275,23 +318,25 @@ impl Samples for Windows {
     }
 
     fn target(&self, index: usize) -> Result<Option<Target>> {
-        let Some(&(question, _)) = self.windows.get(index) else { return Ok(None) };
+        let Some(&Made { question, ref offsets, .. }) = self.windows.get(index) else { return Ok(None) };
         let Question { context, answers, .. } = &self.questions[question];
         if answers.is_empty() {
             return Ok(None);
         }
-        let (context, answers) = (context.clone(), answers.clone());
-        Ok(Some(Target::Window(Window { question, context, offsets: self.window(index)?.1, answers })))
+        let (context, answers, mut offsets) = (context.clone(), answers.clone(), offsets.clone());
+        offsets.resize(self.shape.length, None);
+        Ok(Some(Target::Window(Window { question, context, offsets, answers })))
     }
 
     fn name(&self, index: usize) -> String {
-        let (question, number) = self.windows[index];
+        let Made { question, number, .. } = self.windows[index];
         format!("question {}, window {}", self.questions[question].id, number + 1)
     }
 
     fn held_bytes(&self) -> u64 {
         let text = |q: &Question| q.question.len() + q.answers.iter().map(String::len).sum::<usize>() + q.context.len();
-        self.questions.iter().map(|q| text(q) as u64).sum()
+        let window = |w: &Made| bytes(&w.tokens) + size_of_val(&w.offsets[..]) + size_of::<Made>();
+        (self.questions.iter().map(text).sum::<usize>() + self.windows.iter().map(window).sum::<usize>()) as u64
     }
 
     fn input_names(&self) -> Option<Vec<String>> {

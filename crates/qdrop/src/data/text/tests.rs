@@ -41,7 +41,7 @@ fn opened(task: Task, name: &str, content: &str) -> Opened {
     let path = dir.path().join(name);
     std::fs::write(&path, content).unwrap();
     let text = Text { task, tokenizer: tokenizer(dir.path()), max_length: Some(8), doc_stride: 1 };
-    open_text(&path, &text, &inputs(&["attention_mask", "input_ids", "token_type_ids"]), None)
+    open_text(&path, &text, &inputs(&["attention_mask", "input_ids", "token_type_ids"]), None, &Limits::default())
 }
 
 fn records(task: Task, name: &str, content: &str) -> (Vec<Record>, usize) {
@@ -177,7 +177,7 @@ fn tokenizers_and_inputs_are_checked() {
         let tokenizer = dir.path().join(tokenizer);
         Text { task: Task::Sst2, tokenizer, max_length, doc_stride: 1 }
     };
-    let open = |text: Text, inputs: &[InputSpec]| match open_text(&path, &text, inputs, None) {
+    let open = |text: Text, inputs: &[InputSpec]| match open_text(&path, &text, inputs, None, &Limits::default()) {
         Ok(_) => panic!("no error"),
         Err(error) => (error.kind(), error.message().to_string()),
     };
@@ -206,7 +206,7 @@ fn tokenizers_and_inputs_are_checked() {
     let fixed = [InputSpec::new("input_ids:0", DType::I32, [Some(16)])];
     assert_eq!(open(text("tokenizer.json", Some(8)), &fixed).1, "samples have 8 tokens, the network expects 16");
     // What the network declares is the default.
-    let samples = open_text(&path, &text("tokenizer.json", None), &fixed, None).unwrap();
+    let samples = open_text(&path, &text("tokenizer.json", None), &fixed, None, &Limits::default()).unwrap();
     let tensor = samples.get(0).unwrap().remove(0);
     assert_eq!((tensor.shape(), tensor.dtype()), (&[16][..], DType::I32));
 
@@ -280,4 +280,65 @@ fn a_template_that_takes_a_text_twice_is_no_internal_error() {
     let error = Encoder::open(&path, 8).unwrap().encode("a b c d", Some("e f g h")).unwrap_err();
     assert_eq!(error.kind(), Kind::Data, "{error}");
     assert!(error.message().ends_with("tokens, got 11 after the tokenizer's post-processor"), "{error}");
+}
+
+/// `records` of one text each, the tokens of the longest of the first `deciding` deciding the length.
+fn lines(records: &[&str], deciding: usize) -> Records {
+    let dir = tempfile::tempdir().unwrap();
+    let encoder = Encoder::open(&tokenizer(dir.path()), 32).unwrap();
+    let record = |(line, text): (usize, &&str)| Record { first: text.to_string(), second: None, label: None, line };
+    let records = records.iter().enumerate().map(record).collect();
+    let kinds = (vec![(Feed::Ids, DType::I64), (Feed::Mask, DType::I64)], vec!["ids".into(), "mask".into()]);
+    Records::new(records, 0, (0..deciding).collect(), encoder, kinds, &Limits::default()).unwrap()
+}
+
+#[test]
+fn texts_that_decide_the_length_are_tokenized_once() {
+    let texts = ["a b", "a b c d e f g", "h", "a b c d e f g h a b c d e f g h", "good"];
+    let samples = lines(&texts, 3);
+    // Nothing is left of these texts that could be tokenized again.
+    let left: Vec<&str> = samples.records.iter().map(|r| r.first.as_str()).collect();
+    assert_eq!(left, ["", "", "", texts[3], texts[4]]);
+    let all: Vec<_> = (0..5).map(|i| integers(&samples, i)).collect();
+    // Nine tokens, up to the next multiple of eight.
+    assert!(all.iter().flatten().all(|tokens| tokens.len() == 16));
+    assert_eq!(all[0][0][..6], [2, 4, 5, 3, 0, 0]);
+    assert_eq!(all[0][1][..6], [1, 1, 1, 1, 0, 0]);
+    assert_eq!((all[3][0][14], all[3][0][15]), (9, 3), "a longer text is cut");
+    assert_eq!(all[4][0][..4], [2, 12, 3, 0]);
+
+    let declared = lines(&texts, 0);
+    assert_eq!(declared.records[0].first, texts[0]);
+    assert_eq!(integers(&declared, 3)[0].len(), 32);
+}
+
+#[test]
+fn the_rest_of_a_file_takes_the_length_of_those_within_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dev.tsv");
+    std::fs::write(&path, "sentence\tlabel\na\t1\na b c d e f g h\t0\n").unwrap();
+    let text = Text { task: Task::Sst2, tokenizer: tokenizer(dir.path()), max_length: None, doc_stride: 1 };
+    let open = |limit, rest| {
+        let samples = open_part(&path, &text, &inputs(&["input_ids"]), (limit, rest), &Limits::default()).unwrap();
+        (0..samples.len()).map(|i| integers(&samples, i).remove(0)).collect::<Vec<_>>()
+    };
+    assert_eq!(open(Some(1), false), [[2, 4, 3, 0, 0, 0, 0, 0]]);
+    assert_eq!(open(Some(1), true), [[2, 4, 3, 0, 0, 0, 0, 0], [2, 4, 5, 6, 7, 8, 9, 3]]);
+    assert_eq!(open(None, false)[1][..11], [2, 4, 5, 6, 7, 8, 9, 10, 11, 3, 0]);
+}
+
+#[test]
+fn tokenizing_stops_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |task| Text { task, tokenizer: tokenizer(dir.path()), max_length: None, doc_stride: 1 };
+    let limits = Limits { stopped: &|| true, ..Limits::default() };
+    let question = questions("a b", &[("a", &["a"])]);
+    for (task, name, content) in
+        [(Task::Sst2, "dev.tsv", "sentence\tlabel\na\t1\n"), (Task::Squad, "dev.json", &question)]
+    {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let opened = open_text(&path, &text(task), &inputs(&["input_ids"]), None, &limits);
+        assert_eq!(opened.err().map(|e| e.kind()), Some(Kind::Interrupted));
+    }
 }

@@ -11,12 +11,12 @@ const STEP: usize = 8;
 /// Names of the token that fills up samples where the file does not say.
 const PADDING: [&str; 2] = ["[PAD]", "<pad>"];
 
-/// Tokens of one sample, all lists of one length.
+/// Tokens of one sample without padding, all lists of one length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tokens {
     /// Numbers of the tokens.
     pub ids: Vec<u32>,
-    /// 1 for tokens of the text, 0 for padding.
+    /// 1 for tokens that the network is to attend to.
     pub mask: Vec<u32>,
     /// 0 in the first text, 1 in the second.
     pub types: Vec<u32>,
@@ -68,19 +68,31 @@ impl Encoder {
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| at(failed(e)))?;
         let whole = tokenizer.clone();
+        let mut encoder = Encoder { tokenizer, whole, length, padding };
+        encoder.cut(length).map_err(at)?;
+        Ok(encoder)
+    }
+
+    /// Makes samples no longer than `longest` needs, in whole steps of [`STEP`].
+    pub fn shorten(&mut self, longest: usize) -> Result<()> {
+        self.cut(longest.next_multiple_of(STEP).min(self.length))
+    }
+
+    /// Has texts cut to `length` tokens.
+    fn cut(&mut self, length: usize) -> Result<()> {
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,
             max_length: length,
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
-        tokenizer.with_truncation(Some(truncation)).map_err(|e| at(failed(e)))?;
-        Ok(Encoder { tokenizer, whole, length, padding })
+        self.length = length;
+        self.tokenizer.with_truncation(Some(truncation)).map(drop).map_err(failed)
     }
 
-    /// Makes samples no longer than `longest` needs, in whole steps of [`STEP`].
-    pub fn shorten(&mut self, longest: usize) {
-        self.length = longest.next_multiple_of(STEP).min(self.length);
+    /// Tokens of a sample, and the number of the token that fills up shorter texts.
+    pub fn room(&self) -> (usize, u32) {
+        (self.length, self.padding)
     }
 
     /// One text or a pair, cut to the length, the longer text first.
@@ -89,7 +101,7 @@ impl Encoder {
             Some(second) => self.tokenizer.encode((first, second), true),
             None => self.tokenizer.encode(first, true),
         };
-        self.padded(&guarded(encode)?)
+        self.fitting(&guarded(encode)?)
     }
 
     /// `question` before each window over `context`; neighbouring windows share `stride` tokens.
@@ -113,19 +125,14 @@ impl Encoder {
             let place = |(&(start, end), of): (&(usize, usize), &Option<usize>)| {
                 (*of == Some(1)).then_some((u32::try_from(start).ok()?, u32::try_from(end).ok()?))
             };
-            let mut offsets: Offsets = encoding.get_offsets().iter().zip(&inside).map(place).collect();
-            offsets.resize(self.length, None);
-            Ok((self.padded(&encoding)?, offsets))
+            let offsets = encoding.get_offsets().iter().zip(&inside).map(place).collect();
+            Ok((self.fitting(&encoding)?, offsets))
         };
         std::iter::once(first).chain(rest).map(window).collect()
     }
 
-    fn padded(&self, encoding: &Encoding) -> Result<Tokens> {
-        let fill = |values: &[u32], with: u32| {
-            let mut values = values.to_vec();
-            values.resize(self.length, with);
-            values
-        };
+    /// The tokens of `encoding`, which must be no more than samples have.
+    fn fitting(&self, encoding: &Encoding) -> Result<Tokens> {
         if encoding.len() > self.length {
             // Templates may take a text twice, and texts are cut before.
             let message = format!(
@@ -136,9 +143,9 @@ impl Encoder {
             return Err(Error::data(message).hint("use a tokenizer whose post-processor takes every text once"));
         }
         Ok(Tokens {
-            ids: fill(encoding.get_ids(), self.padding),
-            mask: fill(encoding.get_attention_mask(), 0),
-            types: fill(encoding.get_type_ids(), 0),
+            ids: encoding.get_ids().to_vec(),
+            mask: encoding.get_attention_mask().to_vec(),
+            types: encoding.get_type_ids().to_vec(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! How much memory this device works in.
 
 use super::code::{Code, Kernel, Place};
-use super::inference::TOGETHER;
+use super::rounds::TOGETHER;
 use super::trainer::LANES;
 use crate::engine::device::Footprint;
 use crate::engine::heap::installed;

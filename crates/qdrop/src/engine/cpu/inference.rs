@@ -2,6 +2,7 @@
 
 use super::code::Code;
 use super::pass::Quantizer;
+use super::rounds::in_rounds;
 use super::run::Shared;
 use super::{Frames, Threads, check, footprint};
 use crate::engine::device::{Inference, See, Take};
@@ -9,10 +10,6 @@ use crate::engine::program::Program;
 use crate::error::Result;
 use crate::quant::Grid;
 use crate::tensor::Rows;
-use rayon::prelude::*;
-
-/// Groups a thread that run before their outputs are handed on.
-pub(super) const TOGETHER: usize = 4;
 
 /// A program ready for inference; may be run from several threads.
 #[derive(Debug)]
@@ -65,12 +62,9 @@ impl Inference for CpuInference {
             Ok(outputs)
         };
         let firsts: Vec<usize> = (0..n).step_by(self.code.group).collect();
-        for some in firsts.chunks(TOGETHER * self.threads.count()) {
-            let groups = || some.par_iter().map(|&first| group(first)).collect::<Result<Vec<Vec<Vec<f32>>>>>();
-            let groups = self.threads.run(groups)?;
-            some.iter().zip(&groups).try_for_each(|(&first, outputs)| take(first, outputs))?;
-        }
-        Ok(())
+        in_rounds(&self.threads, &firsts, group, |some, groups: Vec<Vec<Vec<f32>>>| {
+            some.iter().zip(&groups).try_for_each(|(&first, outputs)| take(first, outputs))
+        })
     }
 
     fn watch(&self, inputs: &[Rows], see: See) -> Result<()> {

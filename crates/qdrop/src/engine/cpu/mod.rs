@@ -20,6 +20,7 @@ mod math;
 mod matrix;
 mod pass;
 mod rounding;
+mod rounds;
 mod run;
 mod sensitivity;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How much the outputs of a program depend on values inside it.
 
 use super::code::Code;
+use super::rounds::in_rounds;
 use super::run::{Shared, Sums};
 use super::{Frames, Threads, check};
 use crate::engine::device::{Progress, Values};
@@ -9,10 +10,7 @@ use crate::engine::program::{Program, ProgramSite, Slot};
 use crate::engine::train::{Keep, LossWeights};
 use crate::error::Result;
 use crate::tensor::Rows;
-use rayon::prelude::*;
 
-/// Groups of samples a thread between two reports of progress.
-const TOGETHER: usize = 4;
 /// Least weight, as a share of the mean.
 const LEAST: f32 = 0.01;
 
@@ -89,10 +87,10 @@ pub(super) fn probe<T: Send>(
     };
     let firsts: Vec<usize> = (0..n).step_by(code.group).collect();
     let mut groups = Vec::with_capacity(firsts.len());
-    for some in firsts.chunks(TOGETHER * threads.count()) {
-        groups.extend(threads.run(|| some.par_iter().map(|&first| group(first)).collect::<Result<Vec<_>>>())?);
-        progress(n.min(groups.len() * code.group))?;
-    }
+    in_rounds(threads, &firsts, group, |_, found| {
+        groups.extend(found);
+        progress(n.min(groups.len() * code.group))
+    })?;
     Ok(groups)
 }
 
