@@ -244,7 +244,7 @@ fn channel_factors(bencher: Bencher, (channels, side): (usize, usize)) {
     bencher.counter(ItemsCount::new(BATCH)).bench(|| {
         let mut seen = Channels::new(6 * channels);
         values.chunks_exact(width).for_each(|row| seen.observe(row, side * side, BATCH));
-        calibrate::factors(&graph, &plan, &site, &seen, None).unwrap()
+        calibrate::factors(&graph, &plan, &site, std::slice::from_ref(&seen), None).unwrap()
     });
 }
 
