@@ -39,7 +39,12 @@ fn uneven(count: usize) -> Vec<f32> {
 
 /// That `graph` has a site for each of `wanted`, in order, and computes the same with factors at all of them.
 fn check(graph: &Graph, shape: &[usize], wanted: &[(ValueId, bool)]) -> Graph {
-    let (facts, plan) = planned(graph, shape, 4);
+    check_at(4, graph, shape, wanted)
+}
+
+/// The same, planned with so many `bits`.
+fn check_at(bits: u32, graph: &Graph, shape: &[usize], wanted: &[(ValueId, bool)]) -> Graph {
+    let (facts, plan) = planned(graph, shape, bits);
     let found = sites(graph, &facts, &plan, Target::Ort);
     let kinds: Vec<(ValueId, bool)> =
         found.iter().map(|s| (s.members[0].value, s.carrier == Carrier::Quantizer)).collect();
@@ -59,7 +64,7 @@ fn check(graph: &Graph, shape: &[usize], wanted: &[(ValueId, bool)]) -> Graph {
     }
     assert_ne!(&equal, graph);
     // The quantizers are those of before, by name, each behind what divides.
-    let (_, again) = planned(&equal, shape, 4);
+    let (_, again) = planned(&equal, shape, bits);
     let names = |p: &Plan| p.sites.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&again), names(&plan));
     let kernels = |p: &Plan| p.kernel_sites.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
@@ -195,9 +200,10 @@ fn sums_share_the_factors_of_all_that_they_join() {
         let pooled = b.node(Op::GlobalAveragePool, &[end]);
         let y = conv(&mut b, pooled, "last", [2, 4, 1, 1], 1);
         let graph = b.finish(&[y]);
-        let equal = check(&graph, &[1, 2, 4, 4], &[(start, false), (one, false), (two, false)]);
+        let equal = check_at(8, &graph, &[1, 2, 4, 4], &[(start, false), (one, false), (two, false)]);
         assert_eq!(equal.nodes.len(), graph.nodes.len(), "nothing is added");
-        let (facts, plan) = planned(&graph, &[1, 2, 4, 4], 4);
+        check(&graph, &[1, 2, 4, 4], &[(one, false), (two, false)]);
+        let (facts, plan) = planned(&graph, &[1, 2, 4, 4], 8);
         let stream = &sites(&graph, &facts, &plan, Target::Ort)[0];
         let members: Vec<ValueId> = stream.members.iter().map(|m| m.value).collect();
         assert_eq!(members, [start, sum, end]);
@@ -215,7 +221,7 @@ fn one_vector_of_factors_serves_all_that_sums_join() {
     let sum = b.binary(Binary::Add, start, y);
     let y = conv(&mut b, sum, "last", [4, 1, 1, 1], 4);
     let graph = b.finish(&[y]);
-    let (facts, plan) = planned(&graph, &[1, 2, 8, 8], 4);
+    let (facts, plan) = planned(&graph, &[1, 2, 8, 8], 8);
     let found = sites(&graph, &facts, &plan, Target::Ort);
     let stream = found.iter().find(|s| s.members.len() == 2).unwrap();
     let chosen = |first: [f32; 4], second: [f32; 4]| {
@@ -258,7 +264,7 @@ fn what_mixes_channels_or_bends_them_has_none() {
         let y = summed_with(b, v);
         last(b, y)
     };
-    assert_eq!(reason(&summed, Target::Ort), None, "a sum has the factors of its operands");
+    assert_eq!(reason(&summed, Target::Ort), Some("not only layers read it"), "weights of 4 bits");
     let ends = |b: &mut Builder, v: ValueId| {
         let y = summed_with(b, v);
         b.node(Op::Unary(Unary::Tanh), &[y])
