@@ -274,12 +274,6 @@ fn what_mixes_channels_or_bends_them_has_none() {
         last(b, y)
     };
     assert_eq!(reason(&bent, Target::Ort), Some("not only layers read it"));
-    let gated = |b: &mut Builder, v: ValueId| {
-        let gate = b.node(Op::Unary(Unary::Sigmoid), &[v]);
-        let y = b.binary(Binary::Add, gate, v);
-        last(b, y)
-    };
-    assert!(reason(&gated, Target::Ort).is_some(), "what a function makes cannot be divided");
     let shared = |b: &mut Builder, v: ValueId| {
         let w = b.constant("shared", &[4, 4, 1, 1]);
         let y = b.conv_with(v, w, 1);

@@ -156,18 +156,11 @@ pub fn range_spec(spec: &GridSpec) -> RangeSpec {
     RangeSpec { bits: spec.bits, symmetric: spec.symmetric, search }
 }
 
-/// How `quant` is asked for the grid of a weight. On a symmetric grid of 8 bits a channel's largest weight, which often
-/// stands for most of its result, is best met exactly; the search for the least error would cut some of it off.
-fn weight_spec(spec: &GridSpec) -> RangeSpec {
-    let exact = spec.symmetric && spec.bits == 8 && spec.observer == Observer::Mse;
-    RangeSpec { search: if exact { Search::Ends } else { range_spec(spec).search }, ..range_spec(spec) }
-}
-
 /// The grid of every weight, in the plan's order; an error names the layer.
 pub fn fit_weights(graph: &Graph, plan: &Plan) -> Result<Vec<Grid>> {
     let fit_layer = |id: LayerId| {
         let (layer, weight) = (plan.layer(id), weight_of(graph, plan, id)?);
-        fit_weight(&weight, &layer.shape, layer.axis, &weight_spec(&layer.grid))
+        fit_weight(&weight, &layer.shape, layer.axis, &range_spec(&layer.grid))
             .map_err(|e| e.at(format!("weight of `{}`", layer.name)))
     };
     plan.layer_ids().map(fit_layer).collect()

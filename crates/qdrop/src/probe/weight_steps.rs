@@ -12,7 +12,7 @@ use super::padding::Padding;
 use super::run;
 use super::shift::Shift;
 use crate::calibrate::worthwhile;
-use crate::data::Subset;
+use crate::data::{Samples, Subset};
 use crate::error::Result;
 use crate::plan::LayerId;
 use crate::quant::{Grid, QuantizedWeight, rounding};
@@ -60,7 +60,8 @@ impl Calibration<'_> {
         if biases.is_empty() {
             return Ok(weights);
         }
-        let few = Subset::spread(self.samples, Some(self.recipe.resolved().correct_samples.div_ceil(2)))?;
+        let few = Subset::spread(self.samples, Some(self.recipe.resolved().correct_samples))?;
+        let few = Subset::new(&few, (0..few.len()).step_by(2).collect())?;
         let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
         let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
         let mut forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store);

@@ -25,9 +25,6 @@ pub enum Search {
     Mse,
     /// From the smallest to the largest value.
     MinMax,
-    /// The same, but on a symmetric grid with the finest step whose ends hold both: the value furthest from 0 is one of
-    /// the grid's numbers, where [`Search::MinMax`] centres the range between two.
-    Ends,
     /// From the quantile 100 - p to the quantile p, in percent, above 50 up to 100.
     Percentile(f64),
 }
@@ -114,8 +111,7 @@ fn fit_one(seen: &Observation, sign: Sign, spec: &RangeSpec) -> Result<(f32, i32
     let range = seen.range()?;
     let range = (f64::from(range.0), f64::from(range.1));
     let range = match spec.search {
-        Search::Ends if spec.symmetric => return Ok(ends(range, qmax)),
-        Search::MinMax | Search::Ends => range,
+        Search::MinMax => range,
         Search::Percentile(p) => percentile(seen, p)?,
         Search::Mse => search(seen, range, sign, qmax, spec.symmetric).unwrap_or(range),
     };
@@ -132,13 +128,6 @@ fn entry_for((low, high): (f64, f64), qmax: i32, symmetric: bool) -> (f32, i32) 
     let step = positive(((high - low) / f64::from(qmax)) as f32);
     // An infinite quotient saturates in the conversion.
     (step, (-(low as f32 / step).round_ties_even() as i32).clamp(0, qmax))
-}
-
-/// The finest step of a symmetric grid whose ends hold `low` and `high`, and its zero point.
-fn ends((low, high): (f64, f64), qmax: i32) -> (f32, i32) {
-    let middle = (qmax + 1) / 2;
-    let step = (high / f64::from(qmax - middle)).max(-low / f64::from(middle));
-    (positive(step as f32), middle)
 }
 
 /// `step` as a step that floats hold with all their digits, however small the values are that it is for.
