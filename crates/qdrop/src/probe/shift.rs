@@ -31,7 +31,8 @@ pub(crate) struct Shift<'a> {
     region: Region,
     /// Elements of one position of the result behind the axis of its channels.
     inner: usize,
-    convolves: bool,
+    /// Whether it is a convolution.
+    pub convolves: bool,
 }
 
 /// What quantization does to a channel of a layer's results.
