@@ -204,10 +204,10 @@ fn sums_share_the_factors_of_all_that_they_join() {
         assert_eq!(equal.nodes.len(), graph.nodes.len(), "nothing is added");
         check(&graph, &[1, 2, 4, 4], &[(one, false), (two, false)]);
         let (facts, plan) = planned(&graph, &[1, 2, 4, 4], 8);
-        let stream = &sites(&graph, &facts, &plan, Target::Ort)[0];
-        let members: Vec<ValueId> = stream.members.iter().map(|m| m.value).collect();
+        let group = &sites(&graph, &facts, &plan, Target::Ort)[0];
+        let members: Vec<ValueId> = group.members.iter().map(|m| m.value).collect();
         assert_eq!(members, [start, sum, end]);
-        assert_eq!(stream.readers().count(), 3);
+        assert_eq!(group.readers().count(), 3);
     }
 }
 
@@ -223,9 +223,9 @@ fn one_vector_of_factors_serves_all_that_sums_join() {
     let graph = b.finish(&[y]);
     let (facts, plan) = planned(&graph, &[1, 2, 8, 8], 8);
     let found = sites(&graph, &facts, &plan, Target::Ort);
-    let stream = found.iter().find(|s| s.members.len() == 2).unwrap();
+    let group = found.iter().find(|s| s.members.len() == 2).unwrap();
     let chosen = |first: [f32; 4], second: [f32; 4]| {
-        factors(&graph, &plan, stream, &[seen(&first), seen(&second)], None).unwrap().map(|f| f.own)
+        factors(&graph, &plan, group, &[seen(&first), seen(&second)], None).unwrap().map(|f| f.own)
     };
     let both = chosen([8.0, 1.0, 0.1, 1.0], [4.0, 0.5, 0.05, 0.5]).unwrap();
     assert!(both[0] > 4.0 && both[2] < 0.2, "{both:?}");

@@ -8,7 +8,7 @@
 //! - the layer that makes the activation, whose output channel c gets weights and bias divided by f_c (cross-layer
 //!   equalization: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
 //!   section 4.1), through a rectifier r with r(x·f) = r(x)·f;
-//! - all layers that feed residual sums, where these join activations (`streams`);
+//! - all layers that feed residual sums, where these join activations (`residual`);
 //! - else a Mul in front of the quantizer.
 //!
 //! Where a function that is computed in float stands between a layer and the activation (SiLU), integer kernels want a
@@ -140,7 +140,7 @@ pub fn factor_sites(
         if joined.contains(&id) {
             return Err("it shares the factors of an activation that sums join it with");
         }
-        let found = search.stream(id).ok_or(reason)?;
+        let found = search.residual(id).ok_or(reason)?;
         joined.extend(found.members.iter().map(|m| m.site));
         Ok(found)
     };

@@ -1,6 +1,6 @@
 //! What quantization does to the results of a layer: the shift of their mean, with the bias that takes it out, and the
-//! spread that is left (bias correction: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section
-//! 4.2, with measured means).
+//! spread that is left (bias correction: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+//! Correction", ICCV 2019, section 4.2, with measured means).
 
 use super::padding::Padding;
 use super::run;

@@ -14,7 +14,7 @@ use super::forward::ForwardPass;
 use super::padding::Padding;
 use super::run;
 use super::shift::Shift;
-use crate::calibrate::worthwhile;
+use crate::calibrate::{scaled, worthwhile};
 use crate::data::{Samples, Subset};
 use crate::error::Result;
 use crate::plan::LayerId;
@@ -101,7 +101,7 @@ fn better(
         return Ok(None);
     }
     let factors: Vec<f32> = std::iter::once(1.0).chain(FACTORS).collect();
-    let real = factors.iter().map(|&f| crate::calibrate::scaled(grid, f).fake_quantize(shape, content));
+    let real = factors.iter().map(|&f| scaled(grid, f).fake_quantize(shape, content));
     let real = real.collect::<Result<Vec<_>>>()?;
     let real: Vec<&[f32]> = real.iter().map(Vec::as_slice).collect();
     let errors = shift.errors(content, &real, values, None, padding, sink)?;

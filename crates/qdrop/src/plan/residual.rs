@@ -1,8 +1,9 @@
 //! Activations that residual sums join, which have one vector of factors or none.
 //!
 //! A sum computes the same with factors if both operands and the result have the same ones. So they reach from sum to sum:
-//! a stream is a sum, everything it is joined with through sums and rectifiers, the layers that feed it, whose weights
-//! and biases are divided, and the layers that read it, whose weights are multiplied. Nothing is added to the network.
+//! a residual group is a sum, everything it is joined with through sums and rectifiers, the layers that feed it, whose
+//! weights and biases are divided, and the layers that read it, whose weights are multiplied. Nothing is added to the
+//! network.
 //!
 //! One vector for so many activations suits none of them exactly and makes the weights of all readers uneven. With weights
 //! of 8 bits that costs nothing; with 4 bits MobileNetV2 lost more by it than it gained, rounded and learned.
@@ -13,58 +14,58 @@ use super::view::Role;
 use crate::graph::{Binary, NodeId, Op, Unary, ValueId, Variadic};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Bits that the weights of a stream's readers have at least.
+/// Bits that the weights of a group's readers have at least.
 const LEAST_WEIGHT_BITS: u32 = 8;
 
-/// What is known of a stream while it is followed.
+/// What is known of a residual group while it is followed.
 #[derive(Default)]
-struct Stream {
+struct Group {
     values: BTreeSet<ValueId>,
     /// Values to look at.
     open: Vec<ValueId>,
     /// Weights and biases of the layers that feed it.
     constants: Vec<(ValueId, usize)>,
     readers: BTreeMap<ValueId, Vec<Reader>>,
-    /// Values outside the stream that hold its channels moved.
+    /// Values outside the group that hold its channels moved.
     moved: BTreeSet<ValueId>,
     sums: usize,
 }
 
 impl Search<'_> {
-    /// The stream that the activation of site `id` is part of, where all that feeds and reads it takes factors.
-    pub(super) fn stream(&self, id: SiteId) -> Option<FactorSite> {
+    /// The residual group that the activation of site `id` is part of, where all that feeds and reads it takes factors.
+    pub(super) fn residual(&self, id: SiteId) -> Option<FactorSite> {
         let value = self.plan.site(id).value;
         let fact = self.view.facts.get(value)?;
         let (axis, shape) = (fact.channel_axis, &fact.shape);
         let channels = *shape.get(axis).filter(|&&c| c > 1)?;
         let own: Vec<Option<usize>> = (0..channels).map(Some).collect();
-        let mut stream = Stream { open: vec![value], ..Stream::default() };
-        while let Some(value) = stream.open.pop() {
+        let mut group = Group { open: vec![value], ..Group::default() };
+        while let Some(value) = group.open.pop() {
             let alike = self.view.facts.get(value).is_some_and(|f| f.shape == *shape && f.channel_axis == axis);
-            if !alike || self.view.leaves[value.0 as usize] || stream.values.len() > MOST_NODES {
+            if !alike || self.view.leaves[value.0 as usize] || group.values.len() > MOST_NODES {
                 return None;
             }
-            if stream.values.insert(value) {
-                self.feeds(&mut stream, value, axis)?;
-                self.reads(&mut stream, value, axis, &own)?;
+            if group.values.insert(value) {
+                self.feeds(&mut group, value, axis)?;
+                self.reads(&mut group, value, axis, &own)?;
             }
         }
-        (stream.sums > 0).then(|| self.joined(stream, axis, channels)).flatten()
+        (group.sums > 0).then(|| self.joined(group, axis, channels)).flatten()
     }
 
     /// Adds what makes `value`; `None` where that takes no factors.
-    fn feeds(&self, stream: &mut Stream, value: ValueId, axis: usize) -> Option<()> {
+    fn feeds(&self, group: &mut Group, value: ValueId, axis: usize) -> Option<()> {
         let id = self.view.producers[value.0 as usize]?;
         if self.sums(id) {
-            stream.sums += 1;
-            stream.open.extend(self.view.graph.node(id).inputs.iter().flatten());
+            group.sums += 1;
+            group.open.extend(self.view.graph.node(id).inputs.iter().flatten());
         } else if self.keeps(id) {
-            stream.open.extend(self.view.graph.node(id).input(0));
+            group.open.extend(self.view.graph.node(id).input(0));
         } else {
             match self.carrier(value, axis).ok()? {
                 (Carrier::Layer { constants, cap: None }, divided) => {
-                    stream.constants.extend(constants);
-                    stream.moved.extend(divided);
+                    group.constants.extend(constants);
+                    group.moved.extend(divided);
                 }
                 _ => return None,
             }
@@ -73,16 +74,16 @@ impl Search<'_> {
     }
 
     /// Adds all that read `value`; `None` where something takes no factors.
-    fn reads(&self, stream: &mut Stream, value: ValueId, axis: usize, own: &[Option<usize>]) -> Option<()> {
+    fn reads(&self, group: &mut Group, value: ValueId, axis: usize, own: &[Option<usize>]) -> Option<()> {
         for &(id, index) in &self.view.consumers[value.0 as usize] {
             if index != usize::MAX && (self.sums(id) || self.keeps(id)) {
-                stream.open.push(self.view.single_output(self.view.graph.node(id))?);
+                group.open.push(self.view.single_output(self.view.graph.node(id))?);
                 continue;
             }
             match self.follow(id, index, axis, own) {
                 End::Layers(found, on_the_way) => {
-                    stream.readers.entry(value).or_default().extend(found);
-                    stream.moved.extend(on_the_way);
+                    group.readers.entry(value).or_default().extend(found);
+                    group.moved.extend(on_the_way);
                 }
                 End::Other | End::Stop(_) => return None,
             }
@@ -90,23 +91,23 @@ impl Search<'_> {
         Some(())
     }
 
-    /// The site of a whole stream, where layers read only what is quantized, each once.
-    fn joined(&self, mut stream: Stream, axis: usize, channels: usize) -> Option<FactorSite> {
-        let sites = self.plan.site_ids().filter(|&id| stream.values.contains(&self.plan.site(id).value));
+    /// The site of a whole group, where layers read only what is quantized, each once.
+    fn joined(&self, mut group: Group, axis: usize, channels: usize) -> Option<FactorSite> {
+        let sites = self.plan.site_ids().filter(|&id| group.values.contains(&self.plan.site(id).value));
         let member = |site: SiteId| {
             let value = self.plan.site(site).value;
-            Member { site, value, readers: stream.readers.remove(&value).unwrap_or_default() }
+            Member { site, value, readers: group.readers.remove(&value).unwrap_or_default() }
         };
         let members: Vec<Member> = sites.map(member).collect();
         let mut weights = BTreeSet::new();
         let once = members.iter().flat_map(|m| &m.readers).all(|r| weights.insert(r.weight));
         let fine = |r: &Reader| r.layer.is_none_or(|id| self.plan.layer(id).grid.bits >= LEAST_WEIGHT_BITS);
         let fine = members.iter().flat_map(|m| &m.readers).all(fine);
-        if !once || !fine || weights.is_empty() || !stream.readers.is_empty() {
+        if !once || !fine || weights.is_empty() || !group.readers.is_empty() {
             return None;
         }
-        let carrier = Carrier::Layer { constants: stream.constants, cap: None };
-        let divided = stream.values.into_iter().chain(stream.moved).collect();
+        let carrier = Carrier::Layer { constants: group.constants, cap: None };
+        let divided = group.values.into_iter().chain(group.moved).collect();
         Some(FactorSite { members, axis, channels, carrier, operands: Vec::new(), before: None, divided })
     }
 
