@@ -1,6 +1,5 @@
 //! `cargo bench`: an iteration of typical units, inference, and what finds first grids: channel factors, observing, the
-//! search for a grid, refining. Whole networks:
-//! `qdrop bench`.
+//! search for a grid, refining; what is done once for a graph. Whole networks: `qdrop bench`.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -11,6 +10,7 @@ use qdrop::engine::facts;
 use qdrop::engine::program::{Program, ProgramSite, Region, compile};
 use qdrop::engine::train::{Choices, RandomDraws, Step, Trainer};
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
+use qdrop::passes::{InputShapes, simplify};
 use qdrop::plan::{Recipe, Target, factor_sites, plan};
 use qdrop::quant::{Grid, LayerId, Observation, RangeSpec, Search, fit};
 use qdrop::recon::{Problem, Weight};
@@ -230,6 +230,24 @@ fn refining(bencher: Bencher, (channels, side): (usize, usize)) {
     bencher
         .counter(ItemsCount::new(BATCH))
         .bench(|| cpu.influence(&program, &rows, &[1.0], &grids, 1, &mut |_| Ok(())).unwrap());
+}
+
+/// Scales behind as many convolutions folded into them: time in proportion to their number.
+#[divan::bench(args = [256, 1024, 4096])]
+fn simplifying(bencher: Bencher, layers: usize) {
+    let mut u = Unit::new([1, 1, 1]);
+    let mut x = u.x;
+    for _ in 0..layers {
+        let y = u.conv(x, [1, 1, 1, 1]);
+        let scale = u.graph.add_constant("scale", Tensor::f32(&[1, 1, 1], vec![0.5]));
+        x = u.push(Op::Binary(Binary::Mul), &[y, scale]);
+    }
+    u.graph.outputs.push(x);
+    let graph = &u.graph;
+    bencher
+        .counter(ItemsCount::new(layers))
+        .with_inputs(|| graph.clone())
+        .bench_refs(|graph| simplify(graph, &InputShapes::declared()).unwrap());
 }
 
 /// Factors of the channels before a depthwise layer.

@@ -182,8 +182,8 @@ pub struct RecipeFlags {
     /// corrected; 0: no check [default: 32]
     #[arg(long, value_name = "N")]
     pub refine_samples: Option<usize>,
-    /// Samples on which, with --method rtn, biases are corrected so that the results of layers keep their means; 0:
-    /// no correction [default: 32]
+    /// Samples on which, with --method rtn, biases are corrected so that the results of layers keep their means, and
+    /// below 8 bits the steps of convolutions; 0: no correction [default: 32]
     #[arg(long, value_name = "N")]
     pub correct_samples: Option<usize>,
     /// Where activations are quantized: at the outputs of layers, as published (producer); there and, with 8 bits,

@@ -149,6 +149,8 @@ pub struct Factors {
 
 /// What is known of a member of a site while its factors are chosen.
 struct Known<'a> {
+    /// The activation.
+    name: &'a str,
     seen: &'a Channels,
     spec: RangeSpec,
     /// Mean square of each channel.
@@ -157,9 +159,10 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn new(graph: &Graph, plan: &Plan, member: &'a Member, seen: &'a Channels) -> Result<Self> {
+    fn new(graph: &Graph, plan: &'a Plan, member: &'a Member, seen: &'a Channels) -> Result<Self> {
         let meeting = |r: &'a Reader| Meeting::new(graph, plan, r, seen.seen.len());
         Ok(Known {
+            name: &plan.site(member.site).name,
             seen,
             spec: range_spec(&plan.site(member.site).grid),
             squares: seen.squares(),
@@ -167,9 +170,14 @@ impl<'a> Known<'a> {
         })
     }
 
+    /// Where an error was met.
+    fn place(&self, error: Error) -> Error {
+        error.at(format!("activation `{}`", self.name))
+    }
+
     /// Estimated error of what reads it, where it has `factors` and its channels have `lost` before.
     fn error(&self, factors: &[f32], lost: &[f64]) -> Result<f64> {
-        let mut errors = self.seen.errors(factors, &self.spec)?;
+        let mut errors = self.seen.errors(factors, &self.spec).map_err(|e| self.place(e))?;
         errors.iter_mut().zip(lost).for_each(|(e, l)| *e += l);
         self.weights.iter().map(|meeting| meeting.error(factors, &errors, &self.squares)).sum()
     }
@@ -177,7 +185,8 @@ impl<'a> Known<'a> {
 
 /// How wide each channel is next to the others, over all of `known`: the geometric mean; `None` where nothing tells.
 fn common_widths(known: &[Known]) -> Result<Option<Vec<f32>>> {
-    let each = known.iter().map(|k| k.seen.widths(&k.spec)).collect::<Result<Vec<_>>>()?;
+    let each = known.iter().map(|k| k.seen.widths(&k.spec).map_err(|e| k.place(e)));
+    let each = each.collect::<Result<Vec<_>>>()?;
     let told: Vec<Vec<f32>> = each.into_iter().flatten().collect();
     Ok(match &told[..] {
         [] => None,
@@ -198,11 +207,10 @@ pub fn factors(
     seen: &[Channels],
     before: Option<&Channels>,
 ) -> Result<Option<Factors>> {
-    let [first_member, ..] = &site.members[..] else { return Ok(None) };
-    let place = |e: Error| e.at(format!("activation `{}`", plan.site(first_member.site).name));
     let known = site.members.iter().zip(seen).map(|(m, seen)| Known::new(graph, plan, m, seen));
     let known: Vec<Known> = known.collect::<Result<_>>()?;
-    let Some(widths) = common_widths(&known).map_err(place)? else { return Ok(None) };
+    let Some((widths, first)) = common_widths(&known)?.zip(known.first()) else { return Ok(None) };
+    let place = |e| first.place(e);
     if !room(graph, site)? {
         return Ok(None);
     }
@@ -217,22 +225,21 @@ pub fn factors(
             own_before = Some(widths);
         }
     }
-    let estimate = |factors: &[f32], lost: &[f64]| -> Result<f64> {
-        known.iter().map(|k| k.error(factors, lost).map_err(place)).sum()
-    };
-    let first = estimate(&ones, &lost)?;
+    let estimate =
+        |factors: &[f32], lost: &[f64]| -> Result<f64> { known.iter().map(|k| k.error(factors, lost)).sum() };
+    let unfactored = estimate(&ones, &lost)?;
     let tried: Vec<(Vec<f32>, f64)> = EXPONENTS
         .par_iter()
         .map(|&exponent| {
             let factors: Vec<f32> = widths.iter().map(|w| w.powf(exponent)).collect();
-            let factors = below_cap(factors, &site.carrier, &known[0].seen.most);
+            let factors = below_cap(factors, &site.carrier, &first.seen.most);
             let error = estimate(&factors, &still_lost)?;
             Ok((factors, error))
         })
         .collect::<Result<_>>()?;
     let best = tried.into_iter().min_by(|a, b| a.1.total_cmp(&b.1));
     let costs = if site.carrier == Carrier::Quantizer { WORTH_TIME } else { 0.0 };
-    let best = best.filter(|(_, error)| worthwhile(first, *error) && first - error >= costs);
+    let best = best.filter(|(_, error)| worthwhile(unfactored, *error) && unfactored - error >= costs);
     Ok(best.map(|(own, _)| Factors { own, before: own_before }))
 }
 

@@ -263,26 +263,10 @@ fn chain(length: usize) -> Graph {
     b.finish(&[x])
 }
 
-/// How long `pass` takes over a chain of `length`, in the time of a copy of the graph: the shortest of a few runs.
-fn copies(pass: Pass, length: usize) -> f64 {
-    let (graph, context) = (chain(length), Context { shapes: InputShapes::declared() });
-    let run = |_| {
-        let start = std::time::Instant::now();
-        let mut graph = graph.clone();
-        let copied = start.elapsed().as_secs_f64();
-        assert!(pass(&mut graph, &context).unwrap());
-        assert_eq!(graph.nodes.len(), length);
-        [copied, start.elapsed().as_secs_f64() - copied]
-    };
-    let least = |[a, b]: [f64; 2], [c, d]: [f64; 2]| [a.min(c), b.min(d)];
-    let [copied, passed] = (0..5).map(run).fold([f64::INFINITY; 2], least);
-    passed / copied
-}
-
 #[test]
-fn folding_takes_time_in_proportion_to_the_nodes() {
-    const TIMES: usize = 32;
-    // About 1 where it is so, about 32 where every node looks at all others.
-    let ratio = copies(affine::fold, 128 * TIMES) / copies(affine::fold, 128);
-    assert!(ratio < 6.0, "{ratio:.1} times as many copies for {TIMES} times as many nodes");
+fn long_chains_are_folded_whole() {
+    const LENGTH: usize = 4096;
+    let (mut graph, context) = (chain(LENGTH), Context { shapes: InputShapes::declared() });
+    assert!(affine::fold(&mut graph, &context).unwrap());
+    assert_eq!(graph.nodes.len(), LENGTH);
 }

@@ -46,7 +46,7 @@ pub struct Effective {
     pub learn_biases: bool,
     /// Whether the loss weighs the elements of units' outputs.
     pub weigh_outputs: bool,
-    /// Samples on which biases are corrected where nothing is learned; 0 for no correction.
+    /// Samples on which biases and steps of weights are corrected where nothing is learned; 0 for no correction.
     pub correct_samples: usize,
     /// Iterations for tuning the whole network after the last unit.
     pub tune_iterations: usize,

@@ -290,8 +290,8 @@ pub struct Method {
     /// preset `paper`.
     pub weigh_outputs: Option<bool>,
     /// Calibration samples on which, where nothing is learned, biases are corrected so that the results of layers keep
-    /// their means, if that brings the network's outputs closer; 0 leaves biases as they are. Default: 32 for
-    /// [`MethodName::Rtn`], 0 for the others and with the preset `paper`.
+    /// their means, and below 8 bits the steps of convolutions' weights, if that brings the network's outputs closer; 0
+    /// leaves both as they are. Default: 32 for [`MethodName::Rtn`], 0 for the others and with the preset `paper`.
     pub correct_samples: Option<usize>,
     /// Iterations in which, after the last unit, biases and activation steps of the whole network are learned against
     /// its outputs; 0 leaves this stage out, as published. Default: for QDrop half of `iterations`, at most 1000; 0 for

@@ -161,9 +161,9 @@ const KEYS: &[Key] = &[
         "method",
         "correct_samples",
         "32",
-        "calibration samples on which biases are corrected so that layers' results keep their means, where this\n\
-         brings the outputs closer and nothing is learned; 0: biases stay as they are; default 32 for rtn, 0 with\n\
-         preset paper",
+        "calibration samples on which biases are corrected so that layers' results keep their means, and below 8\n\
+         bits the steps of convolutions, where this brings the outputs closer and nothing is learned; 0: both stay\n\
+         as they are; default 32 for rtn, 0 with preset paper",
     ),
     (
         "method",

@@ -115,3 +115,111 @@ fn better(
     }
     Ok((chosen != *grid).then_some(chosen))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate;
+    use crate::data::testing::samples;
+    use crate::engine::device::processors;
+    use crate::engine::facts;
+    use crate::graph::testing::{Builder, window};
+    use crate::graph::{Graph, Op};
+    use crate::plan::{self, MethodName, Recipe};
+    use crate::report::Silent;
+    use crate::tensor::RowStore;
+
+    const SIDE: usize = 6;
+
+    /// Two convolutions and a dense layer, all with biases.
+    fn network() -> Graph {
+        let mut b = Builder::new();
+        let mut x = b.images(3, SIDE);
+        for (i, from) in [3, 8].into_iter().enumerate() {
+            let w = b.constant(&format!("conv{i}.weight"), &[8, from, 3, 3]);
+            let bias = b.constant(&format!("conv{i}.bias"), &[8]);
+            let y = b.node(Op::Conv { window: window(vec![1; 4]), group: 1 }, &[x, w, bias]);
+            x = b.relu(y);
+        }
+        let flat = b.node(Op::Flatten { axis: 1 }, &[x]);
+        let (w, bias) = (b.constant("fc.weight", &[5, 8 * SIDE * SIDE]), b.constant("fc.bias", &[5]));
+        let y = b.node(Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[flat, w, bias]);
+        b.finish(&[y])
+    }
+
+    #[test]
+    fn other_steps_bring_results_of_convolutions_closer() {
+        let graph = &network();
+        let pixel = |i: usize| ((i * 131 + i / 108 * 977 + i * i % 1009 * 7) % 211) as f32 / 100.0 - 0.4;
+        let samples = &samples(&[3, SIDE, SIDE], (0..24 * 108).map(pixel).collect(), None);
+        let facts = &facts::infer(graph, &[vec![1, 3, SIDE, SIDE]]).unwrap();
+        let mut recipe = Recipe::default();
+        recipe.method.name = MethodName::Rtn;
+        (recipe.weights.first_last_bits, recipe.weights.bits) = (2, 2);
+        let (recipe, plan) = (&recipe, &plan::plan(graph, facts, &recipe).unwrap());
+        let (device, store) = (&processors(2).unwrap(), &RowStore::memory());
+        let calibration = Calibration { graph, facts, plan, recipe, samples, device, store };
+        let first = calibrate::fit_weights(graph, plan).unwrap();
+        let first = calibrate::round_to_nearest(graph, plan, &first).unwrap();
+        let stepped = calibration.with_better_steps(first.clone(), &mut Silent).unwrap();
+        assert_eq!(first[2], stepped[2], "dense layers stay as they are");
+
+        let even = Subset::new(samples, (0..24).step_by(2).collect()).unwrap();
+        let inputs = run::load(graph, &even, device, store, &mut Silent).unwrap();
+        let mut forward = ForwardPass::new(graph, facts, inputs, device, store);
+        let biases = calibration.biased().unwrap();
+        let mut changed = 0;
+        for (position, (id, bias)) in in_order(&forward, plan, &biases) {
+            forward.advance(position, &Silent).unwrap();
+            let layer = plan.layer(*id);
+            let shift = Shift::new(graph, facts, layer, bias, device).unwrap().unwrap();
+            let values = forward.value(shift.operand.0).unwrap();
+            let content = graph.constant(layer.weight).unwrap().to_f32().unwrap();
+            let real = [&first, &stepped].map(|w| {
+                let weight = &w[id.index()];
+                weight.grid.dequantize_u8(&layer.shape, &weight.integers).unwrap()
+            });
+            let errors = shift.errors(&content, &[&real[0], &real[1]], values, None, None, &Silent).unwrap();
+            let scales = [&first, &stepped].map(|w| &w[id.index()].grid.scale);
+            for c in (0..scales[0].len()).filter(|&c| scales[0][c] != scales[1][c]) {
+                assert!(FACTORS.contains(&(scales[1][c] / scales[0][c])), "{} of {}", scales[1][c], scales[0][c]);
+                let [before, after] = [errors[0][c].spread, errors[1][c].spread];
+                assert!(worthwhile(before, after), "{after} after {before}");
+                changed += 1;
+            }
+        }
+        assert!(changed > 0, "2 bits leave something to gain");
+    }
+
+    #[test]
+    fn steps_are_used_where_the_outputs_gain() {
+        let graph = &network();
+        let samples = &samples(&[3, SIDE, SIDE], (0..24 * 108).map(|i| (i * 37 % 53) as f32 / 53.0).collect(), None);
+        let facts = &facts::infer(graph, &[vec![1, 3, SIDE, SIDE]]).unwrap();
+        for bits in [2, 8] {
+            let mut recipe = Recipe::default();
+            recipe.method.name = MethodName::Rtn;
+            (recipe.weights.first_last_bits, recipe.weights.bits) = (bits, bits);
+            let (recipe, plan) = (&recipe, &plan::plan(graph, facts, &recipe).unwrap());
+            let (device, store) = (&processors(2).unwrap(), &RowStore::memory());
+            let calibration = Calibration { graph, facts, plan, recipe, samples, device, store };
+            let observed = calibration.observe(&mut Silent).unwrap();
+            let kernel_grids = observed.kernel_grids(plan).unwrap();
+            let grids = observed.sites.fit(plan).unwrap();
+            let first = calibrate::fit_weights(graph, plan).unwrap();
+            let first = calibrate::round_to_nearest(graph, plan, &first).unwrap();
+            let error = |weights: &[QuantizedWeight]| {
+                calibration.corrected_biases(weights, &grids, &kernel_grids, &mut Silent).unwrap().unwrap().1
+            };
+            let stepped = calibration.with_better_steps(first.clone(), &mut Silent).unwrap();
+            let (found, _) = calibration.corrected(first.clone(), &grids, &kernel_grids, &mut Silent).unwrap();
+            if bits == 8 {
+                assert_eq!((&stepped, &found), (&first, &first));
+            } else {
+                assert_ne!(stepped, first);
+                let wanted = if error(&stepped) < error(&first) { &stepped } else { &first };
+                assert_eq!(&found, wanted);
+            }
+        }
+    }
+}
