@@ -3,10 +3,11 @@
 use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, flags, out};
 use qdrop::graph::ValueId;
-use qdrop::plan::{Chosen, Cost, Hit, LayerId, Site};
+use qdrop::plan::{Carrier, Chosen, Cost, FactorSite, Hit, LayerId, Site};
 use qdrop::report::{Silent, Stage, Table, bytes, chosen_bits, count};
 use qdrop::{CalibrationSet, Error, Memory, Planned, Quantizer, Result};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Calibration samples that the predicted memory is for, unless told.
@@ -79,7 +80,35 @@ struct SiteView {
     symmetric: bool,
     /// Nodes that see the quantized value; null: all of them.
     readers: Option<Vec<String>>,
+    /// What may divide its channels by factors, or why they have none; null where the recipe wants no factors.
+    channel_factors: Option<FactorsView>,
 }
+
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum FactorsView {
+    /// Divided by this.
+    By(&'static str),
+    /// No factors, for this reason.
+    None(&'static str),
+}
+
+/// What to show of `factors`, by the quantized value.
+fn factors_views(factors: &BTreeMap<ValueId, std::result::Result<FactorSite, &'static str>>) -> Views {
+    let mut views: Views =
+        factors.iter().filter_map(|(&v, f)| Some((v, FactorsView::None(f.as_ref().err()?)))).collect();
+    for site in factors.values().flatten() {
+        let what = match site.carrier {
+            _ if site.members.len() > 1 => "shared",
+            Carrier::Quantizer => "Mul",
+            Carrier::Layer { .. } => "layer",
+        };
+        views.extend(site.members.iter().map(|m| (m.value, FactorsView::By(what))));
+    }
+    views
+}
+
+type Views = BTreeMap<ValueId, FactorsView>;
 
 #[derive(Debug, Serialize)]
 struct FloatView {
@@ -134,7 +163,7 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
 }
 
 fn view(model: String, planned: Planned) -> View {
-    let Planned { graph, recipe, plan, cost, chosen, memory, .. } = &planned;
+    let Planned { graph, recipe, plan, cost, chosen, memory, factors, .. } = &planned;
     let name = |&v: &ValueId| graph.value(v).name.clone();
     let units = plan.units.iter().map(|u| UnitView {
         name: u.name.clone(),
@@ -149,6 +178,7 @@ fn view(model: String, planned: Planned) -> View {
         multiply_adds: u.multiply_adds,
         cache_bytes_per_sample: u.cache_bytes,
     });
+    let factors = factors_views(factors);
     let unit = |id: LayerId| plan.units.iter().find(|u| u.layers.contains(&id) || u.fixed.contains(&id));
     let learned = |id: LayerId| plan.units.iter().any(|u| u.layers.contains(&id));
     let layers = plan.layer_ids().zip(&plan.layers).map(|(id, l)| LayerView {
@@ -167,6 +197,7 @@ fn view(model: String, planned: Planned) -> View {
         bits: s.grid.bits,
         symmetric: s.grid.symmetric,
         readers: s.readers.as_ref().map(|r| r.iter().map(|&(n, _)| graph.node_name(n).to_string()).collect()),
+        channel_factors: None,
     };
     let rule = |Hit { place, rule, .. }: Hit| RuleView {
         place,
@@ -180,7 +211,11 @@ fn view(model: String, planned: Planned) -> View {
         bits: Bits { weights: recipe.weights.bits, activations: recipe.activations.bits },
         units: units.collect(),
         layers: layers.collect(),
-        sites: plan.sites.iter().map(site).collect(),
+        sites: plan
+            .sites
+            .iter()
+            .map(|s| SiteView { channel_factors: factors.get(&s.value).copied(), ..site(s) })
+            .collect(),
         kernel_sites: plan.kernel_sites.iter().map(site).collect(),
         float: plan
             .float
@@ -206,13 +241,36 @@ fn widths(list: &[u32]) -> String {
 }
 
 fn sites(title: &str, list: &[SiteView]) -> Table {
-    let mut sites = Table::new(title, "value|>bits|grid|read quantized by");
+    let factors = if list.iter().any(|s| s.channel_factors.is_some()) { "|factors" } else { "" };
+    let mut sites = Table::new(title, &format!("value|>bits|grid|read quantized by{factors}"));
     for s in list {
         let grid = if s.symmetric { "symmetric" } else { "asymmetric" };
         let readers = s.readers.as_ref().map_or_else(|| "all".into(), |r| r.join(" "));
-        sites.row([s.name.clone(), s.bits.to_string(), grid.into(), readers]);
+        let mut row = vec![s.name.clone(), s.bits.to_string(), grid.into(), readers];
+        row.extend(s.channel_factors.as_ref().map(|f| match f {
+            FactorsView::By(what) => what.to_string(),
+            FactorsView::None(_) => "-".into(),
+        }));
+        sites.row(row);
     }
     sites
+}
+
+/// Why activations have no channel factors.
+fn without_factors(list: &[SiteView]) -> Table {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for site in list {
+        let Some(FactorsView::None(reason)) = site.channel_factors else { continue };
+        match reasons.iter_mut().find(|(r, _)| *r == reason) {
+            Some((_, names)) => names.push(&site.name),
+            None => reasons.push((reason, vec![&site.name])),
+        }
+    }
+    let mut table = Table::new("Activation sites without channel factors", "why|>sites|the first");
+    for (reason, names) in reasons {
+        table.row([reason.to_string(), names.len().to_string(), names[0].to_string()]);
+    }
+    table
 }
 
 fn text(v: &View) -> String {
@@ -247,6 +305,9 @@ fn text(v: &View) -> String {
         layers.row([l.unit.clone(), l.name.clone(), shape, l.bits.to_string(), grid, sums.to_string()]);
     }
     let mut tables = vec![units, layers, sites("Activation sites", &v.sites)];
+    if v.sites.iter().any(|s| matches!(s.channel_factors, Some(FactorsView::None(_)))) {
+        tables.push(without_factors(&v.sites));
+    }
     if !v.kernel_sites.is_empty() {
         tables.push(sites("Additional quantizers for integer kernels, not learned", &v.kernel_sites));
     }

@@ -21,7 +21,7 @@ pub use bench::{Bench, UnitSpeed, bench};
 pub use keys::run_keys;
 pub(crate) use memory::beside;
 pub use memory::{Memory, memory};
-pub use model::{choose, cost, load, model_bytes, plan, save};
+pub use model::{choose, cost, factor_sites, load, model_bytes, plan, save};
 pub(crate) use quantize::quantize_and_keep;
 pub use quantize::{quantize, quantize_on, stages};
 pub use quantized::Quantized;

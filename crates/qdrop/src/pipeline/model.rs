@@ -2,10 +2,11 @@
 
 use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, ValueId};
 use crate::onnx;
-use crate::plan::{self, Chosen, Cost, Plan, Recipe, Sensitivity};
+use crate::plan::{self, Chosen, Cost, FactorSite, Plan, Recipe, Sensitivity};
 use crate::probe::input_shapes;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Reads the ONNX file at `path` with its external data.
@@ -53,4 +54,20 @@ pub fn choose(
 /// What `plan` costs, which was made from `graph` (simplified); `sample_shapes` as in [`prepare`](crate::prepare::prepare).
 pub fn cost(graph: &Graph, plan: &Plan, sample_shapes: Option<&[Vec<usize>]>) -> Result<Cost> {
     Ok(plan::cost(graph, &facts::infer(graph, &input_shapes(graph, sample_shapes)?)?, plan))
+}
+
+/// How the channels of activations may get factors with `recipe`, or why they may not, by the quantized value; nothing
+/// where it wants none.
+pub fn factor_sites(
+    graph: &Graph,
+    recipe: &Recipe,
+    sample_shapes: Option<&[Vec<usize>]>,
+) -> Result<BTreeMap<ValueId, std::result::Result<FactorSite, &'static str>>> {
+    if recipe.resolved().factor_samples == 0 {
+        return Ok(BTreeMap::new());
+    }
+    let facts = facts::infer(graph, &input_shapes(graph, sample_shapes)?)?;
+    let plan = plan::plan_without_exceptions(graph, &facts, recipe)?;
+    let sites = plan::factor_sites(graph, &facts, &plan, recipe.output.target);
+    Ok(plan.sites.iter().map(|s| s.value).zip(sites).collect())
 }

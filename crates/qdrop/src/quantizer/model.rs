@@ -7,11 +7,12 @@ use crate::eval::Difference;
 use crate::graph::{Dim, Graph, ValueId};
 use crate::onnx;
 use crate::pipeline::{self, Bench, Checked, Deployed, Divergence, Memory};
-use crate::plan::{Chosen, Cost, Plan, Recipe, Sensitivity};
+use crate::plan::{Chosen, Cost, FactorSite, Plan, Recipe, Sensitivity};
 use crate::probe::{Network, answer, shapes_of};
 use crate::report::{Score, Sink};
 use crate::runtime::Library;
 use crate::tensor::{DType, Rows};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Name of a network that was not read from a file.
@@ -54,6 +55,9 @@ pub struct Planned {
     pub chosen: Option<Chosen>,
     /// Memory that the run is predicted to take.
     pub memory: Memory,
+    /// How the channels of activations may get factors, or why they may not, by the quantized value; empty if the recipe
+    /// wants no factors.
+    pub factors: BTreeMap<ValueId, std::result::Result<FactorSite, &'static str>>,
 }
 
 impl Model {
@@ -193,7 +197,8 @@ impl Model {
             let plan = pipeline::plan(&graph, &recipe, sample_shapes)?;
             let cost = pipeline::cost(&graph, &plan, sample_shapes)?;
             let memory = pipeline::memory((&self.graph, &graph), &plan, &recipe, sample_shapes, samples)?;
-            Ok(Planned { graph, recipe, plan, cost, chosen, memory })
+            let factors = pipeline::factor_sites(&graph, &recipe, sample_shapes)?;
+            Ok(Planned { graph, recipe, plan, cost, chosen, memory, factors })
         };
         made().map_err(|e| e.at(self.name()))
     }
