@@ -12,7 +12,7 @@ use crate::engine::facts::Facts;
 use crate::engine::program::around;
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Dim, Fact, Graph, Node, NodeId, Op, ValueId};
-use crate::plan::{Carrier, FactorSite, Member, Plan, Reader};
+use crate::plan::{Carrier, FactorSite, Member, Plan, Product, Reader};
 use crate::quant::{Grid, Observation, RangeSpec, Search, fit, fit_weight, quantize_one};
 use crate::tensor::{DType, Tensor};
 use rayon::prelude::*;
@@ -175,20 +175,31 @@ impl<'a> Known<'a> {
         error.at(format!("activation `{}`", self.name))
     }
 
+    /// Mean squared error of each channel, divided by its factor.
+    fn errors(&self, factors: &[f32]) -> Result<Vec<f64>> {
+        self.seen.errors(factors, &self.spec).map_err(|e| self.place(e))
+    }
+
     /// Estimated error of what reads it, where it has `factors` and its channels have `lost` before.
     fn error(&self, factors: &[f32], lost: &[f64]) -> Result<f64> {
-        let mut errors = self.seen.errors(factors, &self.spec).map_err(|e| self.place(e))?;
+        let mut errors = self.errors(factors)?;
         errors.iter_mut().zip(lost).for_each(|(e, l)| *e += l);
         self.weights.iter().map(|meeting| meeting.error(factors, &errors, &self.squares)).sum()
     }
 }
 
-/// How wide each channel is next to the others, over all of `known`: the geometric mean; `None` where nothing tells.
-fn common_widths(known: &[Known]) -> Result<Option<Vec<f32>>> {
+/// How wide each channel is next to the others, over all of `known`: the geometric mean, or, where a product divides the one
+/// and multiplies the other, how far apart they are. `None` where nothing tells.
+fn common_widths(known: &[Known], product: Option<&Product>) -> Result<Option<Vec<f32>>> {
     let each = known.iter().map(|k| k.seen.widths(&k.spec).map_err(|e| k.place(e)));
     let each = each.collect::<Result<Vec<_>>>()?;
     let told: Vec<Vec<f32>> = each.into_iter().flatten().collect();
     Ok(match &told[..] {
+        [divided, multiplied] if matches!(product, Some(Product::Sums { .. })) => {
+            let apart = divided.iter().zip(multiplied).map(|(d, m)| (d / m).clamp(1.0 / MOST, MOST));
+            Some(apart.collect())
+        }
+        _ if matches!(product, Some(Product::Sums { .. })) => None,
         [] => None,
         [one] => Some(one.clone()),
         [first, ..] => {
@@ -196,6 +207,25 @@ fn common_widths(known: &[Known]) -> Result<Option<Vec<f32>>> {
             Some((0..first.len()).map(|c| mean(c).exp()).collect())
         }
     })
+}
+
+/// Estimated error of all that reads the members of a site with `factors`, whose channels have `lost` before.
+fn estimate(known: &[Known], product: Option<&Product>, factors: &[f32], lost: &[f64]) -> Result<f64> {
+    match (product, known) {
+        (Some(Product::Sums { .. }), [divided, multiplied]) => {
+            let errors = [divided.errors(factors)?, multiplied.errors(&inverse(factors))?];
+            let weighed = |of: &[f64], by: &[f64]| of.iter().zip(by).map(|(o, b)| o * b).sum::<f64>();
+            let error = weighed(&errors[0], &multiplied.squares) + weighed(&divided.squares, &errors[1]);
+            let energy = weighed(&divided.squares, &multiplied.squares);
+            Ok(if energy > 0.0 { error / energy } else { 0.0 })
+        }
+        (Some(Product::Keeps), [first, second]) => second.error(factors, &first.errors(factors)?),
+        _ => known.iter().map(|k| k.error(factors, lost)).sum(),
+    }
+}
+
+fn inverse(factors: &[f32]) -> Vec<f32> {
+    factors.iter().map(|f| 1.0 / f).collect()
 }
 
 /// The factors of the channels of `site`, of whose members `seen` tells, `before` of what is quantized in front of it;
@@ -209,7 +239,7 @@ pub fn factors(
 ) -> Result<Option<Factors>> {
     let known = site.members.iter().zip(seen).map(|(m, seen)| Known::new(graph, plan, m, seen));
     let known: Vec<Known> = known.collect::<Result<_>>()?;
-    let Some((widths, first)) = common_widths(&known)?.zip(known.first()) else { return Ok(None) };
+    let Some((widths, first)) = common_widths(&known, site.product.as_ref())?.zip(known.first()) else { return Ok(None) };
     let place = |e| first.place(e);
     if !room(graph, site)? {
         return Ok(None);
@@ -225,8 +255,7 @@ pub fn factors(
             own_before = Some(widths);
         }
     }
-    let estimate =
-        |factors: &[f32], lost: &[f64]| -> Result<f64> { known.iter().map(|k| k.error(factors, lost)).sum() };
+    let estimate = |factors: &[f32], lost: &[f64]| estimate(&known, site.product.as_ref(), factors, lost);
     let unfactored = estimate(&ones, &lost)?;
     let tried: Vec<(Vec<f32>, f64)> = EXPONENTS
         .par_iter()
@@ -245,12 +274,7 @@ pub fn factors(
 
 /// Whether constants of layers stay finite, whatever the factors that they are multiplied or divided by.
 fn room(graph: &Graph, site: &FactorSite) -> Result<bool> {
-    let own = match &site.carrier {
-        Carrier::Layer { constants, .. } => &constants[..],
-        Carrier::Quantizer => &[],
-    };
-    let divided = own.iter().chain(site.before.iter().flat_map(|b| &b.constants)).map(|c| c.0);
-    for id in divided.chain(site.readers().map(|r| r.weight)) {
+    for id in site.constants().chain(site.readers().map(|r| r.weight)) {
         let tensor = graph.constant(id).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
         if tensor.to_f32()?.iter().any(|v| v.abs() > f32::MAX / MOST) {
             return Ok(false);
@@ -334,6 +358,9 @@ pub fn fold(graph: &mut Graph, site: &FactorSite, factors: &Factors) -> Result<(
     if let Carrier::Layer { constants, .. } = &site.carrier {
         divide(graph, constants, &factors.own)?;
     }
+    if let Some(Product::Sums { multiplied }) = &site.product {
+        divide(graph, multiplied, &inverse(&factors.own))?;
+    }
     match (&site.before, &factors.before) {
         (Some(before), Some(factors)) => divide(graph, &before.constants, factors),
         _ => Ok(()),
@@ -372,14 +399,14 @@ pub fn insert(graph: &mut Graph, facts: &Facts, chosen: &[(&FactorSite, Factors)
     let producers = graph.producers();
     let mut behind: BTreeMap<NodeId, Vec<Node>> = BTreeMap::new();
     for (site, factors) in chosen {
-        let Some(value) = site.members.first().map(|m| m.value) else { continue };
+        let Some(&Member { value, ref axes, .. }) = site.members.first() else { continue };
         let rank = facts.require(graph, value)?.shape.len();
         let mut multiply = |value: ValueId, operands: &[(NodeId, usize)], what: &str, by: Vec<f32>| {
             let mut shape = vec![1; rank];
-            shape[site.axis] = site.channels;
+            axes.iter().for_each(|&a| shape[a] = site.channels);
             let name = format!("{}_{what}", graph.value(value).name);
             let by = graph.add_constant(&format!("{name}_by"), Tensor::f32(&shape, by));
-            let dim = |a: usize| if a == site.axis { Dim::Known(site.channels) } else { Dim::Unknown };
+            let dim = |a: usize| if axes.contains(&a) { Dim::Known(site.channels) } else { Dim::Unknown };
             let dims = Some((0..rank).map(dim).collect());
             let result = graph.add_value(&name, Fact { dtype: Some(DType::F32), shape: dims });
             operands.iter().for_each(|&(id, index)| graph.nodes[id.0 as usize].inputs[index] = Some(result));
@@ -389,7 +416,7 @@ pub fn insert(graph: &mut Graph, facts: &Facts, chosen: &[(&FactorSite, Factors)
             Ok::<(), Error>(())
         };
         if site.carrier == Carrier::Quantizer {
-            multiply(value, &site.operands, "divided", factors.own.iter().map(|f| 1.0 / f).collect())?;
+            multiply(value, &site.operands, "divided", inverse(&factors.own))?;
         }
         if let (Some(before), Some(factors)) = (&site.before, &factors.before) {
             multiply(before.value, &before.operands, "restored", factors.clone())?;
