@@ -6,6 +6,9 @@
 //! outputs is least: Σ_c e_c·‖W_c‖² for the activation, e_c being the mean squared error of channel c on the one
 //! grid all then share, and Σ_c m_c·‖Ŵ_c - W_c‖² for the weights, m_c being the mean square of channel c and Ŵ the
 //! weights rounded to nearest. Errors are measured on samples other than those that steps are found on.
+//!
+//! Where a product of attention sums over the channels, s_c is the step of the one operand over that of the other, and the
+//! error Σ_c e_c·m'_c + m_c·e'_c, the other's marked. Of the errors of values as much counts as shares of attention leave.
 
 use super::{range_spec, worthwhile};
 use crate::engine::facts::Facts;
@@ -106,6 +109,19 @@ impl Channels {
         // A channel that was never seen at work is taken for a common one.
         let width = |&s: &f32| if s > 0.0 { (s / median).clamp(1.0 / MOST, MOST) } else { 1.0 };
         Ok(Some(steps.iter().map(width).collect()))
+    }
+
+    /// Per channel: the share of errors of `values` that is left in the weighted means of values which these channels are.
+    /// Shares p leave Σp² of the variance of independent values, so the ratio of the variances tells.
+    fn left_of<'a>(&'a self, values: &'a Channels) -> impl Iterator<Item = f64> + 'a {
+        let variance = |seen: &Channels, c: usize| {
+            let center = mean(seen.held_out(c).iter().map(|&v| f64::from(v)));
+            mean(seen.held_out(c).iter().map(|&v| (f64::from(v) - center).powi(2)))
+        };
+        (0..self.kept.len()).map(move |c| match variance(values, c) {
+            all if all > 0.0 => (variance(self, c) / all).min(1.0),
+            _ => 1.0,
+        })
     }
 
     /// Mean square of each channel.
@@ -219,7 +235,11 @@ fn estimate(known: &[Known], product: Option<&Product>, factors: &[f32], lost: &
             let energy = weighed(&divided.squares, &multiplied.squares);
             Ok(if energy > 0.0 { error / energy } else { 0.0 })
         }
-        (Some(Product::Keeps), [first, second]) => second.error(factors, &first.errors(factors)?),
+        (Some(Product::Keeps), [first, second]) => {
+            let mut lost = first.errors(factors)?;
+            lost.iter_mut().zip(second.seen.left_of(first.seen)).for_each(|(l, left)| *l *= left);
+            second.error(factors, &lost)
+        }
         _ => known.iter().map(|k| k.error(factors, lost)).sum(),
     }
 }
@@ -239,7 +259,9 @@ pub fn factors(
 ) -> Result<Option<Factors>> {
     let known = site.members.iter().zip(seen).map(|(m, seen)| Known::new(graph, plan, m, seen));
     let known: Vec<Known> = known.collect::<Result<_>>()?;
-    let Some((widths, first)) = common_widths(&known, site.product.as_ref())?.zip(known.first()) else { return Ok(None) };
+    let Some((widths, first)) = common_widths(&known, site.product.as_ref())?.zip(known.first()) else {
+        return Ok(None);
+    };
     let place = |e| first.place(e);
     if !room(graph, site)? {
         return Ok(None);

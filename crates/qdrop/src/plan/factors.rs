@@ -255,7 +255,6 @@ pub(super) struct Search<'a> {
     kernel_sites: BTreeMap<ValueId, KernelSiteId>,
 }
 
-
 /// What becomes of an activation's channels along one way.
 pub(super) enum End {
     /// Linear layers, and the values that hold the channels on the way to them.

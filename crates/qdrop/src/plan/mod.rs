@@ -386,6 +386,8 @@ fn multiply_adds(view: &View, id: NodeId) -> u64 {
 }
 
 #[cfg(test)]
+mod attention_tests;
+#[cfg(test)]
 mod factors_tests;
 #[cfg(test)]
 mod mixed_tests;
