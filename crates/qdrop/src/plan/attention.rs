@@ -7,7 +7,7 @@
 //!   layer that makes values divides, the one that reads the context multiplies.
 //!
 //! Nothing is added to the network. In between elements are only moved or scaled by a number, and nothing else reads them:
-//! rotary positions mix channels, and heads that several queries share have no factors of their own. Where one layer makes
+//! rotary positions mix channels, and heads that are repeated for several queries are not followed. Where one layer makes
 //! queries, keys and values, one quantizer mostly serves all three, and there are no factors either.
 
 use super::SiteId;

@@ -134,7 +134,7 @@ fn what_else_reads_an_operand_or_mixes_its_channels_leaves_none() {
 }
 
 #[test]
-fn heads_that_several_queries_share_have_none() {
+fn heads_that_several_queries_share_have_no_factors_of_their_own() {
     let mut b = Builder::new();
     let x = b.input("x", vec![Dim::Symbol("n".into()), Dim::Known(SIZES[0]), Dim::Known(WIDTH)]);
     let x = b.linear("first", x, WIDTH, WIDTH);
@@ -144,10 +144,13 @@ fn heads_that_several_queries_share_have_none() {
         let y = b.linear(name, x, WIDTH, SIZES[2]);
         b.heads(name, y, [SIZES[0], 1, SIZES[2]], perm)
     });
-    // Multiplied with all heads at once, or repeated for each.
-    let broadcast = b.attend([q, k, v], SIZES);
-    let y = b.linear("last", broadcast, WIDTH, 2);
-    assert!(pairs(&b.finish(&[y]), &Recipe::default()).is_empty());
+    let y = b.attend([q, k, v], SIZES);
+    let y = b.linear("last", y, WIDTH, 2);
+    let found = pairs(&b.finish(&[y]), &Recipe::default());
+    let [values] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&values.product, values.channels), (&Some(Product::Keeps), SIZES[2]));
+    let all_heads: Vec<Option<usize>> = (0..WIDTH).map(|c| Some(c % SIZES[2])).collect();
+    assert_eq!(values.members[1].readers[0].channels, all_heads, "one factor for a channel of all heads");
     let repeated = |b: &mut Builder, name: &str, v: ValueId| match name {
         "q" => v,
         _ => {
