@@ -106,11 +106,42 @@ fn normalized() -> (Graph, Vec<usize>) {
     (net.finish(y), shape)
 }
 
+/// Attention of two heads whose queries and keys are uneven the other way round, and whose values are too.
+fn attention() -> (Graph, Vec<usize>) {
+    const TOKENS: usize = 5;
+    let shape = vec![TOKENS, CHANNELS];
+    let (mut net, x) = Net::new(&shape);
+    let w = net.weight(&[CHANNELS, CHANNELS], 0, None);
+    let x = net.node(Op::MatMul, &[x, w]);
+    let [q, k, v] = [(true, [0, 2, 1, 3]), (false, [0, 2, 3, 1]), (true, [0, 2, 1, 3])].map(|(wide, perm)| {
+        let w = net.weight(&[CHANNELS, CHANNELS], 1, Some(wide));
+        let y = net.node(Op::MatMul, &[x, w]);
+        let heads = Tensor::i64s(vec![0, TOKENS as i64, 2, CHANNELS as i64 / 2]);
+        let heads = net.0.add_constant(&format!("heads{}", y.0), heads);
+        let y = net.node(Op::Reshape { allowzero: false }, &[y, heads]);
+        net.node(Op::Transpose { perm: perm.to_vec() }, &[y])
+    });
+    let scores = net.node(Op::MatMul, &[q, k]);
+    let shares = net.node(Op::Softmax { axis: -1, log: false }, &[scores]);
+    let y = net.node(Op::MatMul, &[shares, v]);
+    let y = net.node(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[y]);
+    let joined = net.0.add_constant("joined", Tensor::i64s(vec![0, TOKENS as i64, CHANNELS as i64]));
+    let y = net.node(Op::Reshape { allowzero: false }, &[y, joined]);
+    let w = net.weight(&[CHANNELS, CHANNELS], 0, Some(false));
+    let y = net.node(Op::MatMul, &[y, w]);
+    let y = net.node(Op::Unary(Unary::Tanh), &[y]);
+    let w = net.weight(&[CHANNELS, 3], 0, None);
+    let y = net.node(Op::MatMul, &[y, w]);
+    (net.finish(y), shape)
+}
+
 #[test]
 fn narrow_channels_survive_in_the_runtime() {
     let Some(library) = qdrop_testing::onnxruntime().map(|path| Library::load(&path).unwrap()) else { return };
     // Decibels of the output with factors, and how many more than without.
-    for ((graph, shape), bits, [with, more]) in [(gated(), 8, [28.0, 20.0]), (normalized(), 8, [38.0, 6.0])] {
+    for ((graph, shape), bits, [with, more]) in
+        [(gated(), 8, [28.0, 20.0]), (normalized(), 8, [38.0, 6.0]), (attention(), 8, [30.0, 6.0])]
+    {
         let samples = samples(&shape);
         let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
         let decibels = |factor_samples: usize| {
@@ -134,7 +165,7 @@ fn narrow_channels_survive_in_the_runtime() {
 /// A value that is divided by channel is not the float network's any more and does not pass for it.
 #[test]
 fn what_shares_a_name_with_the_float_network_is_close_to_it() {
-    for (graph, shape) in [gated(), normalized()] {
+    for (graph, shape) in [gated(), normalized(), attention()] {
         let samples = samples(&shape);
         let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
         let mut recipe = Recipe::default();

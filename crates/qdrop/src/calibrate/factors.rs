@@ -6,13 +6,16 @@
 //! outputs is least: Σ_c e_c·‖W_c‖² for the activation, e_c being the mean squared error of channel c on the one
 //! grid all then share, and Σ_c m_c·‖Ŵ_c - W_c‖² for the weights, m_c being the mean square of channel c and Ŵ the
 //! weights rounded to nearest. Errors are measured on samples other than those that steps are found on.
+//!
+//! Where a product of attention sums over the channels, s_c is the step of the one operand over that of the other, and the
+//! error Σ_c e_c·m'_c + m_c·e'_c, the other's marked. Of the errors of values as much counts as shares of attention leave.
 
 use super::{range_spec, worthwhile};
 use crate::engine::facts::Facts;
 use crate::engine::program::around;
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Dim, Fact, Graph, Node, NodeId, Op, ValueId};
-use crate::plan::{Carrier, FactorSite, Member, Plan, Reader};
+use crate::plan::{Carrier, FactorSite, Member, Plan, Product, Reader};
 use crate::quant::{Grid, Observation, RangeSpec, Search, fit, fit_weight, quantize_one};
 use crate::tensor::{DType, Tensor};
 use rayon::prelude::*;
@@ -108,6 +111,19 @@ impl Channels {
         Ok(Some(steps.iter().map(width).collect()))
     }
 
+    /// Per channel: the share of errors of `values` that is left in the weighted means of values which these channels are.
+    /// Shares p leave Σp² of the variance of independent values, so the ratio of the variances tells.
+    fn left_of<'a>(&'a self, values: &'a Channels) -> impl Iterator<Item = f64> + 'a {
+        let variance = |seen: &Channels, c: usize| {
+            let center = mean(seen.held_out(c).iter().map(|&v| f64::from(v)));
+            mean(seen.held_out(c).iter().map(|&v| (f64::from(v) - center).powi(2)))
+        };
+        (0..self.kept.len()).map(move |c| match variance(values, c) {
+            all if all > 0.0 => (variance(self, c) / all).min(1.0),
+            _ => 1.0,
+        })
+    }
+
     /// Mean square of each channel.
     fn squares(&self) -> Vec<f64> {
         (0..self.kept.len()).map(|c| mean(self.held_out(c).iter().map(|&v| f64::from(v).powi(2)))).collect()
@@ -175,20 +191,31 @@ impl<'a> Known<'a> {
         error.at(format!("activation `{}`", self.name))
     }
 
+    /// Mean squared error of each channel, divided by its factor.
+    fn errors(&self, factors: &[f32]) -> Result<Vec<f64>> {
+        self.seen.errors(factors, &self.spec).map_err(|e| self.place(e))
+    }
+
     /// Estimated error of what reads it, where it has `factors` and its channels have `lost` before.
     fn error(&self, factors: &[f32], lost: &[f64]) -> Result<f64> {
-        let mut errors = self.seen.errors(factors, &self.spec).map_err(|e| self.place(e))?;
+        let mut errors = self.errors(factors)?;
         errors.iter_mut().zip(lost).for_each(|(e, l)| *e += l);
         self.weights.iter().map(|meeting| meeting.error(factors, &errors, &self.squares)).sum()
     }
 }
 
-/// How wide each channel is next to the others, over all of `known`: the geometric mean; `None` where nothing tells.
-fn common_widths(known: &[Known]) -> Result<Option<Vec<f32>>> {
+/// How wide each channel is next to the others, over all of `known`: the geometric mean, or, where a product divides the one
+/// and multiplies the other, how far apart they are. `None` where nothing tells.
+fn common_widths(known: &[Known], product: Option<&Product>) -> Result<Option<Vec<f32>>> {
     let each = known.iter().map(|k| k.seen.widths(&k.spec).map_err(|e| k.place(e)));
     let each = each.collect::<Result<Vec<_>>>()?;
     let told: Vec<Vec<f32>> = each.into_iter().flatten().collect();
     Ok(match &told[..] {
+        [divided, multiplied] if matches!(product, Some(Product::Sums { .. })) => {
+            let apart = divided.iter().zip(multiplied).map(|(d, m)| (d / m).clamp(1.0 / MOST, MOST));
+            Some(apart.collect())
+        }
+        _ if matches!(product, Some(Product::Sums { .. })) => None,
         [] => None,
         [one] => Some(one.clone()),
         [first, ..] => {
@@ -196,6 +223,29 @@ fn common_widths(known: &[Known]) -> Result<Option<Vec<f32>>> {
             Some((0..first.len()).map(|c| mean(c).exp()).collect())
         }
     })
+}
+
+/// Estimated error of all that reads the members of a site with `factors`, whose channels have `lost` before.
+fn estimate(known: &[Known], product: Option<&Product>, factors: &[f32], lost: &[f64]) -> Result<f64> {
+    match (product, known) {
+        (Some(Product::Sums { .. }), [divided, multiplied]) => {
+            let errors = [divided.errors(factors)?, multiplied.errors(&inverse(factors))?];
+            let weighed = |of: &[f64], by: &[f64]| of.iter().zip(by).map(|(o, b)| o * b).sum::<f64>();
+            let error = weighed(&errors[0], &multiplied.squares) + weighed(&divided.squares, &errors[1]);
+            let energy = weighed(&divided.squares, &multiplied.squares);
+            Ok(if energy > 0.0 { error / energy } else { 0.0 })
+        }
+        (Some(Product::Keeps), [first, second]) => {
+            let mut lost = first.errors(factors)?;
+            lost.iter_mut().zip(second.seen.left_of(first.seen)).for_each(|(l, left)| *l *= left);
+            second.error(factors, &lost)
+        }
+        _ => known.iter().map(|k| k.error(factors, lost)).sum(),
+    }
+}
+
+fn inverse(factors: &[f32]) -> Vec<f32> {
+    factors.iter().map(|f| 1.0 / f).collect()
 }
 
 /// The factors of the channels of `site`, of whose members `seen` tells, `before` of what is quantized in front of it;
@@ -209,7 +259,9 @@ pub fn factors(
 ) -> Result<Option<Factors>> {
     let known = site.members.iter().zip(seen).map(|(m, seen)| Known::new(graph, plan, m, seen));
     let known: Vec<Known> = known.collect::<Result<_>>()?;
-    let Some((widths, first)) = common_widths(&known)?.zip(known.first()) else { return Ok(None) };
+    let Some((widths, first)) = common_widths(&known, site.product.as_ref())?.zip(known.first()) else {
+        return Ok(None);
+    };
     let place = |e| first.place(e);
     if !room(graph, site)? {
         return Ok(None);
@@ -225,8 +277,7 @@ pub fn factors(
             own_before = Some(widths);
         }
     }
-    let estimate =
-        |factors: &[f32], lost: &[f64]| -> Result<f64> { known.iter().map(|k| k.error(factors, lost)).sum() };
+    let estimate = |factors: &[f32], lost: &[f64]| estimate(&known, site.product.as_ref(), factors, lost);
     let unfactored = estimate(&ones, &lost)?;
     let tried: Vec<(Vec<f32>, f64)> = EXPONENTS
         .par_iter()
@@ -245,12 +296,7 @@ pub fn factors(
 
 /// Whether constants of layers stay finite, whatever the factors that they are multiplied or divided by.
 fn room(graph: &Graph, site: &FactorSite) -> Result<bool> {
-    let own = match &site.carrier {
-        Carrier::Layer { constants, .. } => &constants[..],
-        Carrier::Quantizer => &[],
-    };
-    let divided = own.iter().chain(site.before.iter().flat_map(|b| &b.constants)).map(|c| c.0);
-    for id in divided.chain(site.readers().map(|r| r.weight)) {
+    for id in site.constants().chain(site.readers().map(|r| r.weight)) {
         let tensor = graph.constant(id).ok_or_else(|| Error::internal("a layer's weight is not constant"))?;
         if tensor.to_f32()?.iter().any(|v| v.abs() > f32::MAX / MOST) {
             return Ok(false);
@@ -334,6 +380,9 @@ pub fn fold(graph: &mut Graph, site: &FactorSite, factors: &Factors) -> Result<(
     if let Carrier::Layer { constants, .. } = &site.carrier {
         divide(graph, constants, &factors.own)?;
     }
+    if let Some(Product::Sums { multiplied }) = &site.product {
+        divide(graph, multiplied, &inverse(&factors.own))?;
+    }
     match (&site.before, &factors.before) {
         (Some(before), Some(factors)) => divide(graph, &before.constants, factors),
         _ => Ok(()),
@@ -372,14 +421,14 @@ pub fn insert(graph: &mut Graph, facts: &Facts, chosen: &[(&FactorSite, Factors)
     let producers = graph.producers();
     let mut behind: BTreeMap<NodeId, Vec<Node>> = BTreeMap::new();
     for (site, factors) in chosen {
-        let Some(value) = site.members.first().map(|m| m.value) else { continue };
+        let Some(&Member { value, ref axes, .. }) = site.members.first() else { continue };
         let rank = facts.require(graph, value)?.shape.len();
         let mut multiply = |value: ValueId, operands: &[(NodeId, usize)], what: &str, by: Vec<f32>| {
             let mut shape = vec![1; rank];
-            shape[site.axis] = site.channels;
+            axes.iter().for_each(|&a| shape[a] = site.channels);
             let name = format!("{}_{what}", graph.value(value).name);
             let by = graph.add_constant(&format!("{name}_by"), Tensor::f32(&shape, by));
-            let dim = |a: usize| if a == site.axis { Dim::Known(site.channels) } else { Dim::Unknown };
+            let dim = |a: usize| if axes.contains(&a) { Dim::Known(site.channels) } else { Dim::Unknown };
             let dims = Some((0..rank).map(dim).collect());
             let result = graph.add_value(&name, Fact { dtype: Some(DType::F32), shape: dims });
             operands.iter().for_each(|&(id, index)| graph.nodes[id.0 as usize].inputs[index] = Some(result));
@@ -389,7 +438,7 @@ pub fn insert(graph: &mut Graph, facts: &Facts, chosen: &[(&FactorSite, Factors)
             Ok::<(), Error>(())
         };
         if site.carrier == Carrier::Quantizer {
-            multiply(value, &site.operands, "divided", factors.own.iter().map(|f| 1.0 / f).collect())?;
+            multiply(value, &site.operands, "divided", inverse(&factors.own))?;
         }
         if let (Some(before), Some(factors)) = (&site.before, &factors.before) {
             multiply(before.value, &before.operands, "restored", factors.clone())?;

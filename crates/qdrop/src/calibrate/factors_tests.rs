@@ -287,6 +287,62 @@ fn what_mixes_channels_or_bends_them_has_none() {
     assert!(reason(&joined, Target::Ort).is_some());
 }
 
+/// Tokens, heads and features a head.
+const SIZES: [usize; 3] = [5, 2, 2];
+
+/// Attention between two layers; what the first of them, that of queries and that of values make.
+fn attention() -> (Graph, [ValueId; 3]) {
+    let width = SIZES[1] * SIZES[2];
+    let mut b = Builder::new();
+    let x = b.input("x", dims(&[SIZES[0], width]));
+    let x = b.linear("first", x, width, width);
+    let [q, k, v] = ["q", "k", "v"].map(|name| b.linear(name, x, width, width));
+    let rows = [0, 2, 1, 3];
+    let root = b.graph.add_constant("root", Tensor::scalar(0.7));
+    let scaled = b.heads("q", q, SIZES, rows);
+    let scaled = b.binary(Binary::Mul, scaled, root);
+    let operands = [scaled, b.heads("k", k, SIZES, [0, 2, 3, 1]), b.heads("v", v, SIZES, rows)];
+    let y = b.attend(operands, SIZES);
+    let y = b.node(Op::Unary(Unary::Sigmoid), &[y]);
+    let y = b.linear("last", y, width, 2);
+    (b.finish(&[y]), [x, q, v])
+}
+
+#[test]
+fn layers_around_products_of_attention_divide_and_multiply() {
+    let (graph, [x, q, v]) = attention();
+    let end = graph.nodes[graph.nodes.len() - 3].outputs[0].unwrap();
+    let equal = check(&graph, &[1, 5, 4], &[(x, false), (q, false), (v, false), (end, true)]);
+    assert_eq!(equal.nodes.len(), graph.nodes.len() + 1, "the one in front of the last layer");
+}
+
+/// The factors of queries and keys, or of values and context, whose channels reach `first` and `second`.
+fn of_pair(which: usize, first: [f32; 4], second: [f32; 4]) -> Option<Vec<f32>> {
+    let (graph, at) = attention();
+    let (facts, plan) = planned(&graph, &[1, 5, 4], 8);
+    let found = sites(&graph, &facts, &plan, Target::Ort);
+    let site = found.iter().find(|s| s.members[0].value == at[1 + which]).unwrap();
+    factors(&graph, &plan, site, &[seen(&first), seen(&second)], None).unwrap().map(|f| f.own)
+}
+
+#[test]
+fn queries_give_what_keys_take() {
+    let found = of_pair(0, [8.0, 1.0, 0.1, 1.0], [0.125, 1.0, 10.0, 1.0]).unwrap();
+    for (f, want) in found.iter().zip([8.0, 1.0, 0.1, 1.0]) {
+        assert!((f / want - 1.0).abs() < 0.05, "both are even then: {found:?}");
+    }
+    assert_eq!(of_pair(0, [8.0, 1.0, 0.1, 1.0], [8.0, 1.0, 0.1, 1.0]), None, "what one gains the other loses");
+    assert_eq!(of_pair(0, [1.0; 4], [1.0; 4]), None);
+    assert_eq!(of_pair(0, [1.0; 4], [0.0; 4]), None, "keys that were never seen");
+}
+
+#[test]
+fn values_and_context_are_divided_alike() {
+    let found = of_pair(1, [8.0, 1.0, 0.1, 1.0], [4.0, 0.5, 0.05, 0.5]).unwrap();
+    assert!(found[0] > 2.0 && found[2] < 0.5, "{found:?}");
+    assert_eq!(of_pair(1, [8.0, 1.0, 1.0, 1.0], [0.125, 1.0, 1.0, 1.0]), None, "what one gains the other loses");
+}
+
 /// Two samples of four pixels whose channels reach `tops`.
 fn seen(tops: &[f32]) -> Channels {
     let mut channels = Channels::new(tops.len());

@@ -92,4 +92,32 @@ impl Builder {
         let w = self.constant("fc.weight", &[10, c]);
         self.node(Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[y, w])
     }
+
+    /// A dense layer along the last axis.
+    pub fn linear(&mut self, name: &str, x: ValueId, from: usize, to: usize) -> ValueId {
+        let (w, bias) =
+            (self.constant(&format!("{name}.weight"), &[from, to]), self.constant(&format!("{name}.bias"), &[to]));
+        let y = self.node(Op::MatMul, &[x, w]);
+        self.binary(Binary::Add, y, bias)
+    }
+
+    /// `x`, of so many tokens, heads and features a head, taken apart into heads and transposed by `perm`.
+    pub fn heads(&mut self, name: &str, x: ValueId, sizes: [usize; 3], perm: [i64; 4]) -> ValueId {
+        let shape = Tensor::i64s(std::iter::once(0).chain(sizes.map(|d| d as i64)).collect());
+        let shape = self.graph.add_constant(&format!("{name}.shape"), shape);
+        let x = self.node(Op::Reshape { allowzero: false }, &[x, shape]);
+        self.node(Op::Transpose { perm: perm.to_vec() }, &[x])
+    }
+
+    /// Shares of attention times values, and its layer; queries, keys and values are taken apart into heads.
+    pub fn attend(&mut self, [q, k, v]: [ValueId; 3], [tokens, heads, features]: [usize; 3]) -> ValueId {
+        let scores = self.node(Op::MatMul, &[q, k]);
+        let shares = self.node(Op::Softmax { axis: -1, log: false }, &[scores]);
+        let context = self.node(Op::MatMul, &[shares, v]);
+        let context = self.node(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[context]);
+        let width = heads * features;
+        let shape = self.graph.add_constant("joined", Tensor::i64s(vec![0, tokens as i64, width as i64]));
+        let context = self.node(Op::Reshape { allowzero: false }, &[context, shape]);
+        self.linear("out", context, width, width)
+    }
 }

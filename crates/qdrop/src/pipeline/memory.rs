@@ -6,7 +6,7 @@ use crate::engine::facts::{self, Facts, ValueFact};
 use crate::engine::program::{Program, Region, around, compile};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, ValueId};
-use crate::plan::{Carrier, FactorSite, Layer, Plan, Recipe, Unit, factor_sites};
+use crate::plan::{FactorSite, Layer, Plan, Recipe, Unit, factor_sites};
 use crate::probe::{self, Weights, input_shapes, screened};
 use crate::quant::{Distribution, Observation};
 use crate::recon::Units;
@@ -247,12 +247,7 @@ fn predict(
 
 /// Bytes of the constants of `graph` that get factors of channels at most.
 fn factored(graph: &Graph, factors: &[FactorSite]) -> u64 {
-    let made = |s: &FactorSite| match &s.carrier {
-        Carrier::Layer { constants, .. } => constants.clone(),
-        Carrier::Quantizer => Vec::new(),
-    };
-    let before = |s: &FactorSite| s.before.iter().flat_map(|b| b.constants.clone()).collect::<Vec<_>>();
-    let layers = factors.iter().flat_map(|s| [made(s), before(s)].concat()).map(|c| c.0);
+    let layers = factors.iter().flat_map(|s| s.constants());
     let changed: BTreeSet<ValueId> = layers.chain(factors.iter().flat_map(|s| s.readers()).map(|r| r.weight)).collect();
     changed.iter().filter_map(|&v| graph.constant(v)).map(|t| size(t)).sum()
 }

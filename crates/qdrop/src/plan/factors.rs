@@ -9,31 +9,34 @@
 //!   equalization: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
 //!   section 4.1), through a rectifier r with r(x·f) = r(x)·f;
 //! - all layers that feed residual sums, where these join activations (`residual`);
+//! - the layers in front of attention's products, where another layer multiplies again (`attention`);
 //! - else a Mul in front of the quantizer.
 //!
 //! Where a function that is computed in float stands between a layer and the activation (SiLU), integer kernels want a
 //! quantizer in front of it too. Its channels may have factors at no cost at all: the layer divides, and a Mul behind
 //! the quantizer multiplies again.
 
+use super::held::Held;
 use super::view::{Role, View, normalizes};
 use super::{KernelSiteId, LayerId, Plan, SiteId, Target, rules};
 use crate::engine::facts::Facts;
-use crate::engine::program::{around, transposed};
+use crate::engine::program::around;
 use crate::graph::{Binary, Coordinates, Graph, NodeId, Op, PadMode, Reduction, Unary, ValueId};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An activation that may have a factor per channel, or several that share their factors since sums join them.
+/// An activation that may have a factor per channel, or several that share their factors since sums or a product join
+/// them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FactorSite {
     /// The activations, in the order of the plan's sites; at least one.
     pub members: Vec<Member>,
-    /// The axis of the channels, for one sample with its batch axis.
-    pub axis: usize,
-    /// How many there are.
+    /// How many channels each has.
     pub channels: usize,
     /// What divides them.
     pub carrier: Carrier,
+    /// The product of activations that joins the two members, if one does.
+    pub product: Option<Product>,
     /// Operands that read the activation divided, where its quantizer divides it: all that lead to layers.
     pub operands: Vec<(NodeId, usize)>,
     /// What is quantized in front of the function that makes the activation.
@@ -49,14 +52,41 @@ pub struct Member {
     pub site: SiteId,
     /// The activation.
     pub value: ValueId,
+    /// The axes of the channels, for one sample with its batch axis; the index along the last of them runs fastest.
+    pub axes: Vec<usize>,
     /// Layers that read it, whose weights are multiplied.
     pub readers: Vec<Reader>,
 }
 
+/// How a product of two activations joins the members of a site.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Product {
+    /// It multiplies both and sums over the channels (queries and keys): the first is divided, the second multiplied.
+    Sums {
+        /// Weights and biases of the second's layer, each with the axis of the output channels.
+        multiplied: Vec<(ValueId, usize)>,
+    },
+    /// It makes the second of the first, channel by channel (context of values).
+    Keeps,
+}
+
 impl FactorSite {
-    /// All layers whose weights are multiplied.
+    /// All layers whose weights are multiplied along their input channels.
     pub fn readers(&self) -> impl Iterator<Item = &Reader> {
         self.members.iter().flat_map(|m| &m.readers)
+    }
+
+    /// Weights and biases that are divided or multiplied along their output channels.
+    pub fn constants(&self) -> impl Iterator<Item = ValueId> {
+        let own = match &self.carrier {
+            Carrier::Layer { constants, .. } => &constants[..],
+            Carrier::Quantizer => &[],
+        };
+        let multiplied = match &self.product {
+            Some(Product::Sums { multiplied }) => &multiplied[..],
+            _ => &[],
+        };
+        own.iter().chain(multiplied).chain(self.before.iter().flat_map(|b| &b.constants)).map(|c| c.0)
     }
 }
 
@@ -138,9 +168,9 @@ pub fn factor_sites(
             found => return found,
         };
         if joined.contains(&id) {
-            return Err("it shares the factors of an activation that sums join it with");
+            return Err("it shares the factors of an activation that sums or a product join it with");
         }
-        let found = search.residual(id).ok_or(reason)?;
+        let found = search.attention(id).or_else(|| search.residual(id)).ok_or(reason)?;
         joined.extend(found.members.iter().map(|m| m.site));
         Ok(found)
     };
@@ -225,14 +255,6 @@ pub(super) struct Search<'a> {
     kernel_sites: BTreeMap<ValueId, KernelSiteId>,
 }
 
-/// An activation's channels in a value that holds them moved.
-struct Moved {
-    value: ValueId,
-    axis: usize,
-    /// Per index along the axis the channel that it holds, if any.
-    channels: Vec<Option<usize>>,
-}
-
 /// What becomes of an activation's channels along one way.
 pub(super) enum End {
     /// Linear layers, and the values that hold the channels on the way to them.
@@ -257,12 +279,12 @@ impl Search<'_> {
         if channels < 2 {
             return Err("it has one channel");
         }
-        let own: Vec<Option<usize>> = (0..channels).map(Some).collect();
+        let own = Held::along(axis, channels);
         let (mut operands, mut readers, mut others) = (Vec::new(), Vec::new(), false);
         let mut divided = BTreeSet::new();
         for &(node, index) in &view.consumers[value.0 as usize] {
             let seen = site.readers.as_ref().is_none_or(|r| r.contains(&(node, index)));
-            match self.follow(node, index, axis, &own) {
+            match self.follow(node, index, &own) {
                 End::Layers(found, on_the_way) => {
                     operands.push((node, index));
                     readers.extend(found);
@@ -290,8 +312,8 @@ impl Search<'_> {
             _ => {}
         }
         let before = self.before(value, axis).filter(|_| carrier == Carrier::Quantizer);
-        let members = vec![Member { site: id, value, readers }];
-        Ok(FactorSite { members, axis, channels, carrier, operands, before, divided })
+        let members = vec![Member { site: id, value, axes: vec![axis], readers }];
+        Ok(FactorSite { members, channels, carrier, product: None, operands, before, divided })
     }
 
     /// What is quantized in front of the function that makes `value`.
@@ -312,13 +334,13 @@ impl Search<'_> {
         }
     }
 
-    /// What operand `index` of node `id` comes to, whose elements along `axis` are the `channels` of the activation.
-    pub(super) fn follow(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> End {
+    /// What operand `index` of node `id` comes to, which holds the channels of the activation as `held` says.
+    pub(super) fn follow(&self, id: NodeId, index: usize, held: &Held) -> End {
         let view = self.view;
         let (mut found, mut on_the_way) = (Vec::new(), Vec::new());
-        let mut open = vec![(id, index, axis, channels.to_vec())];
+        let mut open = vec![(id, index, held.clone())];
         for step in 0.. {
-            let Some((id, index, axis, channels)) = open.pop() else { break };
+            let Some((id, index, held)) = open.pop() else { break };
             let node = view.graph.node(id);
             if index == usize::MAX || !view.active[id.0 as usize] {
                 return End::Stop("a part of the network that cannot be run here reads it");
@@ -327,7 +349,7 @@ impl Search<'_> {
                 return End::Stop("too many nodes lie between it and layers");
             }
             match view.role(id) {
-                Role::Layer => match self.reader(id, index, axis, &channels) {
+                Role::Layer => match self.reader(id, index, &held) {
                     Some(reader) => found.push(reader),
                     None => return End::Stop("a layer that reads it does not meet its channels one by one"),
                 },
@@ -336,17 +358,17 @@ impl Search<'_> {
                     return if step == 0 { End::Other } else { End::Stop("a sum or normalisation reads it moved") };
                 }
                 _ => {
-                    let Some(moved) = self.moved(id, index, axis, &channels) else {
+                    let Some(moved) = self.moved(id, index, &held) else {
                         return End::Stop("an operator that mixes its channels or bends them reads it");
                     };
                     // The first is followed first.
-                    for Moved { value, axis, channels } in moved.into_iter().rev() {
+                    for (value, held) in moved.into_iter().rev() {
                         if view.leaves[value.0 as usize] {
                             return End::Stop("it reaches an output of the network");
                         }
                         on_the_way.push(value);
                         let readers = view.consumers[value.0 as usize].iter().rev();
-                        open.extend(readers.map(|&(id, index)| (id, index, axis, channels.clone())));
+                        open.extend(readers.map(|&(id, index)| (id, index, held.clone())));
                     }
                 }
             }
@@ -354,31 +376,24 @@ impl Search<'_> {
         End::Layers(found, on_the_way)
     }
 
-    /// The results of a node that only moves or scales the channels of its operand `index`.
-    fn moved(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> Option<Vec<Moved>> {
+    /// The results of a node that only moves or scales the channels of its operand `index`, and where they hold them.
+    pub(super) fn moved(&self, id: NodeId, index: usize, held: &Held) -> Option<Vec<(ValueId, Held)>> {
         let view = self.view;
         let node = view.graph.node(id);
         let shape = |v: ValueId| view.facts.get(v).map(|f| f.shape.as_slice());
         let from = shape(node.input(index)?)?;
-        let kept = |v: ValueId| {
-            let to = shape(v)?;
-            (to.len() == from.len() && to[axis] == from[axis]).then(|| Moved {
-                value: v,
-                axis,
-                channels: channels.to_vec(),
-            })
-        };
+        let whole = |to: &[usize]| to.len() == from.len() && held.axes.iter().all(|&a| to[a] == from[a]);
         if let Op::Concat { .. } = &node.op {
-            let out = view.single_output(node)?;
+            let (out, axis) = (view.single_output(node)?, held.axis()?);
             let to = shape(out)?;
-            if to[axis] == from[axis] {
+            if whole(to) {
                 return None; // Joined along another axis, with elements that have no such factors.
             }
             let before: usize =
                 node.inputs[..index].iter().flatten().map(|&v| shape(v).map(|s| s[axis])).sum::<Option<usize>>()?;
             let mut joined = vec![None; to[axis]];
-            joined.get_mut(before..before + channels.len())?.copy_from_slice(channels);
-            return Some(vec![Moved { value: out, axis, channels: joined }]);
+            joined.get_mut(before..before + held.channels.len())?.copy_from_slice(&held.channels);
+            return Some(vec![(out, Held { axes: vec![axis], channels: joined })]);
         }
         if index != 0 && !view.scales(id) {
             return None;
@@ -390,44 +405,34 @@ impl Search<'_> {
                 let mut parts = Vec::new();
                 for &v in node.outputs.iter().flatten() {
                     let to = shape(v)?;
-                    let part = match to[axis] == from[axis] {
-                        true => channels.to_vec(),
-                        false => channels.get(start..start + to[axis])?.to_vec(),
-                    };
+                    if whole(to) {
+                        parts.push((v, held.clone()));
+                        continue;
+                    }
+                    let axis = held.axis()?;
+                    let part = held.channels.get(start..start + to[axis])?.to_vec();
                     start += to[axis];
-                    parts.push(Moved { value: v, axis, channels: part });
+                    parts.push((v, Held { axes: vec![axis], channels: part }));
                 }
                 return Some(parts);
             }
-            Op::Transpose { perm } => {
-                let out = view.single_output(node)?;
-                let axis = transposed(perm, from.len(), axis)?;
-                return Some(vec![Moved { value: out, axis, channels: channels.to_vec() }]);
-            }
+            Op::Transpose { perm } => return Some(vec![(view.single_output(node)?, held.transposed(perm, from)?)]),
             op if op.reshapes() => {
                 let out = view.single_output(node)?;
-                let [outer, along, inner] = around(from, axis);
-                let to = shape(out)?;
-                // The axis with as many elements in front, along which a channel may lie with all that is behind it.
-                let fits = |&a: &usize| {
-                    let [o, n, i] = around(to, a);
-                    o == outer && n * i == along * inner && n >= along && n.is_multiple_of(along)
-                };
-                let at = (0..to.len()).find(fits)?;
-                let repeats = to[at] / along;
-                let spread = channels.iter().flat_map(|&c| std::iter::repeat_n(c, repeats)).collect();
-                return Some(vec![Moved { value: out, axis: at, channels: spread }]);
+                return Some(vec![(out, held.reshaped(from, shape(out)?)?)]);
             }
             Op::Reduce { kind: Reduction::Mean | Reduction::Max | Reduction::Min, keepdims: false, .. } => {
-                let behind =
-                    constant(1)?.iter().all(|&a| if a < 0.0 { a + from.len() as f64 } else { a } > axis as f64);
+                let last = *held.axes.last()? as f64;
+                let behind = constant(1)?.iter().all(|&a| if a < 0.0 { a + from.len() as f64 } else { a } > last);
                 let value = view.single_output(node).filter(|_| behind)?;
-                return Some(vec![Moved { value, axis, channels: channels.to_vec() }]);
+                return Some(vec![(value, held.clone())]);
             }
             _ => {}
         }
         let linear = match &node.op {
-            Op::MaxPool { .. } | Op::AveragePool { .. } | Op::GlobalAveragePool | Op::GlobalMaxPool => axis == 1,
+            Op::MaxPool { .. } | Op::AveragePool { .. } | Op::GlobalAveragePool | Op::GlobalMaxPool => {
+                held.axis() == Some(1)
+            }
             Op::Identity | Op::Unary(Unary::Relu | Unary::LeakyRelu { .. }) => true,
             Op::Resize(resize) => resize.coordinates != Coordinates::CropAndResize,
             Op::Reduce { kind: Reduction::Mean | Reduction::Max | Reduction::Min, keepdims: true, .. } => true,
@@ -436,12 +441,13 @@ impl Search<'_> {
             _ => view.scales(id),
         };
         // Several results, such as the indices of MaxPool, must not be read.
-        linear.then(|| view.single_output(node)).flatten().and_then(kept).map(|moved| vec![moved])
+        let out = linear.then(|| view.single_output(node)).flatten()?;
+        whole(shape(out)?).then(|| vec![(out, held.clone())])
     }
 
     /// The layer `id` as a reader.
-    fn reader(&self, id: NodeId, index: usize, axis: usize, channels: &[Option<usize>]) -> Option<Reader> {
-        let view = self.view;
+    pub(super) fn reader(&self, id: NodeId, index: usize, held: &Held) -> Option<Reader> {
+        let (view, axis, channels) = (self.view, held.axis()?, &held.channels);
         let node = view.graph.node(id);
         let weight = view.weight(id)?;
         let tensor = view.graph.constant(weight)?;
@@ -459,7 +465,7 @@ impl Search<'_> {
         };
         let layer = self.layers.get(&weight).copied();
         let meets = tensor.shape().get(at)? * groups == channels.len();
-        meets.then(|| Reader { weight, layer, axis: at, groups, channels: channels.to_vec() })
+        meets.then(|| Reader { weight, layer, axis: at, groups, channels: channels.clone() })
     }
 
     /// What can divide the channels of `value`, along `axis`, and the values that a layer divides.

@@ -3,12 +3,14 @@
 
 mod accepts;
 mod atoms;
+mod attention;
 mod biases;
 mod budget;
 mod check;
 mod cost;
 mod effective;
 mod factors;
+mod held;
 mod integer;
 mod knapsack;
 mod layers;
@@ -31,7 +33,7 @@ pub(crate) use biases::learned_biases;
 pub use budget::{BitopsTarget, SizeTarget};
 pub use cost::{Cost, cost};
 pub use effective::Effective;
-pub use factors::{Before, Carrier, FactorSite, Floor, Member, Reader, factor_sites, floors};
+pub use factors::{Before, Carrier, FactorSite, Floor, Member, Product, Reader, factor_sites, floors};
 pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
 pub use recipe::{
@@ -383,6 +385,8 @@ fn multiply_adds(view: &View, id: NodeId) -> u64 {
     }
 }
 
+#[cfg(test)]
+mod attention_tests;
 #[cfg(test)]
 mod factors_tests;
 #[cfg(test)]

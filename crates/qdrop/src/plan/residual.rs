@@ -10,6 +10,7 @@
 
 use super::SiteId;
 use super::factors::{Carrier, End, FactorSite, MOST_NODES, Member, Reader, Search};
+use super::held::Held;
 use super::view::Role;
 use crate::graph::{Binary, NodeId, Op, Unary, ValueId, Variadic};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +39,7 @@ impl Search<'_> {
         let fact = self.view.facts.get(value)?;
         let (axis, shape) = (fact.channel_axis, &fact.shape);
         let channels = *shape.get(axis).filter(|&&c| c > 1)?;
-        let own: Vec<Option<usize>> = (0..channels).map(Some).collect();
+        let own = Held::along(axis, channels);
         let mut group = Group { open: vec![value], ..Group::default() };
         while let Some(value) = group.open.pop() {
             let alike = self.view.facts.get(value).is_some_and(|f| f.shape == *shape && f.channel_axis == axis);
@@ -47,7 +48,7 @@ impl Search<'_> {
             }
             if group.values.insert(value) {
                 self.feeds(&mut group, value, axis)?;
-                self.reads(&mut group, value, axis, &own)?;
+                self.reads(&mut group, value, &own)?;
             }
         }
         (group.sums > 0).then(|| self.joined(group, axis, channels)).flatten()
@@ -74,13 +75,13 @@ impl Search<'_> {
     }
 
     /// Adds all that read `value`; `None` where something takes no factors.
-    fn reads(&self, group: &mut Group, value: ValueId, axis: usize, own: &[Option<usize>]) -> Option<()> {
+    fn reads(&self, group: &mut Group, value: ValueId, own: &Held) -> Option<()> {
         for &(id, index) in &self.view.consumers[value.0 as usize] {
             if index != usize::MAX && (self.sums(id) || self.keeps(id)) {
                 group.open.push(self.view.single_output(self.view.graph.node(id))?);
                 continue;
             }
-            match self.follow(id, index, axis, own) {
+            match self.follow(id, index, own) {
                 End::Layers(found, on_the_way) => {
                     group.readers.entry(value).or_default().extend(found);
                     group.moved.extend(on_the_way);
@@ -96,7 +97,7 @@ impl Search<'_> {
         let sites = self.plan.site_ids().filter(|&id| group.values.contains(&self.plan.site(id).value));
         let member = |site: SiteId| {
             let value = self.plan.site(site).value;
-            Member { site, value, readers: group.readers.remove(&value).unwrap_or_default() }
+            Member { site, value, axes: vec![axis], readers: group.readers.remove(&value).unwrap_or_default() }
         };
         let members: Vec<Member> = sites.map(member).collect();
         let mut weights = BTreeSet::new();
@@ -108,7 +109,7 @@ impl Search<'_> {
         }
         let carrier = Carrier::Layer { constants: group.constants, cap: None };
         let divided = group.values.into_iter().chain(group.moved).collect();
-        Some(FactorSite { members, axis, channels, carrier, operands: Vec::new(), before: None, divided })
+        Some(FactorSite { members, channels, carrier, product: None, operands: Vec::new(), before: None, divided })
     }
 
     /// Whether node `id` adds activations, and nothing else.

@@ -18,9 +18,7 @@ fn tokens(b: &mut Builder, name: &str) -> ValueId {
 }
 
 fn linear(b: &mut Builder, name: &str, x: ValueId, from: usize, to: usize) -> ValueId {
-    let (w, bias) = (b.constant(&format!("{name}.weight"), &[from, to]), b.constant(&format!("{name}.bias"), &[to]));
-    let y = b.node(Op::MatMul, &[x, w]);
-    b.binary(Binary::Add, y, bias)
+    b.linear(name, x, from, to)
 }
 
 fn norm(b: &mut Builder, name: &str, x: ValueId) -> ValueId {
@@ -29,9 +27,7 @@ fn norm(b: &mut Builder, name: &str, x: ValueId) -> ValueId {
 }
 
 fn heads(b: &mut Builder, name: &str, x: ValueId, perm: [i64; 4]) -> ValueId {
-    let shape = b.graph.add_constant(&format!("{name}.shape"), Tensor::i64s(vec![0, SIZES.0 as i64, 2, 4]));
-    let x = b.node(Op::Reshape { allowzero: false }, &[x, shape]);
-    b.node(Op::Transpose { perm: perm.to_vec() }, &[x])
+    b.heads(name, x, [SIZES.0, 2, 4], perm)
 }
 
 /// An encoder layer as BERT has it: normalised after each sum.

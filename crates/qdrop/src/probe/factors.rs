@@ -14,6 +14,7 @@ use crate::graph::{Graph, ValueId};
 use crate::plan::{self, FactorSite, Plan};
 use crate::report::{Event, Sink, Stage, Timing, timed};
 use crate::tensor::RowStore;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// A network with factors of channels. Its node ids are new.
@@ -27,6 +28,34 @@ pub(crate) struct Factored {
 enum Part {
     Before,
     Member(usize),
+}
+
+impl Part {
+    /// The axes of the channels.
+    fn axes<'s>(&self, site: &'s FactorSite) -> &'s [usize] {
+        let member = if let Part::Member(i) = self { *i } else { 0 };
+        site.members.get(member).map_or(&[], |m| &m.axes)
+    }
+}
+
+/// `values` of `shape` with the channels along one axis, and how many elements lie behind that: those that lie along several
+/// `axes` are brought together, one channel after the other.
+fn together<'v>(values: Cow<'v, [f32]>, shape: &[usize], axes: &[usize]) -> (Cow<'v, [f32]>, usize) {
+    if let &[axis] = axes {
+        return (values, around(shape, axis)[2]);
+    }
+    let along = |&a: &usize| (around(shape, a)[2].max(1), shape[a]);
+    let along: Vec<(usize, usize)> = axes.iter().map(along).collect();
+    let channels: usize = along.iter().map(|(_, size)| size).product();
+    let positions = values.len() / channels.max(1);
+    let mut moved = vec![0.0; values.len()];
+    let mut next: Vec<usize> = (0..channels).map(|c| c * positions).collect();
+    for (i, &v) in values.iter().enumerate() {
+        let channel = along.iter().fold(0, |c, &(inner, size)| c * size + i / inner % size);
+        moved[next[channel]] = v;
+        next[channel] += 1;
+    }
+    (Cow::Owned(moved), positions)
 }
 
 /// The values to observe for `site`, which is the one `at` its place.
@@ -103,12 +132,13 @@ impl Calibration<'_> {
             let mut channels = Channels::new(site.channels);
             for (sample, row) in rows.iter().enumerate() {
                 let row = row?;
-                let real = match &padding {
-                    Some(padding) => padding.real(value, shape, sample, &row)?,
-                    None => row,
+                let (real, shape) = match &padding {
+                    Some(padding) => padding.real_part(value, shape, sample, &row)?,
+                    None => (row, Cow::Borrowed(&shape[..])),
                 };
-                let real = above(real, shape, floors[value.0 as usize].as_ref());
-                beside(self.device, || channels.observe(&real, around(shape, site.axis)[2], rows.len()));
+                let real = above(real, &shape, floors[value.0 as usize].as_ref());
+                let (real, inner) = together(real, &shape, part.axes(site));
+                beside(self.device, || channels.observe(&real, inner, rows.len()));
             }
             seeing[at].add(part, channels);
             let Some((members, before)) = seeing[at].complete() else { continue };
@@ -128,5 +158,21 @@ impl Calibration<'_> {
         }
         calibrate::insert(&mut graph, self.facts, &chosen)?;
         Ok(Some(Factored { graph, divided }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_along_several_axes_are_brought_together() {
+        // Two heads of three positions of two features.
+        let values: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        let (moved, inner) = together(Cow::Borrowed(&values), &[1, 2, 3, 2], &[1, 3]);
+        assert_eq!(inner, 3);
+        assert_eq!(*moved, [0.0, 2.0, 4.0, 1.0, 3.0, 5.0, 6.0, 8.0, 10.0, 7.0, 9.0, 11.0]);
+        let (same, inner) = together(Cow::Borrowed(&values), &[1, 2, 3, 2], &[1]);
+        assert_eq!((&*same, inner), (&values[..], 6));
     }
 }

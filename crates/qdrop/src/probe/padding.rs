@@ -72,6 +72,22 @@ impl Padding {
         Ok(Cow::Owned(kept.flat_map(|(_, part)| part.iter().copied()).collect()))
     }
 
+    /// The same with the shape of what is left.
+    pub fn real_part<'a>(
+        &self,
+        value: ValueId,
+        shape: &'a [usize],
+        sample: usize,
+        row: &'a [f32],
+    ) -> Result<(Cow<'a, [f32]>, Cow<'a, [usize]>)> {
+        let real = self.real(value, shape, sample, row)?;
+        let mut left = Cow::Borrowed(shape);
+        if let Some(axis) = self.axes.get(value.0 as usize).copied().flatten() {
+            left.to_mut()[axis] = real.len() * shape[axis] / row.len().max(1);
+        }
+        Ok((real, left))
+    }
+
     /// Takes padding out of the losses of all units' outputs; the mean of what is left stays the same.
     pub fn exclude(&self, facts: &Facts, plan: &Plan, weights: &mut Weights) -> Result<()> {
         for &v in plan.units.iter().flat_map(|u| &u.outputs) {
@@ -122,6 +138,8 @@ mod tests {
         assert_eq!(*p.real(ValueId(0), &[1, 3, 2], 0, &row).unwrap(), [0.0, 1.0, 2.0, 3.0]);
         assert_eq!(*p.real(ValueId(0), &[1, 3, 2], 1, &row).unwrap(), [0.0, 1.0]);
         assert_eq!(*p.real(ValueId(1), &[1, 2, 3, 1], 1, &row).unwrap(), [0.0, 3.0], "heads before tokens");
+        let (part, left) = p.real_part(ValueId(1), &[1, 2, 3, 1], 1, &row).unwrap();
+        assert_eq!((&*part, &*left), (&[0.0, 3.0][..], &[1, 2, 1, 1][..]), "with its shape");
         assert_eq!(*p.real(ValueId(2), &[1, 6], 1, &row).unwrap(), row[..], "no tokens");
     }
 
