@@ -289,7 +289,7 @@ fn lines(records: &[&str], deciding: usize) -> Records {
     let record = |(line, text): (usize, &&str)| Record { first: text.to_string(), second: None, label: None, line };
     let records = records.iter().enumerate().map(record).collect();
     let kinds = (vec![(Feed::Ids, DType::I64), (Feed::Mask, DType::I64)], vec!["ids".into(), "mask".into()]);
-    Records::new(records, 0, (0..deciding).collect(), encoder, kinds, &Limits::default()).unwrap()
+    Records::new(records, 0, ((0..deciding).collect(), true), encoder, kinds, &Limits::default()).unwrap()
 }
 
 #[test]
