@@ -48,9 +48,8 @@ impl<'a> Cut<'a> {
         if lengths[last] == length {
             return Ok(None);
         }
-        let padded = samples.get(order[last])?;
         let cut = Cut { samples: Subset::new(Remembered::new(samples, [order[last]]), order)?, lengths };
-        let short = cut.get(last)?;
+        let (padded, short) = (cut.samples.get(last)?, cut.get(last)?);
         for network in networks {
             let wanted = network.run(std::slice::from_ref(&padded), sink)?;
             match network.run(std::slice::from_ref(&short), sink) {
@@ -138,5 +137,169 @@ impl Answering for Compiled<'_> {
         let rows = network.run(samples, sink);
         *last = Some((shapes, network));
         rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::accuracy::scores;
+    use super::super::{Deployed, measure_all, measure_deployed};
+    use super::*;
+    use crate::data::testing::Counted;
+    use crate::data::{Target, Window};
+    use crate::engine::device::processors;
+    use crate::graph::testing::Builder;
+    use crate::graph::{Binary, Op, Reduction, Unary};
+    use crate::plan::Task;
+    use crate::report::{Score, Silent};
+    use crate::runtime::Library;
+    use crate::tensor::DType;
+
+    /// Tokens of samples.
+    const LENGTH: usize = 100;
+
+    /// Texts with what their answers are held against; whether it is known how long they are.
+    struct Texts(Vec<(Vec<i64>, Target)>, bool);
+
+    impl Samples for Texts {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+            let tokens = &self.0[index].0;
+            let list = |value: &dyn Fn(usize) -> i64| {
+                let values: Vec<f64> =
+                    (0..LENGTH).map(|i| if i < tokens.len() { value(i) as f64 } else { 0.0 }).collect();
+                Tensor::from_f64(DType::I64, &[LENGTH], &values)
+            };
+            Ok(vec![list(&|i| tokens[i])?, list(&|_| 1)?])
+        }
+        fn label(&self, _: usize) -> Option<usize> {
+            None
+        }
+        fn target(&self, index: usize) -> Result<Option<Target>> {
+            Ok(Some(self.0[index].1.clone()))
+        }
+        fn tokens(&self, index: usize) -> Option<usize> {
+            self.1.then(|| self.0[index].0.len())
+        }
+        fn name(&self, index: usize) -> String {
+            format!("line {index}")
+        }
+    }
+
+    /// Uneven numbers of tokens, neither rising nor falling.
+    const LENGTHS: [usize; 8] = [40, 7, 100, 33, 64, 65, 12, 90];
+
+    fn tokens(text: usize) -> Vec<i64> {
+        (0..LENGTHS[text]).map(|i| ((i * 37 + text * 11) % 19) as i64 - 9).collect()
+    }
+
+    /// Sentences, of which some are of the class that the sum of their tokens tells.
+    fn sentences(known: bool) -> Texts {
+        let class = |i: usize| usize::from((tokens(i).iter().sum::<i64>() < 0) != (i % 4 == 3));
+        Texts((0..LENGTHS.len()).map(|i| (tokens(i), Target::Class(class(i)))).collect(), known)
+    }
+
+    /// Windows of two questions, each token one letter of the text; the answer is the token with the largest number.
+    fn windows(known: bool) -> Texts {
+        let letter = |i: usize| Some((i as u32, i as u32 + 1));
+        let context: String = ('a'..='z').cycle().take(8 * LENGTH).collect();
+        let window = |text: usize| {
+            let offsets =
+                (0..LENGTH).map(|i| letter(text * LENGTH + i).filter(|_| i > 0 && i < LENGTHS[text])).collect();
+            let answers: Vec<String> = ["s", "x"].map(String::from).to_vec();
+            Window { question: text / 4, context: context.as_str().into(), offsets, answers: answers.into() }
+        };
+        Texts((0..LENGTHS.len()).map(|i| (tokens(i), Target::Window(window(i)))).collect(), known)
+    }
+
+    /// A network on tokens and their mask, whose length is `dim`: the sum of a text's tokens, to its padding too where it is
+    /// `loud`, as scores of two classes or beside each token.
+    fn network(dim: &Dim, spans: bool, loud: bool) -> Graph {
+        let mut b = Builder::new();
+        let shape = || vec![Dim::Symbol("n".into()), dim.clone()];
+        let inputs = ["input_ids", "attention_mask"].map(|name| b.input(name, shape()));
+        inputs.iter().for_each(|&v| b.graph.value_mut(v).fact.dtype = Some(DType::I64));
+        let [x, m] = inputs.map(|v| b.node(Op::Cast { to: DType::F32 }, &[v]));
+        let real = b.binary(Binary::Mul, x, m);
+        let cosine = b.node(Op::Unary(Unary::Cos), &[x]);
+        let axes = b.graph.add_constant("axes", Tensor::i64s(vec![1]));
+        let sum = Op::Reduce { kind: Reduction::Sum, keepdims: true, noop_with_empty_axes: false };
+        let sum = b.node(sum, &[if loud { cosine } else { real }, axes]);
+        let negative = b.node(Op::Unary(Unary::Neg), &[sum]);
+        let outputs = match spans {
+            false => vec![b.node(Op::Concat { axis: 1 }, &[sum, negative])],
+            true => vec![b.binary(Binary::Add, real, sum), b.binary(Binary::Add, cosine, sum)],
+        };
+        b.finish(&outputs)
+    }
+
+    fn open() -> Dim {
+        Dim::Symbol("t".into())
+    }
+
+    /// What a network was asked.
+    struct Asked<'a>(Compiled<'a>, Mutex<Vec<usize>>);
+
+    impl Answering for Asked<'_> {
+        fn chunk(&self) -> RangeInclusive<usize> {
+            self.0.chunk()
+        }
+        fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Rows>> {
+            self.1.lock().unwrap().extend(samples.iter().map(|s| s[0].len()));
+            self.0.run(samples, sink)
+        }
+    }
+
+    /// The score of `graph` for `texts`, and how long those were that it was asked.
+    fn asked(graph: &Graph, texts: &dyn Samples, task: Task) -> (Score, Vec<usize>) {
+        let device = &processors(2).unwrap();
+        let compiled = Compiled::new(graph, &[vec![LENGTH], vec![LENGTH]], graph.outputs.clone(), device).unwrap();
+        let asked = Asked(compiled, Mutex::default());
+        let scores = scores((&[graph], &[&asked]), texts, Some(task), device, &mut Silent).unwrap();
+        (scores[0].clone(), asked.1.into_inner().unwrap())
+    }
+
+    #[test]
+    fn texts_run_at_their_lengths_and_score_as_with_their_padding() {
+        for (spans, task) in [(false, Task::Sst2), (true, Task::Squad)] {
+            let graph = network(&open(), spans, false);
+            let texts = |known| if spans { windows(known) } else { sentences(known) };
+            let (score, lengths) = asked(&graph, &texts(true), task);
+            // The shortest is also run with its padding, to see that nothing changes.
+            assert_eq!(lengths, [100, 32, 100, 96, 96, 64, 64, 64, 32, 32]);
+            let (padded, lengths) = asked(&graph, &texts(false), task);
+            assert_eq!(lengths, [100; 8]);
+            assert_eq!(score, padded);
+            assert!(score.metrics.values().all(|&v| v > 0.0 && v < 100.0), "proves nothing: {score:?}");
+
+            let counted = Counted::new(texts(true));
+            let both =
+                measure_all(&[&graph, &graph], &Remembered::first(&counted), Some(task), 1, &mut Silent).unwrap();
+            assert_eq!(both, [padded.clone(), padded.clone()]);
+            assert_eq!(counted.times(), [1; 8]);
+
+            let Some(library) = qdrop_testing::onnxruntime() else { continue };
+            let file = Deployed::of_graph(&Library::load(&library).unwrap(), &graph, "texts", 1).unwrap();
+            let counted = Counted::new(texts(true));
+            let both = measure_deployed(&[&file, &file], &counted, Some(task), &mut Silent).unwrap();
+            assert_eq!(both, [padded.clone(), padded]);
+            assert_eq!(counted.times(), [1; 8]);
+        }
+    }
+
+    #[test]
+    fn padding_stays_where_the_length_is_fixed_or_padding_counts() {
+        for graph in [network(&Dim::Known(LENGTH), false, false), network(&open(), false, true)] {
+            let (score, lengths) = asked(&graph, &sentences(true), Task::Sst2);
+            assert!(lengths.iter().skip(2).all(|&n| n == LENGTH), "{lengths:?}");
+            assert_eq!(score, asked(&graph, &sentences(false), Task::Sst2).0);
+        }
+        // One network that needs the padding keeps it for all.
+        let (quiet, loud) = (network(&open(), false, false), network(&open(), false, true));
+        let want = [&quiet, &loud].map(|graph| asked(graph, &sentences(false), Task::Sst2).0);
+        let found = measure_all(&[&quiet, &loud], &sentences(true), Some(Task::Sst2), 1, &mut Silent).unwrap();
+        assert_eq!(found, want);
     }
 }
