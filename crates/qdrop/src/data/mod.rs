@@ -117,6 +117,13 @@ pub trait Samples: Sync {
         Ok(self.label(index).map(Target::Class))
     }
 
+    /// Number of tokens of sample `index` in front of its padding, if that is known without reading it and one of its
+    /// tensors marks padding. Each of its tensors is then a list with one element per token.
+    fn tokens(&self, index: usize) -> Option<usize> {
+        let _ = index;
+        None
+    }
+
     /// Name of sample `index` in errors and reports (a file name, or `row 3`).
     fn name(&self, index: usize) -> String;
 
@@ -164,6 +171,9 @@ macro_rules! forward_samples {
             fn target(&self, index: usize) -> Result<Option<Target>> {
                 (**self).target(index)
             }
+            fn tokens(&self, index: usize) -> Option<usize> {
+                (**self).tokens(index)
+            }
             fn name(&self, index: usize) -> String {
                 (**self).name(index)
             }
@@ -194,6 +204,10 @@ macro_rules! forward_labels {
 
         fn target(&self, index: usize) -> $crate::Result<Option<$crate::data::Target>> {
             self.$samples.target(index)
+        }
+
+        fn tokens(&self, index: usize) -> Option<usize> {
+            self.$samples.tokens(index)
         }
 
         fn name(&self, index: usize) -> String {

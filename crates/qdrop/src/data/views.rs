@@ -74,6 +74,10 @@ impl<S: Samples> Samples for Subset<S> {
         self.indices.get(index).map_or(Ok(None), |&i| self.samples.target(i))
     }
 
+    fn tokens(&self, index: usize) -> Option<usize> {
+        self.samples.tokens(*self.indices.get(index)?)
+    }
+
     fn name(&self, index: usize) -> String {
         self.samples.name(self.indices[index])
     }

@@ -1,5 +1,6 @@
 //! What a task measures about a network.
 
+use super::cut::{Compiled, Cut};
 use crate::data::{Samples, Target, Window};
 use crate::engine::device::{Device, processors};
 use crate::engine::facts;
@@ -7,9 +8,11 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::{Classification, Metrics, language, squad};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Task};
-use crate::probe::{Answering, Network, answer, input_shapes, largest, shapes_of};
+use crate::probe::{Answering, answer, input_shapes, largest, shapes_of};
 use crate::report::{Score, Sink};
 use crate::tensor::Rows;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The metrics of `task` for `graph` (simplified) on `samples`, which must have what answers are held against; without a
@@ -24,7 +27,8 @@ pub fn measure(
     measure_all(&[graph], samples, task, threads, sink).and_then(only)
 }
 
-/// As [`measure`], for several networks at once: every sample is decoded once.
+/// As [`measure`], for several networks at once: every sample is decoded once, and texts run without most of their padding
+/// where that changes no answer.
 pub fn measure_all(
     graphs: &[&Graph],
     samples: &dyn Samples,
@@ -34,10 +38,10 @@ pub fn measure_all(
 ) -> Result<Vec<Score>> {
     let shapes = shapes_of(samples)?;
     let device = &processors(threads)?;
-    let network = |graph: &&Graph| Network::new(graph, &shapes, outputs(graph, task)?, device);
-    let networks = graphs.iter().map(network).collect::<Result<Vec<_>>>()?;
+    let networks = graphs.iter().map(|graph| Compiled::new(graph, &shapes, outputs(graph, task)?, device));
+    let networks = networks.collect::<Result<Vec<_>>>()?;
     let networks: Vec<&dyn Answering> = networks.iter().map(|n| n as &dyn Answering).collect();
-    scores(&networks, samples, task, device, sink)
+    scores((graphs, &networks), samples, task, device, sink)
 }
 
 /// The one score of one network.
@@ -45,14 +49,17 @@ pub(super) fn only(scores: Vec<Score>) -> Result<Score> {
     scores.into_iter().next().ok_or_else(|| Error::internal("a network was not measured"))
 }
 
-/// The metrics of `task` for what `networks` answer, whose values are those that [`answering`] tells.
+/// The metrics of `task` for what `networks` with the inputs of `graphs` answer, whose values are those that [`answering`]
+/// tells.
 pub(super) fn scores(
-    networks: &[&dyn Answering],
+    (graphs, networks): (&[&Graph], &[&dyn Answering]),
     samples: &dyn Samples,
     task: Option<Task>,
     device: &dyn Device,
     sink: &mut dyn Sink,
 ) -> Result<Vec<Score>> {
+    let cut = Cut::new(samples, graphs, networks, sink)?;
+    let samples = cut.as_ref().map_or(samples, |cut| cut as &dyn Samples);
     let Some(task) = task else {
         let found = classify(networks, samples, device, sink)?;
         let score = |metrics: Metrics| Score::new(metrics.samples, [("top1", metrics.top1), ("top5", metrics.top5)]);
@@ -171,15 +178,20 @@ pub(super) fn answering(names: &[&str], task: Option<Task>) -> Result<Vec<usize>
 struct Answers {
     classes: (Vec<usize>, Vec<usize>),
     numbers: (Vec<f64>, Vec<f64>),
-    questions: Vec<Asked>,
+    questions: BTreeMap<usize, Asked>,
 }
 
 /// A question with the best answer in its windows so far.
 struct Asked {
-    question: usize,
     truths: Arc<[String]>,
-    /// Score and text.
-    best: Option<(f32, String)>,
+    best: Option<Found>,
+}
+
+/// An answer in a window.
+struct Found {
+    /// What is compared: the score and, among equal ones, how early the window begins.
+    rank: (f32, Reverse<u32>),
+    text: String,
 }
 
 impl Answers {
@@ -211,15 +223,15 @@ impl Answers {
             _ => return Err(Error::internal(format!("expected one or two outputs, got {}", outputs.len()))),
         };
         let best = squad::best_spans(&begins, &ends, &window.offsets).into_iter().next();
-        let best = best.map(|s| (s.score, window.context.get(s.start..s.end).unwrap_or_default().to_string()));
-        match self.questions.last_mut().filter(|asked| asked.question == window.question) {
-            None => self.questions.push(Asked { question: window.question, truths: window.answers, best }),
-            Some(asked) => {
-                let score = |answer: &Option<(f32, String)>| answer.as_ref().map_or(f32::NEG_INFINITY, |a| a.0);
-                if score(&best) > score(&asked.best) {
-                    asked.best = best;
-                }
-            }
+        let begin = window.offsets.iter().flatten().next().map_or(0, |o| o.0);
+        let best = best.map(|s| Found {
+            rank: (s.score, Reverse(begin)),
+            text: window.context.get(s.start..s.end).unwrap_or_default().to_string(),
+        });
+        let asked = self.questions.entry(window.question);
+        let asked = asked.or_insert_with(|| Asked { truths: window.answers, best: None });
+        if best.as_ref().map(|b| b.rank) > asked.best.as_ref().map(|b| b.rank) {
+            asked.best = best;
         }
         Ok(())
     }
@@ -231,8 +243,8 @@ impl Answers {
             return Err(Error::data("expected samples, got none"));
         }
         let mean = |one: &dyn Fn(&str, &[String]) -> f64| {
-            let of = |asked: &Asked| one(asked.best.as_ref().map_or("", |b| &b.1), &asked.truths);
-            100.0 * self.questions.iter().map(of).sum::<f64>() / samples as f64
+            let of = |asked: &Asked| one(asked.best.as_ref().map_or("", |b| &b.text), &asked.truths);
+            100.0 * self.questions.values().map(of).sum::<f64>() / samples as f64
         };
         let value = |metric: &&'static str| {
             let value = match *metric {

@@ -248,8 +248,9 @@ pub fn measure_deployed(
         asked.push(file.asked(wanted, samples.get(0)?, sink)?);
     }
     let asked: Vec<&dyn Answering> = asked.iter().map(|a| a as &dyn Answering).collect();
+    let faces: Vec<&Graph> = files.iter().map(|file| &file.face).collect();
     let threads = files.first().map_or(0, |file| file.threads);
-    scores(&asked, samples, task, &processors(threads)?, sink)
+    scores((&faces, &asked), samples, task, &processors(threads)?, sink)
 }
 
 /// The inputs and outputs of `session`, without a node.

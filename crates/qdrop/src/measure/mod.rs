@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod compare;
+mod cut;
 mod deployed;
 mod divergence;
 mod latency;

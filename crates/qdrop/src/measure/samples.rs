@@ -111,6 +111,10 @@ impl Samples for Checked<'_> {
         self.inner.target(index)
     }
 
+    fn tokens(&self, index: usize) -> Option<usize> {
+        self.inner.tokens(index)
+    }
+
     fn name(&self, index: usize) -> String {
         self.inner.name(index)
     }

@@ -30,7 +30,7 @@ pub(crate) use observe::{Observed, Widths, observed_at_once};
 pub(crate) use padding::Padding;
 pub(crate) use run::{
     Answering, Cache, Network, SAMPLES, answer, borders, chunk, each, ends, go_on, input_facts, is_real, load, rows,
-    shapes_of, shown, whole,
+    shapes, shapes_of, shown, whole,
 };
 pub(crate) use screen::screened;
 pub(crate) use sensitivity::Measured;

@@ -184,7 +184,7 @@ pub(crate) fn decode(
 
 /// Calls `job` for one chunk of samples after the other on `device`, each with its first index, and
 /// `take` with the result on the calling thread. Chunks have as many samples as `chunk` allows and a short time suffices
-/// for. Tells `sink` how far it is and stops when it asks to.
+/// for, all of the same shapes. Tells `sink` how far it is and stops when it asks to.
 pub(crate) fn each<T: Send>(
     samples: &dyn Samples,
     chunk: RangeInclusive<usize>,
@@ -202,8 +202,10 @@ pub(crate) fn each<T: Send>(
         let indices: Vec<usize> = (done..(done + size).min(total)).collect();
         let loaded = decode(samples, &indices, device, sink)?;
         go_on(sink)?;
-        take(done, job(&loaded, sink)?)?;
-        done += indices.len();
+        for alike in loaded.chunk_by(|a, b| shapes(a) == shapes(b)) {
+            take(done, job(alike, sink)?)?;
+            done += alike.len();
+        }
         size = if start.elapsed() < BRIEF { (2 * size).min(most) } else { (size / 2).max(least) };
         sink.event(&Event::StageProgress { stage, done, total });
     }
@@ -235,7 +237,12 @@ pub(crate) fn shapes_of(samples: &dyn Samples) -> Result<Vec<Vec<usize>>> {
     if samples.is_empty() {
         return Err(Error::data("expected samples, got none"));
     }
-    Ok(samples.get(0)?.iter().map(|t| t.shape().to_vec()).collect())
+    Ok(shapes(&samples.get(0)?))
+}
+
+/// Shapes of the tensors of `sample`.
+pub(crate) fn shapes(sample: &[Tensor]) -> Vec<Vec<usize>> {
+    sample.iter().map(|t| t.shape().to_vec()).collect()
 }
 
 /// Shapes of one sample with its batch axis, per input of `graph`.

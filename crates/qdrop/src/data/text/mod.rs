@@ -99,8 +99,9 @@ fn feeds(task: Task, inputs: &[InputSpec]) -> Result<Feeds> {
 
 /// Opens the file of a task for a network's `inputs`. A sample is a record; of SQuAD a window over a question's text.
 ///
-/// There are at most `limit` records or questions, spread over the file. Texts that decide the length or the number of
-/// samples are tokenized here, the others when they are asked for.
+/// There are at most `limit` records or questions, spread over the file. Where the network leaves the length open, and of
+/// SQuAD's files always, they are tokenized here, so that [`Samples::tokens`] tells how long they are; else when they are
+/// asked for.
 pub fn open_text(
     path: &Path,
     text: &Text,
@@ -139,9 +140,10 @@ pub(crate) fn open_part(
     if !rest {
         records = part(records, limit);
     }
-    let open = text.max_length.is_none() && declared.is_none();
-    let deciding = open.then(|| super::spread(records.len(), limit)).into_iter().flatten().collect();
-    Ok(Box::new(Records::new(records, skipped, deciding, encoder, (feeds, names), limits)?))
+    let open = declared.is_none();
+    let wanted = open.then(|| super::spread(records.len(), limit)).into_iter().flatten().collect();
+    let known = (wanted, text.max_length.is_none());
+    Ok(Box::new(Records::new(records, skipped, known, encoder, (feeds, names), limits)?))
 }
 
 /// At most `limit` of `items`, spread over them.
@@ -183,6 +185,11 @@ impl Shape {
         };
         self.feeds.iter().map(one).collect()
     }
+
+    /// How many `tokens` there are, if an input marks what fills up the sample.
+    fn marked(&self, tokens: &Tokens) -> Option<usize> {
+        self.feeds.iter().any(|&(feed, _)| feed == Feed::Mask).then_some(tokens.ids.len())
+    }
 }
 
 /// Bytes that `tokens` take.
@@ -196,24 +203,25 @@ struct Records {
     encoder: Encoder,
     /// Of those whose tokens are known the texts are empty.
     records: Vec<Record>,
-    /// Tokens of the records that decided the length, by index.
+    /// Tokens of the records that were tokenized when the set was opened, by index.
     known: BTreeMap<usize, Tokens>,
     skipped: usize,
 }
 
 impl Records {
-    /// Samples no longer than the `deciding` of `records` need, where there are some.
+    /// Samples of `records`, of which those at the indices `wanted` are tokenized now. Where these are `deciding`, no sample
+    /// is longer than they need.
     fn new(
         mut records: Vec<Record>,
         skipped: usize,
-        deciding: Vec<usize>,
+        (wanted, deciding): (Vec<usize>, bool),
         mut encoder: Encoder,
         (feeds, names): (Feeds, Vec<String>),
         limits: &Limits,
     ) -> Result<Self> {
         let tokens = |&i: &usize| Ok((i, limits.go_on().and_then(|()| encode(&encoder, &records[i]))?));
-        let known = deciding.par_iter().map(tokens).collect::<Result<BTreeMap<_, _>>>()?;
-        if let Some(longest) = known.values().map(|t| t.ids.len()).max() {
+        let known = wanted.par_iter().map(tokens).collect::<Result<BTreeMap<_, _>>>()?;
+        if let Some(longest) = known.values().map(|t| t.ids.len()).max().filter(|_| deciding) {
             encoder.shorten(longest)?;
         }
         for &i in known.keys() {
@@ -252,6 +260,10 @@ impl Samples for Records {
             Label::Class(class) => Target::Class(class),
             Label::Number(number) => Target::Number(number),
         }))
+    }
+
+    fn tokens(&self, index: usize) -> Option<usize> {
+        self.shape.marked(self.known.get(&index)?)
     }
 
     fn name(&self, index: usize) -> String {
@@ -326,6 +338,10 @@ impl Samples for Windows {
         let (context, answers, mut offsets) = (context.clone(), answers.clone(), offsets.clone());
         offsets.resize(self.shape.length, None);
         Ok(Some(Target::Window(Window { question, context, offsets, answers })))
+    }
+
+    fn tokens(&self, index: usize) -> Option<usize> {
+        self.shape.marked(&self.windows.get(index)?.tokens)
     }
 
     fn name(&self, index: usize) -> String {

@@ -75,6 +75,7 @@ fn pairs_are_cut_longest_first_and_padded_right() {
     assert_eq!(types[..], [0, 0, 0, 0, 1, 1, 0, 0]);
     assert_eq!(integers(&samples, 1)[1], [2, 4, 5, 6, 7, 3, 10, 3]);
     assert_eq!((samples.label(0), samples.label(1), samples.name(1)), (Some(0), Some(1), "line 3".into()));
+    assert_eq!((samples.tokens(0), samples.tokens(1)), (Some(6), Some(8)));
     assert_eq!(samples.input_names().unwrap(), ["attention_mask", "input_ids", "token_type_ids"]);
 }
 
@@ -207,6 +208,7 @@ fn tokenizers_and_inputs_are_checked() {
     assert_eq!(open(text("tokenizer.json", Some(8)), &fixed).1, "samples have 8 tokens, the network expects 16");
     // What the network declares is the default.
     let samples = open_text(&path, &text("tokenizer.json", None), &fixed, None, &Limits::default()).unwrap();
+    assert_eq!(samples.tokens(0), None, "no input marks padding");
     let tensor = samples.get(0).unwrap().remove(0);
     assert_eq!((tensor.shape(), tensor.dtype()), (&[16][..], DType::I32));
 
@@ -251,6 +253,7 @@ fn long_texts_are_seen_through_windows_that_overlap() {
     let under: Vec<&str> =
         window.offsets.iter().map(|o| o.map_or("-", |(a, b)| &window.context[a as usize..b as usize])).collect();
     assert_eq!(under, ["-", "-", "-", "-", ",", "É", "c", "-"]);
+    assert_eq!((samples.tokens(1), samples.tokens(2)), (Some(8), Some(7)));
     assert_eq!(samples.target(3).unwrap(), None);
     assert_eq!(samples.name(2), "question q0, window 3");
 
@@ -289,7 +292,7 @@ fn lines(records: &[&str], deciding: usize) -> Records {
     let record = |(line, text): (usize, &&str)| Record { first: text.to_string(), second: None, label: None, line };
     let records = records.iter().enumerate().map(record).collect();
     let kinds = (vec![(Feed::Ids, DType::I64), (Feed::Mask, DType::I64)], vec!["ids".into(), "mask".into()]);
-    Records::new(records, 0, (0..deciding).collect(), encoder, kinds, &Limits::default()).unwrap()
+    Records::new(records, 0, ((0..deciding).collect(), true), encoder, kinds, &Limits::default()).unwrap()
 }
 
 #[test]
