@@ -77,7 +77,8 @@ impl Held {
             let first = |i: usize| i / (along * inner) * along * inner + i % inner;
             if axes.len() > 1 && (0..channels.len()).all(|i| channels[i] == channels[first(i)]) {
                 channels = (0..channels.len()).filter(|i| i / inner % along == 0).map(|i| channels[i]).collect();
-                (axes.remove(k), sizes.remove(k));
+                axes.remove(k);
+                sizes.remove(k);
             }
         }
         (!axes.is_empty()).then_some(Held { axes, channels })

@@ -15,6 +15,9 @@ use std::borrow::Cow;
 /// The network input that marks padding, unless the recipe names another.
 const MASK: &str = "attention_mask";
 
+/// Elements that belong to real tokens, and their shape.
+pub(crate) type RealPart<'a> = (Cow<'a, [f32]>, Cow<'a, [usize]>);
+
 /// Which tokens of each sample are real.
 #[derive(Debug, Clone)]
 pub(crate) struct Padding {
@@ -79,7 +82,7 @@ impl Padding {
         shape: &'a [usize],
         sample: usize,
         row: &'a [f32],
-    ) -> Result<(Cow<'a, [f32]>, Cow<'a, [usize]>)> {
+    ) -> Result<RealPart<'a>> {
         let real = self.real(value, shape, sample, row)?;
         let mut left = Cow::Borrowed(shape);
         if let Some(axis) = self.axes.get(value.0 as usize).copied().flatten() {
