@@ -45,6 +45,13 @@ fn divided(b: &mut Builder, v: ValueId) -> ValueId {
     b.binary(Binary::Div, v, root)
 }
 
+/// Weights of `bits`.
+fn recipe(bits: u32) -> Recipe {
+    let mut recipe = Recipe::default();
+    recipe.weights.bits = bits;
+    recipe
+}
+
 fn planned(graph: &Graph, recipe: &Recipe) -> (Plan, Vec<Result<FactorSite, &'static str>>) {
     let facts = facts::infer(graph, &[vec![1, SIZES[0], WIDTH]]).unwrap();
     let plan = plan(graph, &facts, recipe).unwrap();
@@ -58,9 +65,9 @@ fn pairs(graph: &Graph, recipe: &Recipe) -> Vec<FactorSite> {
     found.into_iter().flatten().filter(|s| s.product.is_some()).collect()
 }
 
-/// Of each pair that is found by default: whether its product sums over the channels.
+/// Of each pair that is found with weights of 8 bits: whether its product sums over the channels.
 fn kinds(front: Change, behind: Change) -> Vec<bool> {
-    let found = pairs(&network(front, behind), &Recipe::default());
+    let found = pairs(&network(front, behind), &recipe(8));
     found.iter().map(|s| matches!(s.product, Some(Product::Sums { .. }))).collect()
 }
 
@@ -70,7 +77,7 @@ fn queries_and_keys_values_and_context_have_factors_in_pairs() {
     for (front, behind) in [(&unchanged as Change, &unchanged as Change), (&scaled, &unchanged), (&unchanged, &scaled)]
     {
         let graph = network(front, behind);
-        let (plan, found) = planned(&graph, &Recipe::default());
+        let (plan, found) = planned(&graph, &recipe(8));
         let pairs: Vec<&FactorSite> = found.iter().flatten().filter(|s| s.product.is_some()).collect();
         let [scores, context] = pairs[..] else { panic!("{found:?}") };
         let names = |s: &FactorSite| s.constants().map(|v| graph.value(v).name.clone()).collect::<Vec<_>>();
@@ -92,7 +99,7 @@ fn queries_and_keys_values_and_context_have_factors_in_pairs() {
 
 #[test]
 fn operands_may_be_quantized_behind_the_heads() {
-    let mut recipe = Recipe::default();
+    let mut recipe = recipe(8);
     recipe.activations.placement = Some(Placement::Consumer);
     let found = pairs(&network(&unchanged, &unchanged), &recipe);
     let axes: Vec<&[usize]> = found.iter().flat_map(|s| &s.members).map(|m| &m.axes[..]).collect();
@@ -146,7 +153,7 @@ fn heads_that_several_queries_share_have_no_factors_of_their_own() {
     });
     let y = b.attend([q, k, v], SIZES);
     let y = b.linear("last", y, WIDTH, 2);
-    let found = pairs(&b.finish(&[y]), &Recipe::default());
+    let found = pairs(&b.finish(&[y]), &recipe(8));
     let [values] = &found[..] else { panic!("{found:?}") };
     assert_eq!((&values.product, values.channels), (&Some(Product::Keeps), SIZES[2]));
     let all_heads: Vec<Option<usize>> = (0..WIDTH).map(|c| Some(c % SIZES[2])).collect();
@@ -174,12 +181,18 @@ fn one_layer_for_all_three_leaves_none() {
     let operands = [b.heads("q", q, SIZES, ROWS), b.heads("k", k, SIZES, COLUMNS), b.heads("v", v, SIZES, ROWS)];
     let y = b.attend(operands, SIZES);
     let y = b.linear("last", y, WIDTH, 2);
-    assert!(pairs(&b.finish(&[y]), &Recipe::default()).is_empty());
+    assert!(pairs(&b.finish(&[y]), &recipe(8)).is_empty());
 }
 
 #[test]
 fn a_weight_with_one_step_cannot_be_divided() {
-    let mut recipe = Recipe::default();
+    let mut recipe = recipe(8);
     recipe.weights.per_channel = false;
     assert!(pairs(&network(&unchanged, &unchanged), &recipe).is_empty());
+}
+
+#[test]
+fn few_bits_of_the_layer_behind_leave_queries_and_keys_alone() {
+    let found = pairs(&network(&unchanged, &unchanged), &recipe(4));
+    assert!(matches!(&found[..], [FactorSite { product: Some(Product::Sums { .. }), .. }]), "{found:?}");
 }

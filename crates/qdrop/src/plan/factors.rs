@@ -242,6 +242,8 @@ pub fn floors(graph: &Graph, facts: &Facts) -> Vec<Option<Floor>> {
     graph.value_ids().map(floor).collect()
 }
 
+/// Bits that the weights of layers have at least which read one of several activations with shared factors.
+const LEAST_WEIGHT_BITS: u32 = 8;
 /// Most nodes that are followed from an activation to the layers that read it.
 pub(super) const MOST_NODES: usize = 1000;
 
@@ -466,6 +468,12 @@ impl Search<'_> {
         let layer = self.layers.get(&weight).copied();
         let meets = tensor.shape().get(at)? * groups == channels.len();
         meets.then(|| Reader { weight, layer, axis: at, groups, channels: channels.clone() })
+    }
+
+    /// Whether the weight of a layer may take up factors that suit none of the activations that share them exactly: with few
+    /// bits the uneven weights cost more than the activations gain.
+    pub(super) fn takes_shared(&self, reader: &Reader) -> bool {
+        reader.layer.is_none_or(|id| self.plan.layer(id).grid.bits >= LEAST_WEIGHT_BITS)
     }
 
     /// What can divide the channels of `value`, along `axis`, and the values that a layer divides.

@@ -15,9 +15,6 @@ use super::view::Role;
 use crate::graph::{Binary, NodeId, Op, Unary, ValueId, Variadic};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Bits that the weights of a group's readers have at least.
-const LEAST_WEIGHT_BITS: u32 = 8;
-
 /// What is known of a residual group while it is followed.
 #[derive(Default)]
 struct Group {
@@ -102,8 +99,7 @@ impl Search<'_> {
         let members: Vec<Member> = sites.map(member).collect();
         let mut weights = BTreeSet::new();
         let once = members.iter().flat_map(|m| &m.readers).all(|r| weights.insert(r.weight));
-        let fine = |r: &Reader| r.layer.is_none_or(|id| self.plan.layer(id).grid.bits >= LEAST_WEIGHT_BITS);
-        let fine = members.iter().flat_map(|m| &m.readers).all(fine);
+        let fine = members.iter().flat_map(|m| &m.readers).all(|r| self.takes_shared(r));
         if !once || !fine || weights.is_empty() || !group.readers.is_empty() {
             return None;
         }
