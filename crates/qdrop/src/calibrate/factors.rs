@@ -15,7 +15,7 @@ use crate::engine::facts::Facts;
 use crate::engine::program::around;
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Dim, Fact, Graph, Node, NodeId, Op, ValueId};
-use crate::plan::{Carrier, FactorSite, Member, Plan, Product, Reader};
+use crate::plan::{Carrier, FactorSite, Member, Pair, Plan, Reader};
 use crate::quant::{Grid, Observation, RangeSpec, Search, fit, fit_weight, quantize_one};
 use crate::tensor::{DType, Tensor};
 use rayon::prelude::*;
@@ -206,16 +206,16 @@ impl<'a> Known<'a> {
 
 /// How wide each channel is next to the others, over all of `known`: the geometric mean, or, where a product divides the one
 /// and multiplies the other, how far apart they are. `None` where nothing tells.
-fn common_widths(known: &[Known], product: Option<&Product>) -> Result<Option<Vec<f32>>> {
+fn common_widths(known: &[Known], pair: Option<&Pair>) -> Result<Option<Vec<f32>>> {
     let each = known.iter().map(|k| k.seen.widths(&k.spec).map_err(|e| k.place(e)));
     let each = each.collect::<Result<Vec<_>>>()?;
     let told: Vec<Vec<f32>> = each.into_iter().flatten().collect();
     Ok(match &told[..] {
-        [divided, multiplied] if matches!(product, Some(Product::Sums { .. })) => {
+        [divided, multiplied] if matches!(pair, Some(Pair::Sums { .. })) => {
             let apart = divided.iter().zip(multiplied).map(|(d, m)| (d / m).clamp(1.0 / MOST, MOST));
             Some(apart.collect())
         }
-        _ if matches!(product, Some(Product::Sums { .. })) => None,
+        _ if matches!(pair, Some(Pair::Sums { .. })) => None,
         [] => None,
         [one] => Some(one.clone()),
         [first, ..] => {
@@ -226,16 +226,16 @@ fn common_widths(known: &[Known], product: Option<&Product>) -> Result<Option<Ve
 }
 
 /// Estimated error of all that reads the members of a site with `factors`, whose channels have `lost` before.
-fn estimate(known: &[Known], product: Option<&Product>, factors: &[f32], lost: &[f64]) -> Result<f64> {
-    match (product, known) {
-        (Some(Product::Sums { .. }), [divided, multiplied]) => {
+fn estimate(known: &[Known], pair: Option<&Pair>, factors: &[f32], lost: &[f64]) -> Result<f64> {
+    match (pair, known) {
+        (Some(Pair::Sums { .. }), [divided, multiplied]) => {
             let errors = [divided.errors(factors)?, multiplied.errors(&inverse(factors))?];
             let weighed = |of: &[f64], by: &[f64]| of.iter().zip(by).map(|(o, b)| o * b).sum::<f64>();
             let error = weighed(&errors[0], &multiplied.squares) + weighed(&divided.squares, &errors[1]);
             let energy = weighed(&divided.squares, &multiplied.squares);
             Ok(if energy > 0.0 { error / energy } else { 0.0 })
         }
-        (Some(Product::Keeps), [first, second]) => {
+        (Some(Pair::Keeps), [first, second]) => {
             let mut lost = first.errors(factors)?;
             lost.iter_mut().zip(second.seen.left_of(first.seen)).for_each(|(l, left)| *l *= left);
             second.error(factors, &lost)
@@ -259,7 +259,7 @@ pub fn factors(
 ) -> Result<Option<Factors>> {
     let known = site.members.iter().zip(seen).map(|(m, seen)| Known::new(graph, plan, m, seen));
     let known: Vec<Known> = known.collect::<Result<_>>()?;
-    let Some((widths, first)) = common_widths(&known, site.product.as_ref())?.zip(known.first()) else {
+    let Some((widths, first)) = common_widths(&known, site.pair.as_ref())?.zip(known.first()) else {
         return Ok(None);
     };
     let place = |e| first.place(e);
@@ -277,7 +277,7 @@ pub fn factors(
             own_before = Some(widths);
         }
     }
-    let estimate = |factors: &[f32], lost: &[f64]| estimate(&known, site.product.as_ref(), factors, lost);
+    let estimate = |factors: &[f32], lost: &[f64]| estimate(&known, site.pair.as_ref(), factors, lost);
     let unfactored = estimate(&ones, &lost)?;
     let tried: Vec<(Vec<f32>, f64)> = EXPONENTS
         .par_iter()
@@ -380,7 +380,7 @@ pub fn fold(graph: &mut Graph, site: &FactorSite, factors: &Factors) -> Result<(
     if let Carrier::Layer { constants, .. } = &site.carrier {
         divide(graph, constants, &factors.own)?;
     }
-    if let Some(Product::Sums { multiplied }) = &site.product {
+    if let Some(Pair::Sums { multiplied }) = &site.pair {
         divide(graph, multiplied, &inverse(&factors.own))?;
     }
     match (&site.before, &factors.before) {

@@ -12,7 +12,7 @@
 //! queries, keys and values, one quantizer mostly serves all three, and there are no factors either.
 
 use super::SiteId;
-use super::factors::{Carrier, FactorSite, MOST_NODES, Member, Product, Reader, Search};
+use super::factors::{Carrier, FactorSite, MOST_NODES, Member, Pair, Reader, Search};
 use super::held::Held;
 use super::view::Role;
 use crate::graph::{NodeId, Op, ValueId};
@@ -93,9 +93,9 @@ impl Search<'_> {
         let channels = queries.channels;
         let members = vec![self.member(&queries.way, Vec::new())?, self.member(&keys.way, Vec::new())?];
         let divided = queries.values().chain(keys.values()).collect();
-        let product = Some(Product::Sums { multiplied: keys.constants });
+        let pair = Some(Pair::Sums { multiplied: keys.constants });
         let carrier = Carrier::Layer { constants: queries.constants, cap: None };
-        Some(FactorSite { members, channels, carrier, product, operands: Vec::new(), before: None, divided })
+        Some(FactorSite { members, channels, carrier, pair, operands: Vec::new(), before: None, divided })
     }
 
     /// The right operand of a product that keeps its channels, and the result.
@@ -113,8 +113,8 @@ impl Search<'_> {
         let divided = values.values().chain(context.values()).collect();
         let members = vec![self.member(&values.way, Vec::new())?, self.member(&context, vec![reader])?];
         let carrier = Carrier::Layer { constants: values.constants, cap: None };
-        let product = Some(Product::Keeps);
-        Some(FactorSite { members, channels, carrier, product, operands: Vec::new(), before: None, divided })
+        let pair = Some(Pair::Keeps);
+        Some(FactorSite { members, channels, carrier, pair, operands: Vec::new(), before: None, divided })
     }
 
     /// What `value` is a part of, from the layer that makes it to the next layer or product.

@@ -62,13 +62,13 @@ fn planned(graph: &Graph, recipe: &Recipe) -> (Plan, Vec<Result<FactorSite, &'st
 /// The pairs of activations that products join.
 fn pairs(graph: &Graph, recipe: &Recipe) -> Vec<FactorSite> {
     let (_, found) = planned(graph, recipe);
-    found.into_iter().flatten().filter(|s| s.product.is_some()).collect()
+    found.into_iter().flatten().filter(|s| s.pair.is_some()).collect()
 }
 
 /// Of each pair that is found with weights of 8 bits: whether its product sums over the channels.
 fn kinds(front: Change, behind: Change) -> Vec<bool> {
     let found = pairs(&network(front, behind), &recipe(8));
-    found.iter().map(|s| matches!(s.product, Some(Product::Sums { .. }))).collect()
+    found.iter().map(|s| matches!(s.pair, Some(Pair::Sums { .. }))).collect()
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn queries_and_keys_values_and_context_have_factors_in_pairs() {
     {
         let graph = network(front, behind);
         let (plan, found) = planned(&graph, &recipe(8));
-        let pairs: Vec<&FactorSite> = found.iter().flatten().filter(|s| s.product.is_some()).collect();
+        let pairs: Vec<&FactorSite> = found.iter().flatten().filter(|s| s.pair.is_some()).collect();
         let [scores, context] = pairs[..] else { panic!("{found:?}") };
         let names = |s: &FactorSite| s.constants().map(|v| graph.value(v).name.clone()).collect::<Vec<_>>();
         assert_eq!(names(scores), ["q.bias", "q.weight", "k.bias", "k.weight"]);
@@ -155,7 +155,7 @@ fn heads_that_several_queries_share_have_no_factors_of_their_own() {
     let y = b.linear("last", y, WIDTH, 2);
     let found = pairs(&b.finish(&[y]), &recipe(8));
     let [values] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((&values.product, values.channels), (&Some(Product::Keeps), SIZES[2]));
+    assert_eq!((&values.pair, values.channels), (&Some(Pair::Keeps), SIZES[2]));
     let all_heads: Vec<Option<usize>> = (0..WIDTH).map(|c| Some(c % SIZES[2])).collect();
     assert_eq!(values.members[1].readers[0].channels, all_heads, "one factor for a channel of all heads");
     let repeated = |b: &mut Builder, name: &str, v: ValueId| match name {
@@ -194,5 +194,5 @@ fn a_weight_with_one_step_cannot_be_divided() {
 #[test]
 fn few_bits_of_the_layer_behind_leave_queries_and_keys_alone() {
     let found = pairs(&network(&unchanged, &unchanged), &recipe(4));
-    assert!(matches!(&found[..], [FactorSite { product: Some(Product::Sums { .. }), .. }]), "{found:?}");
+    assert!(matches!(&found[..], [FactorSite { pair: Some(Pair::Sums { .. }), .. }]), "{found:?}");
 }

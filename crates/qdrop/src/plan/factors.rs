@@ -36,7 +36,7 @@ pub struct FactorSite {
     /// What divides them.
     pub carrier: Carrier,
     /// The product of activations that joins the two members, if one does.
-    pub product: Option<Product>,
+    pub pair: Option<Pair>,
     /// Operands that read the activation divided, where its quantizer divides it: all that lead to layers.
     pub operands: Vec<(NodeId, usize)>,
     /// What is quantized in front of the function that makes the activation.
@@ -60,7 +60,7 @@ pub struct Member {
 
 /// How a product of two activations joins the members of a site.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Product {
+pub enum Pair {
     /// It multiplies both and sums over the channels (queries and keys): the first is divided, the second multiplied.
     Sums {
         /// Weights and biases of the second's layer, each with the axis of the output channels.
@@ -82,8 +82,8 @@ impl FactorSite {
             Carrier::Layer { constants, .. } => &constants[..],
             Carrier::Quantizer => &[],
         };
-        let multiplied = match &self.product {
-            Some(Product::Sums { multiplied }) => &multiplied[..],
+        let multiplied = match &self.pair {
+            Some(Pair::Sums { multiplied }) => &multiplied[..],
             _ => &[],
         };
         own.iter().chain(multiplied).chain(self.before.iter().flat_map(|b| &b.constants)).map(|c| c.0)
@@ -315,7 +315,7 @@ impl Search<'_> {
         }
         let before = self.before(value, axis).filter(|_| carrier == Carrier::Quantizer);
         let members = vec![Member { site: id, value, axes: vec![axis], readers }];
-        Ok(FactorSite { members, channels, carrier, product: None, operands, before, divided })
+        Ok(FactorSite { members, channels, carrier, pair: None, operands, before, divided })
     }
 
     /// What is quantized in front of the function that makes `value`.

@@ -33,7 +33,7 @@ pub(crate) use biases::learned_biases;
 pub use budget::{BitopsTarget, SizeTarget};
 pub use cost::{Cost, cost};
 pub use effective::Effective;
-pub use factors::{Before, Carrier, FactorSite, Floor, Member, Product, Reader, factor_sites, floors};
+pub use factors::{Before, Carrier, FactorSite, Floor, Member, Pair, Reader, factor_sites, floors};
 pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
 pub use recipe::{

@@ -105,7 +105,7 @@ impl Search<'_> {
         }
         let carrier = Carrier::Layer { constants: group.constants, cap: None };
         let divided = group.values.into_iter().chain(group.moved).collect();
-        Some(FactorSite { members, channels, carrier, product: None, operands: Vec::new(), before: None, divided })
+        Some(FactorSite { members, channels, carrier, pair: None, operands: Vec::new(), before: None, divided })
     }
 
     /// Whether node `id` adds activations, and nothing else.
