@@ -38,8 +38,8 @@ pub struct Channels {
     seen: Vec<Observation>,
     /// Per channel: some of these values, and some of the other samples'.
     kept: Vec<[Vec<f32>; 2]>,
-    /// Per channel: the largest value of all samples.
-    most: Vec<f32>,
+    /// Per channel: the largest value of every other sample, and of the others.
+    most: Vec<[f32; 2]>,
     samples: usize,
 }
 
@@ -49,7 +49,7 @@ impl Channels {
         Channels {
             seen: vec![Observation::coarse(); channels],
             kept: vec![Default::default(); channels],
-            most: vec![0.0; channels],
+            most: vec![[0.0; 2]; channels],
             samples: 0,
         }
     }
@@ -71,7 +71,7 @@ impl Channels {
                     seen.observe(part);
                 }
                 for &v in part.iter().filter(|v| v.is_finite()) {
-                    *most = v.max(*most);
+                    most[half] = v.max(most[half]);
                     if skip == 0 {
                         kept[half].push(v);
                         skip = stride;
@@ -130,14 +130,16 @@ impl Channels {
     }
 
     /// Mean squared error of each channel, divided by its factor, on the one grid that fits all.
-    fn errors(&self, factors: &[f32], spec: &RangeSpec) -> Result<Vec<f64>> {
+    /// `cap` cuts off what is larger then.
+    fn errors(&self, factors: &[f32], spec: &RangeSpec, cap: Option<f32>) -> Result<Vec<f64>> {
         let mut all = Observation::coarse();
         for (kept, factor) in self.kept.iter().zip(factors) {
             all.observe(&kept[0].iter().map(|v| v / factor).collect::<Vec<f32>>());
         }
         let grid = fit(&all, spec)?;
         let error = |(c, &factor): (usize, &f32)| {
-            let squared = |&v: &f32| f64::from(rounded(v / factor, &grid) * factor - v).powi(2);
+            let divided = |v: f32| cap.map_or(v / factor, |cap| (v / factor).min(cap));
+            let squared = |&v: &f32| f64::from(rounded(divided(v), &grid) * factor - v).powi(2);
             mean(self.held_out(c).iter().map(squared))
         };
         Ok(factors.iter().enumerate().map(error).collect())
@@ -169,15 +171,22 @@ struct Known<'a> {
     name: &'a str,
     seen: &'a Channels,
     spec: RangeSpec,
+    /// Where the rectifier that makes it cuts off.
+    cap: Option<f32>,
     /// Mean square of each channel.
     squares: Vec<f64>,
     weights: Vec<Meeting<'a>>,
 }
 
 impl<'a> Known<'a> {
-    fn new(graph: &Graph, plan: &'a Plan, member: &'a Member, seen: &'a Channels) -> Result<Self> {
+    fn new(graph: &Graph, plan: &'a Plan, site: &FactorSite, member: &'a Member, seen: &'a Channels) -> Result<Self> {
         let meeting = |r: &'a Reader| Meeting::new(graph, plan, r, seen.seen.len());
+        let cap = match site.carrier {
+            Carrier::Layer { cap, .. } => cap,
+            Carrier::Quantizer => None,
+        };
         Ok(Known {
+            cap,
             name: &plan.site(member.site).name,
             seen,
             spec: range_spec(&plan.site(member.site).grid),
@@ -193,7 +202,7 @@ impl<'a> Known<'a> {
 
     /// Mean squared error of each channel, divided by its factor.
     fn errors(&self, factors: &[f32]) -> Result<Vec<f64>> {
-        self.seen.errors(factors, &self.spec).map_err(|e| self.place(e))
+        self.seen.errors(factors, &self.spec, self.cap).map_err(|e| self.place(e))
     }
 
     /// Estimated error of what reads it, where it has `factors` and its channels have `lost` before.
@@ -257,7 +266,7 @@ pub fn factors(
     seen: &[Channels],
     before: Option<&Channels>,
 ) -> Result<Option<Factors>> {
-    let known = site.members.iter().zip(seen).map(|(m, seen)| Known::new(graph, plan, m, seen));
+    let known = site.members.iter().zip(seen).map(|(m, seen)| Known::new(graph, plan, site, m, seen));
     let known: Vec<Known> = known.collect::<Result<_>>()?;
     let Some((widths, first)) = common_widths(&known, site.pair.as_ref())?.zip(known.first()) else {
         return Ok(None);
@@ -272,20 +281,22 @@ pub fn factors(
     if let Some((before, channels)) = site.before.as_ref().zip(before) {
         let spec = range_spec(&plan.kernel_site(before.kernel_site).grid);
         if let Some(widths) = channels.widths(&spec).map_err(place)? {
-            lost = channels.errors(&ones, &spec).map_err(place)?;
-            still_lost = channels.errors(&widths, &spec).map_err(place)?;
+            lost = channels.errors(&ones, &spec, None).map_err(place)?;
+            still_lost = channels.errors(&widths, &spec, None).map_err(place)?;
             own_before = Some(widths);
         }
     }
     let estimate = |factors: &[f32], lost: &[f64]| estimate(&known, site.pair.as_ref(), factors, lost);
     let unfactored = estimate(&ones, &lost)?;
+    let most = |samples: &[f32; 2]| if first.seen.samples > 1 { samples[0] } else { samples[0].max(samples[1]) };
+    let some: Vec<f32> = first.seen.most.iter().map(most).collect();
+    let all: Vec<f32> = first.seen.most.iter().map(|m| m[0].max(m[1])).collect();
     let tried: Vec<(Vec<f32>, f64)> = EXPONENTS
         .par_iter()
         .map(|&exponent| {
             let factors: Vec<f32> = widths.iter().map(|w| w.powf(exponent)).collect();
-            let factors = below_cap(factors, &site.carrier, &first.seen.most);
-            let error = estimate(&factors, &still_lost)?;
-            Ok((factors, error))
+            let error = estimate(&below_cap(factors.clone(), first.cap, &some), &still_lost)?;
+            Ok((below_cap(factors, first.cap, &all), error))
         })
         .collect::<Result<_>>()?;
     let best = tried.into_iter().min_by(|a, b| a.1.total_cmp(&b.1));
@@ -305,13 +316,14 @@ fn room(graph: &Graph, site: &FactorSite) -> Result<bool> {
     Ok(true)
 }
 
-/// `factors` with which a rectifier's cap, which all channels share, cuts off nothing of what was seen (`most` a channel)
-/// that it left, and all that it cut off: at most 1, the widest channel's.
-fn below_cap(mut factors: Vec<f32>, carrier: &Carrier, most: &[f32]) -> Vec<f32> {
-    if let Carrier::Layer { cap: Some(cap), .. } = carrier {
-        let widest = factors.iter().fold(0.0, |w: f32, &f| w.max(f));
-        factors.iter_mut().zip(most).for_each(|(f, &most)| *f = (*f / widest).max(most / cap).clamp(1.0 / MOST, 1.0));
-    }
+/// `factors` with which a rectifier's `cap`, which all channels share, cuts off nothing of what was seen (`most` a channel)
+/// that it left, and all that it cut off: at most 1, as those of the widest channel and of channels that were not seen at
+/// work.
+fn below_cap(mut factors: Vec<f32>, cap: Option<f32>, most: &[f32]) -> Vec<f32> {
+    let Some(cap) = cap else { return factors };
+    let widest = factors.iter().fold(0.0, |w: f32, &f| w.max(f));
+    let limited = |f: f32, most: f32| (f / widest).max(most / cap).clamp(1.0 / MOST, 1.0);
+    factors.iter_mut().zip(most).for_each(|(f, &most)| *f = if most > 0.0 { limited(*f, most) } else { 1.0 });
     factors
 }
 
