@@ -384,6 +384,8 @@ fn factors_are_chosen_where_they_lower_the_error() {
     // Nothing that was seen is cut off, and the widest channel is cut off where it was.
     let capped = chosen([6.0, 1.0, 0.1, 5.9], Some(6.0), 4).unwrap();
     assert!(capped[0] == 1.0 && capped[3] >= 5.9 / 6.0 && capped[2] >= 0.1 / 6.0, "{capped:?}");
+    let dead = chosen([6.0, 0.0, 0.1, 1.0], Some(6.0), 4).unwrap();
+    assert_eq!(dead[1], 1.0, "what was never seen may come close to the cap");
 }
 
 #[test]
