@@ -38,8 +38,10 @@ def panel(left, title, ranges, steps):
     for c, (bottom, top) in enumerate(zip(*ranges)):
         # A channel that is too narrow to be seen gets a line.
         height = max(y(bottom) - y(top), 1.0)
-        parts.append(f'<rect x="{left + each * (c + 0.15):.1f}" y="{y(top):.1f}" width="{each * 0.7:.1f}" height="{height:.1f}"/>')
-    parts.append(f'<text x="{left}" y="{HEIGHT - MARGIN + 18}">{low:.3g} to {high:.3g}, {len(ranges[0])} channels</text>')
+        corner = f'x="{left + each * (c + 0.15):.1f}" y="{y(top):.1f}"'
+        parts.append(f'<rect {corner} width="{each * 0.7:.1f}" height="{height:.1f}"/>')
+    caption = f"{low:.3g} to {high:.3g}, {len(ranges[0])} channels"
+    parts.append(f'<text x="{left}" y="{HEIGHT - MARGIN + 18}">{caption}</text>')
     return parts
 
 

@@ -129,8 +129,7 @@ impl Channels {
         (0..self.kept.len()).map(|c| mean(self.held_out(c).iter().map(|&v| f64::from(v).powi(2)))).collect()
     }
 
-    /// Mean squared error of each channel, divided by its factor, on the one grid that fits all.
-    /// `cap` cuts off what is larger then.
+    /// Mean squared error of each channel, divided by its factor and then cut off at `cap`, on the one grid that fits all.
     fn errors(&self, factors: &[f32], spec: &RangeSpec, cap: Option<f32>) -> Result<Vec<f64>> {
         let mut all = Observation::coarse();
         for (kept, factor) in self.kept.iter().zip(factors) {
