@@ -1,13 +1,18 @@
 //! Factors that bring the channels of an activation together: chosen by what they do to the layers that read it, and
 //! put into the network.
 //!
-//! With s_c the step that channel c would have alone, f_c = (s_c / median of all)^α. The larger α, the less the channels'
-//! widths differ and the more the weights that meet them do. α is the one of five whose estimated error of the readers'
-//! outputs is least: Σ_c e_c·‖W_c‖² for the activation, e_c being the mean squared error of channel c on the one
-//! grid all then share, and Σ_c m_c·‖Ŵ_c - W_c‖² for the weights, m_c being the mean square of channel c and Ŵ the
-//! weights rounded to nearest. Errors are measured on samples other than those that steps are found on.
+//! With the range from -a_c to b_c that the grid of channel c would have alone, f_c = (w_c / median of all)^α, where w_c is
+//! either a_c + b_c or max(b_c, a_c/r): what the common range must reach up so that it holds the channel, if it reaches r
+//! times as far down. The larger α, the less the channels' widths differ and the more the weights that meet them do. Width
+//! and α are those whose estimated error of the readers' outputs is least: Σ_c e_c·‖W_c‖² for the activation, e_c being
+//! the mean squared error of channel c on the one grid all then share, and Σ_c m_c·‖Ŵ_c - W_c‖² for the weights, m_c
+//! being the mean square of channel c and Ŵ the weights rounded to nearest. Errors are measured on samples other than
+//! those that ranges are found on.
 //!
-//! Where a product of attention sums over the channels, s_c is the step of the one operand over that of the other, and the
+//! Behind x·sigmoid(x), say, every channel reaches 0.28 down, however little it reaches up. Were all made equally wide, half
+//! of the common range would lie below 0 for the sake of the smallest.
+//!
+//! Where a product of attention sums over the channels, w_c is the width of the one operand over that of the other, and the
 //! error Σ_c e_c·m'_c + m_c·e'_c, the other's marked. Of the errors of values as much counts as shares of attention leave.
 
 use super::{range_spec, worthwhile};
@@ -28,8 +33,33 @@ const EXPONENTS: [f32; 4] = [0.25, 0.5, 0.75, 1.0];
 const MOST: f32 = 4096.0;
 /// What the error must become smaller by, as a share of the readers' energy, where factors take time.
 const WORTH_TIME: f64 = 5e-3;
+/// Relative difference below which widths are the same.
+const SAME: f32 = 0.01;
 /// Most values of a channel that errors are measured on.
 const KEPT: usize = 1024;
+
+/// How the range of a channel is measured.
+#[derive(Debug, Clone, Copy)]
+enum Measure {
+    /// From end to end.
+    Whole,
+    /// By what the common range must reach up where it reaches so much of that down.
+    Down(f32),
+}
+
+/// The measures that are tried.
+const MEASURES: [Measure; 5] =
+    [Measure::Whole, Measure::Down(1.0), Measure::Down(0.5), Measure::Down(0.25), Measure::Down(0.125)];
+
+impl Measure {
+    /// Of a range as distances from 0 down and up.
+    fn of(self, [down, up]: [f32; 2]) -> f32 {
+        match self {
+            Measure::Whole => down + up,
+            Measure::Down(share) => up.max(down / share),
+        }
+    }
+}
 
 /// What was seen of the channels of an activation.
 #[derive(Debug, Clone)]
@@ -88,27 +118,34 @@ impl Channels {
         if second.is_empty() { first } else { second }
     }
 
-    /// The step of each channel alone; 0 for one in which nothing but zeros was seen.
-    fn steps(&self, spec: &RangeSpec) -> Result<Vec<f32>> {
-        let step = |seen: &Observation| {
+    /// The range of the grid that each channel would have alone, as distances from 0 down and up; zeros for one in which
+    /// nothing but zeros was seen.
+    fn ranges(&self, spec: &RangeSpec) -> Result<Vec<[f32; 2]>> {
+        let range = |seen: &Observation| {
             let zeros = seen.bounds().is_none_or(|b| b == (0.0, 0.0));
-            Ok(if zeros { 0.0 } else { fit(seen, spec)?.scale[0] })
+            let (low, high) = if zeros { (0.0, 0.0) } else { fit(seen, spec)?.range(0) };
+            Ok([-low, high])
         };
-        self.seen.par_iter().map(step).collect()
+        self.seen.par_iter().map(range).collect()
     }
 
-    /// How wide the step of each channel is next to the median of all; `None` where fewer than two were seen at work.
-    fn widths(&self, spec: &RangeSpec) -> Result<Option<Vec<f32>>> {
-        let steps = self.steps(spec)?;
-        let mut live: Vec<f32> = steps.iter().copied().filter(|&s| s > 0.0).collect();
-        if live.len() < 2 {
-            return Ok(None);
-        }
-        live.sort_unstable_by(f32::total_cmp);
-        let median = live[live.len() / 2];
-        // A channel that was never seen at work is taken for a common one.
-        let width = |&s: &f32| if s > 0.0 { (s / median).clamp(1.0 / MOST, MOST) } else { 1.0 };
-        Ok(Some(steps.iter().map(width).collect()))
+    /// How wide each channel is next to the median of all, by every one of [`MEASURES`]; `None` where fewer than two
+    /// channels were seen at work.
+    fn widths(&self, spec: &RangeSpec) -> Result<Option<Vec<Vec<f32>>>> {
+        let ranges = self.ranges(spec)?;
+        let relative = |measure: Measure| {
+            let sizes: Vec<f32> = ranges.iter().map(|&range| measure.of(range)).collect();
+            let mut live: Vec<f32> = sizes.iter().copied().filter(|&s| s > 0.0).collect();
+            if live.len() < 2 {
+                return None;
+            }
+            live.sort_unstable_by(f32::total_cmp);
+            let median = live[live.len() / 2];
+            // A channel that was never seen at work is taken for a common one.
+            let width = |&s: &f32| if s > 0.0 { (s / median).clamp(1.0 / MOST, MOST) } else { 1.0 };
+            Some(sizes.iter().map(width).collect())
+        };
+        Ok(MEASURES.iter().map(|&measure| relative(measure)).collect())
     }
 
     /// Per channel: the share of errors of `values` that is left in the weighted means of values which these channels are.
@@ -214,23 +251,26 @@ impl<'a> Known<'a> {
 
 /// How wide each channel is next to the others, over all of `known`: the geometric mean, or, where a product divides the one
 /// and multiplies the other, how far apart they are. `None` where nothing tells.
-fn common_widths(known: &[Known], pair: Option<&Pair>) -> Result<Option<Vec<f32>>> {
+fn common_widths(known: &[Known], pair: Option<&Pair>) -> Result<Option<Vec<Vec<f32>>>> {
     let each = known.iter().map(|k| k.seen.widths(&k.spec).map_err(|e| k.place(e)));
     let each = each.collect::<Result<Vec<_>>>()?;
-    let told: Vec<Vec<f32>> = each.into_iter().flatten().collect();
-    Ok(match &told[..] {
-        [divided, multiplied] if matches!(pair, Some(Pair::Sums { .. })) => {
-            let apart = divided.iter().zip(multiplied).map(|(d, m)| (d / m).clamp(1.0 / MOST, MOST));
-            Some(apart.collect())
-        }
-        _ if matches!(pair, Some(Pair::Sums { .. })) => None,
-        [] => None,
-        [one] => Some(one.clone()),
-        [first, ..] => {
-            let mean = |c: usize| told.iter().map(|w| w[c].ln()).sum::<f32>() / told.len() as f32;
-            Some((0..first.len()).map(|c| mean(c).exp()).collect())
-        }
-    })
+    let told: Vec<Vec<Vec<f32>>> = each.into_iter().flatten().collect();
+    let product = matches!(pair, Some(Pair::Sums { .. }));
+    if told.is_empty() || product && told.len() != 2 {
+        return Ok(None);
+    }
+    let common = |measure: usize| -> Vec<f32> {
+        let of = |member: usize, c: usize| told[member][measure][c];
+        let one = |c: usize| match product {
+            true => (of(0, c) / of(1, c)).clamp(1.0 / MOST, MOST),
+            false => ((0..told.len()).map(|m| of(m, c).ln()).sum::<f32>() / told.len() as f32).exp(),
+        };
+        (0..told[0][measure].len()).map(one).collect()
+    };
+    let mut found: Vec<Vec<f32>> = (0..MEASURES.len()).map(common).collect();
+    // Where all channels lie on one side of 0, measures agree.
+    found.dedup_by(|a, b| a.iter().zip(&*b).all(|(a, b)| (a / b - 1.0).abs() < SAME));
+    Ok(Some(found))
 }
 
 /// Estimated error of all that reads the members of a site with `factors`, whose channels have `lost` before.
@@ -275,24 +315,28 @@ pub fn factors(
         return Ok(None);
     }
     let ones = vec![1.0; site.channels];
+    let estimate = |factors: &[f32], lost: &[f64]| estimate(&known, site.pair.as_ref(), factors, lost);
     // What is lost in front of the function comes through it about as large as it is.
     let (mut lost, mut still_lost, mut own_before) = (vec![0.0; site.channels], vec![0.0; site.channels], None);
     if let Some((before, channels)) = site.before.as_ref().zip(before) {
         let spec = range_spec(&plan.kernel_site(before.kernel_site).grid);
-        if let Some(widths) = channels.widths(&spec).map_err(place)? {
+        // The function weighs the sides of 0 differently, so the whole range is measured.
+        let widths = channels.widths(&spec).map_err(place)?.and_then(|w| w.into_iter().next());
+        if let Some(widths) = widths {
             lost = channels.errors(&ones, &spec, None).map_err(place)?;
             still_lost = channels.errors(&widths, &spec, None).map_err(place)?;
             own_before = Some(widths);
         }
     }
-    let estimate = |factors: &[f32], lost: &[f64]| estimate(&known, site.pair.as_ref(), factors, lost);
     let unfactored = estimate(&ones, &lost)?;
     let most = |samples: &[f32; 2]| if first.seen.samples > 1 { samples[0] } else { samples[0].max(samples[1]) };
     let some: Vec<f32> = first.seen.most.iter().map(most).collect();
     let all: Vec<f32> = first.seen.most.iter().map(|m| m[0].max(m[1])).collect();
-    let tried: Vec<(Vec<f32>, f64)> = EXPONENTS
+    let candidates: Vec<(&Vec<f32>, f32)> =
+        widths.iter().flat_map(|w| EXPONENTS.iter().map(move |&exponent| (w, exponent))).collect();
+    let tried: Vec<(Vec<f32>, f64)> = candidates
         .par_iter()
-        .map(|&exponent| {
+        .map(|&(widths, exponent)| {
             let factors: Vec<f32> = widths.iter().map(|w| w.powf(exponent)).collect();
             let error = estimate(&below_cap(factors.clone(), first.cap, &some), &still_lost)?;
             Ok((below_cap(factors, first.cap, &all), error))

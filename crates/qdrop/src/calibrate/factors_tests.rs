@@ -343,17 +343,24 @@ fn values_and_context_are_divided_alike() {
     assert_eq!(of_pair(1, [8.0, 1.0, 1.0, 1.0], [0.125, 1.0, 1.0, 1.0]), None, "what one gains the other loses");
 }
 
-/// Two samples of four pixels whose channels reach `tops`.
+/// Two samples of 64 pixels whose channels reach `tops`.
 fn seen(tops: &[f32]) -> Channels {
-    let mut channels = Channels::new(tops.len());
-    let row: Vec<f32> = tops.iter().flat_map(|t| (0..64).map(move |i| t * (i * i) as f32 / 3969.0)).collect();
-    (0..2).for_each(|_| channels.observe(&row, 64, 2));
+    seen_in_turn([tops, tops])
+}
+
+/// Two samples of 64 pixels; the channels of each reach its `tops`.
+fn seen_in_turn(tops: [&[f32]; 2]) -> Channels {
+    let mut channels = Channels::new(tops[0].len());
+    for tops in tops {
+        let row: Vec<f32> = tops.iter().flat_map(|t| (0..64).map(move |i| t * (i * i) as f32 / 3969.0)).collect();
+        channels.observe(&row, 64, 2);
+    }
     channels
 }
 
 #[test]
 fn factors_are_chosen_where_they_lower_the_error() {
-    let chosen = |tops: [f32; 4], cap: Option<f32>, group: i64| {
+    let of = |seen: Channels, cap: Option<f32>, group: i64| {
         let mut b = Builder::new();
         let x = b.images(2, 8);
         let y = conv(&mut b, x, "a", [4, 2, 3, 3], 1);
@@ -367,8 +374,9 @@ fn factors_are_chosen_where_they_lower_the_error() {
         let graph = b.finish(&[y]);
         let (facts, plan) = planned(&graph, &[1, 2, 8, 8], 4);
         let site = &sites(&graph, &facts, &plan, Target::Ort)[0];
-        factors(&graph, &plan, site, &[seen(&tops)], None).unwrap().map(|f| f.own)
+        factors(&graph, &plan, site, &[seen], None).unwrap().map(|f| f.own)
     };
+    let chosen = |tops: [f32; 4], cap, group| of(seen(&tops), cap, group);
     // A depthwise layer takes all of the difference.
     let found = chosen([8.0, 1.0, 0.1, 1.0], None, 4).unwrap();
     for (f, want) in found.iter().zip([8.0, 1.0, 0.1, 1.0]) {
@@ -386,6 +394,29 @@ fn factors_are_chosen_where_they_lower_the_error() {
     assert!(capped[0] == 1.0 && capped[3] >= 5.9 / 6.0 && capped[2] >= 0.1 / 6.0, "{capped:?}");
     let dead = chosen([6.0, 0.0, 0.1, 1.0], Some(6.0), 4).unwrap();
     assert_eq!(dead[1], 1.0, "what was never seen may come close to the cap");
+    // Factors that keep what every other sample shows below the cap are judged by what they cut off of the rest.
+    let shown = [6.0, 0.5, 0.5, 0.5];
+    assert!(of(seen(&shown), Some(6.0), 4).is_some());
+    assert_eq!(of(seen_in_turn([&shown, &[6.0, 5.9, 5.9, 5.9]]), Some(6.0), 4), None);
+}
+
+#[test]
+fn what_lies_below_0_is_weighed_by_the_room_that_it_takes() {
+    let mut b = Builder::new();
+    let x = b.images(2, 8);
+    let y = conv(&mut b, x, "a", [4, 2, 3, 3], 1);
+    let z = conv(&mut b, y, "next", [4, 1, 1, 1], 4);
+    let graph = b.finish(&[z]);
+    let (facts, plan) = planned(&graph, &[1, 2, 8, 8], 4);
+    let mut seen = Channels::new(4);
+    // As behind x·sigmoid(x): every channel reaches as far down, and each its own way up.
+    let ramp = |top: f32| (0..64).map(move |i| -0.28 + (top + 0.28) * i as f32 / 63.0);
+    let row: Vec<f32> = [8.0, 0.04, 0.04, 0.04].into_iter().flat_map(ramp).collect();
+    (0..2).for_each(|_| seen.observe(&row, 64, 2));
+    let site = &sites(&graph, &facts, &plan, Target::Ort)[0];
+    let found = factors(&graph, &plan, site, &[seen], None).unwrap().unwrap().own;
+    // By widths alone, 0.32 of 8.28, half of the common range would be below 0 for three channels' sake.
+    assert!(found[1] / found[0] > 2.0 * 0.32 / 8.28 && found[1] / found[0] < 0.5, "{found:?}");
 }
 
 #[test]
