@@ -74,6 +74,8 @@ pub fn apply(recipe: &mut Recipe, flags: &RecipeFlags) {
     set(&mut recipe.method.cache, &flags.cache);
     set_some(&mut recipe.method.input_keep, &flags.keep_probability);
     set_some(&mut recipe.method.activation_keep, &flags.keep_probability);
+    set(&mut recipe.scope.part, &flags.scope);
+    set(&mut recipe.scope.heads, &flags.heads);
     set_some(&mut recipe.units.granularity, &flags.granularity);
     set(&mut recipe.units.blocks, &flags.blocks);
     set_some(&mut recipe.input.samples, &flags.samples);

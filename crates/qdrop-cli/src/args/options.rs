@@ -3,7 +3,7 @@
 use super::values::{fixed, names, shape};
 use clap::{Args, ValueEnum};
 use qdrop::plan::{
-    BitopsTarget, ByteSize, Cache, Color, EncodingsVersion, Format, Granularity, Layout, MethodName, Observer,
+    BitopsTarget, ByteSize, Cache, Color, EncodingsVersion, Format, Granularity, Layout, MethodName, Observer, Part,
     Placement, Preset, SizeTarget, Target, Task,
 };
 use std::path::PathBuf;
@@ -191,6 +191,14 @@ pub struct RecipeFlags {
     /// for target ort; producer for other targets and with preset paper]
     #[arg(long, value_parser = names::<Placement>(&["integer", "producer", "consumer"]))]
     pub placement: Option<Placement>,
+    /// Part of the network that is quantized: all of it (network), or a detector without its heads, as published
+    /// (backbone-neck): heads stay float, with what only they read [default: network]
+    #[arg(long, value_parser = names::<Part>(&["network", "backbone-neck"]))]
+    pub scope: Option<Part>,
+    /// Pattern of names of layers with which heads begin (`*` matches anything); repeatable [default: heads are found by
+    /// the structure of the network]
+    #[arg(long, value_name = "PATTERN")]
+    pub heads: Option<Vec<String>>,
     /// Size of a unit, the part of the network that is learned at once [default: block; layer for adaround]
     #[arg(long, value_parser = names::<Granularity>(&["block", "layer"]))]
     pub granularity: Option<Granularity>,

@@ -1,9 +1,10 @@
 //! Checks on the values of a recipe.
 
-use super::layers::{Layers, matching};
+use super::layers::{Layers, matching, names_any};
 use super::view::View;
-use super::{BitopsTarget, Mixed, Override, Recipe, accepts};
+use super::{BitopsTarget, Mixed, Override, Part, Recipe, accepts};
 use crate::error::{Error, Result};
+use crate::graph::NodeId;
 
 /// Minimum and maximum number of tokens of a sample.
 const LEAST_TOKENS: usize = 8;
@@ -60,6 +61,10 @@ impl Recipe {
         }
         if let Some(std) = i.std.iter().flatten().find(|x| !(x.is_finite() && **x > 0.0)) {
             return Err(Error::recipe(format!("input.std: expected numbers above 0, got {std}")));
+        }
+        if self.scope.part == Part::Network && !self.scope.heads.is_empty() {
+            let hint = "give scope.part = \"backbone-neck\" (--scope backbone-neck), or leave scope.heads out";
+            return Err(Error::recipe("scope.heads: heads are left out of no part but backbone-neck").hint(hint));
         }
         self.overrides.iter().enumerate().try_for_each(|(n, o)| exception(n, o))?;
         accepts::check(self)
@@ -127,6 +132,12 @@ pub(super) fn overrides(view: &View, layers: &Layers, recipe: &Recipe) -> Result
         if !used.iter().any(|u| std::ptr::eq(*u, o)) {
             let names = nodes.iter().map(|&id| view.graph.node_name(id));
             return Err(unmatched(n, "layer", &o.layer, names));
+        }
+        let left_out = |&id: &NodeId| view.is_left_out(id);
+        let named: Vec<NodeId> = nodes.iter().copied().filter(|&id| names_any(view, o, &[id])).collect();
+        if o.weight_bits.is_some_and(|bits| bits != 32) && named.iter().all(left_out) {
+            let message = format!("override[{n}].layer: `{}` names only layers of heads, which stay float", o.layer);
+            return Err(Error::recipe(message).hint("scope.part = \"network\" quantizes heads too"));
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Which weights are quantized, and with how many bits.
 
+use super::heads::Head;
 use super::names::{matches, names_of};
 use super::view::{Role, View};
 use super::{GridSpec, Layer, LayerId, Override, Placement, Reason, Recipe, Target, rules};
@@ -28,8 +29,8 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Finds layers in `view` and gives them grids by `recipe`.
-    pub fn new(view: &View, recipe: &Recipe) -> Result<Self> {
+    /// Finds layers in `view` and gives them grids by `recipe`, all but those of `heads`.
+    pub fn new(view: &View, heads: &BTreeMap<NodeId, Head>, recipe: &Recipe) -> Result<Self> {
         let graph = view.graph;
         let active = |id: &NodeId| view.active[id.0 as usize];
         let nodes: Vec<NodeId> = graph.node_ids().filter(active).filter(|&id| view.role(id) == Role::Layer).collect();
@@ -55,12 +56,12 @@ impl Layers {
                 _ => {}
             }
         }
-        layers.assign(view, recipe)?;
+        layers.assign(view, heads, recipe)?;
         layers.float.sort_by_key(|&(id, _)| id);
         Ok(layers)
     }
 
-    fn assign(&mut self, view: &View, recipe: &Recipe) -> Result<()> {
+    fn assign(&mut self, view: &View, heads: &BTreeMap<NodeId, Head>, recipe: &Recipe) -> Result<()> {
         let (w, target) = (&recipe.weights, recipe.output.target);
         let mut readers: BTreeMap<ValueId, Vec<NodeId>> = BTreeMap::new();
         for &id in &self.nodes {
@@ -78,6 +79,10 @@ impl Layers {
         let mut order: Vec<(ValueId, Vec<NodeId>)> = readers.into_iter().collect();
         order.sort_by_key(|(_, nodes)| nodes[0]);
         for (weight, nodes) in order {
+            if let Some(&head) = nodes.iter().find_map(|id| heads.get(id)) {
+                self.float.extend(nodes.iter().map(|&id| (id, Reason::Head(head))));
+                continue;
+            }
             let edge = nodes.iter().any(|id| self.first.contains(id) || self.last.contains(id));
             let mut bits = match () {
                 () if w.bits == 32 => 32,

@@ -10,6 +10,7 @@ mod check;
 mod cost;
 mod effective;
 mod factors;
+mod heads;
 mod held;
 mod integer;
 mod knapsack;
@@ -38,7 +39,7 @@ pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
 pub use recipe::{
     Activations, Cache, Color, EncodingsVersion, Format, Granularity, Input, Layout, Method, MethodName, Mixed,
-    Observer, Output, Override, Placement, Preset, Recipe, Units, Weights,
+    Observer, Output, Override, Part, Placement, Preset, Recipe, Scope, Units, Weights,
 };
 pub use rules::{Hit, Rule};
 pub use sensitivity::{BitError, Curve, Sensitivity};
@@ -161,6 +162,7 @@ pub(super) enum Reason {
     Product,
     NoConstantWeight,
     FloatWeight,
+    Head(heads::Head),
 }
 
 impl Layer {
@@ -231,6 +233,10 @@ impl fmt::Display for Reason {
             Reason::Product => "a product of two activations, without a weight",
             Reason::NoConstantWeight => "its weight is not a constant float tensor",
             Reason::FloatWeight => "the recipe sets 32 bits",
+            Reason::Head(heads::Head::Named) => "head: the recipe names it",
+            Reason::Head(heads::Head::Shared) => "head: feature maps of several sizes share its weight",
+            Reason::Head(heads::Head::Twin) => "head: the same layers follow at other sizes of feature maps",
+            Reason::Head(heads::Head::Behind) => "head: it lies behind other layers of a head",
         })
     }
 }
@@ -249,8 +255,10 @@ pub fn plan_without_exceptions(graph: &Graph, facts: &Facts, recipe: &Recipe) ->
 
 /// Like [`plan`], but bits need not be ones that the target accepts.
 fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
-    let (view, carried) = View::new(graph, facts);
-    let layers = layers::Layers::new(&view, recipe)?;
+    let (mut view, carried) = View::new(graph, facts);
+    let heads = heads::heads(&view, &recipe.scope)?;
+    let layers = layers::Layers::new(&view, &heads, recipe)?;
+    view.leave_out(heads.into_keys().collect());
     if carried.iter().any(|&(id, _)| view.role(id) == Role::Layer) {
         let training = |op: &Op| match op {
             Op::Opaque { domain, kind } if domain.is_empty() || domain == "ai.onnx" => {
@@ -389,6 +397,8 @@ fn multiply_adds(view: &View, id: NodeId) -> u64 {
 mod attention_tests;
 #[cfg(test)]
 mod factors_tests;
+#[cfg(test)]
+mod heads_tests;
 #[cfg(test)]
 mod mixed_tests;
 #[cfg(test)]

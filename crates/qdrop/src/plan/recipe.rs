@@ -24,6 +24,8 @@ pub struct Recipe {
     pub method: Method,
     /// How the network is divided into units, the parts that are learned at once.
     pub units: Units,
+    /// The part of the network that is quantized.
+    pub scope: Scope,
     /// How samples become network input.
     pub input: Input,
     /// The written file.
@@ -391,6 +393,30 @@ impl Default for Units {
     fn default() -> Self {
         Units { granularity: None, max_layers: 12, blocks: 1, cut_after: Vec::new() }
     }
+}
+
+/// A part of a network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Network,
+    /// A detector without its heads, as in the paper: these stay float, and so does what only they read.
+    BackboneNeck,
+}
+
+/// The part of the network that is quantized.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Scope {
+    /// The part. Default: [`Part::Network`].
+    pub part: Part,
+    /// Patterns of names of layers (`*` matches anything) with which heads begin; layers behind them are part of them.
+    /// Default: heads are found by the structure of the network.
+    pub heads: Vec<String>,
 }
 
 /// Order of the colour channels that the network expects.

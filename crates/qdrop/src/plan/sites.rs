@@ -67,7 +67,8 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec
             () => symmetric,
         };
         let grid = GridSpec { bits, symmetric, observer: a.observer, percentile: a.percentile };
-        let readers = draft.readers.filter(|_| !rules::WHOLE_VALUES.applies(target));
+        let readers = draft.readers.or_else(|| view.readers_within(value));
+        let readers = readers.filter(|_| !rules::WHOLE_VALUES.applies(target));
         sites.push(Site { name, value, readers, grid });
     }
     Ok(sites)
@@ -160,7 +161,7 @@ fn layer_operands<'v>(view: &'v View) -> impl Iterator<Item = (NodeId, ValueId)>
     view.graph
         .node_ids()
         .filter(|id| view.active[id.0 as usize])
-        .filter(|&id| matches!(view.role(id), Role::Layer | Role::Product))
+        .filter(|&id| matches!(view.role(id), Role::Layer | Role::Product) && !view.is_left_out(id))
         .flat_map(|id| {
             let node = view.graph.node(id);
             node.inputs.iter().take(2).flatten().map(move |&v| (id, v))
@@ -239,6 +240,7 @@ fn by_consumer(view: &View, layers: &Layers) -> BTreeMap<ValueId, Draft> {
         for &(id, i) in all {
             let node = view.graph.node(id);
             let wanted = view.active[id.0 as usize]
+                && !view.is_left_out(id)
                 && match view.role(id) {
                     Role::Layer | Role::Product => i < 2,
                     Role::Junction => {

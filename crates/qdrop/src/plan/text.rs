@@ -216,6 +216,20 @@ const KEYS: &[Key] = &[
     ),
     ("units", "cut_after", "", "patterns of node names (`*` matches anything) after which a unit must end"),
     (
+        "scope",
+        "part",
+        "",
+        "part of the network that is quantized: network (all of it) or backbone-neck (a detector without its heads,\n\
+         which stay float with what only they read, as in the paper)",
+    ),
+    (
+        "scope",
+        "heads",
+        "",
+        "patterns of names of layers (`*` matches anything) with which heads begin; layers behind them are part of\n\
+         them; default: heads are found by the structure of the network",
+    ),
+    (
         "input",
         "preset",
         "\"imagenet\"",
@@ -305,6 +319,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("mixed", "Bits chosen layer by layer for a target; without a target, the bits given above apply."),
     ("method", "The method and its schedule."),
     ("units", "How the network is divided into units, the parts that are learned at once."),
+    ("scope", "The part of the network that is quantized."),
     ("input", "How images or text become network input."),
     ("output", "The written file."),
     ("override", "Exceptions by name, any number of them; later entries win."),

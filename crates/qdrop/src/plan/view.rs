@@ -28,8 +28,10 @@ pub(super) struct View<'a> {
     pub mask: Vec<bool>,
     /// Per value: computed by way of a weight layer, a table or a product.
     pub after_layer: Vec<bool>,
-    /// Per value: a weight layer or product that can be run depends on it.
+    /// Per value: a weight layer or product that can be run, and is not left out, depends on it.
     pub before_layer: Vec<bool>,
+    /// Layers that are left out of what is quantized.
+    left_out: BTreeSet<NodeId>,
 }
 
 /// How a node enters the plan.
@@ -65,6 +67,7 @@ impl<'a> View<'a> {
             mask: vec![false; n],
             after_layer: vec![false; n],
             before_layer: vec![false; n],
+            left_out: BTreeSet::new(),
         };
         let mut carried = Vec::new();
         let mut unknown = vec![false; n];
@@ -128,6 +131,13 @@ impl<'a> View<'a> {
                 self.after_layer[v.0 as usize] = fed && self.live[v.0 as usize];
             }
         }
+        self.mark_before(&layers);
+    }
+
+    /// Marks the values that nodes depend on which are marked in `layers`.
+    fn mark_before(&mut self, layers: &[bool]) {
+        let graph = self.graph;
+        self.before_layer.fill(false);
         for id in graph.node_ids().rev() {
             let node = graph.node(id);
             if layers[id.0 as usize] || node.outputs.iter().flatten().any(|v| self.before_layer[v.0 as usize]) {
@@ -136,6 +146,60 @@ impl<'a> View<'a> {
                 }
             }
         }
+    }
+
+    /// Leaves `layers`, products behind them, and what only they read, out of what is quantized.
+    pub fn leave_out(&mut self, layers: BTreeSet<NodeId>) {
+        if layers.is_empty() {
+            return;
+        }
+        self.left_out = layers;
+        let products = self.behind(self.left_out.iter().copied()).into_iter();
+        let products: Vec<NodeId> = products.filter(|&id| self.role(id) == Role::Product).collect();
+        self.left_out.extend(products);
+        let counts = |id: NodeId| {
+            matches!(self.role(id), Role::Layer | Role::Product)
+                && self.active[id.0 as usize]
+                && !self.left_out.contains(&id)
+        };
+        let layers: Vec<bool> = self.graph.node_ids().map(counts).collect();
+        self.mark_before(&layers);
+    }
+
+    /// Whether node `id` is a layer or product that is left out.
+    pub fn is_left_out(&self, id: NodeId) -> bool {
+        self.left_out.contains(&id)
+    }
+
+    /// The readers of `value` (node, operand index) that are part of what is quantized, where others are not.
+    pub fn readers_within(&self, value: ValueId) -> Option<Vec<(NodeId, usize)>> {
+        let within = |id: NodeId| {
+            let results = || self.graph.node(id).outputs.iter().flatten().any(|v| self.before_layer[v.0 as usize]);
+            !self.left_out.contains(&id) && (self.role(id) == Role::Layer || results())
+        };
+        let readers = &self.consumers[value.0 as usize];
+        let inner: Vec<_> = readers.iter().copied().filter(|&(id, _)| within(id)).collect();
+        (!self.left_out.is_empty() && inner.len() < readers.len()).then_some(inner)
+    }
+
+    /// All nodes behind `starts`.
+    pub fn behind(&self, starts: impl Iterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        self.reached(starts, |_| true)
+    }
+
+    /// The nodes behind `starts` for which `wanted` holds, and for all between.
+    pub fn reached(&self, starts: impl Iterator<Item = NodeId>, wanted: fn(&Node) -> bool) -> BTreeSet<NodeId> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<NodeId> = starts.collect();
+        while let Some(id) = open.pop() {
+            let results = self.graph.node(id).outputs.iter().flatten();
+            for &(next, _) in results.flat_map(|v| &self.consumers[v.0 as usize]) {
+                if wanted(self.graph.node(next)) && found.insert(next) {
+                    open.push(next);
+                }
+            }
+        }
+        found
     }
 
     /// Whether `v` depends on a graph input.
