@@ -33,6 +33,7 @@ mod chance;
 mod classify;
 pub mod coco;
 mod compare;
+pub mod detect;
 pub mod language;
 pub mod squad;
 
