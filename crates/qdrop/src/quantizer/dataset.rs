@@ -41,7 +41,8 @@ impl Dataset {
         Self::open_part(path.as_ref(), model, recipe, (limit, false), sink)
     }
 
-    /// As [`Dataset::open`]; with the `rest` of a file's sentences, which the samples within the `limit` give their length.
+    /// As [`Dataset::open`]; with the `rest` of a set, to which the samples within the `limit` give the length of texts and
+    /// the canvas of images.
     fn open_part(
         path: &Path,
         model: &Model,
@@ -63,11 +64,12 @@ impl Dataset {
         let samples = match Text::resolve(&recipe.input, &[&model, &beside(path)])? {
             Some(text) => Subset::spread(data::open_text_part(path, &text, &inputs, (limit, rest), &limits)?, None)?,
             None => {
-                let found = data::open(path, &Prepare::resolve(&recipe.input)?, &limits)?;
+                let prepare = Prepare::resolve(&recipe.input)?.for_inputs(&inputs);
+                let found = data::open_part(path, &prepare, limit, &limits)?;
                 if found.is_empty() {
                     return Err(Error::data("expected samples, found none").at(path.display()));
                 }
-                Subset::spread(data::fit(found, &inputs).map_err(|e| e.at(path.display()))?, limit)?
+                Subset::spread(data::fit(found, &inputs).map_err(|e| e.at(path.display()))?, limit.filter(|_| !rest))?
             }
         };
         Ok(Dataset { samples, path: path.to_path_buf() })
@@ -124,9 +126,7 @@ impl CalibrationSet {
     /// the set; all samples if it is not set.
     pub fn open(path: impl AsRef<Path>, model: &Model, recipe: &Recipe, sink: &dyn Sink) -> Result<Self> {
         let limit = recipe.input.samples;
-        // How long samples are follows from the texts that are used. All images are alike.
-        let wanted = if recipe.input.task.is_some() { (limit, true) } else { (None, true) };
-        let set = Dataset::open_part(path.as_ref(), model, recipe, wanted, sink)?;
+        let set = Dataset::open_part(path.as_ref(), model, recipe, (limit, true), sink)?;
         let used = data::spread(set.len(), limit).collect();
         Ok(CalibrationSet { set, used })
     }
