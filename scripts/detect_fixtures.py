@@ -102,10 +102,10 @@ def cells():
     boxes = corners(np.concatenate([(raw[:, :2] + p[:, 1:]) * p[:, :1], np.exp(raw[:, 2:]) * p[:, :1]], 1))
     scores = confidence[:, :1] * confidence[:, 1:]
     yield record("yolox", "yolox", [("output", np.concatenate([raw, confidence], 1)[None])],
-                 suppress(boxes, scores, 0.001, 0.65, 100, several=False))
+                 suppress(boxes, scores, 0.001, 0.65, 100))
     pixels = near_cells([8, 16, 32])
     yield record("yolox decoded", "yolox-decoded", [("output", np.concatenate([pixels, confidence], 1)[None])],
-                 suppress(corners(pixels), scores, 0.001, 0.65, 100, several=False))
+                 suppress(corners(pixels), scores, 0.001, 0.65, 100))
     pixels = near_cells([8, 16, 32], 3)
     confidence = np.round(uniform(0, 1, len(pixels), 1 + CLASSES) ** 3, 6).astype(F)
     yield record("yolov5", "yolov5", [("output0", np.concatenate([pixels, confidence], 1)[None])],

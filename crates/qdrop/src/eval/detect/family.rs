@@ -113,7 +113,7 @@ impl Family {
         };
         let all = |most| Rules { score: 0.0, overlap: None, most, candidates: 30_000, several: true, clips: false };
         match self {
-            Family::Yolox | Family::YoloxDecoded => Rules { several: false, ..some(0.001, 0.65, 100, false) },
+            Family::Yolox | Family::YoloxDecoded => some(0.001, 0.65, 100, false),
             Family::Yolov5 => some(0.001, 0.65, 300, true),
             Family::Yolov8 => some(0.001, 0.7, 300, true),
             Family::Nanodet => some(0.05, 0.6, 100, true),
