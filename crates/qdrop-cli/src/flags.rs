@@ -105,6 +105,8 @@ pub fn apply_input(recipe: &mut Recipe, input: &Input) {
     set_some(&mut slot.tokenizer, &text.tokenizer);
     set_some(&mut slot.max_length, &text.max_length);
     set_some(&mut slot.doc_stride, &text.doc_stride);
+    set_some(&mut slot.images, &input.detection.images);
+    set_some(&mut slot.detector, &input.detection.detector);
 }
 
 #[cfg(test)]

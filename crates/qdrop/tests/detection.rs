@@ -1,10 +1,13 @@
 //! The figures of detection against pycocotools: recorded ones, and those of an interpreter with pycocotools.
 //!
 //! `scripts/coco_fixtures.py` writes the recorded sets. `QDROP_PYTHON` names the interpreter; without it that test is skipped,
-//! or fails when `QDROP_REQUIRE_PYTHON=1`.
+//! or fails when `QDROP_REQUIRE_PYTHON=1`. The real network comes from the shared data (`QDROP_SHARED`, else `../shared`).
 
 use qdrop::eval::coco::{Detection, FIGURES, Figures, Truth};
-use qdrop_testing::python_with;
+use qdrop::plan::Task;
+use qdrop::report::Silent;
+use qdrop::{Dataset, Model, Recipe};
+use qdrop_testing::{python_with, shared};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -91,4 +94,19 @@ fn pycocotools_agrees_on_the_same_files() {
         std::fs::write(&file, format!("[{}]", rows.join(","))).unwrap();
         compare(name, &figures(&truth, &part), &judged(&python, &path, &file));
     }
+}
+
+/// YOLOX-nano on 128 images, by pycocotools 34.08 with OpenCV's resampling and 34.05 with Pillow's.
+#[test]
+fn a_real_detector_reaches_its_figures() {
+    let (Some(path), Some(data)) = (shared("data/coco/yolox_nano.onnx"), shared("data/coco/val.json")) else { return };
+    let model = Model::open(path).unwrap();
+    let mut recipe = Recipe::default();
+    (recipe.input.task, recipe.input.preset) = (Some(Task::Coco), Some("yolox".into()));
+    let samples = Dataset::open(data, &model, &recipe, None, &Silent).unwrap();
+    let score = model.evaluate(&samples, &recipe, &mut Silent).unwrap();
+    println!("{score:?}");
+    assert_eq!(score.samples, 128);
+    assert!((34.0..=34.2).contains(&score.metrics["ap"]), "{score:?}");
+    assert!((50.7..=50.95).contains(&score.metrics["ap50"]), "{score:?}");
 }

@@ -1,6 +1,6 @@
 //! Options that several commands share.
 
-use super::values::{fixed, names, shape};
+use super::values::{family, fixed, names, shape};
 use clap::{Args, ValueEnum};
 use qdrop::plan::{
     BitopsTarget, ByteSize, Cache, Canvas, Color, EncodingsVersion, Format, Granularity, Layout, MethodName, Observer,
@@ -278,14 +278,30 @@ pub struct Input {
     pub skip_bad: bool,
     #[command(flatten)]
     pub text: Text,
+    #[command(flatten)]
+    pub detection: Detection,
+}
+
+/// Where annotated images lie, and how a detector's outputs are read; each option overrides the recipe.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Detection")]
+pub struct Detection {
+    /// Folder with the images of annotation files, or with such folders named as the files [default: the folder named as
+    /// the file beside it, or the file's own]
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<String>,
+    /// Family of the network as a detector: yolox, yolox-decoded, yolov5, yolov8, nanodet, picodet, retinanet, fcos, detr,
+    /// rt-detr, end-to-end [default: as the shapes of its outputs tell]
+    #[arg(long, value_name = "FAMILY", value_parser = family)]
+    pub detector: Option<String>,
 }
 
 /// How text becomes network input; each option overrides the recipe.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Text")]
 pub struct Text {
-    /// Samples are text of this task, which decides how files are read and what is measured (sst2, mrpc, cola, rte,
-    /// qnli, qqp, mnli, stsb, squad)
+    /// Samples are of this task, which decides how files are read and what is measured: text (sst2, mrpc, cola, rte, qnli,
+    /// qqp, mnli, stsb, squad) or annotated images (coco)
     #[arg(long, value_name = "NAME")]
     pub task: Option<Task>,
     /// The network's tokenizer.json [default: tokenizer.json next to the model, else next to the samples]

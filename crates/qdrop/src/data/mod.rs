@@ -12,7 +12,8 @@
 //! network's input, and maps boxes back to it.
 //!
 //! [`open_text`] opens the files of the GLUE tasks and of SQuAD v1.1, and turns them into token numbers of one length
-//! with the network's tokenizer. Samples of different sizes are refused.
+//! with the network's tokenizer. [`open_coco`] opens the images of an annotation file of COCO. Samples of different sizes
+//! are refused.
 //!
 //! ```
 //! use qdrop::data::{self, InputSpec, Prepare, Samples, Subset};
@@ -44,6 +45,7 @@
 //! ```
 
 mod arrays;
+mod coco;
 mod decode;
 mod files;
 mod geometry;
@@ -61,6 +63,7 @@ mod text;
 mod views;
 
 pub use arrays::Arrays;
+pub use coco::{Coco, open_coco, read_coco};
 pub use decode::{EXTENSIONS, Pixels};
 pub use geometry::Geometry;
 pub use prepare::{PRESETS, Prepare};
@@ -71,6 +74,8 @@ pub(crate) use views::spreads;
 pub use views::{InputSpec, Subset, check_against, fit, spread};
 
 use crate::error::{Error, Kind, Result};
+use crate::eval::coco::Truth;
+use crate::eval::detect::Family;
 use crate::tensor::Tensor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,6 +89,8 @@ pub enum Target {
     Number(f64),
     /// A span of a text.
     Window(Window),
+    /// Objects in an image.
+    Objects(Objects),
 }
 
 /// A window over the text to which a question belongs (SQuAD).
@@ -97,6 +104,17 @@ pub struct Window {
     pub offsets: Vec<Option<(u32, u32)>>,
     /// Right answers, at least one.
     pub answers: Arc<[String]>,
+}
+
+/// An image of an annotated set (COCO).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objects {
+    /// The whole set.
+    pub truth: Arc<Truth>,
+    /// Number of the image in it.
+    pub image: i64,
+    /// The family of the network that is to find the objects, if it was given.
+    pub detector: Option<Family>,
 }
 
 /// A finite, indexable set of samples. A sample is a list with one tensor per network input, without the batch axis.
@@ -314,7 +332,8 @@ pub(crate) fn open_part(
         other => Err(Error::data(format!("cannot read samples from a file of type `{other}`"))
             .at(path.display())
             .hint(match other {
-                "tsv" | "jsonl" | "json" | "txt" | "ndjson" => "give the task of the text, such as --task sst2",
+                "json" => "give the task, such as --task coco or --task squad",
+                "tsv" | "jsonl" | "txt" | "ndjson" => "give the task of the text, such as --task sst2",
                 _ => "give a folder of images, or a .csv, .npy, .npz or .safetensors file",
             })),
     }

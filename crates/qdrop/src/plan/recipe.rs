@@ -464,8 +464,13 @@ pub struct Input {
     pub samples: Option<usize>,
     /// Whether to skip images that cannot be read, and count them, instead of stopping. Default: false.
     pub skip_bad: bool,
-    /// Text task, which decides how files are read and what is measured. Default: none; samples are images or arrays.
+    /// Task on text, or detection, which decides how files are read and what is measured. Default: none; samples are images or
+    /// arrays.
     pub task: Option<Task>,
+    /// Folder with the images of annotation files (COCO), or with such folders named as the files. Default: next to the file.
+    pub images: Option<String>,
+    /// Family of the network as a detector, such as `yolox` (COCO). Default: what the shapes of its outputs tell.
+    pub detector: Option<String>,
     /// File of the tokenizer. Default: `tokenizer.json` next to the model, else next to the samples.
     pub tokenizer: Option<String>,
     /// Tokens per sample: longer texts are cut and shorter ones padded. Default: what the network declares, else as the

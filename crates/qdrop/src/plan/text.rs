@@ -272,8 +272,22 @@ const KEYS: &[Key] = &[
         "input",
         "task",
         "\"sst2\"",
-        "text task, which decides how files are read and what is measured: sst2, mrpc, cola, rte, qnli, qqp, mnli,\n\
-         stsb or squad; default none: samples are images or arrays",
+        "task on text, or detection, which decides how files are read and what is measured: sst2, mrpc, cola, rte,\n\
+         qnli, qqp, mnli, stsb, squad or coco; default none: samples are images or arrays",
+    ),
+    (
+        "input",
+        "images",
+        "\"images\"",
+        "folder with the images of annotation files (coco), or with such folders named as the files; default next to\n\
+         the file",
+    ),
+    (
+        "input",
+        "detector",
+        "\"yolox\"",
+        "family of the network as a detector (coco): yolox, yolox-decoded, yolov5, yolov8, nanodet, picodet,\n\
+         retinanet, fcos, detr, rt-detr or end-to-end; default what the shapes of its outputs tell",
     ),
     (
         "input",
