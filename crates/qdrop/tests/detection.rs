@@ -96,7 +96,8 @@ fn pycocotools_agrees_on_the_same_files() {
     }
 }
 
-/// YOLOX-nano on 128 images, by pycocotools 34.08 with OpenCV's resampling and 34.05 with Pillow's.
+/// YOLOX-nano on 128 images: with the same decoding of outputs pycocotools tells 34.08 for images as OpenCV prepares them and
+/// 34.02 as Pillow does, which decodes JPEG differently by a level here and there.
 #[test]
 fn a_real_detector_reaches_its_figures() {
     let (Some(path), Some(data)) = (shared("data/coco/yolox_nano.onnx"), shared("data/coco/val.json")) else { return };
@@ -107,6 +108,6 @@ fn a_real_detector_reaches_its_figures() {
     let score = model.evaluate(&samples, &recipe, &mut Silent).unwrap();
     println!("{score:?}");
     assert_eq!(score.samples, 128);
-    assert!((34.0..=34.2).contains(&score.metrics["ap"]), "{score:?}");
-    assert!((50.7..=50.95).contains(&score.metrics["ap50"]), "{score:?}");
+    assert!((33.8..=34.2).contains(&score.metrics["ap"]), "{score:?}");
+    assert!((50.5..=51.1).contains(&score.metrics["ap50"]), "{score:?}");
 }

@@ -242,7 +242,8 @@ mod tests {
     #[test]
     fn images_that_are_skipped_leave_the_others_their_numbers() {
         let dir = tempfile::tempdir().unwrap();
-        ["val/a.png", "val/c.png"].map(|file| draw(&dir, file, 1));
+        draw(&dir, "val/a.png", 1);
+        draw(&dir, "val/c.png", 1);
         std::fs::write(dir.path().join("val/b.png"), "no image").unwrap();
         let path = set(&dir, "val.json", &[(1, "a.png"), (2, "b.png"), (3, "c.png")]);
         assert!(opened(&path, &Coco::default(), &Prepare::default()).is_err());

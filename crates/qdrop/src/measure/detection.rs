@@ -287,7 +287,7 @@ mod tests {
         let shape = vec![Dim::Symbol("n".into()), Dim::Known(ROWS), Dim::Known(6)];
         let x = g.add_value("rows", Fact { dtype: Some(DType::F32), shape: Some(shape) });
         let y = g.add_value("found", Fact::default());
-        g.nodes.push(Node::new("abs".into(), Op::Unary(Unary::Abs), &[x], &[y]));
+        g.nodes.push(Node::new("abs", Op::Unary(Unary::Abs), &[x], &[y]));
         (g.inputs, g.outputs) = (vec![x], vec![y]);
         g
     }

@@ -51,7 +51,8 @@ impl fmt::Display for Form {
                     Some(false) => "a box in pixels",
                     None => "a box (in pixels or not: the values tell)",
                 };
-                write!(f, "{what}, objectness and {classes} scores for {anchors} per cell of strides {strides:?}")
+                let each = if *anchors == 1 { String::new() } else { format!("{anchors} anchors of ") };
+                write!(f, "{what}, objectness and {classes} scores for {each}each cell of strides {}", listed(strides))
             }
             Form::Channels(form) => write!(f, "a box in pixels and {} scores for each cell", form.classes),
             Form::Distributions(Distributions { strides, classes, bins, .. }) => {
@@ -65,6 +66,10 @@ impl fmt::Display for Form {
             Form::Ends(_) => f.write_str("final boxes"),
         }
     }
+}
+
+fn listed(numbers: &[usize]) -> String {
+    numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Outputs with the numbers of rows and columns that they have behind a batch axis.

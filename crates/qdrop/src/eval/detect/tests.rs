@@ -91,7 +91,7 @@ fn cells_are_told_from_pixels_by_where_boxes_lie() {
         );
         detector.settle(&one.values(&detector)).unwrap();
         let want = if raw {
-            "yolox: `output` [1, 126, 8] with offsets, objectness and 3 scores for 1 per cell"
+            "yolox: `output` [1, 126, 8] with offsets, objectness and 3 scores for each cell"
         } else {
             "yolox-decoded: `output`"
         };
