@@ -222,9 +222,9 @@ fn detectors_see_what_pillow_makes_of_images() {
 
 /// OpenCV's bilinear filter takes no mean over what it leaves out: largest mean difference to it on photographs that become
 /// smaller, in pixel levels.
-const SMALLER_MEAN: f64 = 4.0;
+const SMALLER_MEAN: f64 = 2.0;
 /// Largest difference to it on photographs that become larger: rounding.
-const LARGER_MAX: f64 = 2.0;
+const LARGER_MAX: f64 = 1.0;
 
 /// Photographs as OpenCV letterboxes them, for YOLOX, at the sides of a canvas that are given.
 const OPENCV: &str = r#"
