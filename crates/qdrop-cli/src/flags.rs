@@ -89,7 +89,13 @@ pub fn apply_input(recipe: &mut Recipe, input: &Input) {
     let slot = &mut recipe.input;
     set_some(&mut slot.preset, &input.input);
     set_some(&mut slot.resize, &input.resize);
+    set_some(&mut slot.max_size, &input.max_size);
     set_some(&mut slot.crop, &input.crop);
+    set_some(&mut slot.letterbox, &input.letterbox);
+    set_some(&mut slot.stretch, &input.stretch);
+    set_some(&mut slot.pad_multiple, &input.pad_multiple);
+    set_some(&mut slot.pad_value, &input.pad_value);
+    set_some(&mut slot.pad_place, &input.pad_place);
     set_some(&mut slot.divisor, &input.divisor);
     set_some(&mut slot.mean, &input.mean);
     set_some(&mut slot.std, &input.std);
@@ -101,6 +107,8 @@ pub fn apply_input(recipe: &mut Recipe, input: &Input) {
     set_some(&mut slot.tokenizer, &text.tokenizer);
     set_some(&mut slot.max_length, &text.max_length);
     set_some(&mut slot.doc_stride, &text.doc_stride);
+    set_some(&mut slot.images, &input.detection.images);
+    set_some(&mut slot.detector, &input.detection.detector);
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! Images as Pillow and torchvision read them, judged by a Python interpreter with Pillow and numpy.
+//! Images as Pillow, torchvision and OpenCV read and prepare them, judged by a Python interpreter with Pillow, numpy and,
+//! for the detectors that use it, OpenCV.
 //!
 //! `QDROP_PYTHON` names the interpreter; without it these tests are skipped, or fail when `QDROP_REQUIRE_PYTHON=1`.
 //! Photographs come from the shared data (`QDROP_SHARED`, else `../shared`), demanded by `QDROP_REQUIRE_SHARED=1`.
 
 use qdrop::data::{self, Prepare, Samples, Subset};
-use qdrop_testing::{python, shared};
+use qdrop::plan::Canvas;
+use qdrop_testing::{python, python_with, shared};
 use std::path::Path;
 use std::process::Command;
 
@@ -134,5 +136,142 @@ fn shared_sets_load() {
             assert_eq!(images.get(i).unwrap()[0].shape(), [3, 224, 224]);
         }
         println!("{list}: headers {headers:.2?}, 100 images on one thread {:.2?}", start.elapsed());
+    }
+}
+
+/// Side of the canvas in the tests of detectors.
+const CANVAS: usize = 96;
+/// Padding that is 0 after the normalization is so but for the rounding of float32.
+const ROUNDING: f32 = 1e-6;
+
+/// Writes images of several sizes, and what the presets of detectors make of them, with Pillow's filter: sizes, places and
+/// values are those of the projects' own preparation for inference.
+const DETECTORS: &str = r#"
+import sys, pathlib, numpy as np
+from PIL import Image
+out = pathlib.Path(sys.argv[1]); side = int(sys.argv[2]); images = out / "images"; images.mkdir()
+rng = np.random.default_rng(1)
+sizes = [(61, 47), (47, 61), (200, 133), (133, 200), (96, 96), (300, 31), (7, 160)]
+for i, (h, w) in enumerate(sizes):
+    Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)).save(images / f"{i}.png")
+f = np.float32
+mean, std = np.array([.485, .456, .406], f), np.array([.229, .224, .225], f)
+bgr_mean, bgr_std = np.array([103.53, 116.28, 123.675], f), np.array([57.375, 57.12, 58.395], f)
+def resize(image, w, h):
+    return np.array(image.resize((w, h), Image.BILINEAR))
+def letterbox(image, pad, centre):
+    w, h = image.size
+    r = min(side / h, side / w)
+    nw, nh = (int(round(w * r)), int(round(h * r))) if centre else (int(w * r), int(h * r))
+    top, left = (int(round((side - nh) / 2 - .1)), int(round((side - nw) / 2 - .1))) if centre else (0, 0)
+    canvas = np.full((side, side, 3), pad, np.uint8)
+    canvas[top:top + nh, left:left + nw] = resize(image, nw, nh)
+    return canvas
+def shorter(image):
+    # 48 at least, 80 at most.
+    w, h = image.size
+    short, long = 48, 48 * max(w, h) // min(w, h)
+    if long > 80: short, long = 80 * min(w, h) // max(w, h), 80
+    return resize(image, *((short, long) if w <= h else (long, short)))
+def pad(image, h, w):
+    canvas = np.zeros((h, w, 3), f); canvas[:image.shape[0], :image.shape[1]] = image
+    return canvas
+results = {name: [] for name in ["yolox", "yolov5", "nanodet", "nanodet-plus", "torchvision-detection", "detr"]}
+all = [Image.open(path) for path in sorted(images.iterdir())]
+small = [shorter(image) for image in all]
+most = [max(s.shape[axis] for s in small) for axis in (0, 1)]
+for image, s in zip(all, small):
+    results["yolox"].append(letterbox(image, 114, False)[..., ::-1].astype(f))
+    results["yolov5"].append(letterbox(image, 114, True).astype(f) / f(255))
+    results["nanodet"].append((letterbox(image, 0, True)[..., ::-1].astype(f) - bgr_mean) / bgr_std)
+    results["nanodet-plus"].append((resize(image, side, side)[..., ::-1].astype(f) - bgr_mean) / bgr_std)
+    results["torchvision-detection"].append(pad(s.astype(f) / f(255), *[-(-m // 32) * 32 for m in most]))
+    results["detr"].append(pad((s.astype(f) / f(255) - mean) / std, *most))
+for name, rows in results.items():
+    np.save(out / f"{name}.npy", np.stack(rows).transpose(0, 3, 1, 2))
+"#;
+
+#[test]
+fn detectors_see_what_pillow_makes_of_images() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    run(&python, DETECTORS, &[dir.path(), Path::new(&CANVAS.to_string())]);
+    let limits = data::Limits::default();
+    for name in ["yolox", "yolov5", "nanodet", "nanodet-plus", "torchvision-detection", "detr"] {
+        let preset = Prepare::preset(name).unwrap();
+        let canvas = |wanted: Option<Canvas>| wanted.map(|_| Canvas::square(CANVAS));
+        let (letterbox, stretch) = (canvas(preset.letterbox), canvas(preset.stretch));
+        let (resize, max_size) = (preset.resize.map(|_| 48), preset.max_size.map(|_| 80));
+        let prepare = Prepare { letterbox, stretch, resize, max_size, ..preset };
+        let ours = data::open(&dir.path().join("images"), &prepare, &limits).unwrap();
+        let theirs = data::open(&dir.path().join(format!("{name}.npy")), &Prepare::default(), &limits).unwrap();
+        assert_eq!(ours.len(), theirs.len());
+        for i in 0..ours.len() {
+            let (a, b) = (ours.get(i).unwrap().remove(0), theirs.get(i).unwrap().remove(0));
+            assert_eq!(a.shape(), b.shape(), "{name}: {}", ours.name(i));
+            let ([rows, columns], width) = (ours.geometry(i).unwrap().shown(), a.shape()[2]);
+            let (a, b) = (a.to_f32().unwrap(), b.to_f32().unwrap());
+            let pixel =
+                |at: usize| rows.contains(&(at / width % (a.len() / 3 / width))) && columns.contains(&(at % width));
+            let same = |at: usize| a[at] == b[at] || (!pixel(at) && (a[at] - b[at]).abs() < ROUNDING);
+            let differ = (0..a.len()).filter(|&at| !same(at)).count();
+            assert_eq!(differ, 0, "{name}: {differ} of {} elements of {} differ", a.len(), ours.name(i));
+        }
+    }
+}
+
+/// OpenCV's bilinear filter takes no mean over what it leaves out: largest mean difference to it on photographs that become
+/// smaller, in pixel levels.
+const SMALLER_MEAN: f64 = 2.0;
+/// Largest difference to it on photographs that become larger: rounding.
+const LARGER_MAX: f64 = 1.0;
+
+/// Photographs as OpenCV letterboxes them, for YOLOX, at the sides of a canvas that are given.
+const OPENCV: &str = r#"
+import sys, pathlib, numpy as np, cv2
+from PIL import Image
+out, folder = map(pathlib.Path, sys.argv[1:3]); images = out / "images"; images.mkdir()
+found = [np.array(Image.open(path).convert("RGB")) for path in sorted(folder.iterdir())[:16]]
+for i, image in enumerate(found):
+    Image.fromarray(image).save(images / f"{i:02}.png")
+for side in map(int, sys.argv[3:]):
+    rows = []
+    for image in found:
+        h, w = image.shape[:2]
+        r = min(side / h, side / w)
+        canvas = np.full((side, side, 3), 114, np.uint8)
+        small = cv2.resize(image[..., ::-1], (int(w * r), int(h * r)), interpolation=cv2.INTER_LINEAR)
+        canvas[:int(h * r), :int(w * r)] = small
+        rows.append(canvas.transpose(2, 0, 1).astype(np.float32))
+    np.save(out / f"{side}.npy", np.stack(rows))
+"#;
+
+#[test]
+fn letterboxed_photographs_are_close_to_opencv() {
+    let (Some(python), Some(folder)) = (python_with("cv2"), shared("data/coco/val")) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    run(&python, OPENCV, &[dir.path(), &folder, Path::new("416"), Path::new("768")]);
+    let limits = data::Limits::default();
+    for side in [416, 768] {
+        let prepare = Prepare { letterbox: Some(Canvas::square(side)), ..Prepare::preset("yolox").unwrap() };
+        let ours = data::open(&dir.path().join("images"), &prepare, &limits).unwrap();
+        let theirs = data::open(&dir.path().join(format!("{side}.npy")), &Prepare::default(), &limits).unwrap();
+        let (mut sum, mut max, mut n) = (0.0, 0.0f64, 0usize);
+        for i in 0..theirs.len() {
+            let (a, b) = (values(&ours, i), values(&theirs, i));
+            assert_eq!(a.len(), b.len());
+            for d in a.iter().zip(&b).map(|(a, b)| f64::from((a - b).abs())) {
+                (sum, max, n) = (sum + d, max.max(d), n + 1);
+            }
+        }
+        let mean = sum / n as f64;
+        println!(
+            "difference to OpenCV at {side} on {} photographs: mean {mean:.3}, largest {max} levels",
+            theirs.len()
+        );
+        assert!(
+            if side == 416 { mean < SMALLER_MEAN } else { max <= LARGER_MAX },
+            "{side}: mean {mean}, largest {max}"
+        );
     }
 }

@@ -231,18 +231,27 @@ Examples:
   qdrop eval mobilenetv2.w4a4.onnx --data eval.csv --input imagenet --min top1=70
   qdrop eval bert.onnx --task mrpc --data MRPC/dev.tsv --min accuracy=85 --min f1=90
   qdrop eval resnet20.w2a4.onnx --data test/ --input imagenet-norm --runtime ort
+  qdrop eval yolox.onnx --task coco --data val.json --images val/ --input yolox --min ap=33
+  qdrop eval --detections detections.json --task coco --data val.json
 
 With --min, the exit status is 1 if a metric is below its threshold. Metrics, all in per cent: top1 and top5; for \
 tasks, accuracy (sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews (cola), pearson and spearman (stsb), \
-exact_match and f1 (squad).")]
+exact_match and f1 (squad), the figures of COCO (coco): ap, ap50, ap75, ap_s, ap_m, ap_l, ar1, ar10, ar100, ar_s, ar_m \
+and ar_l.")]
 pub struct Eval {
     /// The ONNX file, float or quantized
-    pub model: PathBuf,
+    #[arg(required_unless_present = "detections")]
+    pub model: Option<PathBuf>,
+    /// Measure the detections in this file instead of a network's (task coco): a JSON list of objects with image_id,
+    /// category_id, bbox (left, top, width, height in pixels of the image) and score
+    #[arg(long, value_name = "FILE", help_heading = None, requires = "task",
+        conflicts_with_all = ["model", "encodings", "runtime", "samples"])]
+    pub detections: Option<PathBuf>,
     /// File of encodings that belongs to MODEL (target qnn); the tensors that it names are quantized
     #[arg(long, value_name = "FILE", help_heading = None)]
     pub encodings: Option<PathBuf>,
     /// Labelled samples: a folder with one sub-folder per class, a CSV file with lines file,label, or an .npz or
-    /// .safetensors file with labels; with --task, the task's file
+    /// .safetensors file with labels; with --task, the task's file: for coco the annotation file
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
     #[command(flatten)]

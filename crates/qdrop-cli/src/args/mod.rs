@@ -108,6 +108,7 @@ mod tests {
                 ("runtime", Some("Runtime")),
                 ("resize", Some("Images")),
                 ("task", Some("Text")),
+                ("images", Some("Detection")),
                 ("weights", Some("Quantization")),
             ] {
                 assert!(title(name).is_none_or(|got| got == want), "{} {name}: {:?}", command.get_name(), title(name));
@@ -124,6 +125,8 @@ mod tests {
             "plan resnet20.onnx -w 4 -a 4 --format json",
             "quantize m.onnx --calib c --symmetric --first-output-8bit --mean -0.5,0,0.5 --color bgr --file-format qdq",
             "quantize m.onnx --calib train.tsv --task SST-2 --tokenizer t.json --max-length 64 --eval dev.tsv",
+            "eval m.onnx --data val.json --task coco --images val --detector yolov8 --min ap=33",
+            "eval --detections d.json --data val.json --task coco",
             "eval m.onnx --data dev.json --task squad --doc-stride 64 --min f1=80 --min exact_match=70",
             "sensitivity m.onnx --calib c --input none --candidates 2,4 --sort error -o s.csv --sensitivity-samples 8",
             "quantize m.onnx --calib c --target-size 1.5MiB --target-bitops w4a4 --sensitivity s.json --save-recipe r.toml",

@@ -1,10 +1,10 @@
 //! Options that several commands share.
 
-use super::values::{fixed, names, shape};
+use super::values::{family, fixed, names, shape};
 use clap::{Args, ValueEnum};
 use qdrop::plan::{
-    BitopsTarget, ByteSize, Cache, Color, EncodingsVersion, Format, Granularity, Layout, MethodName, Observer, Part,
-    Placement, Preset, SizeTarget, Target, Task,
+    BitopsTarget, ByteSize, Cache, Canvas, Color, EncodingsVersion, Format, Granularity, Layout, MethodName, Observer,
+    PadPlace, Part, Placement, Preset, SizeTarget, Target, Task,
 };
 use std::path::PathBuf;
 
@@ -236,15 +236,36 @@ pub enum Symmetric {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Images")]
 pub struct Input {
-    /// Preset: imagenet (resize 256, crop 224, mean and std), imagenet-norm (mean and std only), none
+    /// Preset: for classifiers imagenet (resize 256, crop 224, mean and std) or imagenet-norm (mean and std only); for
+    /// detectors yolox, yolov5 (also v8 and later), torchvision-detection, nanodet, nanodet-plus or detr; or none
     #[arg(long, value_name = "PRESET")]
     pub input: Option<String>,
     /// Resize the shorter side to this many pixels; 0 for no resize
     #[arg(long, value_name = "PIXELS")]
     pub resize: Option<usize>,
+    /// With --resize: make the image smaller where its longer side would have more pixels than this; 0 for no limit
+    #[arg(long, value_name = "PIXELS")]
+    pub max_size: Option<usize>,
     /// Cut a square with sides of this many pixels from the centre; 0 for no crop
     #[arg(long, value_name = "PIXELS")]
     pub crop: Option<usize>,
+    /// Fit the image into a canvas of this size, keep its aspect ratio and pad the rest: 640, 480x640 (height first), or
+    /// network for the size of the network's input; 0 for none
+    #[arg(long, value_name = "SIZE")]
+    pub letterbox: Option<Canvas>,
+    /// Resize the image to this size whatever its aspect ratio: 320, 240x320 (height first), or network; 0 for none
+    #[arg(long, value_name = "SIZE")]
+    pub stretch: Option<Canvas>,
+    /// Pad images to one canvas: that of the network's input if it is fixed, else the smallest that holds all of them and
+    /// whose sides are multiples of this; 0 for no padding
+    #[arg(long, value_name = "PIXELS")]
+    pub pad_multiple: Option<usize>,
+    /// Values of padding as those of pixels, one or one per channel [default: 0]
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', allow_hyphen_values = true)]
+    pub pad_value: Option<Vec<f32>>,
+    /// Where the image lies on its canvas [default: top-left]
+    #[arg(long, value_parser = names::<PadPlace>(&["top-left", "center"]))]
+    pub pad_place: Option<PadPlace>,
     /// Divide the pixel values (0 to 255) by this
     #[arg(long, value_name = "X")]
     pub divisor: Option<f32>,
@@ -265,14 +286,30 @@ pub struct Input {
     pub skip_bad: bool,
     #[command(flatten)]
     pub text: Text,
+    #[command(flatten)]
+    pub detection: Detection,
+}
+
+/// Where annotated images lie, and how a detector's outputs are read; each option overrides the recipe.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Detection")]
+pub struct Detection {
+    /// Folder with the images of annotation files, or with such folders named as the files [default: the folder named as
+    /// the file beside it, or the file's own]
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<String>,
+    /// Family of the network as a detector: yolox, yolox-decoded, yolov5, yolov8, nanodet, picodet, retinanet, fcos, detr,
+    /// rt-detr, end-to-end [default: as the shapes of its outputs tell]
+    #[arg(long, value_name = "FAMILY", value_parser = family)]
+    pub detector: Option<String>,
 }
 
 /// How text becomes network input; each option overrides the recipe.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Text")]
 pub struct Text {
-    /// Samples are text of this task, which decides how files are read and what is measured (sst2, mrpc, cola, rte,
-    /// qnli, qqp, mnli, stsb, squad)
+    /// Samples are of this task, which decides how files are read and what is measured: text (sst2, mrpc, cola, rte, qnli,
+    /// qqp, mnli, stsb, squad) or annotated images (coco)
     #[arg(long, value_name = "NAME")]
     pub task: Option<Task>,
     /// The network's tokenizer.json [default: tokenizer.json next to the model, else next to the samples]

@@ -51,3 +51,9 @@ pub fn fixed(text: &str) -> Result<(String, Vec<f64>), String> {
         _ => Err("expected an input or a size with its value, such as gain=1.5 or seq=128".into()),
     }
 }
+
+/// Parses the name of a family of detectors.
+pub fn family(text: &str) -> Result<String, String> {
+    let family = text.parse::<qdrop::eval::detect::Family>().map_err(|e| e.message().to_string())?;
+    Ok(family.as_str().to_string())
+}

@@ -3,15 +3,21 @@
 use crate::args::{Eval, Print};
 use crate::progress::Detail;
 use crate::{Outcome, checks, flags, out, progress, runtime};
-use qdrop::plan::Task;
+use qdrop::plan::{Recipe, Task};
 use qdrop::report::{Score, Sink, Stage, Table, duration, metric, timed};
 use qdrop::{Dataset, Error, Model, Result, Samples};
 use serde::Serialize;
+use std::path::Path;
+use std::time::Instant;
 
 /// The printed result; also its JSON.
 #[derive(Debug, Serialize)]
 struct View {
-    model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    /// The file of detections that was measured instead of a network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detections: Option<String>,
     /// The runtime that ran it, unless that was this program's own engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<runtime::View>,
@@ -21,14 +27,41 @@ struct View {
     seconds: f64,
 }
 
+/// Metrics that stand in one row; more of them stand one below the other.
+const ABREAST: usize = 4;
+
 /// Runs the command.
 pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
-    checks::readable_file(&args.model)?;
+    args.model.iter().chain(&args.detections).try_for_each(|path| checks::readable_file(path))?;
     checks::exists(&args.data)?;
     let mut recipe = flags::read(args.run.recipe.as_deref())?;
     flags::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
     let least = thresholds(args, recipe.input.task)?;
+    let view = match (&args.model, &args.detections) {
+        (_, Some(detections)) => measure_detections(args, detections, recipe.input.task)?,
+        (Some(model), None) => measure_model(args, model, recipe, detail)?,
+        (None, None) => return Err(Error::recipe("expected a model, or detections (--detections)")),
+    };
+    match args.format {
+        Print::Json => out::json(&view)?,
+        Print::Text => out::print(&out::draw(&[table(&view)]))?,
+    }
+    let mut outcome = Outcome::Done;
+    for (name, least) in &least {
+        let Some(value) = view.score.metrics.get(name) else {
+            let message = format!("the metric `{name}` was not measured: the set has no such object");
+            return Err(Error::data(message).at(args.data.display()));
+        };
+        if value < least {
+            out::tell(&format!("{} {value:.2} % is below the threshold of {least} %", metric(name)));
+            outcome = Outcome::Missed;
+        }
+    }
+    Ok(outcome)
+}
+
+fn measure_model(args: &Eval, path: &Path, mut recipe: Recipe, detail: Detail) -> Result<View> {
     let library = runtime::library(&args.runtime)?;
     args.encodings.as_deref().map_or(Ok(()), checks::readable_file)?;
     if let (Some(_), Some(path)) = (&library, &args.encodings) {
@@ -39,10 +72,10 @@ pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
     let sink = sink.as_mut();
     recipe.method.threads = args.run.threads;
     // A runtime measures files that this program cannot read, too.
-    let file = library.as_ref().map(|library| args.run.fix.open(library, &args.model, args.run.threads)).transpose()?;
+    let file = library.as_ref().map(|library| args.run.fix.open(library, path, args.run.threads)).transpose()?;
     let model = match &file {
         Some(file) => Model::declared_by(file),
-        None => args.run.fix.apply_known(Model::open_with(&args.model, args.encodings.as_deref())?)?,
+        None => args.run.fix.apply_known(Model::open_with(path, args.encodings.as_deref())?)?,
     };
     let data = Dataset::open(&args.data, &model, &recipe, args.run.samples, sink)?;
     let evaluate = |sink: &mut dyn Sink| match &file {
@@ -52,29 +85,53 @@ pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
     let (score, timing) = timed(sink, Stage::Evaluate, Some(data.len()), evaluate)?;
     let (skipped, seconds) = (data.skipped(), timing.seconds);
     let runtime = library.as_ref().map(runtime::View::of);
-    let view = View { model: args.model.display().to_string(), runtime, score, skipped, seconds };
-    match args.format {
-        Print::Json => out::json(&view)?,
-        Print::Text => {
-            let Score { samples, metrics } = &view.score;
-            let columns: String = metrics.keys().map(|m| format!("|>{} %", metric(m))).collect();
-            let title = view.runtime.as_ref().map_or(String::new(), |r| format!("In {}", r.name));
-            let mut table = Table::new(title, &format!("model|>samples{columns}|>skipped|>time"));
-            let before = [view.model.clone(), samples.to_string()];
-            let after = [view.skipped.to_string(), duration(view.seconds)];
-            table.row(before.into_iter().chain(metrics.values().map(|v| format!("{v:.2}"))).chain(after));
-            out::print(&out::draw(&[table]))?;
-        }
+    Ok(View { model: Some(path.display().to_string()), detections: None, runtime, score, skipped, seconds })
+}
+
+fn measure_detections(args: &Eval, path: &Path, task: Option<Task>) -> Result<View> {
+    if task != Some(Task::Coco) {
+        return Err(Error::recipe("--detections: only task `coco` has detections").hint("give --task coco"));
     }
-    let mut outcome = Outcome::Done;
-    for (name, least) in &least {
-        let value = view.score.metrics[name];
-        if value < *least {
-            out::tell(&format!("{} {value:.2} % is below the threshold of {least} %", metric(name)));
-            outcome = Outcome::Missed;
-        }
+    let start = Instant::now();
+    let score = qdrop::score_detections(path, &args.data)?;
+    let (detections, seconds) = (Some(path.display().to_string()), start.elapsed().as_secs_f64());
+    Ok(View { model: None, detections, runtime: None, score, skipped: 0, seconds })
+}
+
+fn table(view: &View) -> Table {
+    let Score { samples, metrics } = &view.score;
+    let title = view.runtime.as_ref().map_or(String::new(), |r| format!("In {}", r.name));
+    let (what, name) = match (&view.model, &view.detections) {
+        (_, Some(detections)) => ("detections", detections),
+        (Some(model), None) => ("model", model),
+        (None, None) => ("model", &String::new()),
+    };
+    let rows = [(what, name.clone()), ("samples", samples.to_string())];
+    let after = [("skipped", view.skipped.to_string()), ("time", duration(view.seconds))];
+    if metrics.len() <= ABREAST {
+        let columns: String = metrics.keys().map(|m| format!("|>{} %", metric(m))).collect();
+        let mut table = Table::new(title, &format!("{what}|>samples{columns}|>skipped|>time"));
+        let values = metrics.values().map(|v| format!("{v:.2}"));
+        table.row(rows.into_iter().map(|r| r.1).chain(values).chain(after.into_iter().map(|r| r.1)));
+        return table;
     }
-    Ok(outcome)
+    let mut table = Table::new(title, "|>");
+    for (name, value) in rows.into_iter().chain(after) {
+        table.row([name.to_string(), value]);
+    }
+    for name in view.ordered() {
+        table.row([format!("{} %", metric(name)), format!("{:.2}", metrics[name])]);
+    }
+    table
+}
+
+impl View {
+    /// Names of the metrics, those of detection in COCO's order.
+    fn ordered(&self) -> impl Iterator<Item = &str> {
+        let known = Task::Coco.metrics().iter().copied().filter(|m| self.score.metrics.contains_key(*m));
+        let others = self.score.metrics.keys().map(String::as_str).filter(|m| !Task::Coco.metrics().contains(m));
+        known.chain(others)
+    }
 }
 
 /// Least values of metrics, all of them measured.

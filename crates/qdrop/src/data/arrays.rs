@@ -1,6 +1,6 @@
 //! Samples held in memory as arrays `[N, ...]`.
 
-use super::{Pixels, Prepare, Samples};
+use super::{Geometry, Pixels, Prepare, Samples};
 use crate::error::{Error, Result};
 use crate::tensor::{Data, Tensor};
 
@@ -31,6 +31,8 @@ pub struct Arrays {
     shared: Vec<bool>,
     labels: Option<Vec<usize>>,
     prepare: Option<Prepare>,
+    /// Where images lie in the network's input, if one array of images is prepared.
+    geometry: Option<Geometry>,
 }
 
 impl Arrays {
@@ -57,7 +59,7 @@ impl Arrays {
         if let Some(labels) = labels.as_ref().filter(|l| l.len() != rows) {
             return Err(Error::data(format!("expected {rows} labels, got {}", labels.len())));
         }
-        Ok(Arrays { shared: vec![false; arrays.len()], arrays, labels, prepare: None })
+        Ok(Arrays { shared: vec![false; arrays.len()], arrays, labels, prepare: None, geometry: None })
     }
 
     /// Samples from the arrays of a file: next to others, an integer array `labels`, `label` or `y` gives the labels, and
@@ -90,11 +92,14 @@ impl Arrays {
         if prepare.is_identity() || shapes.is_empty() {
             return Ok(self);
         }
+        let mut geometries = Vec::new();
         for shape in shapes {
             if let &[height, width, 1 | 3] | &[1 | 3, height, width] = shape {
                 prepare.fits(height, width, memory)?;
+                geometries.push(prepare.geometry(height, width)?);
             }
         }
+        self.geometry = (geometries.len() == 1).then(|| geometries[0]);
         self.prepare = Some(prepare.clone());
         // All rows of an array have one shape: the first speaks for all.
         self.get(0)?;
@@ -179,6 +184,10 @@ impl Samples for Arrays {
 
     fn label(&self, index: usize) -> Option<usize> {
         self.labels.as_ref()?.get(index).copied()
+    }
+
+    fn geometry(&self, index: usize) -> Option<Geometry> {
+        self.geometry.filter(|_| index < self.len())
     }
 
     fn name(&self, index: usize) -> String {

@@ -1,9 +1,10 @@
 //! Image files as samples: folders and CSV lists.
 
-use super::{EXTENSIONS, Limits, Pixels, Prepare, Samples, decode};
+use super::{EXTENSIONS, Geometry, Limits, Pixels, Prepare, Samples, decode, spread};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,12 +23,17 @@ struct Entry {
     place: String,
     /// The part that the network sees, where the image was decoded when the set was opened and may stay.
     framed: Option<Pixels>,
+    /// Where the image lies in the network's input; of no image until the set is complete.
+    geometry: Geometry,
 }
+
+/// The geometry of no image.
+const UNKNOWN: Geometry = Geometry { image: [0; 2], resized: [0; 2], offset: [0; 2], input: [0; 2] };
 
 impl Entry {
     /// The image at `path`, in a folder.
     fn new(path: PathBuf, label: Option<usize>) -> Self {
-        Entry { path, label, place: String::new(), framed: None }
+        Entry { path, label, place: String::new(), framed: None, geometry: UNKNOWN }
     }
 }
 
@@ -71,7 +77,7 @@ fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// A flat folder of images, or one sub-folder per class in sorted order.
-pub(super) fn folder(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<ImageFiles> {
+pub(super) fn folder(path: &Path, prepare: &Prepare, limit: Option<usize>, limits: &Limits) -> Result<ImageFiles> {
     let reads = || format!("images are files ending in .{}", EXTENSIONS.join(", ."));
     let (folders, images) = list(path)?;
     let mut entries: Vec<Entry> = images.into_iter().map(|path| Entry::new(path, None)).collect();
@@ -101,11 +107,24 @@ pub(super) fn folder(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<
             .at(folder.display())
             .hint(format!("remove it, since every sub-folder is a class; {}", reads())));
     }
-    ImageFiles::new(entries, prepare, limits)
+    ImageFiles::new(entries, prepare, limit, limits)
+}
+
+/// The images at `paths`, without labels.
+pub(super) fn images(
+    paths: impl IntoIterator<Item = PathBuf>,
+    prepare: &Prepare,
+    limits: &Limits,
+) -> Result<ImageFiles> {
+    let entries: Vec<Entry> = paths.into_iter().map(|path| Entry::new(path, None)).collect();
+    if entries.is_empty() {
+        return Err(Error::data("expected images, got none"));
+    }
+    ImageFiles::new(entries, prepare, None, limits)
 }
 
 /// The images listed in a CSV file with the columns `file` (relative to the list's folder) and, optionally, `label`.
-pub(super) fn csv(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<ImageFiles> {
+pub(super) fn csv(path: &Path, prepare: &Prepare, limit: Option<usize>, limits: &Limits) -> Result<ImageFiles> {
     let bad = |e: csv::Error| Error::data(format!("cannot read the list: {e}")).at(path.display());
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(bad)?;
     let header: Vec<String> =
@@ -136,7 +155,7 @@ pub(super) fn csv(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<Ima
     if entries.is_empty() {
         return Err(Error::data("the list has no rows").at(path.display()));
     }
-    ImageFiles::new(entries, prepare, limits)
+    ImageFiles::new(entries, prepare, limit, limits)
 }
 
 fn parse_label(text: &str) -> Result<usize> {
@@ -147,8 +166,21 @@ fn parse_label(text: &str) -> Result<usize> {
     }
 }
 
+impl Entry {
+    /// `error` at the row of the list, if the entry comes from one.
+    fn at(&self, error: Error) -> Error {
+        if self.place.is_empty() { error } else { error.at(&self.place) }
+    }
+
+    /// `error` at the image.
+    fn at_image(&self, error: Error) -> Error {
+        self.at(error.at(self.path.display()))
+    }
+}
+
 impl ImageFiles {
-    fn new(mut entries: Vec<Entry>, prepare: &Prepare, limits: &Limits) -> Result<Self> {
+    /// The images of `entries`; the `limit` that is spread over them decides the canvas.
+    fn new(mut entries: Vec<Entry>, prepare: &Prepare, limit: Option<usize>, limits: &Limits) -> Result<Self> {
         let memory = limits.memory;
         let taken = AtomicU64::new(0);
         let check = |e: &mut Entry| {
@@ -159,54 +191,76 @@ impl ImageFiles {
                 None => decode::size(&e.path, memory).map(|(w, h)| (h, w))?,
             };
             prepare.fits(height, width, memory).map_err(|error| error.at(e.path.display()))?;
-            e.framed = image.map(|image| keep(image, prepare, limits.spare, &taken)).transpose()?.flatten();
-            Ok((height, width))
+            e.geometry = prepare.geometry_shrunk(height, width).map_err(|error| error.at(e.path.display()))?;
+            e.framed = image.and_then(|image| keep(image, prepare, &e.geometry, limits.spare, &taken));
+            Ok(())
         };
-        let sizes: Vec<Result<(usize, usize)>> = entries.par_iter_mut().map(check).collect();
+        let checked: Vec<Result<()>> = entries.par_iter_mut().map(check).collect();
         let all = entries.len();
-        let (mut kept, mut first) = (Vec::with_capacity(all), None);
+        let mut kept = Vec::with_capacity(all);
         let mut last_error = None;
-        for (entry, size) in entries.into_iter().zip(sizes) {
-            let at = |e: Error| if entry.place.is_empty() { e } else { e.at(&entry.place) };
-            let (height, width) = match size {
-                Ok(size) => size,
-                Err(e) if prepare.skip_bad && e.kind() != Kind::Interrupted => {
-                    last_error = Some(at(e));
-                    continue;
-                }
-                Err(e) => return Err(at(e)),
-            };
-            let out = prepare.output_size(height, width).map_err(|e| at(e.at(entry.path.display())))?;
-            let (first, path) = first.get_or_insert_with(|| (out, entry.path.clone()));
-            if *first != out {
-                return Err(at(Error::data(format!(
-                    "the image has {} x {} pixels as network input, expected {} x {} as in `{}`",
-                    out.0,
-                    out.1,
-                    first.0,
-                    first.1,
-                    path.display()
-                ))
-                .at(entry.path.display()))
-                .hint("give all images the same size (--resize, --crop, or --input imagenet)"));
+        for (entry, checked) in entries.into_iter().zip(checked) {
+            match checked {
+                Ok(()) => kept.push(entry),
+                Err(e) if prepare.skip_bad && e.kind() != Kind::Interrupted => last_error = Some(entry.at(e)),
+                Err(e) => return Err(entry.at(e)),
             }
-            kept.push(entry);
         }
         match last_error {
             Some(e) if kept.is_empty() => {
-                Err(Error::data(format!("none of {all} images can be read, the last one: {e}")))
+                return Err(Error::data(format!("none of {all} images can be read, the last one: {e}")));
             }
-            _ => Ok(ImageFiles { skipped: all - kept.len(), entries: kept, prepare: prepare.clone(), memory }),
+            _ => {}
         }
+        let prepare = place(&mut kept, prepare, limit, memory)?;
+        Ok(ImageFiles { skipped: all - kept.len(), entries: kept, prepare, memory })
     }
 }
 
+/// Places `entries` in inputs of one size: the canvas that the spread `limit` of them need, where images are padded. The
+/// preparation with this canvas.
+fn place(entries: &mut [Entry], prepare: &Prepare, limit: Option<usize>, memory: u64) -> Result<Prepare> {
+    let mut prepare = prepare.clone();
+    let chosen: BTreeSet<usize> = spread(entries.len(), limit).collect();
+    if prepare.pad_multiple.is_some() && prepare.pad_to.is_none() {
+        let inputs = chosen.iter().map(|&i| entries[i].geometry.input);
+        let largest = inputs.fold([0; 2], |most, input| [most[0].max(input[0]), most[1].max(input[1])]);
+        prepare.pad_to = Some((largest[0], largest[1]));
+    }
+    for (i, entry) in entries.iter_mut().enumerate() {
+        let [height, width] = entry.geometry.image;
+        let fits = prepare.fits(height, width, memory);
+        let geometry = match chosen.contains(&i) {
+            true => prepare.geometry(height, width),
+            false => prepare.geometry_shrunk(height, width),
+        };
+        let geometry = fits.and(geometry).map_err(|e| entry.at_image(e))?;
+        if geometry.resized != entry.geometry.resized {
+            entry.framed = None;
+        }
+        entry.geometry = geometry;
+    }
+    let differs = |entry: &&Entry| entry.geometry.input != entries[0].geometry.input;
+    if let Some(entry) = entries.iter().find(differs) {
+        let ([h, w], first) = (entry.geometry.input, &entries[0]);
+        let [height, width] = first.geometry.input;
+        let error = Error::data(format!(
+            "the image has {h} x {w} pixels as network input, expected {height} x {width} as in `{}`",
+            first.path.display()
+        ));
+        return Err(entry
+            .at_image(error)
+            .hint("give all images the same size (--resize, --crop, --letterbox, or --input imagenet)"));
+    }
+    Ok(prepare)
+}
+
 /// The part of `image` that the network sees, where it fits into the `spare` bytes of which so many are `taken`.
-fn keep(image: Pixels, prepare: &Prepare, spare: u64, taken: &AtomicU64) -> Result<Option<Pixels>> {
-    let (height, width) = prepare.output_size(image.height, image.width)?;
-    let bytes = (height * width * prepare.channels()) as u64;
+fn keep(image: Pixels, prepare: &Prepare, geometry: &Geometry, spare: u64, taken: &AtomicU64) -> Option<Pixels> {
+    let [rows, columns] = geometry.shown();
+    let bytes = (rows.len() * columns.len() * prepare.channels()) as u64;
     let fits = taken.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= spare;
-    fits.then(|| prepare.framed(image)).transpose()
+    fits.then(|| prepare.framed(image, geometry))
 }
 
 impl Samples for ImageFiles {
@@ -215,16 +269,25 @@ impl Samples for ImageFiles {
     }
 
     fn get(&self, index: usize) -> Result<Vec<Tensor>> {
-        let Entry { path, framed, .. } = &self.entries[index];
+        let Entry { path, framed, geometry, .. } = &self.entries[index];
         if let Some(framed) = framed {
-            return Ok(vec![self.prepare.normalized(framed)]);
+            return Ok(vec![self.prepare.normalized(framed, geometry)]);
         }
         let image = decode::pixels(path, self.memory)?;
-        Ok(vec![self.prepare.apply(image).map_err(|e| e.at(path.display()))?])
+        if geometry.image != [image.height, image.width] {
+            let (height, width, [h, w]) = (image.height, image.width, geometry.image);
+            let message = format!("expected {h} x {w} pixels as in the header, got {height} x {width}");
+            return Err(Error::data(message).at(path.display()));
+        }
+        Ok(vec![self.prepare.normalized(&self.prepare.framed(image, geometry), geometry)])
     }
 
     fn label(&self, index: usize) -> Option<usize> {
         self.entries.get(index)?.label
+    }
+
+    fn geometry(&self, index: usize) -> Option<Geometry> {
+        self.entries.get(index).map(|entry| entry.geometry)
     }
 
     fn name(&self, index: usize) -> String {

@@ -5,13 +5,15 @@
 //! `.safetensors` file. [`fit`] then maps them to the inputs of a network. Images are decoded when they are read;
 //! arrays are held in memory.
 //!
-//! [`Prepare`] says how images become network input: convert to RGB (or one gray channel), resize the shorter side,
-//! crop the centre, divide, subtract the mean, divide by the standard deviation. Decoding, resizing and cropping follow
-//! Pillow and torchvision; resizing equals Pillow's antialiased bilinear filter bit for bit. As in Pillow, the
-//! orientation tag of photographs is not applied.
+//! [`Prepare`] says how images become network input: convert to RGB or BGR (or one gray channel); resize the shorter side
+//! and crop the centre, fit into a canvas, or stretch; pad; divide, subtract the mean, divide by the standard deviation.
+//! Decoding, resizing and cropping follow Pillow and torchvision; resizing equals Pillow's antialiased bilinear filter bit
+//! for bit. As in Pillow, the orientation tag of photographs is not applied. [`Geometry`] tells where an image lies in the
+//! network's input, and maps boxes back to it.
 //!
 //! [`open_text`] opens the files of the GLUE tasks and of SQuAD v1.1, and turns them into token numbers of one length
-//! with the network's tokenizer. Samples of different sizes are refused.
+//! with the network's tokenizer. [`open_coco`] opens the images of an annotation file of COCO. Samples of different sizes
+//! are refused.
 //!
 //! ```
 //! use qdrop::data::{self, InputSpec, Prepare, Samples, Subset};
@@ -43,10 +45,14 @@
 //! ```
 
 mod arrays;
+mod coco;
 mod decode;
 mod files;
+mod geometry;
 mod npy;
 mod prepare;
+#[cfg(test)]
+mod prepare_tests;
 mod remembered;
 mod resample;
 #[cfg(test)]
@@ -57,7 +63,9 @@ mod text;
 mod views;
 
 pub use arrays::Arrays;
+pub use coco::{Coco, open_coco, read_coco};
 pub use decode::{EXTENSIONS, Pixels};
+pub use geometry::Geometry;
 pub use prepare::{PRESETS, Prepare};
 pub(crate) use remembered::Remembered;
 pub(crate) use text::open_part as open_text_part;
@@ -66,8 +74,10 @@ pub(crate) use views::spreads;
 pub use views::{InputSpec, Subset, check_against, fit, spread};
 
 use crate::error::{Error, Kind, Result};
+use crate::eval::coco::Truth;
+use crate::eval::detect::Family;
 use crate::tensor::Tensor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The right answer for a sample.
@@ -79,6 +89,8 @@ pub enum Target {
     Number(f64),
     /// A span of a text.
     Window(Window),
+    /// Objects in an image.
+    Objects(Objects),
 }
 
 /// A window over the text to which a question belongs (SQuAD).
@@ -92,6 +104,17 @@ pub struct Window {
     pub offsets: Vec<Option<(u32, u32)>>,
     /// Right answers, at least one.
     pub answers: Arc<[String]>,
+}
+
+/// An image of an annotated set (COCO).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objects {
+    /// The whole set.
+    pub truth: Arc<Truth>,
+    /// Number of the image in it.
+    pub image: i64,
+    /// The family of the network that is to find the objects, if it was given.
+    pub detector: Option<Family>,
 }
 
 /// A finite, indexable set of samples. A sample is a list with one tensor per network input, without the batch axis.
@@ -120,6 +143,12 @@ pub trait Samples: Sync {
     /// Number of tokens of sample `index` in front of its padding, if that is known without reading it and one of its
     /// tensors marks padding. Each of its tensors is then a list with one element per token.
     fn tokens(&self, index: usize) -> Option<usize> {
+        let _ = index;
+        None
+    }
+
+    /// Where sample `index`, an image, lies in the network's input, if that is known; without decoding it.
+    fn geometry(&self, index: usize) -> Option<Geometry> {
         let _ = index;
         None
     }
@@ -174,6 +203,9 @@ macro_rules! forward_samples {
             fn tokens(&self, index: usize) -> Option<usize> {
                 (**self).tokens(index)
             }
+            fn geometry(&self, index: usize) -> Option<Geometry> {
+                (**self).geometry(index)
+            }
             fn name(&self, index: usize) -> String {
                 (**self).name(index)
             }
@@ -208,6 +240,10 @@ macro_rules! forward_labels {
 
         fn tokens(&self, index: usize) -> Option<usize> {
             self.$samples.tokens(index)
+        }
+
+        fn geometry(&self, index: usize) -> Option<$crate::data::Geometry> {
+            self.$samples.geometry(index)
         }
 
         fn name(&self, index: usize) -> String {
@@ -269,24 +305,46 @@ fn fits(what: &str, bytes: u64, memory: u64, hint: &str) -> Result<()> {
 /// nothing. The headers of all images are read here; with [`Prepare::skip_bad`] every image is decoded, and those
 /// that fail are skipped and counted by [`Samples::skipped`]; the others stay in memory as far as [`Limits::spare`] allows.
 pub fn open(path: &Path, prepare: &Prepare, limits: &Limits) -> Result<Box<dyn Samples + Send + Sync>> {
+    open_part(path, prepare, None, limits)
+}
+
+/// As [`open`], where at most `limit` samples, spread over the set as by [`spread`], decide the canvas that images are padded
+/// to; others that are larger are made smaller.
+pub(crate) fn open_part(
+    path: &Path,
+    prepare: &Prepare,
+    limit: Option<usize>,
+    limits: &Limits,
+) -> Result<Box<dyn Samples + Send + Sync>> {
     prepare.check()?;
     let kind = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::new(Kind::Io, "no such file or folder").at(path.display()),
         _ => Error::io(path, e),
     })?;
     if kind.is_dir() {
-        return Ok(Box::new(files::folder(path, prepare, limits)?));
+        return Ok(Box::new(files::folder(path, prepare, limit, limits)?));
     }
     match files::extension(path).as_str() {
-        "csv" => Ok(Box::new(files::csv(path, prepare, limits)?)),
+        "csv" => Ok(Box::new(files::csv(path, prepare, limit, limits)?)),
         "npy" | "npz" | "safetensors" => {
             Ok(Box::new(npy::open(path, limits.memory)?.prepared(prepare, limits.memory)?))
         }
         other => Err(Error::data(format!("cannot read samples from a file of type `{other}`"))
             .at(path.display())
             .hint(match other {
-                "tsv" | "jsonl" | "json" | "txt" | "ndjson" => "give the task of the text, such as --task sst2",
+                "json" => "give the task, such as --task coco or --task squad",
+                "tsv" | "jsonl" | "txt" | "ndjson" => "give the task of the text, such as --task sst2",
                 _ => "give a folder of images, or a .csv, .npy, .npz or .safetensors file",
             })),
     }
+}
+
+/// The image files at `paths`, in this order and without labels, prepared as by [`open`].
+pub fn open_images(
+    paths: impl IntoIterator<Item = PathBuf>,
+    prepare: &Prepare,
+    limits: &Limits,
+) -> Result<Box<dyn Samples + Send + Sync>> {
+    prepare.check()?;
+    Ok(Box::new(files::images(paths, prepare, limits)?))
 }

@@ -1,23 +1,39 @@
 //! How an image becomes network input.
 
-use super::{Pixels, decode, resample};
+use super::{Geometry, InputSpec, Pixels, decode, resample};
 use crate::error::{Error, Result};
-use crate::plan::{Color, Input, Layout};
+use crate::plan::{Canvas, Color, Input, Layout, PadPlace};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// Names of the presets of [`Prepare::preset`].
-pub const PRESETS: [&str; 3] = ["imagenet", "imagenet-norm", "none"];
+pub const PRESETS: [&str; 9] = [
+    "imagenet",
+    "imagenet-norm",
+    "yolox",
+    "yolov5",
+    "torchvision-detection",
+    "nanodet",
+    "nanodet-plus",
+    "detr",
+    "none",
+];
 
-/// Largest side that resizing or cropping may ask for, in pixels.
+/// Largest side that resizing, cropping or padding may ask for, in pixels.
 const MAX_SIDE: usize = 16_384;
 
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+/// The same in the levels of pixels, blue first.
+const BGR_MEAN: [f32; 3] = [103.53, 116.28, 123.675];
+const BGR_STD: [f32; 3] = [57.375, 57.12, 58.395];
+/// Level of padding in the YOLO family.
+const YOLO_PAD: f32 = 114.0;
 
-/// How an image becomes network input: resize, crop, then `(value / divisor - mean) / std`.
+/// How an image becomes network input: brought to a size, padded, then `(value / divisor - mean) / std`.
 ///
-/// The default leaves the values unchanged: RGB as floats from 0 to 255, `[3, H, W]`.
+/// An image is brought to a size in one of three ways: `resize`, perhaps with `max_size` and then `crop`; `letterbox`; or
+/// `stretch`. The default leaves size and values unchanged: RGB as floats from 0 to 255, `[3, H, W]`.
 ///
 /// ```
 /// use qdrop::data::Prepare;
@@ -26,7 +42,7 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// assert_eq!((imagenet.resize, imagenet.crop, imagenet.divisor), (Some(256), Some(224), 255.0));
 ///
 /// let error = Prepare::preset("imagenette").unwrap_err();
-/// assert_eq!(error.to_string(), "unknown input preset `imagenette`; expected one of imagenet, imagenet-norm, none");
+/// assert!(error.to_string().starts_with("unknown input preset `imagenette`; expected one of imagenet, imagenet-norm, "));
 /// # Ok::<(), qdrop::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,8 +50,26 @@ pub struct Prepare {
     /// Length of the shorter side after resizing, in pixels; the aspect ratio is kept, with the longer side rounded
     /// down.
     pub resize: Option<usize>,
-    /// Side of the square cut from the centre, in pixels; smaller images are padded with black.
+    /// With `resize`: maximum length of the longer side, in pixels. Where it would be longer it gets this length, and the
+    /// shorter side follows, rounded down.
+    pub max_size: Option<usize>,
+    /// Side of the square cut from the centre, in pixels; smaller images are padded.
     pub crop: Option<usize>,
+    /// Canvas into which the image is fitted as large as possible, its aspect ratio kept, and the rest padded. The side
+    /// that does not fill the canvas is rounded down, as in YOLOX; with [`PadPlace::Center`] to nearest, as in YOLOv5.
+    pub letterbox: Option<Canvas>,
+    /// Size to which the image is resized, whatever its aspect ratio.
+    pub stretch: Option<Canvas>,
+    /// Whether, and to multiples of what, sides are padded. All images of a set get one canvas: `pad_to`, else the smallest
+    /// that holds all of them.
+    pub pad_multiple: Option<usize>,
+    /// Height and width that images are padded to; [`Prepare::for_inputs`] sets it where the network fixes both.
+    pub pad_to: Option<(usize, usize)>,
+    /// Values of padding as those of pixels, before the division: one for all channels or one per channel, in the order of
+    /// `color`; empty for 0.
+    pub pad_value: Vec<f32>,
+    /// Where the image lies on its canvas.
+    pub pad_place: PadPlace,
     /// Divisor of the pixel values (0 to 255).
     pub divisor: f32,
     /// Mean after the division: one value for all channels or one per channel, in the order of `color`; empty for 0.
@@ -55,7 +89,14 @@ impl Default for Prepare {
     fn default() -> Self {
         Prepare {
             resize: None,
+            max_size: None,
             crop: None,
+            letterbox: None,
+            stretch: None,
+            pad_multiple: None,
+            pad_to: None,
+            pad_value: Vec::new(),
+            pad_place: PadPlace::TopLeft,
             divisor: 1.0,
             mean: Vec::new(),
             std: Vec::new(),
@@ -67,14 +108,33 @@ impl Default for Prepare {
 }
 
 impl Prepare {
-    /// The preset `name`: `imagenet` (resize 256, crop 224, divide by 255, ImageNet's mean and deviation),
-    /// `imagenet-norm` (the same without resize and crop) or `none`.
+    /// The preset `name`.
+    ///
+    /// For classifiers `imagenet` (resize 256, crop 224, divide by 255, ImageNet's mean and deviation), `imagenet-norm` (the
+    /// same without resize and crop) or `none`. For detectors, as their projects prepare images for inference: `yolox`,
+    /// `yolov5` (also for v8 and later), `torchvision-detection` (whose networks normalize by themselves), `nanodet`,
+    /// `nanodet-plus` (which does not keep the aspect ratio) or `detr` (which pads with 0 after the normalization).
     pub fn preset(name: &str) -> Result<Prepare> {
         let norm =
             Prepare { divisor: 255.0, mean: IMAGENET_MEAN.into(), std: IMAGENET_STD.into(), ..Prepare::default() };
+        let network = Some(Canvas::Network);
+        let yolox = Prepare { letterbox: network, pad_value: vec![YOLO_PAD], color: Color::Bgr, ..Prepare::default() };
+        let yolov5 = Prepare { pad_place: PadPlace::Center, color: Color::Rgb, divisor: 255.0, ..yolox.clone() };
+        let bgr = Prepare { color: Color::Bgr, mean: BGR_MEAN.into(), std: BGR_STD.into(), ..Prepare::default() };
+        let shorter = Prepare { resize: Some(800), max_size: Some(1333), divisor: 255.0, ..Prepare::default() };
         match name {
             "imagenet" => Ok(Prepare { resize: Some(256), crop: Some(224), ..norm }),
             "imagenet-norm" => Ok(norm),
+            "yolox" => Ok(yolox),
+            "yolov5" => Ok(yolov5),
+            "torchvision-detection" => Ok(Prepare { pad_multiple: Some(32), ..shorter }),
+            "nanodet" => Ok(Prepare { letterbox: network, pad_place: PadPlace::Center, ..bgr }),
+            "nanodet-plus" => Ok(Prepare { stretch: network, ..bgr }),
+            "detr" => {
+                let mean_level = IMAGENET_MEAN.iter().map(|mean| mean * 255.0).collect();
+                let Prepare { mean, std, .. } = norm;
+                Ok(Prepare { pad_multiple: Some(1), pad_value: mean_level, mean, std, ..shorter })
+            }
             "none" => Ok(Prepare::default()),
             _ => Err(Error::recipe(format!("unknown input preset `{name}`"))
                 .hint(format!("expected one of {}", PRESETS.join(", ")))),
@@ -86,9 +146,17 @@ impl Prepare {
     pub fn resolve(input: &Input) -> Result<Prepare> {
         let base = Prepare::preset(input.preset.as_deref().unwrap_or("none"))?;
         let pixels = |given: Option<usize>, base| given.map_or(base, |n| (n > 0).then_some(n));
+        let canvas = |given: Option<Canvas>, base| given.map_or(base, |c| (c != Canvas::Off).then_some(c));
         let prepare = Prepare {
             resize: pixels(input.resize, base.resize),
+            max_size: pixels(input.max_size, base.max_size),
             crop: pixels(input.crop, base.crop),
+            letterbox: canvas(input.letterbox, base.letterbox),
+            stretch: canvas(input.stretch, base.stretch),
+            pad_multiple: pixels(input.pad_multiple, base.pad_multiple),
+            pad_to: base.pad_to,
+            pad_value: input.pad_value.clone().unwrap_or(base.pad_value),
+            pad_place: input.pad_place.unwrap_or(base.pad_place),
             divisor: input.divisor.unwrap_or(base.divisor),
             mean: input.mean.clone().unwrap_or(base.mean),
             std: input.std.clone().unwrap_or(base.std),
@@ -97,7 +165,36 @@ impl Prepare {
             skip_bad: input.skip_bad,
         };
         prepare.check()?;
+        if prepare.letterbox.is_none() && prepare.pad_multiple.is_none() {
+            let given = [("pad_value", input.pad_value.is_some()), ("pad_place", input.pad_place.is_some())];
+            if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+                return Err(Error::recipe(format!("input option `{option}`: nothing is padded"))
+                    .hint("give --letterbox or --pad-multiple, or leave it out"));
+            }
+        }
         Ok(prepare)
+    }
+
+    /// The same for a network with these `inputs`: what has the size of the network's input gets it, if its height and
+    /// width are fixed.
+    #[must_use]
+    pub fn for_inputs(mut self, inputs: &[InputSpec]) -> Prepare {
+        // Height, width and channels are the last three axes of the only input, or of the first that has as many.
+        let image = inputs.iter().find_map(|input| input.shape.last_chunk::<3>());
+        let size = match (image, self.layout) {
+            (Some(&[_, Some(height), Some(width)]), Layout::Nchw) => (height, width),
+            (Some(&[Some(height), Some(width), _]), Layout::Nhwc) => (height, width),
+            _ => return self,
+        };
+        for canvas in [&mut self.letterbox, &mut self.stretch] {
+            if *canvas == Some(Canvas::Network) {
+                *canvas = Some(Canvas::Size { height: size.0, width: size.1 });
+            }
+        }
+        if self.pad_multiple.is_some() {
+            self.pad_to = Some(size);
+        }
+        self
     }
 
     /// Number of channels of the network input, 1 or 3.
@@ -110,15 +207,32 @@ impl Prepare {
         *self == Prepare { skip_bad: self.skip_bad, ..Prepare::default() }
     }
 
-    /// That every value is in its range.
+    /// That every value is in its range, and that no two options contradict each other.
     pub fn check(&self) -> Result<()> {
-        for (option, value) in [("resize", self.resize), ("crop", self.crop)] {
+        let sides = [
+            ("resize", self.resize),
+            ("max_size", self.max_size),
+            ("crop", self.crop),
+            ("pad_multiple", self.pad_multiple),
+            ("pad_to", self.pad_to.map(|(height, _)| height)),
+            ("pad_to", self.pad_to.map(|(_, width)| width)),
+        ];
+        let canvases =
+            [("letterbox", self.letterbox), ("stretch", self.stretch)].into_iter().flat_map(|(option, canvas)| {
+                let sides = match canvas {
+                    Some(Canvas::Size { height, width }) => [Some(height), Some(width)],
+                    _ => [None; 2],
+                };
+                sides.map(|side| (option, side))
+            });
+        for (option, value) in sides.into_iter().chain(canvases) {
             if let Some(side) = value.filter(|&s| s == 0 || s > MAX_SIDE) {
                 return Err(Error::recipe(format!(
                     "input option `{option}` is {side}, expected 1 to {MAX_SIDE} pixels"
                 )));
             }
         }
+        self.check_ways()?;
         let positive = |x: f32| x.is_finite() && x > 0.0;
         if !positive(self.divisor) {
             return Err(Error::recipe(format!(
@@ -127,15 +241,17 @@ impl Prepare {
             )));
         }
         let channels = self.channels();
-        for (option, values) in [("mean", &self.mean), ("std", &self.std)] {
+        for (option, values) in [("mean", &self.mean), ("std", &self.std), ("pad_value", &self.pad_value)] {
             if ![0, 1, channels].contains(&values.len()) {
                 let expected = if channels == 1 { "1".into() } else { format!("1 or {channels}") };
                 let n = values.len();
                 return Err(Error::recipe(format!("input option `{option}` has {n} values, expected {expected}")));
             }
         }
-        if let Some(x) = self.mean.iter().find(|x| !x.is_finite()) {
-            return Err(Error::recipe(format!("input option `mean` contains {x}, expected finite numbers")));
+        for (option, values) in [("mean", &self.mean), ("pad_value", &self.pad_value)] {
+            if let Some(x) = values.iter().find(|x| !x.is_finite()) {
+                return Err(Error::recipe(format!("input option `{option}` contains {x}, expected finite numbers")));
+            }
         }
         if let Some(x) = self.std.iter().find(|&&x| !positive(x)) {
             return Err(Error::recipe(format!("input option `std` contains {x}, expected numbers above 0")));
@@ -143,15 +259,88 @@ impl Prepare {
         Ok(())
     }
 
-    /// Height and width after resizing and cropping an image of `height` x `width`.
+    /// That images are brought to a size in one way.
+    fn check_ways(&self) -> Result<()> {
+        let wanted = |canvas: Option<Canvas>| canvas.is_some_and(|canvas| canvas != Canvas::Off);
+        let (letterbox, stretch) = (("letterbox", wanted(self.letterbox)), ("stretch", wanted(self.stretch)));
+        let (resize, crop) = (("resize", self.resize.is_some()), ("crop", self.crop.is_some()));
+        let pad = ("pad_multiple", self.pad_multiple.is_some());
+        for (one, other) in [
+            (letterbox, stretch),
+            (letterbox, resize),
+            (letterbox, crop),
+            (letterbox, pad),
+            (stretch, resize),
+            (stretch, crop),
+            (stretch, pad),
+            (pad, crop),
+        ] {
+            if one.1 && other.1 {
+                let (one, other) = (one.0, other.0);
+                let [this, that] = [one, other].map(|option| option.replace('_', "-"));
+                return Err(Error::recipe(format!("input options `{one}` and `{other}` contradict each other"))
+                    .hint(format!("give one of them; --{this} 0 or --{that} 0 takes back what a preset says")));
+            }
+        }
+        if self.max_size.is_some() && self.resize.is_none() {
+            return Err(Error::recipe("input option `max_size` is given without `resize`")
+                .hint("give the length of the shorter side (--resize), or fit the longer side by --letterbox alone"));
+        }
+        Ok(())
+    }
+
+    /// Height and width of the network input made of an image of `height` x `width`.
     pub fn output_size(&self, height: usize, width: usize) -> Result<(usize, usize)> {
-        let (h, w) = self.resized(height, width)?;
-        Ok(self.crop.map_or((h, w), |c| (c, c)))
+        self.geometry(height, width).map(|Geometry { input: [height, width], .. }| (height, width))
+    }
+
+    /// Where an image of `height` x `width` pixels lies in the network's input. It is an error if a canvas is to have the
+    /// size of the network's input and [`Prepare::for_inputs`] has not set it, or if the image does not fit on `pad_to`.
+    pub fn geometry(&self, height: usize, width: usize) -> Result<Geometry> {
+        let canvas = sized(self.letterbox, "letterbox")?;
+        let (h, w) = match (canvas, sized(self.stretch, "stretch")?) {
+            (Some(canvas), _) => fitted((height, width), canvas, self.pad_place),
+            (None, Some(size)) => size,
+            (None, None) => self.resized(height, width)?,
+        };
+        let padded = |side: usize| self.pad_multiple.map_or(side, |n| side.next_multiple_of(n));
+        let canvas = canvas.or(self.pad_to).unwrap_or((padded(h), padded(w)));
+        if self.crop.is_none() && (h > canvas.0 || w > canvas.1) {
+            let (rows, columns) = canvas;
+            return Err(Error::data(format!(
+                "the prepared image has {h} x {w} pixels, the canvas has {rows} x {columns}"
+            ))
+            .hint("make images smaller (--resize, --max-size), or fit each into the canvas (--letterbox network)"));
+        }
+        let (input, place): (_, fn(usize, usize) -> isize) = match (self.crop, self.pad_place) {
+            (Some(side), _) => ([side, side], cut),
+            (None, PadPlace::TopLeft) => ([canvas.0, canvas.1], |_, _| 0),
+            (None, PadPlace::Center) => ([canvas.0, canvas.1], |size, side| ((side - size) / 2) as isize),
+        };
+        let offset = [place(h, input[0]), place(w, input[1])];
+        Ok(Geometry { image: [height, width], resized: [h, w], offset, input })
+    }
+
+    /// The same, where an image that is too large for `pad_to` is made smaller.
+    pub(super) fn geometry_shrunk(&self, height: usize, width: usize) -> Result<Geometry> {
+        match (self.geometry(height, width), self.pad_to) {
+            (Err(_), Some((rows, columns))) => {
+                let letterbox = Some(Canvas::Size { height: rows, width: columns });
+                let place = self.pad_place;
+                Prepare { letterbox, pad_place: place, ..Prepare::default() }.geometry(height, width)
+            }
+            (found, _) => found,
+        }
     }
 
     fn resized(&self, height: usize, width: usize) -> Result<(usize, usize)> {
         let Some(side) = self.resize else { return Ok((height, width)) };
-        let long = side.saturating_mul(height.max(width)) / height.min(width).max(1);
+        let (longer, shorter) = (height.max(width), height.min(width).max(1));
+        let long = side.saturating_mul(longer) / shorter;
+        let (side, long) = match self.max_size {
+            Some(most) if long > most => ((most * shorter / longer).max(1), most),
+            _ => (side, long),
+        };
         if side.saturating_mul(long) as u64 > decode::MAX_PIXELS {
             return Err(Error::data(format!(
                 "resizing the shorter side of an image of {height} x {width} pixels to {side} makes the longer one {long}"
@@ -163,7 +352,7 @@ impl Prepare {
 
     /// That an image of `height` x `width` may be prepared on all threads at a time within `memory`.
     pub(super) fn fits(&self, height: usize, width: usize, memory: u64) -> Result<()> {
-        let ((h, w), (rows, columns)) = (self.resized(height, width)?, self.output_size(height, width)?);
+        let Geometry { resized: [h, w], input: [rows, columns], .. } = self.geometry_shrunk(height, width)?;
         // Pixels, and numbers in the end.
         let bytes = (h * w + rows * columns * size_of::<f32>()) as u64 * self.channels() as u64;
         decode::check_memory(&format!("the prepared image of {height} x {width} pixels takes"), bytes, memory)
@@ -171,23 +360,31 @@ impl Prepare {
 
     /// `image` as network input: float32 `[C, H, W]`, or `[H, W, C]` for the layout `nhwc`.
     pub fn apply(&self, image: Pixels) -> Result<Tensor> {
-        Ok(self.normalized(&self.framed(image)?))
+        let geometry = self.geometry(image.height, image.width)?;
+        Ok(self.normalized(&self.framed(image, &geometry), &geometry))
     }
 
     /// The part of `image` that the network sees, in color or gray.
-    pub(super) fn framed(&self, image: Pixels) -> Result<Pixels> {
+    pub(super) fn framed(&self, image: Pixels, geometry: &Geometry) -> Pixels {
         let image = if self.color == Color::Gray { image.into_gray() } else { image.into_rgb() };
-        let (h, w) = self.resized(image.height, image.width)?;
-        let image = resample::resize(image, h, w);
-        Ok(match self.crop {
-            Some(side) => center_crop(image, side),
-            None => image,
-        })
+        let [height, width] = geometry.resized;
+        let image = resample::resize(image, height, width);
+        let [rows, columns] = geometry.shown();
+        if (rows.len(), columns.len()) == (height, width) {
+            return image;
+        }
+        // What is cut off in front.
+        let [top, left] = geometry.offset.map(|at| at.min(0).unsigned_abs());
+        let c = image.channels;
+        let row = |y: usize| &image.data[((top + y) * width + left) * c..][..columns.len() * c];
+        let data = (0..rows.len()).flat_map(row).copied().collect();
+        Pixels { height: rows.len(), width: columns.len(), channels: c, data }
     }
 
     /// A [`Prepare::framed`] image as network input.
-    pub(super) fn normalized(&self, image: &Pixels) -> Tensor {
-        let (h, w, c) = (image.height, image.width, image.channels);
+    pub(super) fn normalized(&self, image: &Pixels, geometry: &Geometry) -> Tensor {
+        let (c, [h, w]) = (image.channels, geometry.input);
+        let [top, left] = geometry.shown().map(|range| range.start);
         let pick = |values: &[f32], i: usize, default| match values.len() {
             0 => default,
             1 => values[0],
@@ -196,12 +393,21 @@ impl Prepare {
         let mut out = vec![0f32; h * w * c];
         for i in 0..c {
             let (mean, std) = (pick(&self.mean, i, 0.0), pick(&self.std, i, 1.0));
-            let table: Vec<f32> = (0..=255u8).map(|v| (v as f32 / self.divisor - mean) / std).collect();
+            let value = |level: f32| (level / self.divisor - mean) / std;
+            let table: Vec<f32> = (0..=255u8).map(|v| value(v.into())).collect();
+            let pad = value(pick(&self.pad_value, i, 0.0));
             let from = if self.color == Color::Bgr { c - 1 - i } else { i };
-            let source = image.data.iter().skip(from).step_by(c).map(|&v| table[v as usize]);
-            match self.layout {
-                Layout::Nchw => out[i * h * w..][..h * w].iter_mut().zip(source).for_each(|(o, v)| *o = v),
-                Layout::Nhwc => out.iter_mut().skip(i).step_by(c).zip(source).for_each(|(o, v)| *o = v),
+            // The first element of the channel, and how far its elements and its rows lie apart.
+            let (first, step, along) = match self.layout {
+                Layout::Nchw => (i * h * w, 1, w),
+                Layout::Nhwc => (i, c, w * c),
+            };
+            if geometry.is_padded() {
+                out[first..].iter_mut().step_by(step).take(h * w).for_each(|o| *o = pad);
+            }
+            for (y, row) in image.data.chunks_exact((image.width * c).max(1)).enumerate() {
+                let to = out[first + (top + y) * along + left * step..].iter_mut().step_by(step);
+                to.zip(row.iter().skip(from).step_by(c)).for_each(|(o, &v)| *o = table[v as usize]);
             }
         }
         match self.layout {
@@ -211,101 +417,33 @@ impl Prepare {
     }
 }
 
-/// The centre square of `side` pixels by torchvision's rules: black padding, more of it right and below; the upper left
-/// corner of the cut rounds half to even.
-fn center_crop(image: Pixels, side: usize) -> Pixels {
-    let half_even = |x: usize| x / 2 + ((x % 2) & ((x / 2) % 2));
-    let c = image.channels;
-    let place = |size: usize| match size >= side {
-        // An axis that is long enough is cut after the other one was padded.
-        true => (half_even(size - side), 0),
-        false => (0, (side - size) / 2),
-    };
-    let ((from_y, to_y), (from_x, to_x)) = (place(image.height), place(image.width));
-    let (rows, columns) = (image.height.min(side), image.width.min(side));
-    let mut data = vec![0u8; side * side * c];
-    for y in 0..rows {
-        let source = &image.data[((from_y + y) * image.width + from_x) * c..][..columns * c];
-        data[((to_y + y) * side + to_x) * c..][..columns * c].copy_from_slice(source);
+/// Height and width of the canvas that `option` names, if it names one.
+fn sized(canvas: Option<Canvas>, option: &str) -> Result<Option<(usize, usize)>> {
+    match canvas {
+        None | Some(Canvas::Off) => Ok(None),
+        Some(Canvas::Size { height, width }) => Ok(Some((height, width))),
+        Some(Canvas::Network) => Err(Error::recipe(format!(
+            "input option `{option}`: height and width of the network's input are not fixed, so images need a size"
+        ))
+        .hint(format!("give the size that the network is used at, such as --{option} 640"))),
     }
-    Pixels { height: side, width: side, channels: c, data }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Height and width of an image of `size` that is fitted into `canvas` as large as possible.
+fn fitted(size: (usize, usize), canvas: (usize, usize), place: PadPlace) -> (usize, usize) {
+    // In the arithmetic of YOLOX's and YOLOv5's preparation, so that sizes are theirs to the pixel.
+    let ratio = (canvas.0 as f64 / size.0 as f64).min(canvas.1 as f64 / size.1 as f64);
+    let side = |from: usize, most: usize| {
+        let exact = from as f64 * ratio;
+        let whole = if place == PadPlace::Center { exact.round_ties_even() } else { exact.floor() };
+        (whole as usize).clamp(1, most)
+    };
+    (side(size.0, canvas.0), side(size.1, canvas.1))
+}
 
-    /// Values `1 + 16 y + x`.
-    fn ramp(height: usize, width: usize) -> Pixels {
-        let data = (0..height * width).map(|i| (1 + i / width * 16 + i % width) as u8).collect();
-        Pixels { height, width, channels: 1, data }
-    }
-
-    #[test]
-    fn crops_as_torchvision() {
-        // The upper left corner rounds half to even: 1.5 to 2, 2.5 to 2, .5 to 0.
-        assert_eq!(center_crop(ramp(9, 12), 6).data[0], 1 + 2 * 16 + 3);
-        assert_eq!(center_crop(ramp(12, 9), 6).data[0], 1 + 3 * 16 + 2);
-        assert_eq!(center_crop(ramp(11, 7), 6).data[0], 1 + 2 * 16);
-        let padded = center_crop(ramp(3, 15), 6);
-        let mut want = [[0u8; 6]; 6];
-        for y in 0..3 {
-            want[y + 1] = std::array::from_fn(|x| (1 + y * 16 + x + 4) as u8);
-        }
-        assert_eq!(padded.data, want.concat());
-        assert_eq!(center_crop(ramp(5, 5), 6).data[..6], [1, 2, 3, 4, 5, 0]);
-    }
-
-    #[test]
-    fn the_longer_side_rounds_down() {
-        let to7 = Prepare { resize: Some(7), ..Prepare::default() };
-        let sizes = [((9, 12), (7, 9)), ((12, 9), (9, 7)), ((3, 20), (7, 46)), ((5, 5), (7, 7)), ((4, 7), (7, 12))];
-        for ((h, w), want) in sizes {
-            assert_eq!(to7.output_size(h, w).unwrap(), want);
-        }
-        let e = Prepare { resize: Some(16_384), ..Prepare::default() }.output_size(1, 32_768).unwrap_err();
-        assert!(e.message().starts_with("resizing the shorter side of an image of 1 x 32768 pixels to 16384"), "{e}");
-    }
-
-    #[test]
-    fn layout_color_and_normalization() {
-        let image = Pixels { height: 1, width: 2, channels: 3, data: vec![255, 0, 51, 102, 153, 204] };
-        let p = Prepare { divisor: 255.0, mean: vec![0.5, 0.0, 0.0], std: vec![0.5, 1.0, 2.0], ..Prepare::default() };
-        let t = p.apply(image.clone()).unwrap();
-        assert_eq!(t, Tensor::f32(&[3, 1, 2], vec![1.0, (0.4 - 0.5) / 0.5, 0.0, 0.6, 0.1, 0.4]));
-        let bgr = Prepare { color: Color::Bgr, layout: Layout::Nhwc, ..Prepare::default() };
-        let t = bgr.apply(image.clone()).unwrap();
-        assert_eq!(t, Tensor::f32(&[1, 2, 3], vec![51.0, 0.0, 255.0, 204.0, 153.0, 102.0]));
-        let gray = Prepare { color: Color::Gray, ..Prepare::default() };
-        assert_eq!(gray.apply(image).unwrap(), Tensor::f32(&[1, 1, 2], vec![82.0, 144.0]));
-    }
-
-    #[test]
-    fn a_wish_changes_the_preset_one_by_one() {
-        let input = Input { preset: Some("imagenet".into()), resize: Some(0), crop: Some(32), ..Input::default() };
-        let p = Prepare::resolve(&input).unwrap();
-        assert_eq!(p, Prepare { crop: Some(32), ..Prepare::preset("imagenet-norm").unwrap() });
-        assert!(Prepare::resolve(&Input::default()).unwrap().is_identity());
-    }
-
-    #[test]
-    fn bad_options_are_named() {
-        let message = |p: Prepare| p.check().unwrap_err().message().to_string();
-        let base = Prepare::default();
-        for (p, want) in [
-            (
-                Prepare { resize: Some(20_000), ..base.clone() },
-                "input option `resize` is 20000, expected 1 to 16384 pixels",
-            ),
-            (Prepare { divisor: 0.0, ..base.clone() }, "input option `divisor` is 0, expected a number above 0"),
-            (Prepare { mean: vec![0.0; 2], ..base.clone() }, "input option `mean` has 2 values, expected 1 or 3"),
-            (
-                Prepare { mean: vec![f32::NAN], ..base.clone() },
-                "input option `mean` contains NaN, expected finite numbers",
-            ),
-            (Prepare { std: vec![1.0, 0.0, 1.0], ..base }, "input option `std` contains 0, expected numbers above 0"),
-        ] {
-            assert_eq!(message(p), want);
-        }
-    }
+/// Where `size` pixels begin in the `side` pixels of a crop from the centre, by torchvision's rules: more padding right and
+/// below; the corner of the cut rounds half to even.
+fn cut(size: usize, side: usize) -> isize {
+    let half_even = |x: usize| x / 2 + ((x % 2) & ((x / 2) % 2));
+    if size >= side { -(half_even(size - side) as isize) } else { ((side - size) / 2) as isize }
 }

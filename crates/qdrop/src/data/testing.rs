@@ -44,3 +44,36 @@ impl<S: Samples> Samples for Counted<S> {
 
     forward_labels!(inner);
 }
+
+/// Samples that are images on a canvas.
+pub(crate) struct Placed<S> {
+    pub inner: S,
+    pub geometries: Vec<Geometry>,
+}
+
+impl<S: Samples> Samples for Placed<S> {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Vec<Tensor>> {
+        self.inner.get(index)
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.inner.label(index)
+    }
+
+    fn geometry(&self, index: usize) -> Option<Geometry> {
+        self.geometries.get(index).copied()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.inner.name(index)
+    }
+}
+
+/// An image that fills `rows` and `columns` from the upper left corner of a `canvas`.
+pub(crate) fn corner(rows: usize, columns: usize, canvas: [usize; 2]) -> Geometry {
+    Geometry { image: [rows, columns], resized: [rows, columns], offset: [0, 0], input: canvas }
+}

@@ -90,6 +90,58 @@ fn bad_folders() {
 }
 
 #[test]
+fn images_of_differing_sizes_share_a_canvas() {
+    let dir = temp();
+    let sizes = [(40, 30), (30, 40), (20, 20), (90, 10)];
+    let paths: Vec<PathBuf> = (0..4).map(|i| dir.path().join(format!("{i}.png"))).collect();
+    paths.iter().zip(sizes).for_each(|(path, (width, height))| picture(path.clone(), width, height));
+    for skip_bad in [false, true] {
+        let prepare = Prepare { resize: Some(24), max_size: Some(60), pad_multiple: Some(16), skip_bad, ..raw() };
+        let all = open(dir.path(), &prepare).unwrap();
+        let geometry = |samples: &dyn Samples, i| samples.geometry(i).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|i| geometry(&all, i).resized), [[24, 32], [32, 24], [24, 24], [6, 60]]);
+        assert!((0..4).all(|i| all.get(i).unwrap()[0].shape() == [3, 32, 64] && geometry(&all, i).input == [32, 64]));
+        assert_eq!((geometry(&all, 0).image, all.geometry(4)), ([30, 40], None));
+        // The first two decide; what is larger than their canvas is made smaller.
+        let limits = Limits::default();
+        let chosen: Vec<usize> = spread(4, Some(2)).collect();
+        let some = open_part(dir.path(), &prepare, Some(2), &limits).unwrap();
+        assert_eq!((chosen, geometry(&some, 0).input), (vec![0, 3], [32, 64]));
+        let one = open_part(dir.path(), &prepare, Some(1), &limits).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|i| geometry(&one, i).resized), [[24, 32], [32, 24], [24, 24], [3, 32]]);
+        assert!((0..4).all(|i| one.get(i).unwrap()[0].shape() == [3, 32, 32]));
+        // What wrappers and lists of files say is the same.
+        let order = Subset::new(&all, vec![3, 0]).unwrap();
+        assert_eq!([0, 1].map(|i| order.geometry(i)), [all.geometry(3), all.geometry(0)]);
+        let named = open_images(paths.iter().rev().cloned(), &prepare, &limits).unwrap();
+        assert_eq!((named.geometry(0), named.label(0)), (all.geometry(3), None));
+        assert_eq!(named.get(1).unwrap(), all.get(2).unwrap());
+        let fixed = Prepare { pad_to: Some((32, 48)), ..prepare.clone() };
+        let e = refusal(dir.path(), &fixed);
+        assert!(e.contains("3.png: the prepared image has 6 x 60 pixels, the canvas has 32 x 48; make images"), "{e}");
+    }
+    assert_eq!(open_images([], &raw(), &Limits::default()).err().unwrap().to_string(), "expected images, got none");
+    // Memory counts for the canvas that all need together.
+    let prepare = Prepare { resize: Some(300), pad_multiple: Some(1), ..raw() };
+    let limits = Limits { memory: 8 << 20, ..Limits::default() };
+    let e = super::open(dir.path(), &prepare, &limits).err().unwrap().to_string();
+    assert!(e.contains(".png: the prepared image of ") && e.contains("MiB of memory"), "{e}");
+}
+
+#[test]
+fn arrays_of_images_know_their_geometry() {
+    let dir = temp();
+    let path = dir.path().join("x.npy");
+    std::fs::write(&path, npy("'|u1'", "False", "(2, 2, 4, 3)", &[9; 48])).unwrap();
+    let boxed = Prepare { letterbox: Some(crate::plan::Canvas::square(8)), ..raw() };
+    let s = open(&path, &boxed).unwrap();
+    assert_eq!(s.get(1).unwrap()[0].shape(), [3, 8, 8]);
+    let want = Geometry { image: [2, 4], resized: [4, 8], offset: [0, 0], input: [8, 8] };
+    assert_eq!((s.geometry(1), s.geometry(2)), (Some(want), None));
+    assert_eq!(open(&path, &raw()).unwrap().geometry(0), None, "taken as they are");
+}
+
+#[test]
 fn corrupt_images_are_named_or_skipped() {
     let dir = temp();
     picture(dir.path().join("f/0.png"), 64, 64);

@@ -1,6 +1,6 @@
 //! Views of samples: selections, and samples as inputs of a network.
 
-use super::{Samples, Target, forward_labels};
+use super::{Geometry, Samples, Target, forward_labels};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeSet;
@@ -76,6 +76,10 @@ impl<S: Samples> Samples for Subset<S> {
 
     fn tokens(&self, index: usize) -> Option<usize> {
         self.samples.tokens(*self.indices.get(index)?)
+    }
+
+    fn geometry(&self, index: usize) -> Option<Geometry> {
+        self.samples.geometry(*self.indices.get(index)?)
     }
 
     fn name(&self, index: usize) -> String {
@@ -181,7 +185,7 @@ fn misfit(got: &[usize], want: &[Option<usize>]) -> &'static str {
             "the network takes colour images: --color rgb for images, np.repeat(x, 3, 1) for arrays before saving"
         }
         ([_, _, _], [first, _, last]) if channels(first) || channels(last) => {
-            "resize or crop images (--resize, --crop), or give other samples"
+            "resize or crop images (--resize, --crop, --letterbox network), or give other samples"
         }
         ([_, rest @ ..], want) if rest.len() == want.len() => {
             "save one sample per entry of the first axis, and the same number in every array"

@@ -1,4 +1,5 @@
-//! Which axis of a value holds its channels (features), which losses sum over; and which holds the tokens of a sequence.
+//! Which axis of a value holds its channels (features), which losses sum over; and which holds the tokens of a sequence, or
+//! the rows of an image.
 //!
 //! Convolutions, pooling and their like have them on axis 1, products with a weight on the last one; what works element by
 //! element keeps the axis, what moves elements takes it along. Where nothing tells, three axes are a sequence
@@ -123,4 +124,148 @@ pub fn tokens(graph: &Graph, facts: &Facts, length: usize) -> Vec<Option<usize>>
         }
     }
     axes
+}
+
+/// Per value: the axis of the rows of the image that `input` holds along `rows` and, behind it, its columns; `None` where a
+/// value's rows and columns, however many, are not that image from edge to edge.
+pub fn rows(graph: &Graph, facts: &Facts, input: ValueId, rows: usize) -> Vec<Option<usize>> {
+    let mut axes = vec![None; graph.values.len()];
+    axes[input.0 as usize] = Some(rows);
+    let shape = |v: ValueId| facts.get(v).map(|f| f.shape.as_slice());
+    for node in &graph.nodes {
+        for &y in node.outputs.iter().flatten() {
+            let Some(to) = shape(y) else { continue };
+            let from = |i: usize| {
+                let v = node.input(i)?;
+                Some((shape(v)?, axes[v.0 as usize]?))
+            };
+            let same = |old: &[usize], axis: usize, new: usize| to.get(new..new + 2) == Some(&old[axis..axis + 2]);
+            let axis = match &node.op {
+                op if resizes(op) => from(0).filter(|&(old, axis)| axis == 2 && old.len() == 4).map(|_| 2),
+                Op::Transpose { perm } => from(0).and_then(|(_, axis)| {
+                    let [rows, columns] = [axis, axis + 1].map(|axis| transposed(perm, to.len(), axis));
+                    rows.filter(|rows| Some(rows + 1) == columns)
+                }),
+                op if op.reshapes() => from(0).and_then(|(old, axis)| {
+                    (0..to.len()).find(|&a| same(old, axis, a) && around(to, a)[0] == around(old, axis)[0])
+                }),
+                Op::Concat { axis: along } | Op::Split { axis: along } => {
+                    let along = along.rem_euclid(to.len().max(1) as i64) as usize;
+                    let found = (0..node.inputs.len()).find_map(from);
+                    found.map(|(_, axis)| axis).filter(|&axis| along != axis && along != axis + 1)
+                }
+                Op::Slice => from(0).filter(|&(old, axis)| whole(graph, node, old, to, axis)).map(|(_, axis)| axis),
+                op if mixes(op) => None,
+                _ => (0..node.inputs.len()).find_map(|i| {
+                    let (old, axis) = from(i)?;
+                    (old.len() == to.len() && same(old, axis, axis)).then_some(axis)
+                }),
+            };
+            axes[y.0 as usize] = axis.filter(|&axis| axis + 1 < to.len());
+        }
+    }
+    axes
+}
+
+/// Operators whose results show the same image as their operands `[N, C, H, W]`, in another resolution.
+fn resizes(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Conv { .. }
+            | Op::ConvTranspose { .. }
+            | Op::MaxPool { .. }
+            | Op::AveragePool { .. }
+            | Op::LpPool { .. }
+            | Op::Pad { .. }
+            | Op::Resize(_)
+            | Op::DepthToSpace { .. }
+            | Op::SpaceToDepth { .. }
+    )
+}
+
+/// Operators whose results may show something else even where sizes stay.
+fn mixes(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::MatMul
+            | Op::Gemm { .. }
+            | Op::Einsum { .. }
+            | Op::Attention(_)
+            | Op::Recurrent(_)
+            | Op::Gather { .. }
+            | Op::GatherElements { .. }
+            | Op::GatherNd { .. }
+            | Op::ScatterElements { .. }
+            | Op::ScatterNd { .. }
+            | Op::Compress { .. }
+            | Op::TopK { .. }
+            | Op::ReverseSequence { .. }
+            | Op::GridSample { .. }
+            | Op::RoiAlign { .. }
+            | Op::Opaque { .. }
+    )
+}
+
+/// Whether a Slice of `from` takes every row and every column behind the axis `rows`, or every second, third and so on.
+fn whole(graph: &Graph, node: &Node, from: &[usize], to: &[usize], rows: usize) -> bool {
+    let constant = |i: usize| node.input(i).map(|v| graph.constant(v).and_then(|t| t.to_i64().ok()));
+    let Some(Some(starts)) = constant(1) else { return false };
+    let (Some(axes), Some(steps)) = (
+        constant(3).unwrap_or_else(|| Some((0..starts.len() as i64).collect())),
+        constant(4).unwrap_or_else(|| Some(vec![1; starts.len()])),
+    ) else {
+        return false;
+    };
+    [rows, rows + 1].iter().all(|&axis| {
+        let named = axes.iter().position(|a| a.rem_euclid(from.len() as i64) as usize == axis);
+        let Some(at) = named else { return true };
+        let (Some(&start), Some(&step)) = (starts.get(at), steps.get(at)) else { return false };
+        (0..step.min(from[axis] as i64)).contains(&start)
+            && to.get(axis) == Some(&(from[axis] - start as usize).div_ceil(step as usize))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::facts;
+    use crate::graph::testing::Builder;
+    use crate::graph::{Dim, Unary};
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn rows_of_an_image_are_followed_from_edge_to_edge() {
+        let mut b = Builder::new();
+        let x = b.input("x", [1, 3, 8, 12].map(Dim::Known).to_vec());
+        let ints = |b: &mut Builder, name: &str, values: Vec<i64>| b.graph.add_constant(name, Tensor::i64s(values));
+        let slice = |b: &mut Builder, name: &str, lists: [Vec<i64>; 4]| {
+            let mut operands = vec![x];
+            operands.extend(lists.into_iter().enumerate().map(|(i, list)| ints(b, &format!("{name}.{i}"), list)));
+            b.node(Op::Slice, &operands)
+        };
+        let most = i64::MAX;
+        let even = slice(&mut b, "even", [vec![0, 1], vec![most, most], vec![2, -1], vec![2, 2]]);
+        let half = slice(&mut b, "half", [vec![0], vec![4], vec![2], vec![1]]);
+        let turned = slice(&mut b, "turned", [vec![-1], vec![i64::MIN], vec![3], vec![-1]]);
+        let channels = slice(&mut b, "channels", [vec![1], vec![3], vec![1], vec![1]]);
+        let joined = b.node(Op::Concat { axis: 1 }, &[even, even]);
+        let below = b.node(Op::Concat { axis: -2 }, &[even, even]);
+        let groups = ints(&mut b, "groups", vec![1, 2, 3, 4, 6]);
+        let split = b.node(Op::Reshape { allowzero: false }, &[joined, groups]);
+        let shuffled = b.node(Op::Transpose { perm: vec![0, 2, 1, 3, 4] }, &[split]);
+        let last = b.node(Op::Transpose { perm: vec![0, 2, 3, 1] }, &[joined]);
+        let crossed = b.node(Op::Transpose { perm: vec![0, 1, 3, 2] }, &[joined]);
+        let flat = ints(&mut b, "flat", vec![1, 6, 24]);
+        let tokens = b.node(Op::Reshape { allowzero: false }, &[joined, flat]);
+        let relu = b.node(Op::Unary(Unary::Relu), &[last]);
+        let pooled = b.node(Op::GlobalAveragePool, &[joined]);
+        let ends = [half, turned, channels, below, shuffled, crossed, tokens, relu, pooled];
+        let g = b.finish(&ends);
+        let facts = facts::infer(&g, &[vec![1, 3, 8, 12]]).unwrap();
+        let axes = rows(&g, &facts, x, 2);
+        let axis = |v: ValueId| axes[v.0 as usize];
+        assert_eq!([x, even, joined, channels, split, shuffled].map(axis), [2, 2, 2, 2, 3, 3].map(Some));
+        assert_eq!([last, relu].map(axis), [Some(1); 2]);
+        assert_eq!([half, turned, below, crossed, tokens, pooled].map(axis), [None; 6]);
+    }
 }

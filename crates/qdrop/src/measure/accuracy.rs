@@ -1,6 +1,7 @@
 //! What a task measures about a network.
 
 use super::cut::{Compiled, Cut};
+use super::detection;
 use crate::data::{Samples, Target, Window};
 use crate::engine::device::{Device, processors};
 use crate::engine::facts;
@@ -38,6 +39,9 @@ pub fn measure_all(
 ) -> Result<Vec<Score>> {
     let shapes = shapes_of(samples)?;
     let device = &processors(threads)?;
+    if task == Some(Task::Coco) {
+        return detection::measure_all(graphs, &shapes, samples, device, sink);
+    }
     let networks = graphs.iter().map(|graph| Compiled::new(graph, &shapes, outputs(graph, task)?, device));
     let networks = networks.collect::<Result<Vec<_>>>()?;
     let networks: Vec<&dyn Answering> = networks.iter().map(|n| n as &dyn Answering).collect();
@@ -107,6 +111,9 @@ fn classify(
 /// That `graph` (simplified) answers what `task` asks and that every sample has what its answer is held against; `shapes`
 /// are those of one sample, without the batch axis. No sample is tokenised for classes and numbers.
 pub fn check_task(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples, task: Task) -> Result<()> {
+    if task == Task::Coco {
+        return detection::check(graph, shapes, samples);
+    }
     let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
     let sizes = outputs(graph, Some(task))?
         .into_iter()
@@ -133,6 +140,7 @@ pub(super) fn check_answers(sizes: &[usize], shapes: &[Vec<usize>], samples: &dy
             format!("two outputs of {tokens} scores, or one of twice as many"),
             *sizes == [tokens, tokens] || *sizes == [2 * tokens],
         ),
+        Answer::Boxes => return Err(Error::internal("boxes are not checked by the size of outputs")),
     };
     if !fits {
         let got: Vec<String> = sizes.iter().map(usize::to_string).collect();
@@ -163,6 +171,9 @@ pub(super) fn answering(names: &[&str], task: Option<Task>) -> Result<Vec<usize>
         return Err(Error::model("the network has no output"));
     }
     let Some(task) = task else { return Ok(vec![0]) };
+    if task == Task::Coco {
+        return Ok((0..names.len()).collect());
+    }
     let named = |part: &str| names.iter().position(|name| name.contains(part));
     if task != Task::Squad || names.len() == 1 {
         return Ok(vec![named("logits").unwrap_or(0)]);
@@ -211,6 +222,9 @@ impl Answers {
                 self.numbers.1.push(number);
             }
             Target::Window(window) => self.window(outputs, window)?,
+            Target::Objects(_) => {
+                return Err(Error::data("expected a label, got annotated objects").hint("give --task coco"));
+            }
         }
         Ok(())
     }

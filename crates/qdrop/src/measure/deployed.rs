@@ -1,6 +1,7 @@
 //! A file in a runtime: what it declares, what it answers for samples, and what a task measures about it.
 
 use super::accuracy::{answering, check_answers, only, scores};
+use super::detection::{self, Given};
 use super::samples::check_classes;
 use crate::data::{Remembered, Samples};
 use crate::disk;
@@ -12,7 +13,7 @@ use crate::plan::Task;
 use crate::probe::{Answering, go_on, shapes_of};
 use crate::report::{Event, Score, Silent, Sink};
 use crate::runtime::{Library, Options, Session};
-use crate::tensor::{Rows, Tensor};
+use crate::tensor::{DType, Rows, Tensor};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -98,6 +99,9 @@ impl Deployed {
     /// That the answers for `samples` are those that `task` asks for, or scores of classes without a task, and that
     /// every sample has what its answer is held against. The first sample is run.
     pub fn check(&self, samples: &dyn Samples, task: Option<Task>) -> Result<()> {
+        if task == Some(Task::Coco) {
+            return detection::check_outputs(&self.alone(&samples.get(0)?, &Silent)?, samples);
+        }
         let shapes = shapes_of(samples)?;
         let names = self.outputs();
         let wanted: Vec<&str> = answering(&names, task)?.into_iter().map(|i| names[i]).collect();
@@ -210,6 +214,28 @@ impl Deployed {
         self.session.run_for(&self.named(inputs), wanted).map_err(|e| e.at(&self.name))
     }
 
+    /// All outputs for one sample, in the order of the file's.
+    fn alone(&self, sample: &[Tensor], sink: &dyn Sink) -> Result<Vec<Given>> {
+        let n = self.batch.filter(|_| self.stacks(sample)).unwrap_or(1);
+        let outputs = self.run(&self.joined(&vec![sample; n])?, &self.outputs(), sink)?;
+        let one = |(name, output): (&str, Tensor)| {
+            let at = |e: Error| e.at(format!("output `{name}`")).at(&self.name);
+            let mut shape = output.shape().to_vec();
+            if n > 1 && shape.first() != Some(&n) {
+                let message = format!("expected {n} samples along the first axis, got shape {shape:?}");
+                return Err(at(Error::unsupported(message)));
+            }
+            if n > 1 {
+                shape[0] = 1;
+            }
+            let mut values = output.to_f32().map_err(at)?;
+            values.truncate(values.len() / n);
+            let integer = matches!(output.dtype(), DType::I32 | DType::I64);
+            Ok(Given { name: name.to_string(), shape, integer, values })
+        };
+        self.outputs().into_iter().zip(outputs).map(one).collect()
+    }
+
     fn named<'a>(&'a self, inputs: &'a [Tensor]) -> Vec<(&'a str, &'a Tensor)> {
         self.session.inputs().iter().map(|p| p.name.as_str()).zip(inputs).collect()
     }
@@ -241,6 +267,11 @@ pub fn measure_deployed(
         return Err(Error::data("expected samples, got none"));
     }
     let samples = &Remembered::first(samples);
+    if task == Some(Task::Coco) {
+        // The number of boxes may differ from sample to sample, so each is run alone.
+        let run = |file: usize, sample: &[Tensor], sink: &dyn Sink| files[file].alone(sample, sink);
+        return detection::measure_each(files.len(), samples, &run, sink);
+    }
     let mut asked = Vec::new();
     for file in files {
         let names = file.outputs();

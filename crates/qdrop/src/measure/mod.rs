@@ -4,6 +4,7 @@ mod accuracy;
 mod compare;
 mod cut;
 mod deployed;
+mod detection;
 mod divergence;
 mod latency;
 mod quality;

@@ -1,6 +1,6 @@
 //! What a run demands of its samples, and a view of them that is checked.
 
-use crate::data::{Samples, Target};
+use crate::data::{Geometry, Samples, Target};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -113,6 +113,10 @@ impl Samples for Checked<'_> {
 
     fn tokens(&self, index: usize) -> Option<usize> {
         self.inner.tokens(index)
+    }
+
+    fn geometry(&self, index: usize) -> Option<Geometry> {
+        self.inner.geometry(index)
     }
 
     fn name(&self, index: usize) -> String {

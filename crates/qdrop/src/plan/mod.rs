@@ -6,6 +6,7 @@ mod atoms;
 mod attention;
 mod biases;
 mod budget;
+mod canvas;
 mod check;
 mod cost;
 mod effective;
@@ -32,6 +33,7 @@ mod view;
 
 pub(crate) use biases::learned_biases;
 pub use budget::{BitopsTarget, SizeTarget};
+pub use canvas::{Canvas, PadPlace};
 pub use cost::{Cost, cost};
 pub use effective::Effective;
 pub use factors::{Before, Carrier, FactorSite, Floor, Member, Pair, Reader, factor_sites, floors};

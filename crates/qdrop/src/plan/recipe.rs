@@ -1,6 +1,7 @@
 //! The recipe: every option of a run, with its default, unit and meaning. Unknown keys are refused.
 
 use super::budget::{BitopsTarget, SizeTarget};
+use super::canvas::{Canvas, PadPlace};
 use super::size::ByteSize;
 use super::target::Target;
 use super::task::Task;
@@ -445,18 +446,33 @@ pub enum Layout {
     Nhwc,
 }
 
-/// How images become network input (resize, crop, divide by `divisor`, subtract `mean`, divide by `std`), and how text
-/// does.
+/// How images become network input (bring to a size, pad, divide by `divisor`, subtract `mean`, divide by `std`), and how
+/// text does.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Input {
-    /// `imagenet`, `imagenet-norm` (without resizing and cropping) or `none`; the options below override it one by one.
+    /// Name of a preset for classifiers (`imagenet`, `imagenet-norm`) or detectors (`yolox`, `yolov5`,
+    /// `torchvision-detection`, `nanodet`, `nanodet-plus`, `detr`), or `none`; the options below override it one by one.
     pub preset: Option<String>,
     /// Length of the shorter side after resizing, in pixels; 0 for no resize.
     pub resize: Option<usize>,
+    /// With `resize`: maximum length of the longer side, in pixels; the image is made smaller where it would be longer. 0
+    /// for no limit.
+    pub max_size: Option<usize>,
     /// Side of the square cut from the centre, in pixels; 0 for no crop.
     pub crop: Option<usize>,
+    /// Canvas into which the image is fitted as large as possible, its aspect ratio kept, and the rest padded.
+    pub letterbox: Option<Canvas>,
+    /// Size to which the image is resized, whatever its aspect ratio.
+    pub stretch: Option<Canvas>,
+    /// Images are padded to one canvas: that of the network's input if it is fixed, else the smallest that holds all of
+    /// them and whose sides are multiples of this. 0 for no padding.
+    pub pad_multiple: Option<usize>,
+    /// Values of padding as those of pixels, before the division: one, or one per channel. Default: 0.
+    pub pad_value: Option<Vec<f32>>,
+    /// Where the image lies on its canvas.
+    pub pad_place: Option<PadPlace>,
     /// Divisor of the pixel values (0 to 255).
     pub divisor: Option<f32>,
     /// Mean per channel, after the division.
@@ -474,8 +490,13 @@ pub struct Input {
     pub samples: Option<usize>,
     /// Whether to skip images that cannot be read, and count them, instead of stopping. Default: false.
     pub skip_bad: bool,
-    /// Text task, which decides how files are read and what is measured. Default: none; samples are images or arrays.
+    /// Task on text, or detection, which decides how files are read and what is measured. Default: none; samples are images or
+    /// arrays.
     pub task: Option<Task>,
+    /// Folder with the images of annotation files (COCO), or with such folders named as the files. Default: next to the file.
+    pub images: Option<String>,
+    /// Family of the network as a detector, such as `yolox` (COCO). Default: what the shapes of its outputs tell.
+    pub detector: Option<String>,
     /// File of the tokenizer. Default: `tokenizer.json` next to the model, else next to the samples.
     pub tokenizer: Option<String>,
     /// Tokens per sample: longer texts are cut and shorter ones padded. Default: what the network declares, else as the

@@ -1,11 +1,11 @@
-//! Text tasks: the kind of answer that a sample has, and the metrics that are measured.
+//! Tasks: the kind of answer that a sample has, and the metrics that are measured.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A task on text: the eight of GLUE with a train and a dev file, and SQuAD v1.1.
+/// A task: on text the eight of GLUE with a train and a dev file, and SQuAD v1.1; on images detection as in COCO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Task {
@@ -27,6 +27,8 @@ pub enum Task {
     Stsb,
     /// Where in a text the answer to a question stands.
     Squad,
+    /// Which objects are in an image, and where.
+    Coco,
 }
 
 /// What a network answers for one sample.
@@ -38,6 +40,8 @@ pub enum Answer {
     Number,
     /// Scores of every token as begin and as end of the answer.
     Span,
+    /// Boxes with classes and scores.
+    Boxes,
 }
 
 /// Classes where the answer is no or yes.
@@ -47,8 +51,18 @@ const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Task; 9] =
-        [Task::Sst2, Task::Mrpc, Task::Cola, Task::Rte, Task::Qnli, Task::Qqp, Task::Mnli, Task::Stsb, Task::Squad];
+    pub const ALL: [Task; 10] = [
+        Task::Sst2,
+        Task::Mrpc,
+        Task::Cola,
+        Task::Rte,
+        Task::Qnli,
+        Task::Qqp,
+        Task::Mnli,
+        Task::Stsb,
+        Task::Squad,
+        Task::Coco,
+    ];
 
     /// Its name (`sst2`).
     pub fn as_str(self) -> &'static str {
@@ -62,6 +76,7 @@ impl Task {
             Task::Mnli => "mnli",
             Task::Stsb => "stsb",
             Task::Squad => "squad",
+            Task::Coco => "coco",
         }
     }
 
@@ -73,6 +88,7 @@ impl Task {
             Task::Mnli => Answer::Classes(&["entailment", "neutral", "contradiction"]),
             Task::Stsb => Answer::Number,
             Task::Squad => Answer::Span,
+            Task::Coco => Answer::Boxes,
         }
     }
 
@@ -84,10 +100,18 @@ impl Task {
             Task::Cola => &["matthews"],
             Task::Stsb => &["pearson", "spearman"],
             Task::Squad => &["exact_match", "f1"],
+            Task::Coco => {
+                &["ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar1", "ar10", "ar100", "ar_s", "ar_m", "ar_l"]
+            }
         }
     }
 
-    /// Tokens of a sample where neither the recipe nor the network says.
+    /// Whether its samples are text.
+    pub fn is_text(self) -> bool {
+        self != Task::Coco
+    }
+
+    /// Tokens of a sample of text where neither the recipe nor the network says.
     pub fn max_length(self) -> usize {
         if self == Task::Squad { 384 } else { 128 }
     }
@@ -102,6 +126,7 @@ impl FromStr for Task {
             "sst" => "sst2",
             "sts" => "stsb",
             "mnlim" | "mnlimm" | "mnlimatched" | "mnlimismatched" => "mnli",
+            "detection" | "cocodetection" | "coco2017" => "coco",
             "squad1" | "squad11" | "squadv1" | "squadv11" => "squad",
             other => other,
         };
@@ -154,7 +179,7 @@ mod tests {
         let error = "wnli".parse::<Task>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "expected one of the tasks sst2, mrpc, cola, rte, qnli, qqp, mnli, stsb, squad, got `wnli`"
+            "expected one of the tasks sst2, mrpc, cola, rte, qnli, qqp, mnli, stsb, squad, coco, got `wnli`"
         );
     }
 }

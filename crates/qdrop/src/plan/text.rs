@@ -233,10 +233,41 @@ const KEYS: &[Key] = &[
         "input",
         "preset",
         "\"imagenet\"",
-        "imagenet, imagenet-norm (without resizing and cropping) or none; the options below override it one by one",
+        "imagenet, imagenet-norm (without resizing and cropping), for detectors yolox, yolov5 (also v8 and later),\n\
+         torchvision-detection, nanodet, nanodet-plus or detr; or none; the options below override it one by one",
     ),
     ("input", "resize", "256", "length of the shorter side after resizing, in pixels; 0 for no resize"),
+    (
+        "input",
+        "max_size",
+        "1333",
+        "with resize: maximum length of the longer side, in pixels; the image is made smaller where it would be\n\
+         longer; 0 for no limit",
+    ),
     ("input", "crop", "224", "side of the square cut from the centre, in pixels; 0 for no crop"),
+    (
+        "input",
+        "letterbox",
+        "640",
+        "canvas into which the image is fitted as large as possible, its aspect ratio kept, and the rest padded:\n\
+         640, \"480x640\" (height first), or \"network\" for the size of the network's input; 0 for none",
+    ),
+    (
+        "input",
+        "stretch",
+        "320",
+        "size to which the image is resized, whatever its aspect ratio: 320, \"240x320\" (height first), or\n\
+         \"network\"; 0 for none",
+    ),
+    (
+        "input",
+        "pad_multiple",
+        "32",
+        "images are padded to one canvas: that of the network's input if it is fixed, else the smallest that holds\n\
+         all of them and whose sides are multiples of this; 0 for no padding",
+    ),
+    ("input", "pad_value", "[114.0]", "values of padding as those of pixels, one or one per channel; default 0"),
+    ("input", "pad_place", "\"top-left\"", "where the image lies on its canvas: top-left or center"),
     ("input", "divisor", "255.0", "divisor of the pixel values (0 to 255)"),
     ("input", "mean", "[0.485, 0.456, 0.406]", "mean per channel, after the division"),
     ("input", "std", "[0.229, 0.224, 0.225]", "standard deviation per channel, after the division"),
@@ -255,8 +286,22 @@ const KEYS: &[Key] = &[
         "input",
         "task",
         "\"sst2\"",
-        "text task, which decides how files are read and what is measured: sst2, mrpc, cola, rte, qnli, qqp, mnli,\n\
-         stsb or squad; default none: samples are images or arrays",
+        "task on text, or detection, which decides how files are read and what is measured: sst2, mrpc, cola, rte,\n\
+         qnli, qqp, mnli, stsb, squad or coco; default none: samples are images or arrays",
+    ),
+    (
+        "input",
+        "images",
+        "\"images\"",
+        "folder with the images of annotation files (coco), or with such folders named as the files; default next to\n\
+         the file",
+    ),
+    (
+        "input",
+        "detector",
+        "\"yolox\"",
+        "family of the network as a detector (coco): yolox, yolox-decoded, yolov5, yolov8, nanodet, picodet,\n\
+         retinanet, fcos, detr, rt-detr or end-to-end; default what the shapes of its outputs tell",
     ),
     (
         "input",

@@ -183,7 +183,7 @@ impl Calibration<'_> {
 mod tests {
     use super::*;
     use crate::calibrate;
-    use crate::data::testing::samples;
+    use crate::data::testing::{Placed, corner, samples};
     use crate::data::{Arrays, Samples};
     use crate::engine::device::{Device, processors};
     use crate::engine::facts;
@@ -247,14 +247,15 @@ mod tests {
                 let rows = ready.run(&[weight, bias_content], &grids, std::slice::from_ref(&values), store).unwrap();
                 let shape = &facts.require(graph, result).unwrap().shape;
                 let axis = if shape.len() == 4 { 1 } else { shape.len() - 1 };
-                let (channels, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+                let channels = shape[axis];
                 let (mut sums, mut count) = (vec![0.0; channels], 0);
                 for (sample, row) in rows[0].iter().enumerate() {
                     let row = row.unwrap();
-                    let real = match &padding {
-                        Some(padding) => padding.real(result, shape, sample, &row).unwrap(),
-                        None => row.clone(),
+                    let (real, left) = match &padding {
+                        Some(padding) => padding.real_part(result, shape, sample, &row).unwrap(),
+                        None => (row.clone(), shape[..].into()),
                     };
+                    let inner: usize = left[axis + 1..].iter().product();
                     count += real.len() / channels;
                     real.iter().enumerate().for_each(|(i, &v)| sums[i / inner % channels] += f64::from(v));
                 }
@@ -281,6 +282,16 @@ mod tests {
 
     #[test]
     fn convolutions_keep_their_means() {
+        let graph = convolutions();
+        let pixel = |index: usize, i: usize| ((i * 131 + index * 977 + i * i * 7) % 211) as f32 / 100.0 - 0.4;
+        let images = || samples(&[3, 6, 6], (0..24 * 108).map(|i| pixel(i / 108, i % 108)).collect(), None);
+        assert_kept(&distances(&graph, &images(), &[vec![3, 6, 6]]));
+        // The means of what shows the image, if that is but the upper part.
+        let geometries = (0..24).map(|i| corner(3 + i % 2, 6, [6, 6])).collect();
+        assert_kept(&distances(&graph, &Placed { inner: images(), geometries }, &[vec![3, 6, 6]]));
+    }
+
+    fn convolutions() -> Graph {
         let mut b = Builder::new();
         let mut x = b.images(3, 6);
         for (i, (cin, group)) in [(3, 1), (8, 8), (8, 2)].into_iter().enumerate() {
@@ -289,10 +300,7 @@ mod tests {
             let y = b.node(Op::Conv { window: window(vec![1; 4]), group: group as i64 }, &[x, w, bias]);
             x = b.relu(y);
         }
-        let graph = b.finish(&[x]);
-        let pixel = |index: usize, i: usize| ((i * 131 + index * 977 + i * i * 7) % 211) as f32 / 100.0 - 0.4;
-        let images = samples(&[3, 6, 6], (0..24 * 108).map(|i| pixel(i / 108, i % 108)).collect(), None);
-        assert_kept(&distances(&graph, &images, &[vec![3, 6, 6]]));
+        b.finish(&[x])
     }
 
     /// Padding tokens hold what no real token holds.

@@ -180,14 +180,14 @@ impl Calibration<'_> {
                     let shape = &shapes[value].shape;
                     for sample in 0..group.samples() {
                         group.sample(sample, &mut row);
-                        let real = match &padding {
-                            Some(padding) => padding.real(values[value], shape, first + sample, &row)?,
-                            None => Cow::Borrowed(&row[..]),
+                        let (real, shape) = match &padding {
+                            Some(padding) => padding.real_part(values[value], shape, first + sample, &row)?,
+                            None => (Cow::Borrowed(&row[..]), Cow::Borrowed(&shape[..])),
                         };
                         if real.iter().any(|v| !v.is_finite()) {
                             seen.strange.insert(first + sample);
                         }
-                        seen.see(&above(real, shape, floor), |_| Some(first + sample));
+                        seen.see(&above(real, &shape, floor), |_| Some(first + sample));
                     }
                 }
                 free().push(row);

@@ -1,37 +1,51 @@
-//! Padding tokens of sequences: they take no part in first grids and losses.
+//! Padding of sequences and of images: it takes no part in first grids and losses.
 
 use super::weigh::Weights;
-use crate::data::Samples;
+use crate::data::{Prepare, Samples};
 use crate::engine::channels;
 use crate::engine::facts::Facts;
 use crate::engine::program::around;
 use crate::engine::train::LossWeights;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Plan, Recipe};
+use crate::plan::{Layout, Plan, Recipe};
 use crate::tensor::{DType, Rows};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// The network input that marks padding, unless the recipe names another.
 const MASK: &str = "attention_mask";
 
-/// Elements that belong to real tokens, and their shape.
+/// Elements that are no padding, and their shape.
 pub(crate) type RealPart<'a> = (Cow<'a, [f32]>, Cow<'a, [usize]>);
 
-/// Which tokens of each sample are real.
+/// What of each sample is real.
 #[derive(Debug, Clone)]
 pub(crate) struct Padding {
-    /// Per sample: 1 for a real token, 0 for padding.
-    tokens: Rows,
-    /// Share of the tokens that are real.
-    share: f64,
-    /// Per value: the axis of the tokens, if it has one.
+    real: Real,
+    /// Per value: the axis of the tokens, or of the rows with the columns behind, if it has one.
     axes: Vec<Option<usize>>,
 }
 
+#[derive(Debug, Clone)]
+enum Real {
+    /// Per sample: 1 for a real token, 0 for padding.
+    Tokens(Rows),
+    /// Per sample the rows and columns of the canvas that show the image, and the height and width of the canvas.
+    Images(Vec<[Range<usize>; 2]>, [usize; 2]),
+}
+
 impl Padding {
-    /// Reads the mask of `samples`; `None` where the network has none, or nothing is padded.
+    /// Reads the mask of `samples`, or where images lie on their canvas; `None` where nothing is padded, or not as far as
+    /// anybody knows.
     pub fn read(graph: &Graph, facts: &Facts, recipe: &Recipe, samples: &dyn Samples) -> Result<Option<Self>> {
+        match Self::of_tokens(graph, facts, recipe, samples)? {
+            None => Self::of_images(graph, facts, recipe, samples),
+            found => Ok(found),
+        }
+    }
+
+    fn of_tokens(graph: &Graph, facts: &Facts, recipe: &Recipe, samples: &dyn Samples) -> Result<Option<Self>> {
         let name = recipe.input.mask.as_deref();
         let named = |&&v: &&ValueId| graph.value(v).name == name.unwrap_or(MASK);
         let found = graph.inputs.iter().position(|v| named(&v)).zip(graph.inputs.iter().find(named));
@@ -53,26 +67,71 @@ impl Padding {
         for i in 0..samples.len() {
             tokens.extend(samples.get(i)?[index].to_f32()?.iter().map(|&v| if v > 0.0 { 1.0f32 } else { 0.0 }));
         }
-        let real = tokens.iter().map(|&v| f64::from(v)).sum::<f64>();
-        if real == tokens.len() as f64 || real == 0.0 {
+        if tokens.iter().all(|&v| v > 0.0) || tokens.iter().all(|&v| v == 0.0) {
             return Ok(None);
         }
-        let share = real / tokens.len() as f64;
         let axes = channels::tokens(graph, facts, *length);
-        Ok(Some(Padding { tokens: Rows::new(samples.len(), tokens), share, axes }))
+        Ok(Some(Padding { real: Real::Tokens(Rows::new(samples.len(), tokens)), axes }))
     }
 
-    /// Elements before, along and behind the token axis of a value of `shape`.
-    pub fn around(&self, value: ValueId, shape: &[usize]) -> Option<[usize; 3]> {
-        self.axes.get(value.0 as usize).copied().flatten().map(|axis| around(shape, axis))
+    fn of_images(graph: &Graph, facts: &Facts, recipe: &Recipe, samples: &dyn Samples) -> Result<Option<Self>> {
+        let geometries: Option<Vec<_>> = (0..samples.len()).map(|i| samples.geometry(i)).collect();
+        let Some(geometries) = geometries.filter(|all| all.iter().any(|g| g.is_padded())) else { return Ok(None) };
+        let canvas = geometries[0].input;
+        if geometries.iter().any(|g| g.input != canvas) {
+            return Ok(None);
+        }
+        // Rows and columns are the last axes but for the channels, where these are last.
+        let behind = if Prepare::resolve(&recipe.input)?.layout == Layout::Nhwc { 3 } else { 2 };
+        let found = graph.inputs.iter().find_map(|&v| {
+            let shape = &facts.get(v)?.shape;
+            let rows = shape.len().checked_sub(behind)?;
+            (shape[rows..rows + 2] == canvas).then_some((v, rows))
+        });
+        let Some((input, rows)) = found else { return Ok(None) };
+        let axes = channels::rows(graph, facts, input, rows);
+        Ok(Some(Padding { real: Real::Images(geometries.iter().map(|g| g.shown()).collect(), canvas), axes }))
     }
 
-    /// The elements of `row`, content of `value` of `shape` in `sample`, that belong to real tokens.
+    /// Whether what is padded are images.
+    pub fn is_of_images(&self) -> bool {
+        matches!(self.real, Real::Images(..))
+    }
+
+    fn samples(&self) -> usize {
+        match &self.real {
+            Real::Tokens(tokens) => tokens.len(),
+            Real::Images(shown, _) => shown.len(),
+        }
+    }
+
+    /// The axes of `value` along which padding lies.
+    fn along(&self, value: ValueId) -> Option<Range<usize>> {
+        let axis = self.axes.get(value.0 as usize).copied().flatten()?;
+        Some(axis..axis + if self.is_of_images() { 2 } else { 1 })
+    }
+
+    /// The elements of `row`, content of `value` of `shape` in `sample`, that are no padding.
     pub fn real<'a>(&self, value: ValueId, shape: &[usize], sample: usize, row: &'a [f32]) -> Result<Cow<'a, [f32]>> {
-        let Some([_, length, inner]) = self.around(value, shape) else { return Ok(Cow::Borrowed(row)) };
-        let mask = self.tokens.row(sample)?;
-        let kept = row.chunks_exact(inner.max(1)).enumerate().filter(|(i, _)| mask[i % length] > 0.0);
-        Ok(Cow::Owned(kept.flat_map(|(_, part)| part.iter().copied()).collect()))
+        let Some(along) = self.along(value) else { return Ok(Cow::Borrowed(row)) };
+        let inner = around(shape, along.end - 1)[2].max(1);
+        match &self.real {
+            Real::Tokens(tokens) => {
+                let (mask, length) = (tokens.row(sample)?, shape[along.start]);
+                let kept = row.chunks_exact(inner).enumerate().filter(|(i, _)| mask[i % length] > 0.0);
+                Ok(Cow::Owned(kept.flat_map(|(_, part)| part.iter().copied()).collect()))
+            }
+            Real::Images(shown, canvas) => {
+                let (height, width) = (shape[along.start], shape[along.start + 1]);
+                let [rows, columns] = cells(&shown[sample], *canvas, [height, width]);
+                if (rows.len(), columns.len()) == (height, width) {
+                    return Ok(Cow::Borrowed(row));
+                }
+                let lines = row.chunks_exact(width * inner).enumerate().filter(|(i, _)| rows.contains(&(i % height)));
+                let shown = lines.flat_map(|(_, line)| &line[columns.start * inner..columns.end * inner]);
+                Ok(Cow::Owned(shown.copied().collect()))
+            }
+        }
     }
 
     /// The same with the shape of what is left.
@@ -85,53 +144,100 @@ impl Padding {
     ) -> Result<RealPart<'a>> {
         let real = self.real(value, shape, sample, row)?;
         let mut left = Cow::Borrowed(shape);
-        if let Some(axis) = self.axes.get(value.0 as usize).copied().flatten() {
-            left.to_mut()[axis] = real.len() * shape[axis] / row.len().max(1);
+        match (&self.real, self.along(value)) {
+            (Real::Tokens(_), Some(along)) => {
+                left.to_mut()[along.start] = real.len() * shape[along.start] / row.len().max(1);
+            }
+            (Real::Images(shown, canvas), Some(along)) => {
+                let [rows, columns] = cells(&shown[sample], *canvas, [shape[along.start], shape[along.start + 1]]);
+                left.to_mut()[along].copy_from_slice(&[rows.len(), columns.len()]);
+            }
+            (_, None) => {}
         }
         Ok((real, left))
+    }
+
+    /// For every position along the `axes` of `shape`: 1 if it is real in `sample`, 0 if it is padding.
+    fn mask(&self, shape: &[usize], axes: Range<usize>, sample: usize) -> Result<Cow<'_, [f32]>> {
+        match &self.real {
+            Real::Tokens(tokens) => tokens.row(sample),
+            Real::Images(shown, canvas) => {
+                let (height, width) = (shape[axes.start], shape[axes.start + 1]);
+                let [rows, columns] = cells(&shown[sample], *canvas, [height, width]);
+                let mut mask = vec![0.0; height * width];
+                rows.for_each(|row| mask[row * width..][columns.clone()].fill(1.0));
+                Ok(Cow::Owned(mask))
+            }
+        }
     }
 
     /// Takes padding out of the losses of all units' outputs; the mean of what is left stays the same.
     pub fn exclude(&self, facts: &Facts, plan: &Plan, weights: &mut Weights) -> Result<()> {
         for &v in plan.units.iter().flat_map(|u| &u.outputs) {
             let Some(fact) = facts.get(v).filter(|f| f.dtype == DType::F32) else { continue };
-            let Some([_, length, behind]) = self.around(v, &fact.shape) else { continue };
-            let [outer, channels, inner] = around(&fact.shape, fact.channel_axis);
-            if behind == inner && length == channels {
+            let Some(along) = self.along(v) else { continue };
+            if along.contains(&fact.channel_axis) {
                 // Channels along the tokens: no position is all padding.
                 continue;
             }
+            let (mut real, mut all) = (0.0, 0);
+            for sample in 0..self.samples() {
+                let mask = self.mask(&fact.shape, along.clone(), sample)?;
+                real += mask.iter().map(|&v| f64::from(v)).sum::<f64>();
+                all += mask.len();
+            }
+            let share = real / all as f64;
+            if share == 1.0 || share == 0.0 {
+                continue;
+            }
+            let [outer, channels, inner] = around(&fact.shape, fact.channel_axis);
             let width = outer * inner;
             let old = weights.remove(&v);
             // Positions are what is left of the shape without the axis of the channels.
-            let behind = if behind > inner { behind / channels } else { behind };
-            let mut positions = Vec::with_capacity(width * self.tokens.len());
-            for sample in 0..self.tokens.len() {
-                let mask = self.tokens.row(sample)?;
+            let behind = around(&fact.shape, along.end - 1)[2];
+            let behind = if fact.channel_axis >= along.end { behind / channels } else { behind };
+            let mut positions = Vec::with_capacity(width * self.samples());
+            for sample in 0..self.samples() {
+                let mask = self.mask(&fact.shape, along.clone(), sample)?;
                 let before = old.as_ref().map(|o| o.positions.row(sample)).transpose()?;
-                let at = |i: usize| before.as_ref().map_or(1.0, |b| b[i]) * mask[i / behind % length];
-                positions.extend((0..width).map(|i| at(i) / self.share as f32));
+                let at = |i: usize| before.as_ref().map_or(1.0, |b| b[i]) * mask[i / behind % mask.len()];
+                positions.extend((0..width).map(|i| at(i) / share as f32));
             }
             let channels = old.map_or_else(|| vec![1.0; channels], |o| o.channels);
-            let positions = Rows::new(self.tokens.len(), positions);
+            let positions = Rows::new(self.samples(), positions);
             weights.insert(v, LossWeights { channels, positions, outer });
         }
         Ok(())
     }
 }
 
+/// Of a map of `size` over a canvas of which `shown` shows the image: the rows and columns whose cells overlap the image.
+fn cells(shown: &[Range<usize>; 2], canvas: [usize; 2], size: [usize; 2]) -> [Range<usize>; 2] {
+    [0, 1].map(|axis| {
+        let Range { start, end } = shown[axis];
+        let (whole, n) = (canvas[axis].max(1), size[axis]);
+        start * n / whole..(end * n).div_ceil(whole).min(n)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Geometry;
+    use crate::data::testing::{Placed, corner, samples};
+    use crate::engine::device::processors;
     use crate::engine::facts;
-    use crate::graph::testing::Builder;
-    use crate::graph::{Dim, Fact, Node, NodeId, Op, Unary};
-    use crate::plan::Unit;
+    use crate::graph::testing::{Builder, window};
+    use crate::graph::{Dim, Fact, Node, NodeId, Op, Unary, Window};
+    use crate::plan::{self, Unit};
+    use crate::probe::Calibration;
+    use crate::quant::Grid;
+    use crate::report::Silent;
+    use crate::tensor::RowStore;
     use crate::tensor::Tensor;
 
     fn padding(width: usize, tokens: &[f32], axes: &[Option<usize>]) -> Padding {
-        let share = tokens.iter().map(|&v| f64::from(v)).sum::<f64>() / tokens.len() as f64;
-        Padding { tokens: Rows::new(tokens.len() / width, tokens.to_vec()), share, axes: axes.to_vec() }
+        Padding { real: Real::Tokens(Rows::new(tokens.len() / width, tokens.to_vec())), axes: axes.to_vec() }
     }
 
     #[test]
@@ -194,5 +300,110 @@ mod tests {
         p.exclude(&facts, &plan, &mut weights).unwrap();
         assert_eq!(weights[&y].channels, [3.0, 5.0], "what was weighed stays");
         assert_eq!(*weights[&y].positions.row(0).unwrap(), [4.0, 4.0, 0.0]);
+    }
+
+    #[test]
+    fn cells_that_overlap_the_image_are_real() {
+        let shown = [3..13, 0..8];
+        assert_eq!(cells(&shown, [16, 8], [16, 8]), [3..13, 0..8]);
+        assert_eq!(cells(&shown, [16, 8], [8, 4]), [1..7, 0..4]);
+        assert_eq!(cells(&shown, [16, 8], [2, 1]), [0..2, 0..1]);
+        assert_eq!(cells(&[0..8, 0..9], [16, 32], [2, 4]), [0..1, 0..2]);
+        assert_eq!(cells(&[0..8, 0..9], [16, 32], [32, 64]), [0..16, 0..18], "a larger map");
+    }
+
+    #[test]
+    fn padding_of_images_is_left_out_in_every_layout() {
+        // Two samples on a canvas of 4 x 4: the upper half, and the left column.
+        let shown = vec![[0..2, 0..4], [0..4, 0..1]];
+        let p = Padding { real: Real::Images(shown, [4, 4]), axes: vec![Some(2), Some(1), None] };
+        let row: Vec<f32> = (0..8).map(|v| v as f32).collect();
+        // Two channels of 2 x 2, first or last.
+        let [first, last, none] = [0, 1, 2].map(ValueId);
+        let real = |value, shape: &[usize], sample| {
+            let (part, left) = p.real_part(value, shape, sample, &row).unwrap();
+            (part.to_vec(), left.to_vec())
+        };
+        assert_eq!(real(first, &[1, 2, 2, 2], 0), (vec![0.0, 1.0, 4.0, 5.0], vec![1, 2, 1, 2]));
+        assert_eq!(real(first, &[1, 2, 2, 2], 1), (vec![0.0, 2.0, 4.0, 6.0], vec![1, 2, 2, 1]));
+        assert_eq!(real(last, &[1, 2, 2, 2], 0), (vec![0.0, 1.0, 2.0, 3.0], vec![1, 1, 2, 2]));
+        assert_eq!(real(last, &[1, 2, 2, 2], 1), (vec![0.0, 1.0, 4.0, 5.0], vec![1, 2, 1, 2]));
+        assert_eq!(real(none, &[1, 8], 0), (row.clone(), vec![1, 8]));
+    }
+
+    #[test]
+    fn losses_of_an_images_padding_weigh_nothing() {
+        let mut b = Builder::new();
+        let x = b.input("x", [1, 3, 4, 4].map(Dim::Known).to_vec());
+        let y = b.node(Op::Unary(Unary::Relu), &[x]);
+        let g = b.finish(&[y]);
+        let facts = facts::infer(&g, &[vec![1, 3, 4, 4]]).unwrap();
+        let unit = Unit { nodes: vec![NodeId(0)], inputs: vec![x], outputs: vec![y], ..Unit::default() };
+        let plan = Plan { units: vec![unit], ..Plan::default() };
+        let shown = vec![[0..2, 0..4], [0..4, 0..4]];
+        let p = Padding { real: Real::Images(shown, [4, 4]), axes: channels::rows(&g, &facts, x, 2) };
+        let mut weights = Weights::new();
+        p.exclude(&facts, &plan, &mut weights).unwrap();
+        let (half, whole) = (weights[&y].positions.row(0).unwrap(), weights[&y].positions.row(1).unwrap());
+        let each = 1.0 / 0.75;
+        assert_eq!(*half, [[each; 8], [0.0; 8]].concat());
+        assert_eq!((*whole).to_vec(), [each; 16]);
+        assert_eq!((weights[&y].channels.len(), weights[&y].outer), (3, 1));
+    }
+
+    /// Grids of a network for images of `size`, of which all but the `rows` upper ones hold what no image holds.
+    fn grids(rows: usize, [height, width]: [usize; 2]) -> Vec<Grid> {
+        let mut b = Builder::new();
+        let mut y = b.input("x", [1, 3, height, width].map(Dim::Known).to_vec());
+        for (i, cin) in [3, 4].into_iter().enumerate() {
+            let (w, bias) = (b.constant(&format!("w{i}"), &[4, cin, 1, 1]), b.constant(&format!("b{i}"), &[4]));
+            let conv = b.node(Op::Conv { window: window(vec![0; 4]), group: 1 }, &[y, w, bias]);
+            let relu = b.relu(conv);
+            let window = Window { kernel: vec![2, 2], strides: vec![2, 2], ..window(vec![0; 4]) };
+            y = b.node(Op::MaxPool { window, ceil_mode: false }, &[relu]);
+        }
+        let graph = &b.finish(&[y]);
+        let value = |i: usize| match i / width % height < rows {
+            true => {
+                (((i / (height * width) * rows + i / width % height) * 8 + i % width) * 37 % 53) as f32 / 20.0 - 0.3
+            }
+            false => 500.0,
+        };
+        let inner = samples(&[3, height, width], (0..6 * 3 * height * width).map(value).collect(), None);
+        let geometries = vec![corner(rows, width, [height, width]); 6];
+        let samples = &Placed { inner, geometries };
+        let (recipe, facts) = (&Recipe::default(), &facts::infer(graph, &[vec![1, 3, height, width]]).unwrap());
+        let plan = &plan::plan(graph, facts, recipe).unwrap();
+        let (device, store) = (&processors(1).unwrap(), &RowStore::memory());
+        let calibration = Calibration { graph, facts, plan, recipe, samples, device, store };
+        calibration.observe(&mut Silent).unwrap().sites.fit(plan).unwrap()
+    }
+
+    #[test]
+    fn first_grids_do_not_know_of_an_images_padding() {
+        assert!(!grids(4, [4, 8]).is_empty());
+        assert_eq!(grids(4, [16, 8]), grids(4, [4, 8]));
+    }
+
+    #[test]
+    fn images_tell_where_their_padding_is() {
+        let mut b = Builder::new();
+        let x = b.input("x", [1, 3, 8, 6].map(Dim::Known).to_vec());
+        let y = b.node(Op::Unary(Unary::Relu), &[x]);
+        let g = b.finish(&[y]);
+        let facts = facts::infer(&g, &[vec![1, 3, 8, 6]]).unwrap();
+        let read = |geometry: Geometry, layout| {
+            let inner = samples(&[3, 8, 6], vec![0.0; 288], None);
+            let mut recipe = Recipe::default();
+            recipe.input.layout = layout;
+            let samples = Placed { inner, geometries: vec![geometry; 2] };
+            Padding::read(&g, &facts, &recipe, &samples).unwrap()
+        };
+        let half = corner(4, 6, [8, 6]);
+        let real = |p: Padding| p.real(y, &[1, 3, 8, 6], 1, &[0.0; 144]).unwrap().len();
+        assert_eq!(read(half, None).map(real), Some(72));
+        assert!(read(corner(8, 6, [8, 6]), None).is_none(), "nothing is padded");
+        assert!(read(corner(4, 6, [8, 8]), None).is_none(), "no input has this canvas");
+        assert!(read(half, Some(Layout::Nhwc)).is_none(), "rows and columns are others");
     }
 }

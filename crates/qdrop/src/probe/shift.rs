@@ -29,8 +29,8 @@ pub(crate) struct Shift<'a> {
     result: ValueId,
     /// Computes the result from weight and operand.
     region: Region,
-    /// Elements of one position of the result behind the axis of its channels.
-    inner: usize,
+    /// Axis of the channels of the result.
+    axis: usize,
     /// Whether it is a convolution.
     pub convolves: bool,
 }
@@ -78,7 +78,7 @@ impl<'a> Shift<'a> {
             content: &bias.1,
             result: y,
             region: Region { nodes, inputs: vec![x], outputs: vec![y], weights, ..Region::default() },
-            inner: shape[axis + 1..].iter().product(),
+            axis,
             convolves,
         }))
     }
@@ -104,7 +104,7 @@ impl<'a> Shift<'a> {
         padding: Option<&Padding>,
         sink: &dyn Sink,
     ) -> Result<Vec<Vec<ChannelError>>> {
-        let padding = padding.filter(|_| !self.convolves);
+        let padding = padding.filter(|padding| !self.convolves || padding.is_of_images());
         let shape = &self.facts.require(self.graph, self.result)?.shape;
         let site = grid.map(|_| (self.operand.0, None));
         let ready = [self.ready(Vec::new())?, self.ready(site.into_iter().collect())?];
@@ -121,11 +121,12 @@ impl<'a> Shift<'a> {
                 let one = |at: usize| {
                     let (float, quantized) = (float.row(at)?, quantized.row(at)?);
                     let real = |row| match padding {
-                        Some(padding) => padding.real(self.result, shape, some[at], row),
-                        None => Ok(Cow::Borrowed(row)),
+                        Some(padding) => padding.real_part(self.result, shape, some[at], row),
+                        None => Ok((Cow::Borrowed(row), Cow::Borrowed(&shape[..]))),
                     };
+                    let ((float, left), (quantized, _)) = (real(&float)?, real(&quantized)?);
                     let mut moments = Moments::new(channels);
-                    moments.add(&real(&float)?, &real(&quantized)?, self.inner);
+                    moments.add(&float, &quantized, left[self.axis + 1..].iter().product());
                     Ok(moments)
                 };
                 let of_samples: Result<Vec<Moments>> =

@@ -1,7 +1,7 @@
 //! Samples from files, opened for a network.
 
 use super::model::Model;
-use crate::data::{self, Limits, Prepare, Samples, Subset, Text, forward_labels};
+use crate::data::{self, Coco, Limits, Prepare, Samples, Subset, Text, forward_labels};
 use crate::engine::heap::installed;
 use crate::error::{Error, Result};
 use crate::plan::{Recipe, Task};
@@ -41,7 +41,8 @@ impl Dataset {
         Self::open_part(path.as_ref(), model, recipe, (limit, false), sink)
     }
 
-    /// As [`Dataset::open`]; with the `rest` of a file's sentences, which the samples within the `limit` give their length.
+    /// As [`Dataset::open`]; with the `rest` of a set, to which the samples within the `limit` give the length of texts and
+    /// the canvas of images.
     fn open_part(
         path: &Path,
         model: &Model,
@@ -51,10 +52,13 @@ impl Dataset {
     ) -> Result<Self> {
         let beside = |path: &Path| path.parent().map(Path::to_path_buf).unwrap_or_default();
         if let Some(task) = recipe.input.task.filter(|_| path.is_dir()) {
-            let what =
-                if task == Task::Squad { "one of its .json files" } else { "one of its .tsv, .csv or .jsonl files" };
-            let error = Error::data(format!("task `{task}`: expected a file of texts, got a folder"));
-            return Err(error.at(path.display()).hint(format!("give {what}")));
+            let (what, hint) = match task {
+                Task::Coco => ("an annotation file", "give it with --data, and the folder with --images"),
+                Task::Squad => ("a file of texts", "give one of its .json files"),
+                _ => ("a file of texts", "give one of its .tsv, .csv or .jsonl files"),
+            };
+            let error = Error::data(format!("task `{task}`: expected {what}, got a folder"));
+            return Err(error.at(path.display()).hint(hint));
         }
         let inputs = model.inputs();
         let model = model.path().map(beside).unwrap_or_default();
@@ -63,11 +67,16 @@ impl Dataset {
         let samples = match Text::resolve(&recipe.input, &[&model, &beside(path)])? {
             Some(text) => Subset::spread(data::open_text_part(path, &text, &inputs, (limit, rest), &limits)?, None)?,
             None => {
-                let found = data::open(path, &Prepare::resolve(&recipe.input)?, &limits)?;
+                let prepare = Prepare::resolve(&recipe.input)?.for_inputs(&inputs);
+                let chosen = limit.filter(|_| !rest);
+                let found = match Coco::resolve(&recipe.input)? {
+                    Some(coco) => data::open_coco(path, &coco, &prepare, chosen, &limits)?,
+                    None => data::open_part(path, &prepare, limit, &limits)?,
+                };
                 if found.is_empty() {
                     return Err(Error::data("expected samples, found none").at(path.display()));
                 }
-                Subset::spread(data::fit(found, &inputs).map_err(|e| e.at(path.display()))?, limit)?
+                Subset::spread(data::fit(found, &inputs).map_err(|e| e.at(path.display()))?, chosen)?
             }
         };
         Ok(Dataset { samples, path: path.to_path_buf() })
@@ -124,9 +133,7 @@ impl CalibrationSet {
     /// the set; all samples if it is not set.
     pub fn open(path: impl AsRef<Path>, model: &Model, recipe: &Recipe, sink: &dyn Sink) -> Result<Self> {
         let limit = recipe.input.samples;
-        // How long samples are follows from the texts that are used. All images are alike.
-        let wanted = if recipe.input.task.is_some() { (limit, true) } else { (None, true) };
-        let set = Dataset::open_part(path.as_ref(), model, recipe, wanted, sink)?;
+        let set = Dataset::open_part(path.as_ref(), model, recipe, (limit, true), sink)?;
         let used = data::spread(set.len(), limit).collect();
         Ok(CalibrationSet { set, used })
     }

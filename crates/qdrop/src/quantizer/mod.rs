@@ -5,10 +5,12 @@
 //! measured, with its [`Report`].
 
 mod dataset;
+mod detections;
 mod model;
 mod result;
 
 pub use dataset::{CalibrationSet, Dataset};
+pub use detections::score_detections;
 pub use model::{Model, Planned};
 pub use result::QuantizedModel;
 

@@ -125,6 +125,18 @@ pub fn metric(name: &str) -> String {
         "matthews" => "Matthews".into(),
         "pearson" => "Pearson".into(),
         "spearman" => "Spearman".into(),
+        "ap" => "AP".into(),
+        "ap50" => "AP50".into(),
+        "ap75" => "AP75".into(),
+        "ap_s" => "AP small".into(),
+        "ap_m" => "AP medium".into(),
+        "ap_l" => "AP large".into(),
+        "ar1" => "AR1".into(),
+        "ar10" => "AR10".into(),
+        "ar100" => "AR100".into(),
+        "ar_s" => "AR small".into(),
+        "ar_m" => "AR medium".into(),
+        "ar_l" => "AR large".into(),
         other => other.replace('_', " "),
     }
 }

@@ -40,10 +40,10 @@ pub struct Text {
 }
 
 impl Text {
-    /// What `input` says about text, `None` without a task. A tokenizer that it does not name is the first file
+    /// What `input` says about text, `None` without a task on text. A tokenizer that it does not name is the first file
     /// `tokenizer.json` in the folders `beside`.
     pub fn resolve(input: &plan::Input, beside: &[&Path]) -> Result<Option<Text>> {
-        let Some(task) = input.task else { return Ok(None) };
+        let Some(task) = input.task.filter(|t| t.is_text()) else { return Ok(None) };
         let found = || beside.iter().map(|folder| folder.join("tokenizer.json")).find(|p| p.is_file());
         let tokenizer = input.tokenizer.as_ref().map(PathBuf::from).or_else(found).ok_or_else(|| {
             Error::data(format!(
