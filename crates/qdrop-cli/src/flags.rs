@@ -96,6 +96,7 @@ pub fn apply_input(recipe: &mut Recipe, input: &Input) {
     set_some(&mut slot.pad_multiple, &input.pad_multiple);
     set_some(&mut slot.pad_value, &input.pad_value);
     set_some(&mut slot.pad_place, &input.pad_place);
+    set_some(&mut slot.antialias, &input.antialias);
     set_some(&mut slot.divisor, &input.divisor);
     set_some(&mut slot.mean, &input.mean);
     set_some(&mut slot.std, &input.std);

@@ -266,6 +266,10 @@ pub struct Input {
     /// Where the image lies on its canvas [default: top-left]
     #[arg(long, value_parser = names::<PadPlace>(&["top-left", "center"]))]
     pub pad_place: Option<PadPlace>,
+    /// Average over the pixels that are left out where an image becomes smaller, as Pillow does (true), or interpolate
+    /// between the nearest ones, as OpenCV does (false) [default: the preset's, else true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub antialias: Option<bool>,
     /// Divide the pixel values (0 to 255) by this
     #[arg(long, value_name = "X")]
     pub divisor: Option<f32>,

@@ -70,6 +70,9 @@ pub struct Prepare {
     pub pad_value: Vec<f32>,
     /// Where the image lies on its canvas.
     pub pad_place: PadPlace,
+    /// Whether an image that becomes smaller is averaged over the pixels that are left out, as Pillow's bilinear filter
+    /// does; otherwise it is interpolated between the nearest pixels, as OpenCV's `INTER_LINEAR` does.
+    pub antialias: bool,
     /// Divisor of the pixel values (0 to 255).
     pub divisor: f32,
     /// Mean after the division: one value for all channels or one per channel, in the order of `color`; empty for 0.
@@ -97,6 +100,7 @@ impl Default for Prepare {
             pad_to: None,
             pad_value: Vec::new(),
             pad_place: PadPlace::TopLeft,
+            antialias: true,
             divisor: 1.0,
             mean: Vec::new(),
             std: Vec::new(),
@@ -118,16 +122,17 @@ impl Prepare {
         let norm =
             Prepare { divisor: 255.0, mean: IMAGENET_MEAN.into(), std: IMAGENET_STD.into(), ..Prepare::default() };
         let network = Some(Canvas::Network);
-        let yolox = Prepare { letterbox: network, pad_value: vec![YOLO_PAD], color: Color::Bgr, ..Prepare::default() };
+        let plain = Prepare { antialias: false, ..Prepare::default() };
+        let yolox = Prepare { letterbox: network, pad_value: vec![YOLO_PAD], color: Color::Bgr, ..plain.clone() };
         let yolov5 = Prepare { pad_place: PadPlace::Center, color: Color::Rgb, divisor: 255.0, ..yolox.clone() };
-        let bgr = Prepare { color: Color::Bgr, mean: BGR_MEAN.into(), std: BGR_STD.into(), ..Prepare::default() };
+        let bgr = Prepare { color: Color::Bgr, mean: BGR_MEAN.into(), std: BGR_STD.into(), ..plain };
         let shorter = Prepare { resize: Some(800), max_size: Some(1333), divisor: 255.0, ..Prepare::default() };
         match name {
             "imagenet" => Ok(Prepare { resize: Some(256), crop: Some(224), ..norm }),
             "imagenet-norm" => Ok(norm),
             "yolox" => Ok(yolox),
             "yolov5" => Ok(yolov5),
-            "torchvision-detection" => Ok(Prepare { pad_multiple: Some(32), ..shorter }),
+            "torchvision-detection" => Ok(Prepare { pad_multiple: Some(32), antialias: false, ..shorter }),
             "nanodet" => Ok(Prepare { letterbox: network, pad_place: PadPlace::Center, ..bgr }),
             "nanodet-plus" => Ok(Prepare { stretch: network, ..bgr }),
             "detr" => {
@@ -157,6 +162,7 @@ impl Prepare {
             pad_to: base.pad_to,
             pad_value: input.pad_value.clone().unwrap_or(base.pad_value),
             pad_place: input.pad_place.unwrap_or(base.pad_place),
+            antialias: input.antialias.unwrap_or(base.antialias),
             divisor: input.divisor.unwrap_or(base.divisor),
             mean: input.mean.clone().unwrap_or(base.mean),
             std: input.std.clone().unwrap_or(base.std),
@@ -368,7 +374,8 @@ impl Prepare {
     pub(super) fn framed(&self, image: Pixels, geometry: &Geometry) -> Pixels {
         let image = if self.color == Color::Gray { image.into_gray() } else { image.into_rgb() };
         let [height, width] = geometry.resized;
-        let image = resample::resize(image, height, width);
+        let resize = if self.antialias { resample::resize } else { resample::interpolate };
+        let image = resize(image, height, width);
         let [rows, columns] = geometry.shown();
         if (rows.len(), columns.len()) == (height, width) {
             return image;

@@ -102,6 +102,56 @@ fn along_columns(image: Pixels, height: usize) -> Pixels {
     Pixels { height, data: out, ..image }
 }
 
+/// Fractional bits of the weights of [`interpolate`].
+const LINEAR: u32 = 11;
+
+/// For each of `to` elements the two of `from` that it lies between, and their weights. With `ends`, weights are those of
+/// one element where it lies outside.
+fn between(from: usize, to: usize, ends: bool) -> Vec<([usize; 2], [i32; 2])> {
+    let scale = from as f64 / to as f64;
+    let last = from as i64 - 1;
+    let one = |i: usize| {
+        let at = ((i as f64 + 0.5) * scale - 0.5) as f32;
+        let first = at.floor() as i64;
+        let outside = first < 0 || first >= last;
+        let rest = if ends && outside { 0.0 } else { at - first as f32 };
+        let weight = |w: f32| (w * (1 << LINEAR) as f32).round_ties_even() as i32;
+        ([first, first + 1].map(|i| i.clamp(0, last) as usize), [weight(1.0 - rest), weight(rest)])
+    };
+    (0..to).map(one).collect()
+}
+
+/// `image` resized to `height` x `width` pixels, both above 0, by interpolating between the nearest pixels as OpenCV's
+/// `INTER_LINEAR` does, bit for bit: weights rounded to 11 fractional bits, 4 bits cut off between rows and columns.
+pub(super) fn interpolate(image: Pixels, height: usize, width: usize) -> Pixels {
+    if (image.height, image.width) == (height, width) {
+        return image;
+    }
+    let (c, row) = (image.channels, image.width * image.channels);
+    let (columns, rows) = (between(image.width, width, true), between(image.height, height, false));
+    let along = |y: usize| -> Vec<i32> {
+        let row = &image.data[y * row..][..row];
+        let pixel = |&([a, b], [wa, wb]): &([usize; 2], [i32; 2])| {
+            (0..c).map(move |k| i32::from(row[a * c + k]) * wa + i32::from(row[b * c + k]) * wb)
+        };
+        columns.iter().flat_map(pixel).collect()
+    };
+    let mut kept: [Option<(usize, Vec<i32>)>; 2] = [None, None];
+    let mut data = Vec::with_capacity(height * width * c);
+    for &(sources, weights) in &rows {
+        // Rows that the one before was made of are not made again.
+        let [first, second] = sources.map(|y| {
+            let known = kept.iter().flatten().find(|(at, _)| *at == y);
+            known.cloned().unwrap_or_else(|| (y, along(y)))
+        });
+        let part = |v: i32, w: i32| (w * (v >> 4)) >> 16;
+        let mixed = first.1.iter().zip(&second.1).map(|(&a, &b)| (part(a, weights[0]) + part(b, weights[1]) + 2) >> 2);
+        data.extend(mixed.map(|v| v as u8));
+        kept = [Some(first), Some(second)];
+    }
+    Pixels { height, width, channels: c, data }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

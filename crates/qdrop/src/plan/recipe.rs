@@ -473,6 +473,9 @@ pub struct Input {
     pub pad_value: Option<Vec<f32>>,
     /// Where the image lies on its canvas.
     pub pad_place: Option<PadPlace>,
+    /// Whether an image that becomes smaller is averaged over the pixels that are left out (Pillow's bilinear filter)
+    /// rather than interpolated between the nearest ones (OpenCV's). Default: the preset's, else true.
+    pub antialias: Option<bool>,
     /// Divisor of the pixel values (0 to 255).
     pub divisor: Option<f32>,
     /// Mean per channel, after the division.

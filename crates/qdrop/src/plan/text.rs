@@ -268,6 +268,13 @@ const KEYS: &[Key] = &[
     ),
     ("input", "pad_value", "[114.0]", "values of padding as those of pixels, one or one per channel; default 0"),
     ("input", "pad_place", "\"top-left\"", "where the image lies on its canvas: top-left or center"),
+    (
+        "input",
+        "antialias",
+        "true",
+        "whether an image that becomes smaller is averaged over the pixels that are left out (true, as Pillow does) or\n\
+         interpolated between the nearest ones (false, as OpenCV does); default the preset's, else true",
+    ),
     ("input", "divisor", "255.0", "divisor of the pixel values (0 to 255)"),
     ("input", "mean", "[0.485, 0.456, 0.406]", "mean per channel, after the division"),
     ("input", "std", "[0.229, 0.224, 0.225]", "standard deviation per channel, after the division"),
