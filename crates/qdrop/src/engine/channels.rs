@@ -126,45 +126,126 @@ pub fn tokens(graph: &Graph, facts: &Facts, length: usize) -> Vec<Option<usize>>
     axes
 }
 
-/// Per value: the axis of the rows of the image that `input` holds along `rows` and, behind it, its columns; `None` where a
-/// value's rows and columns, however many, are not that image from edge to edge.
-pub fn rows(graph: &Graph, facts: &Facts, input: ValueId, rows: usize) -> Vec<Option<usize>> {
-    let mut axes = vec![None; graph.values.len()];
-    axes[input.0 as usize] = Some(rows);
-    let shape = |v: ValueId| facts.get(v).map(|f| f.shape.as_slice());
+/// Where the rows and columns of an image lie in a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The rows along an axis, the columns along the one behind it.
+    Map(usize),
+    /// Both along one axis, that of one map or of several one behind the other.
+    Flat(usize, Vec<Piece>),
+}
+
+/// A map along one axis: its rows and columns, as often as `before` says, each cell as often as `behind` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// How often the whole map follows.
+    pub before: usize,
+    /// Height and width.
+    pub size: [usize; 2],
+    /// How often each cell follows.
+    pub behind: usize,
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        self.before * self.size[0] * self.size[1] * self.behind
+    }
+}
+
+/// Per value: where the image lies that `input` holds along `rows` and, behind it, its columns; `None` where a value's rows
+/// and columns, however many, are not that image from edge to edge.
+pub fn rows(graph: &Graph, facts: &Facts, input: ValueId, rows: usize) -> Vec<Option<Place>> {
+    let mut places: Vec<Option<Place>> = vec![None; graph.values.len()];
+    places[input.0 as usize] = Some(Place::Map(rows));
     for node in &graph.nodes {
         for &y in node.outputs.iter().flatten() {
-            let Some(to) = shape(y) else { continue };
+            let Some(to) = facts.get(y).map(|f| f.shape.as_slice()) else { continue };
             let from = |i: usize| {
                 let v = node.input(i)?;
-                Some((shape(v)?, axes[v.0 as usize]?))
+                Some((facts.get(v)?.shape.as_slice(), places[v.0 as usize].as_ref()?))
             };
-            let same = |old: &[usize], axis: usize, new: usize| to.get(new..new + 2) == Some(&old[axis..axis + 2]);
-            let axis = match &node.op {
-                op if resizes(op) => from(0).filter(|&(old, axis)| axis == 2 && old.len() == 4).map(|_| 2),
-                Op::Transpose { perm } => from(0).and_then(|(_, axis)| {
-                    let [rows, columns] = [axis, axis + 1].map(|axis| transposed(perm, to.len(), axis));
-                    rows.filter(|rows| Some(rows + 1) == columns)
-                }),
-                op if op.reshapes() => from(0).and_then(|(old, axis)| {
-                    (0..to.len()).find(|&a| same(old, axis, a) && around(to, a)[0] == around(old, axis)[0])
-                }),
-                Op::Concat { axis: along } | Op::Split { axis: along } => {
-                    let along = along.rem_euclid(to.len().max(1) as i64) as usize;
-                    let found = (0..node.inputs.len()).find_map(from);
-                    found.map(|(_, axis)| axis).filter(|&axis| along != axis && along != axis + 1)
-                }
-                Op::Slice => from(0).filter(|&(old, axis)| whole(graph, node, old, to, axis)).map(|(_, axis)| axis),
-                op if mixes(op) => None,
-                _ => (0..node.inputs.len()).find_map(|i| {
-                    let (old, axis) = from(i)?;
-                    (old.len() == to.len() && same(old, axis, axis)).then_some(axis)
-                }),
-            };
-            axes[y.0 as usize] = axis.filter(|&axis| axis + 1 < to.len());
+            places[y.0 as usize] = place(graph, node, to, &from);
         }
     }
-    axes
+    places
+}
+
+/// Where the image lies in a result of the shape `to`; `from` tells shape and place of the operands.
+fn place<'p>(
+    graph: &Graph,
+    node: &Node,
+    to: &[usize],
+    from: &dyn Fn(usize) -> Option<(&'p [usize], &'p Place)>,
+) -> Option<Place> {
+    let first = || (0..node.inputs.len()).find_map(from);
+    match &node.op {
+        op if resizes(op) => from(0).filter(|&(old, p)| *p == Place::Map(2) && old.len() == 4).map(|_| Place::Map(2)),
+        Op::Transpose { perm } => match from(0)?.1 {
+            Place::Map(axis) => {
+                let [rows, columns] = [*axis, axis + 1].map(|axis| transposed(perm, to.len(), axis));
+                rows.filter(|rows| Some(rows + 1) == columns).map(Place::Map)
+            }
+            Place::Flat(axis, pieces) => Some(Place::Flat(transposed(perm, to.len(), *axis)?, pieces.clone())),
+        },
+        op if op.reshapes() => reshaped(from(0)?, to),
+        Op::Concat { axis } | Op::Split { axis } => {
+            let along = axis.rem_euclid(to.len().max(1) as i64) as usize;
+            match first()?.1 {
+                Place::Map(axis) => (along != *axis && along != axis + 1).then_some(Place::Map(*axis)),
+                Place::Flat(axis, pieces) if along != *axis => Some(Place::Flat(*axis, pieces.clone())),
+                Place::Flat(axis, _) if matches!(node.op, Op::Concat { .. }) => {
+                    let pieces = |i: usize| match from(i)?.1 {
+                        Place::Flat(own, pieces) if own == axis => Some(pieces.clone()),
+                        _ => None,
+                    };
+                    let all: Option<Vec<Vec<Piece>>> = (0..node.inputs.len()).map(pieces).collect();
+                    Some(Place::Flat(*axis, all?.concat()))
+                }
+                Place::Flat(..) => None,
+            }
+        }
+        Op::Slice => {
+            let (old, place) = from(0)?;
+            let kept = match place {
+                Place::Map(axis) => whole(graph, node, old, to, *axis),
+                Place::Flat(axis, _) => old.len() == to.len() && old[*axis] == to[*axis],
+            };
+            kept.then(|| place.clone())
+        }
+        op if mixes(op) => None,
+        _ => (0..node.inputs.len()).find_map(|i| {
+            let (old, place) = from(i)?;
+            let axes = match place {
+                Place::Map(axis) => *axis..axis + 2,
+                Place::Flat(axis, _) => *axis..axis + 1,
+            };
+            (old.len() == to.len() && old.get(axes.clone()) == to.get(axes)).then(|| place.clone())
+        }),
+    }
+}
+
+/// Where the image lies after a reshape to `to`.
+fn reshaped((old, place): (&[usize], &Place), to: &[usize]) -> Option<Place> {
+    match place {
+        Place::Map(axis) => {
+            let size = [old[*axis], old[axis + 1]];
+            let same = |&a: &usize| to.get(a..a + 2) == Some(&size[..]) && around(to, a)[0] == around(old, *axis)[0];
+            let flat = |a: usize| {
+                let (outer, inner) = (around(old, *axis)[0], around(old, axis + 1)[2]);
+                let [before, length, behind] = around(to, a);
+                let (before, behind) = (outer.checked_div(before)?, inner.checked_div(behind)?);
+                let piece = Piece { before, size, behind };
+                let fits =
+                    piece.len() == length && before * around(to, a)[0] == outer && behind * around(to, a)[2] == inner;
+                fits.then(|| Place::Flat(a, vec![piece]))
+            };
+            (0..to.len()).find(same).map(Place::Map).or_else(|| (0..to.len()).find_map(flat))
+        }
+        Place::Flat(axis, pieces) => {
+            let same = |&a: &usize| around(to, a) == around(old, *axis);
+            (0..to.len()).find(same).map(|a| Place::Flat(a, pieces.clone()))
+        }
+    }
 }
 
 /// Operators whose results show the same image as their operands `[N, C, H, W]`, in another resolution.
@@ -263,9 +344,48 @@ mod tests {
         let g = b.finish(&ends);
         let facts = facts::infer(&g, &[vec![1, 3, 8, 12]]).unwrap();
         let axes = rows(&g, &facts, x, 2);
-        let axis = |v: ValueId| axes[v.0 as usize];
-        assert_eq!([x, even, joined, channels, split, shuffled].map(axis), [2, 2, 2, 2, 3, 3].map(Some));
-        assert_eq!([last, relu].map(axis), [Some(1); 2]);
-        assert_eq!([half, turned, below, crossed, tokens, pooled].map(axis), [None; 6]);
+        let place = |v: ValueId| axes[v.0 as usize].clone();
+        let map = |axis: usize| Some(Place::Map(axis));
+        assert_eq!([x, even, joined, channels, split, shuffled].map(place), [2, 2, 2, 2, 3, 3].map(map));
+        assert_eq!([last, relu].map(place), [1, 1].map(map));
+        assert_eq!([half, turned, below, crossed, pooled].map(place), [const { None }; 5]);
+        let piece = Piece { before: 1, size: [4, 6], behind: 1 };
+        assert_eq!(place(tokens), Some(Place::Flat(2, vec![piece])));
+    }
+
+    #[test]
+    fn maps_side_by_side_are_followed_along_one_axis() {
+        let mut b = Builder::new();
+        let x = b.input("x", [1, 4, 8, 12].map(Dim::Known).to_vec());
+        let ints = |b: &mut Builder, name: &str, values: Vec<i64>| b.graph.add_constant(name, Tensor::i64s(values));
+        let steps = ["starts", "ends", "axes", "steps"].map(|n| {
+            let values = if n == "starts" { vec![0, 0] } else { vec![if n == "ends" { 99 } else { 2 }; 2] };
+            ints(&mut b, n, if n == "axes" { vec![2, 3] } else { values })
+        });
+        let small = b.node(Op::Slice, &[x, steps[0], steps[1], steps[2], steps[3]]);
+        let shape = ints(&mut b, "shape", vec![1, 4, -1]);
+        let [one, two] = [x, small].map(|v| b.node(Op::Reshape { allowzero: false }, &[v, shape]));
+        let both = b.node(Op::Concat { axis: 2 }, &[one, two]);
+        let turned = b.node(Op::Transpose { perm: vec![0, 2, 1] }, &[both]);
+        let nothing = b.graph.add_constant("nothing", Tensor::f32(&[1, 4, 3], vec![0.0; 12]));
+        let strange = b.node(Op::Concat { axis: 2 }, &[both, nothing]);
+        // Two anchors of two numbers a cell, in front of the cells and behind them.
+        let anchors = ints(&mut b, "anchors", vec![1, 2, 2, 8, 12]);
+        let apart = b.node(Op::Reshape { allowzero: false }, &[x, anchors]);
+        let moved = b.node(Op::Transpose { perm: vec![0, 1, 3, 4, 2] }, &[apart]);
+        let flat = ints(&mut b, "flat", vec![1, -1, 2]);
+        let front = b.node(Op::Reshape { allowzero: false }, &[moved, flat]);
+        let last = b.node(Op::Transpose { perm: vec![0, 2, 3, 1] }, &[x]);
+        let behind = b.node(Op::Reshape { allowzero: false }, &[last, flat]);
+        let g = b.finish(&[turned, strange, front, behind]);
+        let facts = facts::infer(&g, &[vec![1, 4, 8, 12]]).unwrap();
+        let places = rows(&g, &facts, x, 2);
+        let piece = |before, size, behind| Piece { before, size, behind };
+        let pair = vec![piece(1, [8, 12], 1), piece(1, [4, 6], 1)];
+        assert_eq!(places[both.0 as usize], Some(Place::Flat(2, pair.clone())));
+        assert_eq!(places[turned.0 as usize], Some(Place::Flat(1, pair)));
+        assert_eq!(places[strange.0 as usize], None);
+        assert_eq!(places[front.0 as usize], Some(Place::Flat(1, vec![piece(2, [8, 12], 1)])));
+        assert_eq!(places[behind.0 as usize], Some(Place::Flat(1, vec![piece(1, [8, 12], 2)])));
     }
 }

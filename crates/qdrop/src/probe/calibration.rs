@@ -1,8 +1,10 @@
 //! What the stages before learning read: a float network, its plan, samples.
 
+use super::padding::Padding;
 use crate::data::Samples;
 use crate::engine::device::Device;
 use crate::engine::facts::Facts;
+use crate::error::Result;
 use crate::graph::Graph;
 use crate::plan::{Plan, Recipe};
 use crate::tensor::RowStore;
@@ -18,4 +20,11 @@ pub(crate) struct Calibration<'a> {
     pub device: &'a dyn Device,
     /// Where values of the samples are put.
     pub store: &'a RowStore,
+}
+
+impl Calibration<'_> {
+    /// What of `samples`, some of its own, is padding.
+    pub fn padding(&self, samples: &dyn Samples) -> Result<Option<Padding>> {
+        Padding::read(self.graph, self.facts, self.recipe, samples)
+    }
 }

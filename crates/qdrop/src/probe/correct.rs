@@ -67,13 +67,16 @@ impl Calibration<'_> {
             .map(|(id, weight)| weight.grid.dequantize_u8(&self.plan.layer(id).shape, &weight.integers))
             .collect::<Result<_>>()?;
         let biases = self.biased()?;
-        let padding = Padding::read(self.graph, self.facts, self.recipe, &Subset::new(&few, told.clone())?)?;
+        let padding = self.padding(&few)?;
+        let part = |half: &[usize]| padding.as_ref().map(|p| p.part(half)).transpose();
+        let (of_told, of_others) = (part(&told)?, part(&others)?);
         let mut corrections =
-            self.corrections(&biases, run::part(&inputs, &told)?, &rounded, grids, padding.as_ref(), sink)?;
+            self.corrections(&biases, run::part(&inputs, &told)?, &rounded, grids, of_told.as_ref(), sink)?;
         if corrections[0].is_empty() {
             return Ok(None);
         }
-        self.best(&mut corrections, run::part(&inputs, &others)?, &rounded, [grids, kernel_grids], sink).map(Some)
+        let others = (run::part(&inputs, &others)?, of_others.as_ref());
+        self.best(&mut corrections, others, &rounded, [grids, kernel_grids], sink).map(Some)
     }
 
     /// Layers with a bias of their own.
@@ -114,11 +117,11 @@ impl Calibration<'_> {
     }
 
     /// Those of `corrections`, or none, with which the outputs of the quantized network are closest to the float ones on the
-    /// samples of `inputs`, and the error of the outputs with them.
+    /// samples of `inputs`, some of them `padding`, and the error of the outputs with them.
     fn best(
         &self,
         corrections: &mut Vec<Biases>,
-        inputs: Cache,
+        (inputs, padding): (Cache, Option<&Padding>),
         rounded: &[Vec<f32>],
         [grids, kernel_grids]: [&[Grid]; 2],
         sink: &mut dyn Sink,
@@ -128,6 +131,11 @@ impl Calibration<'_> {
         let rows: Vec<Rows> = region.inputs.iter().map(|v| inputs[v].clone()).collect();
         let float = device.inference(&compile(graph, facts, &region)?)?;
         let wanted = float.run_while(&[], &[], &rows, self.store, &mut || run::go_on(sink))?;
+        let blank = |(v, rows)| match padding {
+            Some(padding) => padding.blank(v, &facts.require(graph, v)?.shape, rows),
+            None => Ok(rows),
+        };
+        let wanted = region.outputs.iter().copied().zip(wanted).map(blank).collect::<Result<Vec<_>>>()?;
         drop(float);
         let read: BTreeSet<ValueId> =
             region.nodes.iter().flat_map(|&n| graph.node(n).inputs.iter().flatten()).copied().collect();

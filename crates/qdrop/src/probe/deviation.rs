@@ -18,13 +18,13 @@ impl Deviation {
         Deviation { sums: vec![(0.0, f64::MIN_POSITIVE); outputs], samples: (0, 0) }
     }
 
-    /// Adds samples from `first` on: their rows, per output, instead of those of `wanted`.
+    /// Adds samples from `first` on: their rows, per output, instead of those of `wanted`. What is NaN there does not count.
     pub fn add(&mut self, first: usize, outputs: &[Vec<f32>], wanted: &[Rows]) -> Result<()> {
         for (i, (rows, wanted)) in outputs.iter().zip(wanted).enumerate() {
             for (sample, row) in (first..).zip(rows.chunks_exact(wanted.width().max(1))) {
                 let wanted = wanted.row(sample)?;
                 let (error, energy) = &mut self.sums[i];
-                for (&g, &w) in row.iter().zip(&*wanted) {
+                for (&g, &w) in row.iter().zip(&*wanted).filter(|(_, w)| !w.is_nan()) {
                     *error += f64::from(g - w) * f64::from(g - w);
                     *energy += f64::from(w) * f64::from(w);
                 }

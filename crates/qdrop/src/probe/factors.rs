@@ -3,7 +3,6 @@
 use super::calibration::Calibration;
 use super::forward::ForwardPass;
 use super::observe::above;
-use super::padding::Padding;
 use super::run;
 use crate::calibrate::{self, Channels};
 use crate::data::Subset;
@@ -115,7 +114,7 @@ impl Calibration<'_> {
     /// The network with the factors of those of `sites` that gain by them.
     fn divided(&self, plan: &Plan, sites: &[FactorSite], few: usize, sink: &mut dyn Sink) -> Result<Option<Factored>> {
         let few = Subset::spread(self.samples, Some(few))?;
-        let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
+        let padding = self.padding(&few)?;
         let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
         let store = RowStore::memory();
         let mut forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, &store);

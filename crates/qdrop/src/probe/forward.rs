@@ -1,6 +1,7 @@
 //! The float network on a few samples, run forward once, from value to value.
 
 use super::deviation::Deviation;
+use super::padding::Padding;
 use super::run::{self, Cache};
 use crate::engine::device::{Device, Inference};
 use crate::engine::facts::Facts;
@@ -128,9 +129,12 @@ impl<'a> ForwardPass<'a> {
         Ok(Part { ready: self.device.inference(&compile(self.graph, self.facts, &region)?)?, inputs })
     }
 
-    /// What the network's outputs are when nothing is changed, from here on.
-    pub fn outputs(&self, sink: &dyn Sink) -> Result<Vec<Rows>> {
-        self.run(&self.tail(Change::default())?, sink)
+    /// What the network's outputs are when nothing is changed, from here on; NaN where they are `padding`.
+    pub fn outputs(&self, padding: Option<&Padding>, sink: &dyn Sink) -> Result<Vec<Rows>> {
+        let outputs = self.run(&self.tail(Change::default())?, sink)?;
+        let Some(padding) = padding else { return Ok(outputs) };
+        let blank = |(&v, rows)| padding.blank(v, &self.facts.require(self.graph, v)?.shape, rows);
+        self.outputs.iter().zip(outputs).map(blank).collect()
     }
 
     /// The values of `value`, which is known here.

@@ -40,8 +40,11 @@ impl Calibration<'_> {
                     return self.screen(few, watch, &mut activations.refined, sink);
                 }
                 let few = Subset::spread(self.samples, Some(few))?;
+                let padding = self.padding(&few)?;
                 let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
-                refine::refine(self.graph, self.facts, self.plan, inputs, self.device, &mut activations.refined, sink)
+                let network = (self.graph, self.facts, self.plan);
+                let inputs = (inputs, padding.as_ref());
+                refine::refine(network, inputs, self.device, &mut activations.refined, sink)
             })?;
             activations.effects = effects;
             timings.push(timing);

@@ -2,7 +2,6 @@
 
 use super::calibration::Calibration;
 use super::finite::{Finite, Strange};
-use super::padding::Padding;
 use super::run;
 use crate::calibrate::Watch;
 use crate::data::{Samples, Subset};
@@ -132,7 +131,7 @@ impl Calibration<'_> {
             return Ok(Observed { sites, kernel_sites, widths: Vec::new() });
         }
         let samples = Subset::spread(self.samples, Some(self.recipe.activations.samples))?;
-        let padding = Padding::read(self.graph, self.facts, self.recipe, &samples)?;
+        let padding = self.padding(&samples)?;
         // A value may have several sites, for different readers.
         let mut sites: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
         quantizers.iter().enumerate().for_each(|(i, s)| sites.entry(s.value).or_default().push(i));

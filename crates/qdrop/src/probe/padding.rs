@@ -2,7 +2,7 @@
 
 use super::weigh::Weights;
 use crate::data::{Prepare, Samples};
-use crate::engine::channels;
+use crate::engine::channels::{self, Piece};
 use crate::engine::facts::Facts;
 use crate::engine::program::around;
 use crate::engine::train::LossWeights;
@@ -23,8 +23,27 @@ pub(crate) type RealPart<'a> = (Cow<'a, [f32]>, Cow<'a, [usize]>);
 #[derive(Debug, Clone)]
 pub(crate) struct Padding {
     real: Real,
-    /// Per value: the axis of the tokens, or of the rows with the columns behind, if it has one.
-    axes: Vec<Option<usize>>,
+    /// Per value: where tokens, or rows and columns, lie in it, if they do.
+    places: Vec<Option<Place>>,
+}
+
+/// Where what may be padding lies in a value.
+#[derive(Debug, Clone)]
+enum Place {
+    /// Tokens along an axis.
+    Tokens(usize),
+    /// An image.
+    Image(channels::Place),
+}
+
+impl Place {
+    /// The axes along which padding lies.
+    fn along(&self) -> Range<usize> {
+        match *self {
+            Place::Tokens(axis) | Place::Image(channels::Place::Flat(axis, _)) => axis..axis + 1,
+            Place::Image(channels::Place::Map(axis)) => axis..axis + 2,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -70,8 +89,8 @@ impl Padding {
         if tokens.iter().all(|&v| v > 0.0) || tokens.iter().all(|&v| v == 0.0) {
             return Ok(None);
         }
-        let axes = channels::tokens(graph, facts, *length);
-        Ok(Some(Padding { real: Real::Tokens(Rows::new(samples.len(), tokens)), axes }))
+        let places = channels::tokens(graph, facts, *length).into_iter().map(|axis| axis.map(Place::Tokens)).collect();
+        Ok(Some(Padding { real: Real::Tokens(Rows::new(samples.len(), tokens)), places }))
     }
 
     fn of_images(graph: &Graph, facts: &Facts, recipe: &Recipe, samples: &dyn Samples) -> Result<Option<Self>> {
@@ -89,8 +108,20 @@ impl Padding {
             (shape[rows..rows + 2] == canvas).then_some((v, rows))
         });
         let Some((input, rows)) = found else { return Ok(None) };
-        let axes = channels::rows(graph, facts, input, rows);
-        Ok(Some(Padding { real: Real::Images(geometries.iter().map(|g| g.shown()).collect(), canvas), axes }))
+        let places = channels::rows(graph, facts, input, rows).into_iter().map(|p| p.map(Place::Image)).collect();
+        Ok(Some(Padding { real: Real::Images(geometries.iter().map(|g| g.shown()).collect(), canvas), places }))
+    }
+
+    /// That of the samples at `indices`.
+    pub fn part(&self, indices: &[usize]) -> Result<Self> {
+        let real = match &self.real {
+            Real::Tokens(tokens) => {
+                let rows = indices.iter().map(|&i| Ok(tokens.row(i)?.to_vec())).collect::<Result<Vec<_>>>()?;
+                Real::Tokens(Rows::new(indices.len(), rows.concat()))
+            }
+            Real::Images(shown, canvas) => Real::Images(indices.iter().map(|&i| shown[i].clone()).collect(), *canvas),
+        };
+        Ok(Padding { real, places: self.places.clone() })
     }
 
     /// Whether what is padded are images.
@@ -105,36 +136,16 @@ impl Padding {
         }
     }
 
-    /// The axes of `value` along which padding lies.
-    fn along(&self, value: ValueId) -> Option<Range<usize>> {
-        let axis = self.axes.get(value.0 as usize).copied().flatten()?;
-        Some(axis..axis + if self.is_of_images() { 2 } else { 1 })
+    fn place(&self, value: ValueId) -> Option<&Place> {
+        self.places.get(value.0 as usize)?.as_ref()
     }
 
-    /// The elements of `row`, content of `value` of `shape` in `sample`, that are no padding.
-    pub fn real<'a>(&self, value: ValueId, shape: &[usize], sample: usize, row: &'a [f32]) -> Result<Cow<'a, [f32]>> {
-        let Some(along) = self.along(value) else { return Ok(Cow::Borrowed(row)) };
-        let inner = around(shape, along.end - 1)[2].max(1);
-        match &self.real {
-            Real::Tokens(tokens) => {
-                let (mask, length) = (tokens.row(sample)?, shape[along.start]);
-                let kept = row.chunks_exact(inner).enumerate().filter(|(i, _)| mask[i % length] > 0.0);
-                Ok(Cow::Owned(kept.flat_map(|(_, part)| part.iter().copied()).collect()))
-            }
-            Real::Images(shown, canvas) => {
-                let (height, width) = (shape[along.start], shape[along.start + 1]);
-                let [rows, columns] = cells(&shown[sample], *canvas, [height, width]);
-                if (rows.len(), columns.len()) == (height, width) {
-                    return Ok(Cow::Borrowed(row));
-                }
-                let lines = row.chunks_exact(width * inner).enumerate().filter(|(i, _)| rows.contains(&(i % height)));
-                let shown = lines.flat_map(|(_, line)| &line[columns.start * inner..columns.end * inner]);
-                Ok(Cow::Owned(shown.copied().collect()))
-            }
-        }
+    /// Whether parts of `value` may be padding.
+    pub fn reaches(&self, value: ValueId) -> bool {
+        self.place(value).is_some()
     }
 
-    /// The same with the shape of what is left.
+    /// The elements of `row`, content of `value` of `shape` in `sample`, that are no padding, and their shape.
     pub fn real_part<'a>(
         &self,
         value: ValueId,
@@ -142,47 +153,80 @@ impl Padding {
         sample: usize,
         row: &'a [f32],
     ) -> Result<RealPart<'a>> {
-        let real = self.real(value, shape, sample, row)?;
-        let mut left = Cow::Borrowed(shape);
-        match (&self.real, self.along(value)) {
-            (Real::Tokens(_), Some(along)) => {
-                left.to_mut()[along.start] = real.len() * shape[along.start] / row.len().max(1);
-            }
-            (Real::Images(shown, canvas), Some(along)) => {
-                let [rows, columns] = cells(&shown[sample], *canvas, [shape[along.start], shape[along.start + 1]]);
-                left.to_mut()[along].copy_from_slice(&[rows.len(), columns.len()]);
-            }
-            (_, None) => {}
+        let Some(place) = self.place(value) else { return Ok((Cow::Borrowed(row), Cow::Borrowed(shape))) };
+        let along = place.along();
+        let inner = around(shape, along.end - 1)[2].max(1);
+        let mut left = shape.to_vec();
+        let (Place::Image(channels::Place::Map(_)), Real::Images(shown, canvas)) = (place, &self.real) else {
+            let mask = self.mask(place, shape, sample)?;
+            let kept = row.chunks_exact(inner).enumerate().filter(|(i, _)| mask[i % mask.len()] > 0.0);
+            let kept: Vec<f32> = kept.flat_map(|(_, part)| part.iter().copied()).collect();
+            left[along.start] = mask.iter().filter(|v| **v > 0.0).count();
+            return Ok((Cow::Owned(kept), Cow::Owned(left)));
+        };
+        let (height, width) = (shape[along.start], shape[along.start + 1]);
+        let [rows, columns] = cells(&shown[sample], *canvas, [height, width]);
+        if (rows.len(), columns.len()) == (height, width) {
+            return Ok((Cow::Borrowed(row), Cow::Borrowed(shape)));
         }
-        Ok((real, left))
+        left[along].copy_from_slice(&[rows.len(), columns.len()]);
+        let lines = row.chunks_exact(width * inner).enumerate().filter(|(i, _)| rows.contains(&(i % height)));
+        let shown = lines.flat_map(|(_, line)| &line[columns.start * inner..columns.end * inner]);
+        Ok((Cow::Owned(shown.copied().collect()), Cow::Owned(left)))
     }
 
-    /// For every position along the `axes` of `shape`: 1 if it is real in `sample`, 0 if it is padding.
-    fn mask(&self, shape: &[usize], axes: Range<usize>, sample: usize) -> Result<Cow<'_, [f32]>> {
-        match &self.real {
-            Real::Tokens(tokens) => tokens.row(sample),
-            Real::Images(shown, canvas) => {
-                let (height, width) = (shape[axes.start], shape[axes.start + 1]);
-                let [rows, columns] = cells(&shown[sample], *canvas, [height, width]);
-                let mut mask = vec![0.0; height * width];
-                rows.for_each(|row| mask[row * width..][columns.clone()].fill(1.0));
-                Ok(Cow::Owned(mask))
+    /// For every position of a value of `shape` along the axes of `place`: 1 if it is real in `sample`, 0 if it is padding.
+    fn mask(&self, place: &Place, shape: &[usize], sample: usize) -> Result<Cow<'_, [f32]>> {
+        let (shown, canvas) = match &self.real {
+            Real::Tokens(tokens) => return tokens.row(sample),
+            Real::Images(shown, canvas) => (&shown[sample], *canvas),
+        };
+        let whole;
+        let pieces = match place {
+            Place::Image(channels::Place::Flat(_, pieces)) => &pieces[..],
+            _ => {
+                let along = place.along();
+                whole = [Piece { before: 1, size: [shape[along.start], shape[along.end - 1]], behind: 1 }];
+                &whole
             }
+        };
+        let mut mask = Vec::new();
+        for Piece { before, size: [height, width], behind } in pieces {
+            let [rows, columns] = cells(shown, canvas, [*height, *width]);
+            let mut map = vec![0.0; height * width * behind];
+            rows.for_each(|row| map[(row * width + columns.start) * behind..][..columns.len() * behind].fill(1.0));
+            (0..*before).for_each(|_| mask.extend_from_slice(&map));
         }
+        Ok(Cow::Owned(mask))
+    }
+
+    /// `rows`, contents of `value` of `shape` in the samples, with NaN where there is padding: what is compared with them
+    /// counts nowhere else.
+    pub fn blank(&self, value: ValueId, shape: &[usize], rows: Rows) -> Result<Rows> {
+        let Some(place) = self.place(value) else { return Ok(rows) };
+        let inner = around(shape, place.along().end - 1)[2].max(1);
+        let mut blanked = Vec::with_capacity(rows.len() * rows.width());
+        for sample in 0..rows.len() {
+            let mask = self.mask(place, shape, sample)?;
+            let at = |(i, &v): (usize, &f32)| if mask[i / inner % mask.len()] > 0.0 { v } else { f32::NAN };
+            blanked.extend(rows.row(sample)?.iter().enumerate().map(at));
+        }
+        Ok(Rows::new(rows.len(), blanked))
     }
 
     /// Takes padding out of the losses of all units' outputs; the mean of what is left stays the same.
     pub fn exclude(&self, facts: &Facts, plan: &Plan, weights: &mut Weights) -> Result<()> {
         for &v in plan.units.iter().flat_map(|u| &u.outputs) {
             let Some(fact) = facts.get(v).filter(|f| f.dtype == DType::F32) else { continue };
-            let Some(along) = self.along(v) else { continue };
+            let Some(place) = self.place(v) else { continue };
+            let along = place.along();
             if along.contains(&fact.channel_axis) {
                 // Channels along the tokens: no position is all padding.
                 continue;
             }
             let (mut real, mut all) = (0.0, 0);
             for sample in 0..self.samples() {
-                let mask = self.mask(&fact.shape, along.clone(), sample)?;
+                let mask = self.mask(place, &fact.shape, sample)?;
                 real += mask.iter().map(|&v| f64::from(v)).sum::<f64>();
                 all += mask.len();
             }
@@ -198,7 +242,7 @@ impl Padding {
             let behind = if fact.channel_axis >= along.end { behind / channels } else { behind };
             let mut positions = Vec::with_capacity(width * self.samples());
             for sample in 0..self.samples() {
-                let mask = self.mask(&fact.shape, along.clone(), sample)?;
+                let mask = self.mask(place, &fact.shape, sample)?;
                 let before = old.as_ref().map(|o| o.positions.row(sample)).transpose()?;
                 let at = |i: usize| before.as_ref().map_or(1.0, |b| b[i]) * mask[i / behind % mask.len()];
                 positions.extend((0..width).map(|i| at(i) / share as f32));
@@ -237,19 +281,24 @@ mod tests {
     use crate::tensor::Tensor;
 
     fn padding(width: usize, tokens: &[f32], axes: &[Option<usize>]) -> Padding {
-        Padding { real: Real::Tokens(Rows::new(tokens.len() / width, tokens.to_vec())), axes: axes.to_vec() }
+        let places = axes.iter().map(|axis| axis.map(Place::Tokens)).collect();
+        Padding { real: Real::Tokens(Rows::new(tokens.len() / width, tokens.to_vec())), places }
+    }
+
+    fn maps(axes: &[Option<usize>]) -> Vec<Option<Place>> {
+        axes.iter().map(|axis| axis.map(|a| Place::Image(channels::Place::Map(a)))).collect()
     }
 
     #[test]
     fn real_tokens_are_found_along_their_axis() {
         let p = padding(3, &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0], &[Some(1), Some(2), None]);
         let row: Vec<f32> = (0..6).map(|v| v as f32).collect();
-        assert_eq!(*p.real(ValueId(0), &[1, 3, 2], 0, &row).unwrap(), [0.0, 1.0, 2.0, 3.0]);
-        assert_eq!(*p.real(ValueId(0), &[1, 3, 2], 1, &row).unwrap(), [0.0, 1.0]);
-        assert_eq!(*p.real(ValueId(1), &[1, 2, 3, 1], 1, &row).unwrap(), [0.0, 3.0], "heads before tokens");
+        assert_eq!(*p.real_part(ValueId(0), &[1, 3, 2], 0, &row).unwrap().0, [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(*p.real_part(ValueId(0), &[1, 3, 2], 1, &row).unwrap().0, [0.0, 1.0]);
+        assert_eq!(*p.real_part(ValueId(1), &[1, 2, 3, 1], 1, &row).unwrap().0, [0.0, 3.0], "heads before tokens");
         let (part, left) = p.real_part(ValueId(1), &[1, 2, 3, 1], 1, &row).unwrap();
         assert_eq!((&*part, &*left), (&[0.0, 3.0][..], &[1, 2, 1, 1][..]), "with its shape");
-        assert_eq!(*p.real(ValueId(2), &[1, 6], 1, &row).unwrap(), row[..], "no tokens");
+        assert_eq!(*p.real_part(ValueId(2), &[1, 6], 1, &row).unwrap().0, row[..], "no tokens");
     }
 
     /// As many tokens as heads and as features a head: only where they come from tells them apart.
@@ -316,7 +365,7 @@ mod tests {
     fn padding_of_images_is_left_out_in_every_layout() {
         // Two samples on a canvas of 4 x 4: the upper half, and the left column.
         let shown = vec![[0..2, 0..4], [0..4, 0..1]];
-        let p = Padding { real: Real::Images(shown, [4, 4]), axes: vec![Some(2), Some(1), None] };
+        let p = Padding { real: Real::Images(shown, [4, 4]), places: maps(&[Some(2), Some(1), None]) };
         let row: Vec<f32> = (0..8).map(|v| v as f32).collect();
         // Two channels of 2 x 2, first or last.
         let [first, last, none] = [0, 1, 2].map(ValueId);
@@ -332,6 +381,21 @@ mod tests {
     }
 
     #[test]
+    fn padding_of_flat_maps_is_left_out_and_blanked() {
+        // The upper half of a canvas of 4 x 4, in maps of 4 x 2 and 2 x 1, the cells of the second twice.
+        let pieces = vec![Piece { before: 1, size: [4, 2], behind: 1 }, Piece { before: 1, size: [2, 1], behind: 2 }];
+        let places = vec![Some(Place::Image(channels::Place::Flat(1, pieces)))];
+        let p = Padding { real: Real::Images(vec![[0..2, 0..4]], [4, 4]), places };
+        let row: Vec<f32> = (0..24).map(|v| v as f32).collect();
+        let (part, left) = p.real_part(ValueId(0), &[1, 12, 2], 0, &row).unwrap();
+        let real: Vec<f32> = (0..8).chain(16..20).map(|v| v as f32).collect();
+        assert_eq!((&*part, &*left), (&real[..], &[1, 6, 2][..]));
+        let blanked = p.blank(ValueId(0), &[1, 12, 2], Rows::new(1, row)).unwrap();
+        let kept: Vec<f32> = blanked.row(0).unwrap().iter().copied().filter(|v| !v.is_nan()).collect();
+        assert_eq!(kept, real);
+    }
+
+    #[test]
     fn losses_of_an_images_padding_weigh_nothing() {
         let mut b = Builder::new();
         let x = b.input("x", [1, 3, 4, 4].map(Dim::Known).to_vec());
@@ -341,7 +405,8 @@ mod tests {
         let unit = Unit { nodes: vec![NodeId(0)], inputs: vec![x], outputs: vec![y], ..Unit::default() };
         let plan = Plan { units: vec![unit], ..Plan::default() };
         let shown = vec![[0..2, 0..4], [0..4, 0..4]];
-        let p = Padding { real: Real::Images(shown, [4, 4]), axes: channels::rows(&g, &facts, x, 2) };
+        let places = channels::rows(&g, &facts, x, 2).into_iter().map(|p| p.map(Place::Image)).collect();
+        let p = Padding { real: Real::Images(shown, [4, 4]), places };
         let mut weights = Weights::new();
         p.exclude(&facts, &plan, &mut weights).unwrap();
         let (half, whole) = (weights[&y].positions.row(0).unwrap(), weights[&y].positions.row(1).unwrap());
@@ -400,7 +465,7 @@ mod tests {
             Padding::read(&g, &facts, &recipe, &samples).unwrap()
         };
         let half = corner(4, 6, [8, 6]);
-        let real = |p: Padding| p.real(y, &[1, 3, 8, 6], 1, &[0.0; 144]).unwrap().len();
+        let real = |p: Padding| p.real_part(y, &[1, 3, 8, 6], 1, &[0.0; 144]).unwrap().0.len();
         assert_eq!(read(half, None).map(real), Some(72));
         assert!(read(corner(8, 6, [8, 6]), None).is_none(), "nothing is padded");
         assert!(read(corner(4, 6, [8, 8]), None).is_none(), "no input has this canvas");

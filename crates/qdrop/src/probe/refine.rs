@@ -5,6 +5,7 @@
 //! another step brings the outputs much closer to the float ones, it is taken.
 
 use super::forward::{Change, ForwardPass};
+use super::padding::Padding;
 use super::run::{self, Cache};
 use crate::calibrate::{self, Refined};
 use crate::engine::device::Device;
@@ -24,8 +25,9 @@ pub(crate) type Effect = Option<(f64, f64)>;
 pub(crate) struct Measuring<'a>(pub ForwardPass<'a>, Vec<Rows>);
 
 impl<'a> Measuring<'a> {
-    pub fn new(forward: ForwardPass<'a>, sink: &dyn Sink) -> Result<Self> {
-        let wanted = forward.outputs(sink)?;
+    /// Positions that are `padding` do not count.
+    pub fn new(forward: ForwardPass<'a>, padding: Option<&Padding>, sink: &dyn Sink) -> Result<Self> {
+        let wanted = forward.outputs(padding, sink)?;
         Ok(Measuring(forward, wanted))
     }
 
@@ -50,20 +52,18 @@ impl<'a> Measuring<'a> {
     }
 }
 
-/// Refines `grids` (one a site, in the plan's order) on `inputs`, one site after the other. Sites that reach no output
-/// of real numbers keep their grid.
+/// Refines `grids` (one a site, in the order of `plan`) on `inputs`, of which some may be `padding`, one site after the
+/// other. Sites that reach no output of real numbers keep their grid.
 pub(crate) fn refine(
-    graph: &Graph,
-    facts: &Facts,
-    plan: &Plan,
-    inputs: Cache,
+    (graph, facts, plan): (&Graph, &Facts, &Plan),
+    (inputs, padding): (Cache, Option<&Padding>),
     device: &dyn Device,
     grids: &mut [Grid],
     sink: &mut dyn Sink,
 ) -> Result<Vec<Effect>> {
     let mut effects = vec![None; grids.len()];
     let store = RowStore::memory();
-    let mut measuring = Measuring::new(ForwardPass::new(graph, facts, inputs, device, &store), sink)?;
+    let mut measuring = Measuring::new(ForwardPass::new(graph, facts, inputs, device, &store), padding, sink)?;
     let sites = measuring.0.order(plan.site_ids().map(|id| (plan.site(id).value, id)));
     for (done, &id) in sites.iter().enumerate() {
         run::go_on(sink)?;
@@ -117,7 +117,7 @@ mod tests {
         let wide = Grid::per_tensor(4, 4.0, 0).unwrap();
         let mut grids = vec![Grid::per_tensor(4, 0.25, 8).unwrap(), wide.clone(), wide];
         let device = processors(1).unwrap();
-        let effects = refine(&graph, &facts, &plan, inputs, &device, &mut grids, &mut Silent).unwrap();
+        let effects = refine((&graph, &facts, &plan), (inputs, None), &device, &mut grids, &mut Silent).unwrap();
         assert!(effects.iter().all(|e| e.is_some_and(|(first, refined)| refined <= first)), "{effects:?}");
         for grid in &grids[1..] {
             assert!((0.06..0.2).contains(&grid.scale[0]), "{grid:?}");
@@ -132,7 +132,8 @@ mod tests {
         let facts = facts::infer(&graph, &[vec![1, 4]]).unwrap();
         let before = vec![Grid::per_tensor(4, 4.0, 0).unwrap(); 3];
         let mut grids = before.clone();
-        let effects = refine(&graph, &facts, &plan, inputs, &processors(1).unwrap(), &mut grids, &mut Silent).unwrap();
+        let effects =
+            refine((&graph, &facts, &plan), (inputs, None), &processors(1).unwrap(), &mut grids, &mut Silent).unwrap();
         assert!(effects[..2].iter().all(Option::is_none), "{effects:?}");
         assert_eq!(grids[..2], before[..2]);
     }

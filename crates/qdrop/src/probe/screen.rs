@@ -7,6 +7,7 @@
 
 use super::calibration::Calibration;
 use super::forward::ForwardPass;
+use super::padding::Padding;
 use super::refine::{Effect, Measuring};
 use super::run::{self, Cache};
 use crate::calibrate::{self, Watch};
@@ -57,7 +58,9 @@ impl Calibration<'_> {
     ) -> Result<Vec<Effect>> {
         let chosen = Subset::spread(self.samples, Some(few))?;
         let inputs = run::load(self.graph, &chosen, self.device, self.store, sink)?;
-        let guesses = self.guess(&inputs, grids, sink)?;
+        let padding = self.padding(&chosen)?;
+        let padding = padding.as_ref();
+        let guesses = self.guess(&inputs, padding, grids, sink)?;
         let total: f64 = guesses.iter().flatten().map(|g| g.error).sum();
         let mut effects: Vec<Effect> = guesses.iter().map(|g| g.map(|g| (g.error, g.error))).collect();
         let worth = |g: &Option<Guess>| g.is_some_and(|g| g.promising && g.error >= SHARE * total);
@@ -67,9 +70,10 @@ impl Calibration<'_> {
         }
 
         let halves = [0, 1].map(|half| (half..chosen.len()).step_by(2).collect::<Vec<_>>());
-        let [choose, confirm] = halves.map(|half| run::part(&inputs, &half));
-        let mut choose = self.measuring(choose?, sink)?;
-        let mut confirm = self.measuring(confirm?, sink)?;
+        let [choose, confirm] = halves.each_ref().map(|half| run::part(&inputs, half));
+        let of = |half: &[usize]| padding.map(|p| p.part(half)).transpose();
+        let mut choose = self.measuring(choose?, of(&halves[0])?.as_ref(), sink)?;
+        let mut confirm = self.measuring(confirm?, of(&halves[1])?.as_ref(), sink)?;
         let order = choose.0.order(open.iter().map(|&id| (self.plan.site(id).value, id)));
         for (done, &id) in order.iter().enumerate() {
             run::go_on(sink)?;
@@ -111,15 +115,26 @@ impl Calibration<'_> {
             return Ok(false);
         }
         let held = Subset::new(observed, extremes.into_iter().collect())?;
+        let padding = self.padding(&held)?;
         let inputs = run::load(self.graph, &held, self.device, self.store, sink)?;
-        let [before, after] = self.measuring(inputs, sink)?.distances(site, grids, sink)?;
+        let [before, after] = self.measuring(inputs, padding.as_ref(), sink)?.distances(site, grids, sink)?;
         Ok(after <= before)
     }
 
     /// What each site costs on its grid; none where it reaches no output of real numbers.
-    fn guess(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
+    fn guess(
+        &self,
+        inputs: &Cache,
+        padding: Option<&Padding>,
+        grids: &[Grid],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Option<Guess>>> {
+        // Estimates take all of an output.
+        if padding.is_some_and(|p| run::whole(self.graph, self.facts).outputs.iter().any(|&v| p.reaches(v))) {
+            return self.measured(inputs, padding, grids, sink);
+        }
         match self.estimates(inputs, grids, sink) {
-            Err(error) if error.kind() == Kind::Unsupported => self.measured(inputs, grids, sink),
+            Err(error) if error.kind() == Kind::Unsupported => self.measured(inputs, padding, grids, sink),
             other => other,
         }
     }
@@ -160,9 +175,17 @@ impl Calibration<'_> {
     }
 
     /// The distance of each site, measured on very few samples.
-    fn measured(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
+    fn measured(
+        &self,
+        inputs: &Cache,
+        padding: Option<&Padding>,
+        grids: &[Grid],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Option<Guess>>> {
         let n = inputs.values().next().map_or(0, Rows::len);
-        let mut forward = self.measuring(run::part(inputs, &(0..n.min(FEW)).collect::<Vec<_>>())?, sink)?;
+        let few: Vec<usize> = (0..n.min(FEW)).collect();
+        let padding = padding.map(|p| p.part(&few)).transpose()?;
+        let mut forward = self.measuring(run::part(inputs, &few)?, padding.as_ref(), sink)?;
         let mut guesses = vec![None; grids.len()];
         for id in forward.0.order(self.plan.site_ids().map(|id| (self.plan.site(id).value, id))) {
             run::go_on(sink)?;
@@ -172,8 +195,8 @@ impl Calibration<'_> {
         Ok(guesses)
     }
 
-    fn measuring(&self, inputs: Cache, sink: &dyn Sink) -> Result<Measuring<'_>> {
-        Measuring::new(ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store), sink)
+    fn measuring(&self, inputs: Cache, padding: Option<&Padding>, sink: &dyn Sink) -> Result<Measuring<'_>> {
+        Measuring::new(ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store), padding, sink)
     }
 }
 

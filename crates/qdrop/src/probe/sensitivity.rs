@@ -84,6 +84,7 @@ impl Calibration<'_> {
         let few = Subset::spread(self.samples, Some(self.recipe.mixed.samples))?;
         let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
         let refining = Subset::spread(self.samples, Some(self.recipe.resolved().refine_samples))?;
+        let padding = self.padding(&refining)?;
         let refining = run::load(self.graph, &refining, self.device, &RowStore::memory(), sink)?;
         let (weights, grids) =
             beside(self.device, || Ok::<_, Error>((self.tried_weights(wanted)?, self.tried_grids(watch, wanted)?)))?;
@@ -96,7 +97,7 @@ impl Calibration<'_> {
         if let Some(measured) = work.and_then(|work| work.found(&key, sink)) {
             return Ok(measured);
         }
-        let grids = self.refined(grids, watch, &refining, sink)?;
+        let grids = self.refined(grids, watch, (&refining, padding.as_ref()), sink)?;
         let (sensitivity, _) = timed(sink, Stage::Sensitivity, Some(STEPS), |sink| {
             self.forward(inputs, few.len(), &weights, &grids, sink)
         })?;
@@ -143,7 +144,7 @@ impl Calibration<'_> {
         &self,
         mut tries: Tries<First>,
         watch: &Watch,
-        inputs: &Cache,
+        (inputs, padding): (&Cache, Option<&Padding>),
         sink: &mut dyn Sink,
     ) -> Result<Tries<First>> {
         let most = tries.iter().map(Vec::len).max().unwrap_or(0);
@@ -163,7 +164,10 @@ impl Calibration<'_> {
                     let few = self.recipe.resolved().refine_samples;
                     Calibration { plan: &plan, ..*self }.screen(few, watch, &mut grids, sink)
                 }
-                false => refine::refine(self.graph, self.facts, &plan, inputs.clone(), self.device, &mut grids, sink),
+                false => {
+                    let inputs = (inputs.clone(), padding);
+                    refine::refine((self.graph, self.facts, &plan), inputs, self.device, &mut grids, sink)
+                }
             })?;
             for (s, (grid, effect)) in open.into_iter().zip(grids.into_iter().zip(effects)) {
                 if let Some(slot) = tries[s.index()].get_mut(round) {
@@ -185,7 +189,7 @@ impl Calibration<'_> {
     ) -> Result<Sensitivity> {
         let (layers, sites) = (&self.plan.layers, &self.plan.sites);
         let few = Subset::spread(self.samples, Some(samples))?;
-        let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
+        let padding = self.padding(&few)?;
         let biases = self.biases()?;
         let classes = match run::ends(self.graph, self.facts)[..] {
             [one] if self.graph.outputs == [one] => {
@@ -198,7 +202,7 @@ impl Calibration<'_> {
             BitError { bits, error, agreement: classes.then(|| deviation.agreement()) }
         };
         let mut forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store);
-        let wanted = forward.outputs(sink)?;
+        let wanted = forward.outputs(padding.as_ref(), sink)?;
         let layer = |l: LayerId| Some((forward.until_reader(&self.plan.layer(l).nodes)?, Item::Layer(l)));
         let site = |s: SiteId| Some((forward.until_known(self.plan.site(s).value)?, Item::Site(s)));
         let at_layers = self.plan.layer_ids().filter_map(layer);

@@ -65,7 +65,7 @@ impl Calibration<'_> {
         }
         let few = Subset::spread(self.samples, Some(self.recipe.resolved().correct_samples))?;
         let few = Subset::new(&few, (0..few.len()).step_by(2).collect())?;
-        let padding = Padding::read(self.graph, self.facts, self.recipe, &few)?;
+        let padding = self.padding(&few)?;
         let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
         let mut forward = ForwardPass::new(self.graph, self.facts, inputs, self.device, self.store);
         for (position, (id, bias)) in in_order(&forward, self.plan, &biases) {
