@@ -63,11 +63,14 @@ pub(super) fn measure_all(
     tallies.iter().map(Tally::score).collect()
 }
 
+/// Runs a network, by its number, on a sample; it ends when the sink asks to stop.
+pub(super) type Run<'a> = &'a dyn Fn(usize, &[Tensor], &dyn Sink) -> Result<Vec<Given>>;
+
 /// The figures of what `networks` networks detect in `samples`; `run` runs one of them on one sample.
 pub(super) fn measure_each(
     networks: usize,
     samples: &dyn Samples,
-    run: &dyn Fn(usize, &[Tensor], &dyn Sink) -> Result<Vec<Given>>,
+    run: Run<'_>,
     sink: &mut dyn Sink,
 ) -> Result<Vec<Score>> {
     let mut tallies: Vec<Tally> = Vec::new();

@@ -18,8 +18,8 @@ impl Ends {
     pub(super) fn fits(&self, lengths: &[usize]) -> bool {
         match (self, lengths) {
             (Ends::Lists { .. }, &[boxes, classes, scores]) => boxes == 4 * classes && classes == scores,
-            (Ends::Rows, &[rows]) => rows % 6 == 0,
-            (Ends::Numbered, &[rows]) => rows % 7 == 0,
+            (Ends::Rows, &[rows]) => rows.is_multiple_of(6),
+            (Ends::Numbered, &[rows]) => rows.is_multiple_of(7),
             _ => false,
         }
     }

@@ -186,7 +186,7 @@ impl Outputs<'_> {
 
     fn yolov5(&self) -> Recognised {
         let (index, form) = self.single(|rows, columns| {
-            let strides = self.strides(rows / 3).filter(|_| rows % 3 == 0)?;
+            let strides = self.strides(rows / 3).filter(|_| rows.is_multiple_of(3))?;
             (columns > 5).then(|| Cells { strides, classes: columns - 5, anchors: 3 })
         })?;
         Some((Form::Cells { form, raw: Some(false) }, vec![index]))
@@ -234,7 +234,7 @@ impl Outputs<'_> {
                 let (first, second) = (self.rows(a)?.1, self.rows(b)?.1);
                 pairs.push(((a, first), (b, second)));
             }
-            let is_distances = |n: usize| BINS.contains(&(n / 4)) && n % 4 == 0;
+            let is_distances = |n: usize| BINS.contains(&(n / 4)) && n.is_multiple_of(4);
             let &((_, first), (_, second)) = pairs.first()?;
             let swap = match self.classes {
                 Some(c) if first == c && is_distances(second) => false,
@@ -267,7 +267,7 @@ impl Outputs<'_> {
         // Among several that fit the one with the name, else the last.
         let pick = |columns: usize, from: &[usize], parts: &[&str]| {
             let fit = || from.iter().copied().filter(|&i| self.rows(i).is_some_and(|r| r.1 == columns));
-            fit().find(|&i| named(i, parts)).or_else(|| fit().last())
+            fit().find(|&i| named(i, parts)).or_else(|| fit().next_back())
         };
         let boxes = pick(4, own, &["box", "reg", "loc"])?;
         let mut left: Vec<usize> = own.iter().copied().filter(|&i| i != boxes).collect();
@@ -298,7 +298,7 @@ impl Outputs<'_> {
             let (h, w) = grid(self.canvas, stride);
             let mut own: Vec<usize> = with(per_cell * h * w).into_iter().filter(|i| !used.contains(i)).collect();
             let same = STRIDES.iter().filter(|&&s| grid(self.canvas, s) == (h, w) && s >= stride).count().max(1);
-            if own.len() % same == 0 && same > 1 {
+            if own.len().is_multiple_of(same) && same > 1 {
                 own = self.first_of(&own, same);
             }
             let (read, classes) = self.heads(&own, centred)?;
