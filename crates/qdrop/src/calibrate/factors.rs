@@ -32,7 +32,7 @@ const EXPONENTS: [f32; 4] = [0.25, 0.5, 0.75, 1.0];
 /// Most that a channel's step may differ from the median, as a factor.
 const MOST: f32 = 4096.0;
 /// What the error must become smaller by, as a share of the readers' energy, where factors take time.
-const WORTH_TIME: f64 = 5e-3;
+const WORTH_TIME: f64 = 2e-3;
 /// Relative difference below which widths are the same.
 const SAME: f32 = 0.01;
 /// Most values of a channel that errors are measured on.
