@@ -2,7 +2,7 @@
 //! images of 8 pixels, and what `qdrop demo` leaves behind.
 
 use crate::common::{self, SIDE};
-use qdrop::graph::{Dim, Fact, Graph, Node, Op, Padding, Window};
+use qdrop::graph::{Dim, Fact, Graph, Node, Op, Padding, Unary, Window};
 use qdrop::tensor::{DType, Tensor};
 use qdrop_testing::npy;
 use std::path::Path;
@@ -21,7 +21,7 @@ const IMAGENET: usize = 224;
 /// | `bert_squad.onnx` | a table of words and two scores a token |
 /// | `calib/`, `images/`, `test/`, `imagenet/calib/`, `coco/calib/`, `calib.csv`, `eval.csv` | 40 images of 4 classes |
 /// | `SST-2/`, `MRPC/`, `squad/` | a few sentences |
-/// | `yolox.onnx`, `val.json`, `val/`, `detections.json` | a detector's head for 32 pixels, 8 images with boxes of two kinds |
+/// | `yolox.onnx`, `val.json`, `val/`, `detections.json` | a detector for 32 pixels, 8 images with boxes of two kinds |
 /// | `sensitivity.json` | what `qdrop sensitivity` measures about `resnet20.onnx` |
 pub fn fill(dir: &Path) {
     common::world(dir);
@@ -78,7 +78,7 @@ pub fn fill(dir: &Path) {
 
 /// A detector of two classes, images with boxes, and what might be found in them.
 fn annotated(dir: &Path) {
-    qdrop::onnx::write(&head(32, 2), &dir.join("yolox.onnx")).unwrap();
+    qdrop::onnx::write(&detector(32, 2), &dir.join("yolox.onnx")).unwrap();
     std::fs::create_dir_all(dir.join("val")).unwrap();
     let (mut images, mut objects, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..8 {
@@ -98,28 +98,33 @@ fn annotated(dir: &Path) {
     std::fs::write(dir.join("detections.json"), format!("[{}]", found.join(", "))).unwrap();
 }
 
-/// A row of a box, objectness and `classes` scores for every cell of strides 8, 16 and 32 of `side` pixels.
-fn head(side: usize, classes: usize) -> Graph {
-    let mut g = Graph { name: "head".into(), opset: 17, ..Graph::default() };
+/// A backbone of three layers, and a row of a box, objectness and `classes` scores for every cell of strides 8, 16 and 32
+/// of `side` pixels by a head of one layer for each.
+fn detector(side: usize, classes: usize) -> Graph {
+    const CHANNELS: usize = 4;
+    let mut g = Graph { name: "detector".into(), opset: 17, ..Graph::default() };
     let dims = |dims: &[usize]| dims.iter().map(|&d| Dim::Known(d)).collect();
     let fact = |shape: &[usize]| Fact { dtype: Some(DType::F32), shape: Some(dims(shape)) };
-    let x = g.add_value("images", fact(&[1, 3, side, side]));
+    let mut x = g.add_value("images", fact(&[1, 3, side, side]));
     g.inputs.push(x);
+    let conv = |g: &mut Graph, name: &str, x, [to, from, kernel]: [usize; 3], scale: f32| {
+        let number = |i: usize| (((i * 7919) % 97) as f32 / 97.0 - 0.5) * scale;
+        let numbers = (0..to * from * kernel * kernel).map(number).collect();
+        let weight = g.add_constant(&format!("{name}.weight"), Tensor::f32(&[to, from, kernel, kernel], numbers));
+        let kernel = vec![kernel as i64; 2];
+        let padding = Padding::Explicit(vec![]);
+        let window = Window { strides: kernel.clone(), kernel, dilations: vec![1; 2], padding };
+        let map = g.add_value(name, Fact::default());
+        g.nodes.push(Node::new(format!("{name}.conv"), Op::Conv { window, group: 1 }, &[x, weight], &[map]));
+        map
+    };
     let width = 5 + classes;
     let mut levels = Vec::new();
-    for stride in [8usize, 16, 32] {
-        let numbers =
-            (0..width * 3 * stride * stride).map(|i| (((i * 7919) % 97) as f32 / 97.0 - 0.5) / 8192.0).collect();
-        let weight = g.add_constant(&format!("head{stride}.weight"), Tensor::f32(&[width, 3, stride, stride], numbers));
-        let s = stride as i64;
-        let window = Window {
-            kernel: vec![s; 2],
-            strides: vec![s; 2],
-            dilations: vec![1; 2],
-            padding: Padding::Explicit(vec![]),
-        };
-        let map = g.add_value(&format!("head{stride}"), Fact::default());
-        g.nodes.push(Node::new(format!("conv{stride}"), Op::Conv { window, group: 1 }, &[x, weight], &[map]));
+    for (from, stride, step) in [(3, 8usize, 8), (CHANNELS, 16, 2), (CHANNELS, 32, 2)] {
+        let map = conv(&mut g, &format!("backbone{stride}"), x, [CHANNELS, from, step], 1.0 / (step * step) as f32);
+        x = g.add_value(&format!("map{stride}"), Fact::default());
+        g.nodes.push(Node::new(format!("relu{stride}"), Op::Unary(Unary::Relu), &[map], &[x]));
+        let map = conv(&mut g, &format!("head{stride}"), x, [width, CHANNELS, 1], 1.0 / 64.0);
         let shape = g.add_constant(&format!("shape{stride}"), Tensor::i64s(vec![1, width as i64, -1]));
         let level = g.add_value(&format!("level{stride}"), Fact::default());
         g.nodes.push(Node::new(format!("flat{stride}"), Op::Reshape { allowzero: false }, &[map, shape], &[level]));
