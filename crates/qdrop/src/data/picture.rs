@@ -9,8 +9,15 @@ use image::{ExtendedColorType, ImageEncoder};
 const QUALITY: u8 = 80;
 
 impl Pixels {
-    /// The image as a JPEG file, at most `side` (above 0) pixels wide and high. The image must have pixels.
+    /// The image as a JPEG file, at most `side` (above 0) pixels wide and high. It is an error if there are no pixels, or more
+    /// or fewer values than the sizes say.
     pub fn to_jpeg(self, side: usize) -> Result<Vec<u8>> {
+        let Pixels { height, width, channels, ref data } = self;
+        let values = height.checked_mul(width).and_then(|n| n.checked_mul(channels));
+        if values != Some(data.len()) || data.is_empty() || ![1, 3].contains(&channels) {
+            let message = format!("expected {height} x {width} x {channels} values, got {}", data.len());
+            return Err(Error::data(message));
+        }
         let longest = self.height.max(self.width);
         let scaled = |n: usize| (n * side).div_ceil(longest).max(1);
         let image = match longest > side {
@@ -49,6 +56,8 @@ mod tests {
                 assert!(left.iter().all(|v| v.abs_diff(200) < 6) && right.iter().all(|v| v.abs_diff(40) < 6));
             }
         }
+        let short = Pixels { height: 2, width: 2, channels: 3, data: vec![0; 9] };
+        assert_eq!(short.to_jpeg(10).unwrap_err().to_string(), "expected 2 x 2 x 3 values, got 9");
         let line = Pixels { height: 1, width: 5000, channels: 3, data: vec![9; 15_000] };
         assert!(line.to_jpeg(10).is_ok(), "the shorter side keeps a pixel");
     }
