@@ -5,6 +5,7 @@ mod bits;
 mod checks;
 mod commands;
 mod demo;
+mod drawings;
 mod flags;
 mod help;
 mod model;

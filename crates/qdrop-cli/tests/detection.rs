@@ -3,6 +3,7 @@
 mod common;
 
 use common::{json, ok, run};
+use qdrop::report::Report;
 use std::path::Path;
 
 const TRUTH: &str = r#"{
@@ -64,6 +65,111 @@ fn thresholds_decide_the_exit_status() {
     );
     let (code, said) = status("--min top1=1");
     assert!(code == Some(2) && said.contains("the metric `top1` is not measured here, only ap, ap50, "), "{said}");
+}
+
+/// Measures the small detector on annotated images.
+const NETWORK: &str = "eval yolox.onnx --data val.json --task coco --input yolox --detector yolox";
+
+#[test]
+fn what_a_network_detects_can_be_kept() {
+    let dir = common::folder();
+    let dir = dir.path();
+    common::annotated(dir);
+    let direct = json(dir, &format!("{NETWORK} --save-detections kept.json"));
+    let scored = json(dir, "eval --detections kept.json --data val.json --task coco");
+    for figure in qdrop::eval::coco::FIGURES {
+        assert_eq!(direct.get(figure), scored.get(figure), "{figure}");
+    }
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("kept.json")).unwrap()).unwrap();
+    let row = &kept[0];
+    assert!(row["bbox"].as_array().is_some_and(|b| b.len() == 4) && row["score"].as_f64().is_some(), "{row}");
+    assert!(row["image_id"].is_i64() && row["category_id"].is_i64(), "{row}");
+
+    let said = refused(dir, "eval model.onnx --data list.csv --save-detections kept2.json");
+    assert!(said.contains("--save-detections: only task `coco` has detections"), "{said}");
+    let said = refused(dir, &format!("{NETWORK} --save-detections val.json"));
+    assert!(said.contains("val.json: output and input `val.json` are the same file"), "{said}");
+    let said = refused(dir, &format!("{NETWORK} --save-detections nowhere/kept.json"));
+    assert!(said.contains("the directory `nowhere` does not exist"), "{said}");
+    let said = refused(dir, &format!("{LINE} --save-detections kept.json"));
+    assert!(said.contains("cannot be used with"), "{said}");
+}
+
+#[test]
+fn what_a_network_detects_can_be_drawn() {
+    let dir = common::folder();
+    let dir = dir.path();
+    common::annotated(dir);
+    let line = format!("{NETWORK} --draw drawn --draw-images 3 --draw-above 0");
+    ok(dir, &line);
+    let names = || {
+        let mut names: Vec<String> = std::fs::read_dir(dir.join("drawn"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let drawn = names();
+    assert!(drawn.len() == 4 && drawn[3] == "index.html", "{drawn:?}");
+    let picture = std::fs::read_to_string(dir.join("drawn").join(&drawn[0])).unwrap();
+    assert!(picture.contains("href=\"data:image/jpeg;base64,") && picture.contains("stroke-dasharray"), "{picture}");
+    assert!(picture.contains(">cat 0.") || picture.contains(">dog 0."), "{picture}");
+    let page = std::fs::read_to_string(dir.join("drawn/index.html")).unwrap();
+    assert!(page.matches("<svg").count() == 3 && page.contains(&format!("href=\"{}\"", drawn[0])), "{page}");
+    // Drawn again, without boxes that are not sure enough, but not among other files.
+    ok(dir, &line.replace("above 0", "above 1"));
+    assert!(names() == drawn && !std::fs::read_to_string(dir.join("drawn").join(&drawn[0])).unwrap().contains(" 0."));
+    std::fs::write(dir.join("drawn/mine.svg"), "mine").unwrap();
+    let said = refused(dir, &line);
+    assert!(said.contains("mine.svg: the folder for pictures of detections contains another file"), "{said}");
+    assert!(refused(dir, &format!("{NETWORK} --draw model.onnx")).contains("model.onnx"));
+    let said = refused(dir, "eval model.onnx --data list.csv --draw other");
+    assert!(said.contains("--draw: only task `coco` has detections") && !dir.join("other").exists(), "{said}");
+    assert!(refused(dir, &format!("{NETWORK} --draw-images 3")).contains("--draw <DIR>"));
+}
+
+#[test]
+fn a_report_shows_what_was_detected() {
+    let dir = common::folder();
+    let dir = dir.path();
+    common::annotated(dir);
+    let line = "quantize yolox.onnx --task coco --calib val.json --samples 4 --eval val.json --input yolox \
+                --detector yolox -w 8 -a 8 --method rtn -o q.onnx";
+    ok(dir, line);
+    let report = Report::from_json(&std::fs::read(dir.join("q.report.json")).unwrap()).unwrap();
+    assert_eq!(report.pictures.len(), 6);
+    for picture in &report.pictures {
+        assert!(picture.jpeg.is_some() && picture.float.is_some() && picture.truth.len() == 1, "{picture:?}");
+        assert_eq!((picture.width, picture.height, &picture.truth[0].bbox), (8, 8, &[1.0, 1.0, 4.0, 5.0]));
+    }
+    let page = std::fs::read_to_string(dir.join("q.report.html")).unwrap();
+    assert_eq!((page.matches("data:image/jpeg;base64,").count(), page.matches("class=\"picture\"").count()), (6, 12));
+    let figures = ["float %", "nearest rounding %", "result %", "AR large %"];
+    // No object is large.
+    assert!(figures[..3].iter().all(|f| page.contains(f)) && !page.contains(figures[3]), "{page}");
+    ok(dir, "report q.report.json -o again.html");
+    assert_eq!(std::fs::read_to_string(dir.join("again.html")).unwrap(), page);
+}
+
+#[test]
+fn plan_names_the_family_of_a_detector() {
+    let dir = common::folder();
+    let dir = dir.path();
+    common::annotated(dir);
+    let printed = ok(dir, "plan yolox.onnx");
+    let line = printed.lines().find(|l| l.starts_with("Detector ")).unwrap_or_else(|| panic!("{printed}"));
+    assert!(line.starts_with("Detector yolox: `output` [1, 21, 7] with a box (in pixels or not: "), "{line}");
+    assert!(line.ends_with("; --detector gives another family"), "{line}");
+    let read = json(dir, "plan yolox.onnx");
+    assert_eq!(read["detector"]["family"], "yolox");
+    assert_eq!(
+        json(dir, "plan yolox.onnx --detector yolox-decoded --task coco")["detector"]["family"],
+        "yolox-decoded"
+    );
+    let said = refused(dir, "plan yolox.onnx --detector detr --task coco");
+    assert!(said.contains("the outputs are not those of family `detr`"), "{said}");
+    assert!(json(dir, "plan model.onnx").get("detector").is_none());
 }
 
 fn refused(dir: &Path, line: &str) -> String {

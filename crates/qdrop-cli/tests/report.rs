@@ -4,10 +4,10 @@ mod common;
 
 use common::{ok, run};
 use image::RgbImage;
-use qdrop::plan::MethodName;
+use qdrop::plan::{MethodName, Task};
 use qdrop::report::{
-    Accuracy, Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, Report, Score, SiteGrid, SiteReport,
-    Stage, Timing, UnitReport,
+    Accuracy, Curve, Effect, FloatNode, Histogram, LayerReport, Marked, Picture, PlannedUnit, Report, Score, SiteGrid,
+    SiteReport, Stage, Timing, UnitReport,
 };
 use qdrop_testing::{browser, python};
 use std::path::Path;
@@ -191,13 +191,56 @@ fn invented(units: usize, strange: &str) -> Report {
     report
 }
 
+/// `report` of a detector, with six pictures of a photograph's size and many boxes.
+fn with_pictures(mut report: Report, strange: &str) -> Report {
+    let image = RgbImage::from_fn(320, 240, |x, y| {
+        let noise = ((x * 7919 + y * 104_729) % 17) as u8;
+        image::Rgb([(x / 2) as u8 + noise, (y / 2) as u8 + noise, 90 + noise])
+    });
+    let pixels = qdrop::data::Pixels { height: 240, width: 320, channels: 3, data: image.into_raw() };
+    let jpeg = Some(base64(&pixels.to_jpeg(320).unwrap()));
+    let marked = |i: usize, score: Option<f64>| Marked {
+        name: format!("kind {i}{strange}"),
+        score,
+        bbox: [20.0 + 40.0 * i as f64, 30.0 + 20.0 * i as f64, 120.0, 160.0],
+    };
+    for id in 0..6 {
+        let found = |n: usize| (0..n).map(|i| marked(i, Some(0.9 - i as f64 / 20.0))).collect::<Vec<_>>();
+        report.pictures.push(Picture {
+            id,
+            name: format!("{id}{strange}.jpg"),
+            // One stands upright.
+            width: if id == 4 { 480 } else { 640 },
+            height: if id == 4 { 640 } else { 480 },
+            jpeg: jpeg.clone(),
+            truth: (0..4).map(|i| marked(i, None)).collect(),
+            float: Some(found(6)),
+            result: found(5),
+        });
+    }
+    let score = |v: f64| Score::new(128, Task::Coco.metrics().iter().map(|&m| (m, v)));
+    report.accuracy = Some(Accuracy { float: score(34.0), nearest: Some(score(25.2)), result: score(33.4) });
+    report
+}
+
+/// `bytes` in base64, bit by bit.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bits = |i: usize| bytes.get(i / 8).map_or(0, |b| usize::from(b >> (7 - i % 8) & 1));
+    let digit = |i: usize| char::from(DIGITS[(0..6).fold(0, |all, k| all << 1 | bits(6 * i + k))]);
+    let text: String = (0..(bytes.len() * 8).div_ceil(6)).map(digit).collect();
+    let padding = (4 - text.len() % 4) % 4;
+    text + &"=".repeat(padding)
+}
+
 #[test]
 fn pages_of_any_size_are_whole_and_load_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let strange = "<script>alert('\"&amp;</style>-->\u{202e}é";
     let empty = Report::new(MethodName::Rtn);
-    let reports = [empty, invented(1, ""), invented(3, strange), invented(33, ""), invented(300, "")];
-    for (report, most) in reports.iter().zip([20_000, 120_000, 200_000, 3_000_000, 6_000_000]) {
+    let detector = with_pictures(invented(1, ""), strange);
+    let reports = [empty, invented(1, ""), invented(3, strange), invented(33, ""), invented(300, ""), detector];
+    for (report, most) in reports.iter().zip([20_000, 120_000, 200_000, 3_000_000, 6_000_000, 600_000]) {
         let read = Report::from_json(report.to_json().unwrap().as_bytes()).unwrap();
         assert_eq!(&read, report);
         let page = read.html();
@@ -249,7 +292,7 @@ addEventListener("error", () => errors++);
 addEventListener("securitypolicyviolation", () => errors++);
 addEventListener("load", () => setTimeout(() => {
   const page = document.documentElement, charts = [...document.querySelectorAll("svg")];
-  const drawn = c => [...c.querySelectorAll("polyline,polygon,circle")].some(m => m.getBoundingClientRect().width > 1);
+  const drawn = c => [...c.querySelectorAll("polyline,polygon,circle,image,use")].some(m => m.getBoundingClientRect().width > 1);
   const last = [...document.querySelectorAll("[id^=unit]")].filter(u => u.querySelector("details")).pop();
   document.querySelectorAll("details").forEach(d => d.open = true);
   const found = [page.scrollWidth - page.clientWidth, charts.filter(c => !drawn(c)).length, charts.length];
@@ -320,6 +363,8 @@ fn a_browser_finds_nothing_amiss_at_any_width() {
         ("strange", invented(3, strange)),
         ("long", invented(3, long)),
         ("large", invented(300, "")),
+        ("detector", with_pictures(invented(1, ""), "")),
+        ("strange detector", with_pictures(invented(1, ""), strange)),
     ];
     for (name, report) in reports {
         let page = dir.join(format!("{name}.html"));

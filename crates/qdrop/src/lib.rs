@@ -73,7 +73,9 @@ mod work;
 
 pub use data::Samples;
 pub use error::{Error, Kind, Result};
-pub use pipeline::{Bench, Deployed, Divergence, Memory, Pace, UnitSpeed, encodings_beside, pace, run_keys};
+pub use pipeline::{
+    Bench, Deployed, Detected, Divergence, Drawing, Memory, Pace, UnitSpeed, encodings_beside, pace, run_keys,
+};
 pub use plan::Recipe;
 pub use quantizer::{CalibrationSet, Dataset, Model, Planned, QuantizedModel, Quantizer, score_detections};
 pub use work::WorkDir;

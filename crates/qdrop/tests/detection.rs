@@ -6,7 +6,7 @@
 use qdrop::eval::coco::{Detection, FIGURES, Figures, Truth};
 use qdrop::plan::Task;
 use qdrop::report::Silent;
-use qdrop::{Dataset, Model, Recipe};
+use qdrop::{Dataset, Detected, Model, Recipe};
 use qdrop_testing::{python_with, shared};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -104,10 +104,18 @@ fn a_real_detector_reaches_its_figures() {
     let model = Model::open(path).unwrap();
     let mut recipe = Recipe::default();
     (recipe.input.task, recipe.input.preset) = (Some(Task::Coco), Some("yolox".into()));
-    let samples = Dataset::open(data, &model, &recipe, None, &Silent).unwrap();
-    let score = model.evaluate(&samples, &recipe, &mut Silent).unwrap();
+    let samples = Dataset::open(&data, &model, &recipe, None, &Silent).unwrap();
+    let Detected { score, found, .. } = model.detect(&samples, &recipe, &mut Silent).unwrap();
     println!("{score:?}");
     assert_eq!(score.samples, 128);
     assert!((33.8..=34.2).contains(&score.metrics["ap"]), "{score:?}");
     assert!((50.5..=51.1).contains(&score.metrics["ap50"]), "{score:?}");
+    // What it found, as a file, has the same figures here and in pycocotools.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("found.json");
+    std::fs::write(&file, Detection::results(&found).unwrap()).unwrap();
+    assert_eq!(qdrop::score_detections(&file, &data).unwrap(), score);
+    let Some(python) = python_with("pycocotools") else { return };
+    let truth = Truth::parse(&std::fs::read(&data).unwrap()).unwrap();
+    compare("yolox_nano", &figures(&truth, &found), &judged(&python, &data, &file));
 }

@@ -2,7 +2,7 @@
 
 use super::Print;
 use super::options::{Bits, Fix, InRuntime, Input, RecipeFlags, Run, Shape, Sort};
-use super::values::{percent, threshold};
+use super::values::{percent, positive, score, threshold};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -266,6 +266,19 @@ pub struct Eval {
     /// The same as `--min top1=PERCENT`
     #[arg(long, value_name = "PERCENT", value_parser = percent, hide = true, help_heading = None)]
     pub min_top1: Option<f64>,
+    /// Write what the network detected to this file (task coco): a JSON list as --detections and pycocotools take it
+    #[arg(long, value_name = "FILE", help_heading = None, conflicts_with = "detections")]
+    pub save_detections: Option<PathBuf>,
+    /// Draw what the network detected into images, with the annotated objects (task coco): an SVG file for each, and
+    /// index.html with all of them, in this folder
+    #[arg(long, value_name = "DIR", help_heading = None, conflicts_with = "detections")]
+    pub draw: Option<PathBuf>,
+    /// Number of images to draw, spread over the set
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive, help_heading = None, requires = "draw")]
+    pub draw_images: usize,
+    /// Draw only detections with a score above this
+    #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score, help_heading = None, requires = "draw")]
+    pub draw_above: f64,
     /// How to print the result
     #[arg(long, value_enum, default_value_t, help_heading = None)]
     pub format: Print,

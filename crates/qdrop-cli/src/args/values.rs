@@ -27,6 +27,16 @@ pub fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Parses a number above 0.
+pub fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a number above 0".into())
+}
+
+/// Parses a score of 0 to 1.
+pub fn score(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|s| (0.0..=1.0).contains(s)).ok_or_else(|| "expected a score from 0 to 1".into())
+}
+
 /// Parses `METRIC=PERCENT`.
 pub fn threshold(text: &str) -> Result<(String, f64), String> {
     let (metric, least) = text.split_once('=').ok_or("expected a metric and a percentage, such as accuracy=85")?;

@@ -2,12 +2,13 @@
 
 use crate::args::{Eval, Print};
 use crate::progress::Detail;
-use crate::{Outcome, checks, flags, out, progress, runtime};
+use crate::{Outcome, checks, drawings, flags, out, progress, runtime};
+use qdrop::eval::coco::Detection;
 use qdrop::plan::{Recipe, Task};
 use qdrop::report::{Score, Sink, Stage, Table, duration, metric, timed};
-use qdrop::{Dataset, Error, Model, Result, Samples};
+use qdrop::{Dataset, Drawing, Error, Model, Result, Samples};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The printed result; also its JSON.
@@ -38,6 +39,7 @@ pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
     flags::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
     let least = thresholds(args, recipe.input.task)?;
+    writable(args, recipe.input.task)?;
     let view = match (&args.model, &args.detections) {
         (_, Some(detections)) => measure_detections(args, detections, recipe.input.task)?,
         (Some(model), None) => measure_model(args, model, recipe, detail)?,
@@ -78,14 +80,47 @@ fn measure_model(args: &Eval, path: &Path, mut recipe: Recipe, detail: Detail) -
         None => args.run.fix.apply_known(Model::open_with(path, args.encodings.as_deref())?)?,
     };
     let data = Dataset::open(&args.data, &model, &recipe, args.run.samples, sink)?;
-    let evaluate = |sink: &mut dyn Sink| match &file {
-        Some(file) => model.evaluate_deployed(file, &data, &recipe, sink),
-        None => model.evaluate(&data, &recipe, sink),
+    if let Some(dir) = &args.draw {
+        drawings::check(dir, &data, args.draw_images)?;
+    }
+    let evaluate = |sink: &mut dyn Sink| match (&file, detects(args)) {
+        (Some(file), true) => model.detect_deployed(file, &data, sink).map(|d| (d.score.clone(), Some(d))),
+        (None, true) => model.detect(&data, &recipe, sink).map(|d| (d.score.clone(), Some(d))),
+        (Some(file), false) => model.evaluate_deployed(file, &data, &recipe, sink).map(|score| (score, None)),
+        (None, false) => model.evaluate(&data, &recipe, sink).map(|score| (score, None)),
     };
-    let (score, timing) = timed(sink, Stage::Evaluate, Some(data.len()), evaluate)?;
+    let ((score, detected), timing) = timed(sink, Stage::Evaluate, Some(data.len()), evaluate)?;
+    if let (Some(file), Some(detected)) = (&args.save_detections, &detected) {
+        out::file(file, &Detection::results(&detected.found)?)?;
+    }
+    if let (Some(dir), Some(detected)) = (&args.draw, &detected) {
+        let drawing = Drawing { side: drawings::SIDE, above: args.draw_above };
+        let title = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        drawings::write(dir, &title, &detected.pictures(&data, args.draw_images, drawing)?)?;
+    }
     let (skipped, seconds) = (data.skipped(), timing.seconds);
     let runtime = library.as_ref().map(runtime::View::of);
     Ok(View { model: Some(path.display().to_string()), detections: None, runtime, score, skipped, seconds })
+}
+
+/// Whether the detections themselves are wanted.
+fn detects(args: &Eval) -> bool {
+    args.save_detections.is_some() || args.draw.is_some()
+}
+
+/// That what is to be written is of detections, and can be written.
+fn writable(args: &Eval, task: Option<Task>) -> Result<()> {
+    if detects(args) && task != Some(Task::Coco) {
+        let option = if args.draw.is_some() { "--draw" } else { "--save-detections" };
+        let error = Error::recipe(format!("{option}: only task `coco` has detections"));
+        return Err(error.hint("give --task coco"));
+    }
+    let Some(path) = &args.save_detections else { return Ok(()) };
+    let mut reads = args.model.as_deref().map(checks::model_files).unwrap_or_default();
+    reads.extend([&args.run.recipe, &args.encodings].into_iter().flatten().cloned());
+    reads.push(args.data.clone());
+    let reads: Vec<&Path> = reads.iter().map(PathBuf::as_path).collect();
+    checks::writable(path, &reads, "--save-detections")
 }
 
 fn measure_detections(args: &Eval, path: &Path, task: Option<Task>) -> Result<View> {
@@ -119,19 +154,10 @@ fn table(view: &View) -> Table {
     for (name, value) in rows.into_iter().chain(after) {
         table.row([name.to_string(), value]);
     }
-    for name in view.ordered() {
-        table.row([format!("{} %", metric(name)), format!("{:.2}", metrics[name])]);
+    for (name, value) in view.score.ordered() {
+        table.row([format!("{} %", metric(name)), format!("{value:.2}")]);
     }
     table
-}
-
-impl View {
-    /// Names of the metrics, those of detection in COCO's order.
-    fn ordered(&self) -> impl Iterator<Item = &str> {
-        let known = Task::Coco.metrics().iter().copied().filter(|m| self.score.metrics.contains_key(*m));
-        let others = self.score.metrics.keys().map(String::as_str).filter(|m| !Task::Coco.metrics().contains(m));
-        known.chain(others)
-    }
 }
 
 /// Least values of metrics, all of them measured.

@@ -26,6 +26,9 @@ struct View {
     float: Vec<FloatView>,
     /// What the target does not take as it is, and what is done about it.
     rules: Vec<RuleView>,
+    /// What the outputs are read as where they are those of a detector; left out for other networks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detector: Option<DetectorView>,
     /// What weights and products cost where the network will run.
     cost: Cost,
     /// How bits were chosen, when they were.
@@ -117,6 +120,13 @@ struct FloatView {
 }
 
 #[derive(Debug, Serialize)]
+struct DetectorView {
+    family: &'static str,
+    /// How the outputs are read.
+    outputs: String,
+}
+
+#[derive(Debug, Serialize)]
 struct RuleView {
     place: String,
     rule: &'static str,
@@ -163,7 +173,7 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
 }
 
 fn view(model: String, planned: Planned) -> View {
-    let Planned { graph, recipe, plan, cost, chosen, memory, factors, .. } = &planned;
+    let Planned { graph, recipe, plan, cost, chosen, memory, factors, detector, .. } = &planned;
     let name = |&v: &ValueId| graph.value(v).name.clone();
     let units = plan.units.iter().map(|u| UnitView {
         name: u.name.clone(),
@@ -223,6 +233,7 @@ fn view(model: String, planned: Planned) -> View {
             .map(|(node, reason)| FloatView { node: node.clone(), reason: reason.clone() })
             .collect(),
         rules: plan.hits(graph, recipe.output).into_iter().map(rule).collect(),
+        detector: detector.as_ref().map(|d| DetectorView { family: d.family().as_str(), outputs: d.to_string() }),
         cost: *cost,
         chosen: chosen.clone(),
         predicted_memory: *memory,
@@ -351,5 +362,9 @@ fn text(v: &View) -> String {
     tables.push(memory);
     let notes = v.notes.iter().map(|note| format!("\nnote: {note}\n"));
     let stages = out::wrapped(&format!("Stages: {}", v.stages.join(", ")), out::WIDTH);
-    out::draw(&tables) + &format!("\n{stages}\n") + &notes.collect::<String>()
+    let detector = v
+        .detector
+        .as_ref()
+        .map_or_else(String::new, |d| format!("\nDetector {}; --detector gives another family\n", d.outputs));
+    out::draw(&tables) + &detector + &format!("\n{stages}\n") + &notes.collect::<String>()
 }

@@ -2,7 +2,7 @@
 //! images of 8 pixels, and what `qdrop demo` leaves behind.
 
 use crate::common::{self, SIDE};
-use qdrop::graph::{Dim, Fact, Graph, Node, Op, Padding, Unary, Window};
+use qdrop::graph::{Dim, Fact, Graph, Node, Op};
 use qdrop::tensor::{DType, Tensor};
 use qdrop_testing::npy;
 use std::path::Path;
@@ -55,7 +55,7 @@ pub fn fill(dir: &Path) {
         "sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --sensitivity-samples 8 -o sensitivity.json";
     assert!(common::qdrop(dir, &line.split(' ').collect::<Vec<_>>()).status.success(), "{line}");
 
-    annotated(dir);
+    common::annotated(dir);
     let word = |i: usize| common::WORDS[4 + i % 9];
     for folder in ["SST-2", "MRPC", "squad"] {
         std::fs::create_dir_all(at(folder)).unwrap();
@@ -74,69 +74,6 @@ pub fn fill(dir: &Path) {
         let text = format!(r#"{{"context":"a b c d good bad film plot dull","qas":[{}]}}"#, asked.join(","));
         write(&format!("squad/{part}-v1.1.json"), format!(r#"{{"data":[{{"paragraphs":[{text}]}}]}}"#));
     }
-}
-
-/// A detector of two classes, images with boxes, and what might be found in them.
-fn annotated(dir: &Path) {
-    qdrop::onnx::write(&detector(32, 2), &dir.join("yolox.onnx")).unwrap();
-    std::fs::create_dir_all(dir.join("val")).unwrap();
-    let (mut images, mut objects, mut found) = (Vec::new(), Vec::new(), Vec::new());
-    for i in 0..8 {
-        let class = i % common::CLASSES;
-        assert!(
-            std::fs::copy(dir.join(format!("images/class{class}/{i}.bmp")), dir.join(format!("val/{i}.bmp"))).is_ok()
-        );
-        images.push(format!(r#"{{"id": {i}, "file_name": "{i}.bmp"}}"#));
-        let object = format!(r#""image_id": {i}, "category_id": {}, "bbox": [1, 1, 4, 5]"#, 1 + i % 2);
-        objects.push(format!(r#"{{"id": {}, {object}, "area": 20, "iscrowd": 0}}"#, i + 1));
-        found.push(format!(r#"{{{object}, "score": 0.5}}"#));
-    }
-    let categories = r#"[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]"#;
-    let (images, objects) = (images.join(", "), objects.join(", "));
-    let set = format!(r#"{{"images": [{images}], "categories": {categories}, "annotations": [{objects}]}}"#);
-    std::fs::write(dir.join("val.json"), set).unwrap();
-    std::fs::write(dir.join("detections.json"), format!("[{}]", found.join(", "))).unwrap();
-}
-
-/// A backbone of three layers, and a row of a box, objectness and `classes` scores for every cell of strides 8, 16 and 32
-/// of `side` pixels by a head of one layer for each.
-fn detector(side: usize, classes: usize) -> Graph {
-    const CHANNELS: usize = 4;
-    let mut g = Graph { name: "detector".into(), opset: 17, ..Graph::default() };
-    let dims = |dims: &[usize]| dims.iter().map(|&d| Dim::Known(d)).collect();
-    let fact = |shape: &[usize]| Fact { dtype: Some(DType::F32), shape: Some(dims(shape)) };
-    let mut x = g.add_value("images", fact(&[1, 3, side, side]));
-    g.inputs.push(x);
-    let conv = |g: &mut Graph, name: &str, x, [to, from, kernel]: [usize; 3], scale: f32| {
-        let number = |i: usize| (((i * 7919) % 97) as f32 / 97.0 - 0.5) * scale;
-        let numbers = (0..to * from * kernel * kernel).map(number).collect();
-        let weight = g.add_constant(&format!("{name}.weight"), Tensor::f32(&[to, from, kernel, kernel], numbers));
-        let kernel = vec![kernel as i64; 2];
-        let padding = Padding::Explicit(vec![]);
-        let window = Window { strides: kernel.clone(), kernel, dilations: vec![1; 2], padding };
-        let map = g.add_value(name, Fact::default());
-        g.nodes.push(Node::new(format!("{name}.conv"), Op::Conv { window, group: 1 }, &[x, weight], &[map]));
-        map
-    };
-    let width = 5 + classes;
-    let mut levels = Vec::new();
-    for (from, stride, step) in [(3, 8usize, 8), (CHANNELS, 16, 2), (CHANNELS, 32, 2)] {
-        let map = conv(&mut g, &format!("backbone{stride}"), x, [CHANNELS, from, step], 1.0 / (step * step) as f32);
-        x = g.add_value(&format!("map{stride}"), Fact::default());
-        g.nodes.push(Node::new(format!("relu{stride}"), Op::Unary(Unary::Relu), &[map], &[x]));
-        let map = conv(&mut g, &format!("head{stride}"), x, [width, CHANNELS, 1], 1.0 / 64.0);
-        let shape = g.add_constant(&format!("shape{stride}"), Tensor::i64s(vec![1, width as i64, -1]));
-        let level = g.add_value(&format!("level{stride}"), Fact::default());
-        g.nodes.push(Node::new(format!("flat{stride}"), Op::Reshape { allowzero: false }, &[map, shape], &[level]));
-        levels.push(level);
-    }
-    let joined = g.add_value("joined", Fact::default());
-    g.nodes.push(Node::new("join", Op::Concat { axis: 2 }, &levels, &[joined]));
-    let y = g.add_value("output", Fact::default());
-    g.nodes.push(Node::new("rows", Op::Transpose { perm: vec![0, 2, 1] }, &[joined], &[y]));
-    g.outputs.push(y);
-    g.check().expect("the test network is sound");
-    g
 }
 
 /// `graph` with its input's channels on the last axis.

@@ -1,6 +1,6 @@
 //! Images of an annotation file of COCO.
 
-use super::{Geometry, Limits, Objects, Prepare, Samples, Target, files, spread};
+use super::{Geometry, Limits, Objects, Pixels, Prepare, Samples, Target, files, spread};
 use crate::error::{Error, Result};
 use crate::eval::coco::{Image, Truth};
 use crate::eval::detect::Family;
@@ -139,6 +139,10 @@ impl Samples for Annotated {
 
     fn geometry(&self, index: usize) -> Option<Geometry> {
         self.inner.geometry(index)
+    }
+
+    fn picture(&self, index: usize) -> Result<Option<Pixels>> {
+        self.inner.picture(index)
     }
 
     fn name(&self, index: usize) -> String {

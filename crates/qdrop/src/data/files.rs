@@ -290,6 +290,10 @@ impl Samples for ImageFiles {
         self.entries.get(index).map(|entry| entry.geometry)
     }
 
+    fn picture(&self, index: usize) -> Result<Option<Pixels>> {
+        decode::pixels(&self.entries[index].path, self.memory).map(Some)
+    }
+
     fn name(&self, index: usize) -> String {
         self.entries[index].path.display().to_string()
     }

@@ -50,6 +50,7 @@ mod decode;
 mod files;
 mod geometry;
 mod npy;
+mod picture;
 mod prepare;
 #[cfg(test)]
 mod prepare_tests;
@@ -153,6 +154,12 @@ pub trait Samples: Sync {
         None
     }
 
+    /// The image of sample `index` as its file has it, to be shown to people; `None` if it is no image. It is decoded anew.
+    fn picture(&self, index: usize) -> Result<Option<Pixels>> {
+        let _ = index;
+        Ok(None)
+    }
+
     /// Name of sample `index` in errors and reports (a file name, or `row 3`).
     fn name(&self, index: usize) -> String;
 
@@ -206,6 +213,9 @@ macro_rules! forward_samples {
             fn geometry(&self, index: usize) -> Option<Geometry> {
                 (**self).geometry(index)
             }
+            fn picture(&self, index: usize) -> Result<Option<Pixels>> {
+                (**self).picture(index)
+            }
             fn name(&self, index: usize) -> String {
                 (**self).name(index)
             }
@@ -244,6 +254,10 @@ macro_rules! forward_labels {
 
         fn geometry(&self, index: usize) -> Option<$crate::data::Geometry> {
             self.$samples.geometry(index)
+        }
+
+        fn picture(&self, index: usize) -> $crate::Result<Option<$crate::data::Pixels>> {
+            self.$samples.picture(index)
         }
 
         fn name(&self, index: usize) -> String {

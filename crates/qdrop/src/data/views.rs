@@ -1,6 +1,6 @@
 //! Views of samples: selections, and samples as inputs of a network.
 
-use super::{Geometry, Samples, Target, forward_labels};
+use super::{Geometry, Pixels, Samples, Target, forward_labels};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeSet;
@@ -80,6 +80,10 @@ impl<S: Samples> Samples for Subset<S> {
 
     fn geometry(&self, index: usize) -> Option<Geometry> {
         self.samples.geometry(*self.indices.get(index)?)
+    }
+
+    fn picture(&self, index: usize) -> Result<Option<Pixels>> {
+        self.samples.picture(self.indices[index])
     }
 
     fn name(&self, index: usize) -> String {

@@ -1,7 +1,7 @@
 //! What a task measures about a network.
 
 use super::cut::{Compiled, Cut};
-use super::detection;
+use super::detection::{self, Detected};
 use crate::data::{Samples, Target, Window};
 use crate::engine::device::{Device, processors};
 use crate::engine::facts;
@@ -40,7 +40,8 @@ pub fn measure_all(
     let shapes = shapes_of(samples)?;
     let device = &processors(threads)?;
     if task == Some(Task::Coco) {
-        return detection::measure_all(graphs, &shapes, samples, device, sink);
+        let detected = detection::detect_all(graphs, &shapes, samples, device, sink)?;
+        return Ok(detected.into_iter().map(|d| d.score).collect());
     }
     let networks = graphs.iter().map(|graph| Compiled::new(graph, &shapes, outputs(graph, task)?, device));
     let networks = networks.collect::<Result<Vec<_>>>()?;
@@ -48,8 +49,18 @@ pub fn measure_all(
     scores((graphs, &networks), samples, task, device, sink)
 }
 
-/// The one score of one network.
-pub(super) fn only(scores: Vec<Score>) -> Result<Score> {
+/// What `graphs` (simplified) detect in annotated images: every image is decoded once. `threads` 0 takes all cores.
+pub fn detect_all(
+    graphs: &[&Graph],
+    samples: &dyn Samples,
+    threads: usize,
+    sink: &mut dyn Sink,
+) -> Result<Vec<Detected>> {
+    detection::detect_all(graphs, &shapes_of(samples)?, samples, &processors(threads)?, sink)
+}
+
+/// What was measured about one network.
+pub(super) fn only<T>(scores: Vec<T>) -> Result<T> {
     scores.into_iter().next().ok_or_else(|| Error::internal("a network was not measured"))
 }
 

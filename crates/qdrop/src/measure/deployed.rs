@@ -1,7 +1,7 @@
 //! A file in a runtime: what it declares, what it answers for samples, and what a task measures about it.
 
 use super::accuracy::{answering, check_answers, only, scores};
-use super::detection::{self, Given};
+use super::detection::{self, Detected, Given};
 use super::samples::check_classes;
 use crate::data::{Remembered, Samples};
 use crate::disk;
@@ -268,9 +268,7 @@ pub fn measure_deployed(
     }
     let samples = &Remembered::first(samples);
     if task == Some(Task::Coco) {
-        // The number of boxes may differ from sample to sample, so each is run alone.
-        let run = |file: usize, sample: &[Tensor], sink: &dyn Sink| files[file].alone(sample, sink);
-        return detection::measure_each(files.len(), samples, &run, sink);
+        return Ok(detect_deployed(files, samples, sink)?.into_iter().map(|d| d.score).collect());
     }
     let mut asked = Vec::new();
     for file in files {
@@ -282,6 +280,13 @@ pub fn measure_deployed(
     let faces: Vec<&Graph> = files.iter().map(|file| &file.face).collect();
     let threads = files.first().map_or(0, |file| file.threads);
     scores((&faces, &asked), samples, task, &processors(threads)?, sink)
+}
+
+/// What several files detect in annotated images: every image is decoded once.
+pub fn detect_deployed(files: &[&Deployed], samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Vec<Detected>> {
+    // The number of boxes may differ from sample to sample, so each is run alone.
+    let run = |file: usize, sample: &[Tensor], sink: &dyn Sink| files[file].alone(sample, sink);
+    detection::detect_each(files.len(), samples, &run, sink)
 }
 
 /// The inputs and outputs of `session`, without a node.

@@ -3,15 +3,25 @@
 use super::cut::Compiled;
 use crate::data::{Geometry, Objects, Samples, Target};
 use crate::engine::device::Device;
-use crate::engine::facts;
+use crate::engine::facts::{self, Facts};
 use crate::error::{Error, Result};
 use crate::eval::coco::{Detection, Truth};
-use crate::eval::detect::{Detector, Found, Numbering, Output};
+use crate::eval::detect::{Detector, Family, Found, Numbering, Output};
 use crate::graph::{Graph, ValueId};
 use crate::probe::{Answering, answer, go_on, input_shapes};
 use crate::report::{Event, Score, Sink, Stage};
 use crate::tensor::{DType, Rows, Tensor};
 use std::sync::Arc;
+
+/// What a network detected in annotated images.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Detected {
+    /// The twelve figures of COCO, as far as the images have objects.
+    pub score: Score,
+    /// What was found, image by image.
+    pub found: Vec<Detection>,
+}
 
 /// An output for one sample.
 pub(super) struct Given {
@@ -27,19 +37,48 @@ pub(super) fn check(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples)
     Reading::of_graph(graph, shapes, samples).map(drop)
 }
 
+/// The family of detectors whose outputs `graph` (simplified) puts out for an image, by shapes alone; an error where it is
+/// none, or not the one that is given. `shapes` as for [`check`]; without them those that the file declares.
+pub fn recognise(graph: &Graph, shapes: Option<&[Vec<usize>]>, family: Option<Family>) -> Result<Detector> {
+    let inputs = input_shapes(graph, shapes)?;
+    let facts = facts::infer(graph, &inputs)?;
+    let canvas = match inputs.as_slice() {
+        [shape] => match shape[..] {
+            [1, 1 | 3, height, width] | [1, height, width, 1 | 3] => (height, width),
+            _ => return Err(Error::unsupported(format!("expected an image as input, got shape {shape:?}"))),
+        },
+        _ => return Err(Error::unsupported(format!("expected an image as input, got {} inputs", inputs.len()))),
+    };
+    let known = known_outputs(graph, &facts);
+    if let (None, [(_, Output { name, shape: [1, n], .. })]) = (family, &known[..]) {
+        return Err(Error::unsupported(format!("output `{name}` is a row of {n} scores")));
+    }
+    Detector::recognise(&known.iter().map(|k| k.1).collect::<Vec<_>>(), canvas, None, family)
+}
+
+/// The outputs of `graph` that can be computed.
+fn known_outputs<'a>(graph: &'a Graph, facts: &'a Facts) -> Vec<(ValueId, Output<'a>)> {
+    let output = |&v: &ValueId| {
+        let fact = facts.get(v)?;
+        let integer = matches!(fact.dtype, DType::I32 | DType::I64);
+        Some((v, Output { name: &graph.value(v).name, shape: &fact.shape, integer }))
+    };
+    graph.outputs.iter().filter_map(output).collect()
+}
+
 /// As [`check`], of `outputs` for the first sample.
 pub(super) fn check_outputs(outputs: &[Given], samples: &dyn Samples) -> Result<()> {
     Reading::of_outputs(outputs, samples).map(drop)
 }
 
-/// The figures of what `graphs` (simplified) detect in `samples`.
-pub(super) fn measure_all(
+/// What `graphs` (simplified) detect in `samples`; `shapes` as for [`check`].
+pub(super) fn detect_all(
     graphs: &[&Graph],
     shapes: &[Vec<usize>],
     samples: &dyn Samples,
     device: &dyn Device,
     sink: &mut dyn Sink,
-) -> Result<Vec<Score>> {
+) -> Result<Vec<Detected>> {
     let (mut networks, mut tallies) = (Vec::new(), Vec::new());
     for graph in graphs {
         let (reading, wanted) = Reading::of_graph(graph, shapes, samples)?;
@@ -60,19 +99,19 @@ pub(super) fn measure_all(
         Ok(())
     })?;
     notes.into_iter().for_each(|message| sink.event(&Event::Note { message }));
-    tallies.iter().map(Tally::score).collect()
+    tallies.into_iter().map(Tally::finish).collect()
 }
 
 /// Runs a network, by its number, on a sample; it ends when the sink asks to stop.
 pub(super) type Run<'a> = &'a dyn Fn(usize, &[Tensor], &dyn Sink) -> Result<Vec<Given>>;
 
-/// The figures of what `networks` networks detect in `samples`; `run` runs one of them on one sample.
-pub(super) fn measure_each(
+/// What `networks` networks detect in `samples`; `run` runs one of them on one sample.
+pub(super) fn detect_each(
     networks: usize,
     samples: &dyn Samples,
     run: Run<'_>,
     sink: &mut dyn Sink,
-) -> Result<Vec<Score>> {
+) -> Result<Vec<Detected>> {
     let mut tallies: Vec<Tally> = Vec::new();
     let total = samples.len();
     for index in 0..total {
@@ -92,11 +131,11 @@ pub(super) fn measure_each(
         }
         sink.event(&Event::StageProgress { stage: Stage::Evaluate, done: index + 1, total });
     }
-    tallies.iter().map(Tally::score).collect()
+    tallies.into_iter().map(Tally::finish).collect()
 }
 
 /// The objects in sample `index`, and where its image lies in the network's input.
-fn objects(samples: &dyn Samples, index: usize) -> Result<(Objects, Geometry)> {
+pub(super) fn objects(samples: &dyn Samples, index: usize) -> Result<(Objects, Geometry)> {
     let at = |e: Error| e.at(format!("sample `{}`", samples.name(index)));
     let Some(Target::Objects(objects)) = samples.target(index)? else {
         let error = Error::data("task `coco` needs annotated images, got a sample without annotations");
@@ -139,17 +178,8 @@ impl Reading {
     /// The same, with the values that are read. Outputs that cannot be computed are left out.
     fn of_graph(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples) -> Result<(Self, Vec<ValueId>)> {
         let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
-        let known = graph.outputs.iter().filter_map(|&v| facts.get(v).map(|fact| (v, fact)));
-        let known: Vec<_> = known.collect();
-        let outputs: Vec<Output> = known
-            .iter()
-            .map(|(v, fact)| Output {
-                name: &graph.value(*v).name,
-                shape: &fact.shape,
-                integer: matches!(fact.dtype, DType::I32 | DType::I64),
-            })
-            .collect();
-        let reading = Self::new(&outputs, samples)?;
+        let known = known_outputs(graph, &facts);
+        let reading = Self::new(&known.iter().map(|k| k.1).collect::<Vec<_>>(), samples)?;
         let wanted = reading.detector.outputs().iter().map(|&i| known[i].0).collect();
         Ok((reading, wanted))
     }
@@ -197,10 +227,10 @@ impl Tally {
         Ok(first.then(|| format!("outputs are read as those of {detector}; --detector gives another family")))
     }
 
-    fn score(&self) -> Result<Score> {
+    fn finish(self) -> Result<Detected> {
         let Some(truth) = &self.truth else { return Err(Error::data("expected samples, got none")) };
         let figures = truth.figures(&self.images, &self.found)?;
-        Ok(Score::new(self.images.len(), figures.iter()))
+        Ok(Detected { score: Score::new(self.images.len(), figures.iter()), found: self.found })
     }
 }
 
@@ -298,7 +328,7 @@ mod tests {
     fn score(samples: &Boxes) -> Result<Score> {
         let (graph, shapes) = (graph(), vec![vec![ROWS, 6]]);
         check(&graph, &shapes, samples)?;
-        Ok(measure_all(&[&graph], &shapes, samples, &processors(1)?, &mut Silent)?.remove(0))
+        Ok(detect_all(&[&graph], &shapes, samples, &processors(1)?, &mut Silent)?.remove(0).score)
     }
 
     #[test]
@@ -323,8 +353,10 @@ mod tests {
             let values = if network == 0 { sample[0].to_f32()? } else { Vec::new() };
             Ok(vec![Given { name: "o".into(), shape: vec![1, values.len() / 6, 6], integer: false, values }])
         };
-        let scores = measure_each(2, &samples, &run, &mut Silent).unwrap();
-        assert_eq!((scores[0].metrics["ap"], scores[1].metrics["ap"]), (100.0, 0.0));
+        let detected = detect_each(2, &samples, &run, &mut Silent).unwrap();
+        assert_eq!((detected[0].score.metrics["ap"], detected[1].score.metrics["ap"]), (100.0, 0.0));
+        assert_eq!((detected[0].found.len(), detected[1].found.len()), (6, 0));
+        assert_eq!(detected[0].found[0].bbox, [20.0, 20.0, 40.0, 40.0]);
     }
 
     #[test]

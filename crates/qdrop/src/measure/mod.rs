@@ -7,13 +7,16 @@ mod deployed;
 mod detection;
 mod divergence;
 mod latency;
+mod pictures;
 mod quality;
 mod samples;
 
-pub use accuracy::{check_task, measure, measure_all, unknown_answer};
+pub use accuracy::{check_task, detect_all, measure, measure_all, unknown_answer};
 pub use compare::{compare, compare_recorded};
-pub use deployed::{Deployed, measure_deployed};
+pub use deployed::{Deployed, detect_deployed, measure_deployed};
+pub use detection::{Detected, recognise};
 pub use divergence::{Divergence, divergence};
 pub use latency::{Pace, pace};
+pub use pictures::{Drawing, pictures, shown};
 pub use quality::{compared, left_out, near_chance, quality};
 pub use samples::{Checked, check_labels};

@@ -1,6 +1,6 @@
 //! What a run demands of its samples, and a view of them that is checked.
 
-use crate::data::{Geometry, Samples, Target};
+use crate::data::{Geometry, Pixels, Samples, Target};
 use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -117,6 +117,10 @@ impl Samples for Checked<'_> {
 
     fn geometry(&self, index: usize) -> Option<Geometry> {
         self.inner.geometry(index)
+    }
+
+    fn picture(&self, index: usize) -> Result<Option<Pixels>> {
+        self.inner.picture(index)
     }
 
     fn name(&self, index: usize) -> String {

@@ -19,11 +19,12 @@ use crate::disk;
 use crate::engine::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::pipeline::{self, Checked, Deployed, Quantized};
-use crate::plan::{MethodName, Preset, Recipe, Sensitivity, Target};
+use crate::pipeline::{self, Checked, Deployed, Detected, Quantized};
+use crate::plan::{MethodName, Preset, Recipe, Sensitivity, Target, Task};
 use crate::probe::{Loaded, shapes_of};
 use crate::report::{
-    Accuracy, Event, Latency, MixedReport, NearChance, Report, Score, Silent, Sink, Source, Stage, Timing, timed,
+    Accuracy, Event, Latency, MixedReport, NearChance, Picture, Report, Score, Silent, Sink, Source, Stage, Timing,
+    timed,
 };
 use crate::runtime::Library;
 use crate::work::WorkDir;
@@ -397,12 +398,13 @@ impl<'r> Measuring<'r> {
         drop(loaded);
         timings.push(timing);
         if let Some(samples) = evaluation {
-            let (accuracy, timing) = timed(sink, Stage::Evaluate, None, |sink| match self.runtime {
+            let ((accuracy, pictures), timing) = timed(sink, Stage::Evaluate, None, |sink| match self.runtime {
                 Some(library) => {
                     self.accuracy_in(library, done, written, (samples, recipe), sink).map_err(after_writing)
                 }
                 None => self.accuracy(done, simplified, (samples, recipe), sink),
             })?;
+            report.pictures = pictures;
             report.near_chance = self.near_chance(samples, recipe, &accuracy.float)?;
             report.accuracy = Some(accuracy);
             timings.push(timing);
@@ -461,12 +463,28 @@ impl<'r> Measuring<'r> {
         written: &Graph,
         (samples, recipe): (&dyn Samples, &Recipe),
         sink: &mut dyn Sink,
-    ) -> Result<Accuracy> {
+    ) -> Result<(Accuracy, Vec<Picture>)> {
         let (task, threads) = (recipe.input.task, recipe.method.threads);
         let mut networks = vec![written];
         networks.extend(self.nearest.then_some(&done.nearest));
         networks.extend(self.float_score.is_none().then_some(self.graph));
-        self.accuracies(pipeline::measure_all(&networks, samples, task, threads, sink)?)
+        if task == Some(Task::Coco) {
+            return self.detected(pipeline::detect_all(&networks, samples, threads, sink)?, samples, sink);
+        }
+        Ok((self.accuracies(pipeline::measure_all(&networks, samples, task, threads, sink)?)?, Vec::new()))
+    }
+
+    /// The scores of what was `detected` in `samples`, and pictures of some.
+    fn detected(
+        &self,
+        detected: Vec<Detected>,
+        samples: &dyn Samples,
+        sink: &mut dyn Sink,
+    ) -> Result<(Accuracy, Vec<Picture>)> {
+        let result = detected.first().ok_or_else(|| Error::internal("a network was not measured"))?;
+        let float = detected.last().filter(|_| self.float_score.is_none());
+        let pictures = detections::report_pictures(samples, (float, result), sink);
+        Ok((self.accuracies(detected.into_iter().map(|d| d.score).collect())?, pictures))
     }
 
     /// The scores of the result, of nearest rounding and of the float network, as far as they were measured.
@@ -487,7 +505,7 @@ impl<'r> Measuring<'r> {
         written: &result::Written,
         (samples, recipe): (&dyn Samples, &Recipe),
         sink: &mut dyn Sink,
-    ) -> Result<Accuracy> {
+    ) -> Result<(Accuracy, Vec<Picture>)> {
         let (task, threads) = (recipe.input.task, recipe.method.threads);
         let mut files = vec![written.deploy(library, threads)?];
         if self.nearest {
@@ -497,7 +515,11 @@ impl<'r> Measuring<'r> {
             files.push(self.model.deploy(library, threads)?);
         }
         let files: Vec<&Deployed> = files.iter().collect();
-        self.accuracies(pipeline::measure_deployed(&files, samples, task, sink)?)
+        if task == Some(Task::Coco) {
+            let samples = &Remembered::first(samples);
+            return self.detected(pipeline::detect_deployed(&files, samples, sink)?, samples, sink);
+        }
+        Ok((self.accuracies(pipeline::measure_deployed(&files, samples, task, sink)?)?, Vec::new()))
     }
 
     /// Latency in a runtime of the float network and the result, on one thread and the first calibration sample.

@@ -2,12 +2,13 @@
 
 use crate::data::{InputSpec, Remembered, Samples, at_source};
 use crate::engine::device::processors;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::Difference;
+use crate::eval::detect::Detector;
 use crate::graph::{Dim, Graph, ValueId};
 use crate::onnx;
-use crate::pipeline::{self, Bench, Checked, Deployed, Divergence, Memory};
-use crate::plan::{Chosen, Cost, FactorSite, Plan, Recipe, Sensitivity};
+use crate::pipeline::{self, Bench, Checked, Deployed, Detected, Divergence, Memory};
+use crate::plan::{Chosen, Cost, FactorSite, Plan, Recipe, Sensitivity, Task};
 use crate::probe::{Network, answer, shapes_of};
 use crate::report::{Score, Sink};
 use crate::runtime::Library;
@@ -58,6 +59,9 @@ pub struct Planned {
     /// How the channels of activations may get factors, or why they may not, by the quantized value; empty if the recipe
     /// wants no factors.
     pub factors: BTreeMap<ValueId, std::result::Result<FactorSite, &'static str>>,
+    /// How the outputs are read where they are those of a detector, as far as their shapes tell; `None` for other networks,
+    /// and with a task other than `coco`.
+    pub detector: Option<Detector>,
 }
 
 impl Model {
@@ -198,7 +202,8 @@ impl Model {
             let cost = pipeline::cost(&graph, &plan, sample_shapes)?;
             let memory = pipeline::memory((&self.graph, &graph), &plan, &recipe, sample_shapes, samples)?;
             let factors = pipeline::factor_sites(&graph, &recipe, sample_shapes)?;
-            Ok(Planned { graph, recipe, plan, cost, chosen, memory, factors })
+            let detector = detector(&graph, &recipe, sample_shapes)?;
+            Ok(Planned { graph, recipe, plan, cost, chosen, memory, factors, detector })
         };
         made().map_err(|e| e.at(self.name()))
     }
@@ -241,6 +246,23 @@ impl Model {
         let task = recipe.input.task;
         file.check(&checked, task).map_err(|e| at_source(samples, e))?;
         file.measure(&checked, task, sink)
+    }
+
+    /// What the network, a detector, finds in annotated images (task `coco` of the recipe), with its figures.
+    pub fn detect(&self, samples: &dyn Samples, recipe: &Recipe, sink: &mut dyn Sink) -> Result<Detected> {
+        let samples = &Remembered::first(samples);
+        let (graph, shapes) = self.prepared(samples)?;
+        pipeline::check_task(&graph, &shapes, samples, Task::Coco).map_err(|e| at_source(samples, e))?;
+        let checked = Checked::new(&graph, &shapes, samples)?;
+        only(pipeline::detect_all(&[&graph], &checked, recipe.method.threads, sink)?)
+    }
+
+    /// As [`Model::detect`], of `file`, which this network is in a runtime.
+    pub fn detect_deployed(&self, file: &Deployed, samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Detected> {
+        let samples = &Remembered::first(samples);
+        let checked = Checked::new(&self.graph, &shapes_of(samples)?, samples)?;
+        file.check(&checked, Some(Task::Coco)).map_err(|e| at_source(samples, e))?;
+        only(pipeline::detect_deployed(&[file], &checked, sink)?)
     }
 
     /// Runs the network on every sample and calls `each` with the sample's index and the values of all outputs, for
@@ -339,6 +361,21 @@ impl Model {
         let graph = pipeline::prepare(&self.graph, Some(&shapes)).map_err(|e| e.at(self.name()))?;
         Ok((graph, shapes))
     }
+}
+
+/// The detector that `graph` is. With a family that the recipe names, an error where it is not that one.
+fn detector(graph: &Graph, recipe: &Recipe, shapes: Option<&[Vec<usize>]>) -> Result<Option<Detector>> {
+    if recipe.input.task.is_some_and(|task| task != Task::Coco) {
+        return Ok(None);
+    }
+    match &recipe.input.detector {
+        Some(family) => pipeline::recognise(graph, shapes, Some(family.parse()?)).map(Some),
+        None => Ok(pipeline::recognise(graph, shapes, None).ok()),
+    }
+}
+
+fn only(detected: Vec<Detected>) -> Result<Detected> {
+    detected.into_iter().next().ok_or_else(|| Error::internal("a network was not measured"))
 }
 
 /// Checks that `graph` has the outputs that `recipe` measures, and that each of `samples` has a label or target.

@@ -1,11 +1,12 @@
-//! The HTML page of a report: results, largest losses, every unit with its layers and activations, how to repeat the
+//! The HTML page of a report: results, detections, largest losses, every unit with its layers and activations, how to repeat the
 //! run.
 
 use super::chart::{Axis, Chart, Color, spark};
 use super::drawings::{layer, losses, site};
 use super::page::{self, bar, cells, fold, section, side_by_side, table};
+use super::pictures::ABREAST;
 use super::table::{bits, decibels, shape, share};
-use super::{LayerReport, PlannedUnit, Report, Score, SiteReport, UnitReport};
+use super::{Accuracy, LayerReport, PlannedUnit, Report, Score, SiteReport, UnitReport};
 use super::{Table, bytes, count, duration, figure, metric};
 use crate::plan::{MethodName, Preset};
 use maud::{Markup, html};
@@ -20,8 +21,9 @@ const SPARK: usize = 40;
 impl Report {
     /// The report as an HTML page: one file that loads nothing else.
     pub fn html(&self) -> String {
-        let parts: [(&str, &str, Markup); 8] = [
+        let parts: [(&str, &str, Markup); 9] = [
             ("summary", "Summary", self.summary()),
+            ("detections", "Detections", self.detections()),
             ("worst", "Largest losses", self.worst()),
             ("bits", "Bits chosen", self.bits()),
             ("units", "Units", self.units()),
@@ -118,7 +120,8 @@ impl Report {
     }
 
     fn accuracies(&self) -> Markup {
-        let Some(a) = &self.accuracy else { return html! {} };
+        let few = |a: &&Accuracy| a.result.metrics.len() <= ABREAST;
+        let Some(a) = self.accuracy.as_ref().filter(few) else { return html! {} };
         let columns: String = a.result.metrics.keys().map(|m| format!("|>{} %", metric(m))).collect();
         let title = format!("Accuracy on {} samples", a.result.samples);
         let row = |name: &str, score: &Score| {

@@ -10,6 +10,7 @@ mod html;
 mod numbers;
 mod oddity;
 pub mod page;
+mod pictures;
 mod quality;
 mod table;
 mod trials;
@@ -17,13 +18,15 @@ mod trials;
 pub use detail::{Curve, Effect, FloatNode, Histogram, LayerReport, PlannedUnit, SiteGrid, SiteReport};
 pub(crate) use numbers::{decibels, short};
 pub use oddity::Oddity;
+pub(crate) use pictures::base64;
+pub use pictures::{Marked, Picture, album};
 pub(crate) use quality::added;
 pub use quality::{Loss, LossPlace, NearChance, OutputQuality, Prepared, Quality, Remark, Source};
 pub use table::{Table, bytes, chosen_bits, count, duration, figure, metric, visible};
 pub use trials::Trial;
 
 use crate::error::{Error, Kind, Result};
-use crate::plan::{Chosen, MethodName, Preset, Sensitivity};
+use crate::plan::{Chosen, MethodName, Preset, Sensitivity, Task};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -320,6 +323,14 @@ impl Score {
     pub fn new<'a>(samples: usize, metrics: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
         Score { samples, metrics: metrics.into_iter().map(|(name, value)| (name.to_string(), value)).collect() }
     }
+
+    /// The metrics as they are shown: those of detection in COCO's order, others by name.
+    pub fn ordered(&self) -> impl Iterator<Item = (&str, f64)> {
+        let known = Task::Coco.metrics();
+        let first = known.iter().filter_map(|m| self.metrics.get_key_value(*m));
+        let others = self.metrics.iter().filter(|(m, _)| !known.contains(&m.as_str()));
+        first.chain(others).map(|(name, &value)| (name.as_str(), value))
+    }
 }
 
 /// The accuracy of the float network and of the result.
@@ -428,6 +439,9 @@ pub struct Report {
     pub bytes_after: Option<u64>,
     /// Accuracy, if labelled samples were given.
     pub accuracy: Option<Accuracy>,
+    /// Some of the samples with what was detected in them, for detectors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pictures: Vec<Picture>,
     /// Set if the accuracy of the float network is hardly better than guessing.
     #[serde(default)]
     pub near_chance: Option<NearChance>,
@@ -481,6 +495,7 @@ impl Report {
             bytes_before: None,
             bytes_after: None,
             accuracy: None,
+            pictures: Vec::new(),
             near_chance: None,
             quality: None,
             latency: None,

@@ -3,6 +3,7 @@
 use super::json;
 use super::score::{Figures, figures};
 use crate::error::{Error, Result};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An image of the set.
@@ -49,6 +50,26 @@ pub struct Detection {
     pub score: f64,
     /// Left, top, width and height, in pixels of the image.
     pub bbox: [f64; 4],
+}
+
+impl Detection {
+    /// `found` as a file of results of COCO: a list of objects with `image_id`, `category_id`, `bbox` and `score`, a line each.
+    /// Numbers are read back to the last bit.
+    pub fn results(found: &[Detection]) -> Result<String> {
+        #[derive(Serialize)]
+        struct Row {
+            image_id: i64,
+            category_id: i64,
+            bbox: [f64; 4],
+            score: f64,
+        }
+        let row = |d: &Detection| {
+            let row = Row { image_id: d.image, category_id: d.category, bbox: d.bbox, score: d.score };
+            serde_json::to_string(&row).map_err(|e| Error::internal(format!("no JSON: {e}")))
+        };
+        let rows = found.iter().map(row).collect::<Result<Vec<_>>>()?;
+        Ok(format!("[{}]\n", rows.join(",\n")))
+    }
 }
 
 /// A set of images with all objects of some categories annotated.
