@@ -1,99 +1,12 @@
 //! What networks detect in annotated images, and its figures.
 
-use super::cut::Compiled;
+use super::images::Judge;
 use crate::data::{Geometry, Objects, Samples, Target};
-use crate::engine::device::Device;
-use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::coco::{Detection, Truth};
 use crate::eval::detect::{Detector, Found, Numbering, Output};
-use crate::graph::{Graph, ValueId};
-use crate::probe::{Answering, answer, go_on, input_shapes};
-use crate::report::{Event, Score, Sink, Stage};
-use crate::tensor::{DType, Rows, Tensor};
+use crate::report::Score;
 use std::sync::Arc;
-
-/// An output for one sample.
-pub(super) struct Given {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub integer: bool,
-    pub values: Vec<f32>,
-}
-
-/// That `graph` (simplified) puts out what some family of detectors does, and that its classes are those of `samples`, whose
-/// `shapes` are those of one without the batch axis.
-pub(super) fn check(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples) -> Result<()> {
-    Reading::of_graph(graph, shapes, samples).map(drop)
-}
-
-/// As [`check`], of `outputs` for the first sample.
-pub(super) fn check_outputs(outputs: &[Given], samples: &dyn Samples) -> Result<()> {
-    Reading::of_outputs(outputs, samples).map(drop)
-}
-
-/// The figures of what `graphs` (simplified) detect in `samples`.
-pub(super) fn measure_all(
-    graphs: &[&Graph],
-    shapes: &[Vec<usize>],
-    samples: &dyn Samples,
-    device: &dyn Device,
-    sink: &mut dyn Sink,
-) -> Result<Vec<Score>> {
-    let (mut networks, mut tallies) = (Vec::new(), Vec::new());
-    for graph in graphs {
-        let (reading, wanted) = Reading::of_graph(graph, shapes, samples)?;
-        networks.push(Compiled::new(graph, shapes, wanted, device)?);
-        tallies.push(Tally::new(reading));
-    }
-    let networks: Vec<&dyn Answering> = networks.iter().map(|n| n as &dyn Answering).collect();
-    let mut told = false;
-    let mut notes = Vec::new();
-    answer(&networks, samples, device, sink, |first, values| {
-        for (tally, values) in tallies.iter_mut().zip(&values) {
-            for i in 0..values.first().map_or(0, Rows::len) {
-                let rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
-                let note = tally.add(&rows.iter().map(|r| &**r).collect::<Vec<_>>(), samples, first + i)?;
-                notes.extend(note.filter(|_| !std::mem::replace(&mut told, true)));
-            }
-        }
-        Ok(())
-    })?;
-    notes.into_iter().for_each(|message| sink.event(&Event::Note { message }));
-    tallies.iter().map(Tally::score).collect()
-}
-
-/// Runs a network, by its number, on a sample; it ends when the sink asks to stop.
-pub(super) type Run<'a> = &'a dyn Fn(usize, &[Tensor], &dyn Sink) -> Result<Vec<Given>>;
-
-/// The figures of what `networks` networks detect in `samples`; `run` runs one of them on one sample.
-pub(super) fn measure_each(
-    networks: usize,
-    samples: &dyn Samples,
-    run: Run<'_>,
-    sink: &mut dyn Sink,
-) -> Result<Vec<Score>> {
-    let mut tallies: Vec<Tally> = Vec::new();
-    let total = samples.len();
-    for index in 0..total {
-        go_on(sink)?;
-        let sample = samples.get(index)?;
-        for network in 0..networks {
-            let outputs = run(network, &sample, sink)?;
-            if tallies.len() == network {
-                tallies.push(Tally::new(Reading::of_outputs(&outputs, samples)?));
-            }
-            let read = tallies[network].reading.detector.outputs();
-            let values: Vec<&[f32]> = read.iter().map(|&i| &outputs[i].values[..]).collect();
-            let note = tallies[network].add(&values, samples, index)?;
-            if let Some(message) = note.filter(|_| network == 0) {
-                sink.event(&Event::Note { message });
-            }
-        }
-        sink.event(&Event::StageProgress { stage: Stage::Evaluate, done: index + 1, total });
-    }
-    tallies.iter().map(Tally::score).collect()
-}
 
 /// The objects in sample `index`, and where its image lies in the network's input.
 fn objects(samples: &dyn Samples, index: usize) -> Result<(Objects, Geometry)> {
@@ -116,9 +29,6 @@ struct Reading {
 
 impl Reading {
     fn new(outputs: &[Output<'_>], samples: &dyn Samples) -> Result<Self> {
-        if samples.is_empty() {
-            return Err(Error::data("expected samples, got none"));
-        }
         let (objects, geometry) = objects(samples, 0)?;
         let categories = objects.truth.categories();
         let canvas = (geometry.input[0], geometry.input[1]);
@@ -128,35 +38,10 @@ impl Reading {
         let numbering = Numbering::new(&detector, categories.iter().map(|c| c.id)).map_err(told)?;
         Ok(Reading { detector, numbering })
     }
-
-    fn of_outputs(outputs: &[Given], samples: &dyn Samples) -> Result<Self> {
-        let seen = |o: &'_ Given| (o.name.clone(), o.shape.clone(), o.integer);
-        let seen: Vec<_> = outputs.iter().map(seen).collect();
-        let outputs = seen.iter().map(|(name, shape, integer)| Output { name, shape, integer: *integer });
-        Self::new(&outputs.collect::<Vec<_>>(), samples)
-    }
-
-    /// The same, with the values that are read. Outputs that cannot be computed are left out.
-    fn of_graph(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples) -> Result<(Self, Vec<ValueId>)> {
-        let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
-        let known = graph.outputs.iter().filter_map(|&v| facts.get(v).map(|fact| (v, fact)));
-        let known: Vec<_> = known.collect();
-        let outputs: Vec<Output> = known
-            .iter()
-            .map(|(v, fact)| Output {
-                name: &graph.value(*v).name,
-                shape: &fact.shape,
-                integer: matches!(fact.dtype, DType::I32 | DType::I64),
-            })
-            .collect();
-        let reading = Self::new(&outputs, samples)?;
-        let wanted = reading.detector.outputs().iter().map(|&i| known[i].0).collect();
-        Ok((reading, wanted))
-    }
 }
 
 /// What a network detected so far.
-struct Tally {
+pub(super) struct Tally {
     reading: Reading,
     found: Vec<Detection>,
     /// Numbers of the images that were looked at.
@@ -164,12 +49,23 @@ struct Tally {
     truth: Option<Arc<Truth>>,
 }
 
-impl Tally {
-    fn new(reading: Reading) -> Self {
-        Tally { reading, found: Vec::new(), images: Vec::new(), truth: None }
+impl Judge for Tally {
+    type Found = Score;
+
+    fn new(outputs: &[Output<'_>], samples: &dyn Samples) -> Result<Self> {
+        let reading = Reading::new(outputs, samples)?;
+        Ok(Tally { reading, found: Vec::new(), images: Vec::new(), truth: None })
     }
 
-    /// Adds what `values` say about sample `index`; after the first sample, how they are read.
+    fn outputs(&self) -> &[usize] {
+        self.reading.detector.outputs()
+    }
+
+    fn check(&self, _: &dyn Samples) -> Result<()> {
+        // The annotations of all images are one set.
+        Ok(())
+    }
+
     fn add(&mut self, values: &[&[f32]], samples: &dyn Samples, index: usize) -> Result<Option<String>> {
         let at = |e: Error| e.at(format!("sample `{}`", samples.name(index)));
         let (objects, geometry) = objects(samples, index)?;
@@ -197,7 +93,7 @@ impl Tally {
         Ok(first.then(|| format!("outputs are read as those of {detector}; --detector gives another family")))
     }
 
-    fn score(&self) -> Result<Score> {
+    fn finish(self) -> Result<Score> {
         let Some(truth) = &self.truth else { return Err(Error::data("expected samples, got none")) };
         let figures = truth.figures(&self.images, &self.found)?;
         Ok(Score::new(self.images.len(), figures.iter()))
@@ -219,14 +115,16 @@ fn detection(found: &Found, category: i64, image: i64, geometry: &Geometry, clip
 
 #[cfg(test)]
 mod tests {
+    use super::super::images::{Given, check, measure_all, measure_each};
     use super::*;
     use crate::engine::device::processors;
     use crate::error::Kind;
     use crate::eval::coco::{Annotation, Category, Image};
     use crate::eval::detect::Family;
-    use crate::graph::{Dim, Fact, Node, Op, Unary};
+    use crate::graph::{Dim, Fact, Graph, Node, Op, Unary};
     use crate::plan::Task;
-    use crate::report::Silent;
+    use crate::report::{Silent, Sink};
+    use crate::tensor::{DType, Tensor};
 
     /// Rows of final boxes that the network hands through.
     const ROWS: usize = 3;
@@ -297,8 +195,8 @@ mod tests {
 
     fn score(samples: &Boxes) -> Result<Score> {
         let (graph, shapes) = (graph(), vec![vec![ROWS, 6]]);
-        check(&graph, &shapes, samples)?;
-        Ok(measure_all(&[&graph], &shapes, samples, &processors(1)?, &mut Silent)?.remove(0))
+        check::<Tally>(&graph, &shapes, samples)?;
+        Ok(measure_all::<Tally>(&[&graph], &shapes, samples, &processors(1)?, &mut Silent)?.remove(0))
     }
 
     #[test]
@@ -323,7 +221,7 @@ mod tests {
             let values = if network == 0 { sample[0].to_f32()? } else { Vec::new() };
             Ok(vec![Given { name: "o".into(), shape: vec![1, values.len() / 6, 6], integer: false, values }])
         };
-        let scores = measure_each(2, &samples, &run, &mut Silent).unwrap();
+        let scores = measure_each::<Tally>(2, &samples, &run, &mut Silent).unwrap();
         assert_eq!((scores[0].metrics["ap"], scores[1].metrics["ap"]), (100.0, 0.0));
     }
 

@@ -6,9 +6,11 @@ mod cut;
 mod deployed;
 mod detection;
 mod divergence;
+mod images;
 mod latency;
 mod quality;
 mod samples;
+mod segmentation;
 
 pub use accuracy::{check_task, measure, measure_all, unknown_answer};
 pub use compare::{compare, compare_recorded};
