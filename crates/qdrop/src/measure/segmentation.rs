@@ -51,8 +51,8 @@ impl Judge for Tally {
             self.check_labels(&labels).map_err(|e| at(samples, index, e))
         };
         // The first of several errors, whatever the number of threads.
-        let wrong: Vec<Error> = (0..samples.len()).into_par_iter().filter_map(|index| check(index).err()).collect();
-        wrong.into_iter().next().map_or(Ok(()), Err)
+        let wrong = (0..samples.len()).into_par_iter().find_map_first(|index| check(index).err());
+        wrong.map_or(Ok(()), Err)
     }
 
     fn add(&mut self, values: &[&[f32]], samples: &dyn Samples, index: usize) -> Result<Option<String>> {
