@@ -110,6 +110,10 @@ pub fn apply_input(recipe: &mut Recipe, input: &Input) {
     set_some(&mut slot.doc_stride, &text.doc_stride);
     set_some(&mut slot.images, &input.detection.images);
     set_some(&mut slot.detector, &input.detection.detector);
+    set_some(&mut slot.labels, &input.segmentation.labels);
+    if !input.segmentation.ignore_label.is_empty() {
+        slot.ignore_labels.clone_from(&input.segmentation.ignore_label);
+    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Row {
             key: String::new(),
             name: run.name.clone(),
             cases: run.cases.clone(),
-            float: Score { samples: 0, metrics: self.float.clone() },
+            float: Score { metrics: self.float.clone(), ..Score::new(0, []) },
             result,
             weight_bytes: self.weight_bytes,
             seconds: self.seconds,

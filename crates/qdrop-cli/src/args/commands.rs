@@ -233,11 +233,12 @@ Examples:
   qdrop eval resnet20.w2a4.onnx --data test/ --input imagenet-norm --runtime ort
   qdrop eval yolox.onnx --task coco --data val.json --images val/ --input yolox --min ap=33
   qdrop eval --detections detections.json --task coco --data val.json
+  qdrop eval fcn.onnx --task segmentation --data photos/ --labels maps/ --min miou=60
 
 With --min, the exit status is 1 if a metric is below its threshold. Metrics, all in per cent: top1 and top5; for \
 tasks, accuracy (sst2, rte, qnli, mnli), accuracy and f1 (mrpc, qqp), matthews (cola), pearson and spearman (stsb), \
 exact_match and f1 (squad), the figures of COCO (coco): ap, ap50, ap75, ap_s, ap_m, ap_l, ar1, ar10, ar100, ar_s, ar_m \
-and ar_l.")]
+and ar_l; miou, pixel_accuracy and mean_accuracy (segmentation).")]
 pub struct Eval {
     /// The ONNX file, float or quantized
     #[arg(required_unless_present = "detections")]
@@ -251,7 +252,8 @@ pub struct Eval {
     #[arg(long, value_name = "FILE", help_heading = None)]
     pub encodings: Option<PathBuf>,
     /// Labelled samples: a folder with one sub-folder per class, a CSV file with lines file,label, or an .npz or
-    /// .safetensors file with labels; with --task, the task's file: for coco the annotation file
+    /// .safetensors file with labels; with --task, the task's file: for coco the annotation file, for segmentation a folder of images
+    /// (with --labels) or a CSV file with lines file,labels
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
     #[command(flatten)]

@@ -292,6 +292,8 @@ pub struct Input {
     pub text: Text,
     #[command(flatten)]
     pub detection: Detection,
+    #[command(flatten)]
+    pub segmentation: Segmentation,
 }
 
 /// Where annotated images lie, and how a detector's outputs are read; each option overrides the recipe.
@@ -308,12 +310,25 @@ pub struct Detection {
     pub detector: Option<String>,
 }
 
+/// Where label maps lie, and which of their numbers count; each option overrides the recipe.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Segmentation")]
+pub struct Segmentation {
+    /// Folder with the label maps of images, PNG files with the images' names [default: the column labels of a CSV file
+    /// with lines file,labels]
+    #[arg(long, value_name = "DIR")]
+    pub labels: Option<String>,
+    /// Do not count pixels with this number in label maps, as those with 255; repeatable
+    #[arg(long, value_name = "N")]
+    pub ignore_label: Vec<u16>,
+}
+
 /// How text becomes network input; each option overrides the recipe.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Text")]
 pub struct Text {
     /// Samples are of this task, which decides how files are read and what is measured: text (sst2, mrpc, cola, rte, qnli,
-    /// qqp, mnli, stsb, squad) or annotated images (coco)
+    /// qqp, mnli, stsb, squad), annotated images (coco), or images with label maps (segmentation)
     #[arg(long, value_name = "NAME")]
     pub task: Option<Task>,
     /// The network's tokenizer.json [default: tokenizer.json next to the model, else next to the samples]

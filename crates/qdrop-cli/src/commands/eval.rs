@@ -47,7 +47,11 @@ pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
     };
     match args.format {
         Print::Json => out::json(&view)?,
-        Print::Text => out::print(&out::draw(&[table(&view)]))?,
+        Print::Text => {
+            let classes = (detail == Detail::Stages).then(|| classes(&view.score)).flatten();
+            let tables: Vec<Table> = [table(&view)].into_iter().chain(classes).collect();
+            out::print(&out::draw(&tables))?;
+        }
     }
     let mut outcome = Outcome::Done;
     for (name, least) in &least {
@@ -134,7 +138,7 @@ fn measure_detections(args: &Eval, path: &Path, task: Option<Task>) -> Result<Vi
 }
 
 fn table(view: &View) -> Table {
-    let Score { samples, metrics } = &view.score;
+    let Score { samples, metrics, .. } = &view.score;
     let title = view.runtime.as_ref().map_or(String::new(), |r| format!("In {}", r.name));
     let (what, name) = match (&view.model, &view.detections) {
         (_, Some(detections)) => ("detections", detections),
@@ -158,6 +162,19 @@ fn table(view: &View) -> Table {
         table.row([format!("{} %", metric(name)), format!("{value:.2}")]);
     }
     table
+}
+
+/// The figures of each class alone, where there are any.
+fn classes(score: &Score) -> Option<Table> {
+    if score.classes.is_empty() {
+        return None;
+    }
+    let mut table = Table::new("Classes", "class|>IoU %|>recall %|>pixels");
+    for class in &score.classes {
+        let recall = class.recall.map_or("–".to_string(), |recall| format!("{recall:.2}"));
+        table.row([class.class.to_string(), format!("{:.2}", class.iou), recall, class.pixels.to_string()]);
+    }
+    Some(table)
 }
 
 /// Least values of metrics, all of them measured.

@@ -338,3 +338,40 @@ fn detector(side: usize, classes: usize) -> Graph {
     g.check().expect("the test network is sound");
     g
 }
+
+/// Writes `fcn.onnx`, whose classes are the red, green and blue of half as many pixels, images of squares in these colours
+/// (`photos`), and their label maps (`maps`, and `maps.csv` with both), of which the first calls a red square green.
+pub fn segmented(dir: &Path) {
+    let mut g = Graph { name: "fcn".into(), opset: 17, ..Graph::default() };
+    let batch = Dim::Symbol("N".into());
+    let x = g.add_value("input", float(&[batch.clone(), Dim::Known(3), Dim::Known(SIDE), Dim::Known(SIDE)]));
+    g.inputs.push(x);
+    let mut last = x;
+    for (name, strides) in [("stem", vec![2; 2]), ("head", vec![1; 2])] {
+        let window = Window { kernel: vec![1; 2], strides, dilations: vec![], padding: Padding::Explicit(vec![0; 4]) };
+        let same = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0].to_vec();
+        let weight = g.add_constant(&format!("{name}.weight"), Tensor::f32(&[3, 3, 1, 1], same));
+        let y = g.add_value(if name == "head" { "out" } else { "features" }, Fact::default());
+        g.nodes.push(Node::new(name, Op::Conv { window, group: 1 }, &[last, weight], &[y]));
+        last = y;
+    }
+    g.outputs.push(last);
+    g.check().expect("the test network is sound");
+    qdrop::onnx::write(&g, &dir.join("fcn.onnx")).unwrap();
+    for folder in ["photos", "maps"] {
+        std::fs::create_dir_all(dir.join(folder)).unwrap();
+    }
+    let half = SIDE as u32 / 2;
+    let square = |x: u32, y: u32| ([0u8, 1, 2, 0][(x / half + 2 * (y / half)) as usize], x < half && y < half);
+    let mut list = "file,labels\n".to_string();
+    for i in 0..4 {
+        let color =
+            |x, y| image::Rgb(std::array::from_fn(|c| if c == usize::from(square(x, y).0) { 200 + i } else { 10 }));
+        let side = SIDE as u32;
+        image::RgbImage::from_fn(side, side, color).save(dir.join(format!("photos/{i}.png"))).unwrap();
+        let class = |x, y| image::Luma([if i == 0 && square(x, y).1 { 1 } else { square(x, y).0 }]);
+        image::GrayImage::from_fn(side, side, class).save(dir.join(format!("maps/{i}.png"))).unwrap();
+        list.push_str(&format!("photos/{i}.png,maps/{i}.png\n"));
+    }
+    std::fs::write(dir.join("maps.csv"), list).unwrap();
+}

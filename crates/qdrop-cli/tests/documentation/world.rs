@@ -22,6 +22,7 @@ const IMAGENET: usize = 224;
 /// | `calib/`, `images/`, `test/`, `imagenet/calib/`, `coco/calib/`, `calib.csv`, `eval.csv` | 40 images of 4 classes |
 /// | `SST-2/`, `MRPC/`, `squad/` | a few sentences |
 /// | `yolox.onnx`, `val.json`, `val/`, `detections.json` | a detector for 32 pixels, 8 images with boxes of two kinds |
+/// | `fcn.onnx`, `photos/`, `maps/`, `maps.csv` | a network that tells colours, 4 images of squares with label maps |
 /// | `sensitivity.json` | what `qdrop sensitivity` measures about `resnet20.onnx` |
 pub fn fill(dir: &Path) {
     common::world(dir);
@@ -56,6 +57,7 @@ pub fn fill(dir: &Path) {
     assert!(common::qdrop(dir, &line.split(' ').collect::<Vec<_>>()).status.success(), "{line}");
 
     common::annotated(dir);
+    common::segmented(dir);
     let word = |i: usize| common::WORDS[4 + i % 9];
     for folder in ["SST-2", "MRPC", "squad"] {
         std::fs::create_dir_all(at(folder)).unwrap();

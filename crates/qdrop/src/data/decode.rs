@@ -19,7 +19,7 @@ const MAX_SIDE: u32 = 32_768;
 /// Most pixels of an image that is read.
 pub(super) const MAX_PIXELS: u64 = 1 << 28;
 /// Largest image file that is read, in bytes.
-const MAX_BYTES: u64 = 1 << 30;
+pub(super) const MAX_BYTES: u64 = 1 << 30;
 /// Bytes that a pixel of a JPEG takes while it is decoded: 3 channels, and as many coefficients of 16 bits before.
 const JPEG_BYTES: usize = 9;
 /// Bytes in which the size of an image is looked for first.
@@ -64,7 +64,7 @@ fn corrupt(why: impl std::fmt::Display) -> Error {
 }
 
 /// The first bytes of the file at `path`, at most `limit`; and whether that is all of it.
-fn read_file(path: &Path, limit: u64, memory: u64) -> Result<(Vec<u8>, bool)> {
+pub(super) fn read_file(path: &Path, limit: u64, memory: u64) -> Result<(Vec<u8>, bool)> {
     let os = |e| Error::io(path, e);
     let file = File::open(path).map_err(os)?;
     let size = file.metadata().map_err(os)?.len();
@@ -80,7 +80,7 @@ fn read_file(path: &Path, limit: u64, memory: u64) -> Result<(Vec<u8>, bool)> {
 }
 
 /// That an image of this size, which takes `bytes` when it is decoded, may be decoded on all threads at a time.
-fn check_size(width: u64, height: u64, bytes: u64, memory: u64) -> Result<()> {
+pub(super) fn check_size(width: u64, height: u64, bytes: u64, memory: u64) -> Result<()> {
     let side = MAX_SIDE as u64;
     if width == 0 || height == 0 || width > side || height > side || width * height > MAX_PIXELS {
         return Err(Error::data(format!(
@@ -98,7 +98,7 @@ pub(super) fn check_memory(what: &str, bytes: u64, memory: u64) -> Result<()> {
 }
 
 /// Runs a decoder; one that panics on hostile bytes has found a corrupt image.
-fn guarded<T>(bytes: &[u8], decode: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+pub(super) fn guarded<T>(bytes: &[u8], decode: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
     Error::caught(|| decode(bytes)).map_err(|e| match e.kind() {
         Kind::Internal => corrupt("the decoder gave up"),
         _ => e,

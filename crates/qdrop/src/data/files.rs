@@ -19,6 +19,8 @@ pub(super) fn extension(path: &Path) -> String {
 struct Entry {
     path: PathBuf,
     label: Option<usize>,
+    /// The label map that a list names.
+    map: Option<PathBuf>,
     /// How a list names this entry (`row 3`); empty in folders.
     place: String,
     /// The part that the network sees, where the image was decoded when the set was opened and may stay.
@@ -33,7 +35,7 @@ const UNKNOWN: Geometry = Geometry { image: [0; 2], resized: [0; 2], offset: [0;
 impl Entry {
     /// The image at `path`, in a folder.
     fn new(path: PathBuf, label: Option<usize>) -> Self {
-        Entry { path, label, place: String::new(), framed: None, geometry: UNKNOWN }
+        Entry { path, label, map: None, place: String::new(), framed: None, geometry: UNKNOWN }
     }
 }
 
@@ -67,7 +69,7 @@ fn list(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
 }
 
 /// All images in and below `path`: those of the folder first, then those of each sub-folder.
-fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+pub(super) fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Error::data(format!("folders are nested more than {MAX_DEPTH} deep")).at(path.display()));
     }
@@ -123,7 +125,8 @@ pub(super) fn images(
     ImageFiles::new(entries, prepare, None, limits)
 }
 
-/// The images listed in a CSV file with the columns `file` (relative to the list's folder) and, optionally, `label`.
+/// The images listed in a CSV file with the columns `file` (relative to the list's folder) and, optionally, `label` (a class)
+/// or `labels` (the file of a label map, relative too).
 pub(super) fn csv(path: &Path, prepare: &Prepare, limit: Option<usize>, limits: &Limits) -> Result<ImageFiles> {
     let bad = |e: csv::Error| Error::data(format!("cannot read the list: {e}")).at(path.display());
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(bad)?;
@@ -135,7 +138,7 @@ pub(super) fn csv(path: &Path, prepare: &Prepare, limit: Option<usize>, limits: 
             .at(path.display())
             .hint("start the list with the line `file,label`"));
     };
-    let label = column("label");
+    let (label, map) = (column("label"), column("labels"));
     let parent = path.parent().unwrap_or(Path::new(""));
     let mut entries = Vec::new();
     for (i, record) in reader.records().enumerate() {
@@ -150,7 +153,8 @@ pub(super) fn csv(path: &Path, prepare: &Prepare, limit: Option<usize>, limits: 
                 .hint("rows are counted from 1 below the header; files are relative to the list's folder"));
         }
         let label = label.map(|l| parse_label(field(l))).transpose().map_err(at)?;
-        entries.push(Entry { place, ..Entry::new(target, label) });
+        let map = map.map(field).filter(|name| !name.is_empty()).map(|name| parent.join(name));
+        entries.push(Entry { place, map, ..Entry::new(target, label) });
     }
     if entries.is_empty() {
         return Err(Error::data("the list has no rows").at(path.display()));
@@ -214,6 +218,11 @@ impl ImageFiles {
         }
         let prepare = place(&mut kept, prepare, limit, memory)?;
         Ok(ImageFiles { skipped: all - kept.len(), entries: kept, prepare, memory })
+    }
+
+    /// The image at `index`, and the label map that a list names for it.
+    pub(super) fn paths(&self, index: usize) -> Option<(&Path, Option<&Path>)> {
+        self.entries.get(index).map(|entry| (entry.path.as_path(), entry.map.as_deref()))
     }
 }
 

@@ -12,8 +12,8 @@
 //! network's input, and maps boxes back to it.
 //!
 //! [`open_text`] opens the files of the GLUE tasks and of SQuAD v1.1, and turns them into token numbers of one length
-//! with the network's tokenizer. [`open_coco`] opens the images of an annotation file of COCO. Samples of different sizes
-//! are refused.
+//! with the network's tokenizer. [`open_coco`] opens the images of an annotation file of COCO, and [`open_segmentation`]
+//! images with label maps. Samples of different sizes are refused.
 //!
 //! ```
 //! use qdrop::data::{self, InputSpec, Prepare, Samples, Subset};
@@ -49,6 +49,7 @@ mod coco;
 mod decode;
 mod files;
 mod geometry;
+mod labels;
 mod npy;
 mod picture;
 mod prepare;
@@ -67,6 +68,7 @@ pub use arrays::Arrays;
 pub use coco::{Coco, open_coco, read_coco};
 pub use decode::{EXTENSIONS, Pixels};
 pub use geometry::Geometry;
+pub use labels::{LabelMap, Segmentation, open_segmentation, read_labels};
 pub use prepare::{PRESETS, Prepare};
 pub(crate) use remembered::Remembered;
 pub(crate) use text::open_part as open_text_part;
@@ -92,6 +94,8 @@ pub enum Target {
     Window(Window),
     /// Objects in an image.
     Objects(Objects),
+    /// The class of every pixel of an image.
+    Pixels(LabelMap),
 }
 
 /// A window over the text to which a question belongs (SQuAD).

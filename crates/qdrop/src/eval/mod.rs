@@ -1,7 +1,7 @@
-//! Metrics: accuracy of classifiers, metrics of text benchmarks, the figures of detectors, and distances between the
-//! values of two networks.
+//! Metrics: accuracy of classifiers, metrics of text benchmarks, the figures of detectors and of segmentation, and
+//! distances between the values of two networks.
 //!
-//! This module works on plain slices and runs no networks. Both counters take one sample at a time and can be merged,
+//! This module works on plain slices and runs no networks. The counters take one sample at a time and can be merged,
 //! so that samples may be distributed over threads; if they are fed and merged in sample order, the result does not
 //! depend on the number of threads. The metrics of text, [`language`] and [`squad`], and of detectors, [`coco`], take all
 //! predictions at once.
@@ -35,6 +35,7 @@ pub mod coco;
 mod compare;
 pub mod detect;
 pub mod language;
+pub mod segmentation;
 pub mod squad;
 
 pub use chance::Chance;

@@ -2,6 +2,8 @@
 
 use super::cut::{Compiled, Cut};
 use super::detection::{self, Detected};
+use super::images;
+use super::segmentation;
 use crate::data::{Samples, Target, Window};
 use crate::engine::device::{Device, processors};
 use crate::engine::facts;
@@ -39,9 +41,15 @@ pub fn measure_all(
 ) -> Result<Vec<Score>> {
     let shapes = shapes_of(samples)?;
     let device = &processors(threads)?;
-    if task == Some(Task::Coco) {
-        let detected = detection::detect_all(graphs, &shapes, samples, device, sink)?;
-        return Ok(detected.into_iter().map(|d| d.score).collect());
+    match task {
+        Some(Task::Coco) => {
+            let detected = images::measure_all::<detection::Tally>(graphs, &shapes, samples, device, sink)?;
+            return Ok(detected.into_iter().map(|d| d.score).collect());
+        }
+        Some(Task::Segmentation) => {
+            return images::measure_all::<segmentation::Tally>(graphs, &shapes, samples, device, sink);
+        }
+        _ => {}
     }
     let networks = graphs.iter().map(|graph| Compiled::new(graph, &shapes, outputs(graph, task)?, device));
     let networks = networks.collect::<Result<Vec<_>>>()?;
@@ -56,7 +64,7 @@ pub fn detect_all(
     threads: usize,
     sink: &mut dyn Sink,
 ) -> Result<Vec<Detected>> {
-    detection::detect_all(graphs, &shapes_of(samples)?, samples, &processors(threads)?, sink)
+    images::measure_all::<detection::Tally>(graphs, &shapes_of(samples)?, samples, &processors(threads)?, sink)
 }
 
 /// What was measured about one network.
@@ -122,8 +130,10 @@ fn classify(
 /// That `graph` (simplified) answers what `task` asks and that every sample has what its answer is held against; `shapes`
 /// are those of one sample, without the batch axis. No sample is tokenised for classes and numbers.
 pub fn check_task(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples, task: Task) -> Result<()> {
-    if task == Task::Coco {
-        return detection::check(graph, shapes, samples);
+    match task {
+        Task::Coco => return images::check::<detection::Tally>(graph, shapes, samples),
+        Task::Segmentation => return images::check::<segmentation::Tally>(graph, shapes, samples),
+        _ => {}
     }
     let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
     let sizes = outputs(graph, Some(task))?
@@ -151,7 +161,9 @@ pub(super) fn check_answers(sizes: &[usize], shapes: &[Vec<usize>], samples: &dy
             format!("two outputs of {tokens} scores, or one of twice as many"),
             *sizes == [tokens, tokens] || *sizes == [2 * tokens],
         ),
-        Answer::Boxes => return Err(Error::internal("boxes are not checked by the size of outputs")),
+        Answer::Boxes | Answer::Pixels => {
+            return Err(Error::internal("answers about images are not checked by the size of outputs"));
+        }
     };
     if !fits {
         let got: Vec<String> = sizes.iter().map(usize::to_string).collect();
@@ -182,7 +194,7 @@ pub(super) fn answering(names: &[&str], task: Option<Task>) -> Result<Vec<usize>
         return Err(Error::model("the network has no output"));
     }
     let Some(task) = task else { return Ok(vec![0]) };
-    if task == Task::Coco {
+    if matches!(task, Task::Coco | Task::Segmentation) {
         return Ok((0..names.len()).collect());
     }
     let named = |part: &str| names.iter().position(|name| name.contains(part));
@@ -235,6 +247,9 @@ impl Answers {
             Target::Window(window) => self.window(outputs, window)?,
             Target::Objects(_) => {
                 return Err(Error::data("expected a label, got annotated objects").hint("give --task coco"));
+            }
+            Target::Pixels(_) => {
+                return Err(Error::data("expected a label, got a label map").hint("give --task segmentation"));
             }
         }
         Ok(())

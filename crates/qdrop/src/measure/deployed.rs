@@ -1,8 +1,10 @@
 //! A file in a runtime: what it declares, what it answers for samples, and what a task measures about it.
 
 use super::accuracy::{answering, check_answers, only, scores};
-use super::detection::{self, Detected, Given};
+use super::detection::{self, Detected};
+use super::images::{self, Given};
 use super::samples::check_classes;
+use super::segmentation;
 use crate::data::{Remembered, Samples};
 use crate::disk;
 use crate::engine::device::processors;
@@ -99,8 +101,11 @@ impl Deployed {
     /// That the answers for `samples` are those that `task` asks for, or scores of classes without a task, and that
     /// every sample has what its answer is held against. The first sample is run.
     pub fn check(&self, samples: &dyn Samples, task: Option<Task>) -> Result<()> {
-        if task == Some(Task::Coco) {
-            return detection::check_outputs(&self.alone(&samples.get(0)?, &Silent)?, samples);
+        let first = || self.alone(&samples.get(0)?, &Silent);
+        match task {
+            Some(Task::Coco) => return images::check_outputs::<detection::Tally>(&first()?, samples),
+            Some(Task::Segmentation) => return images::check_outputs::<segmentation::Tally>(&first()?, samples),
+            _ => {}
         }
         let shapes = shapes_of(samples)?;
         let names = self.outputs();
@@ -267,8 +272,16 @@ pub fn measure_deployed(
         return Err(Error::data("expected samples, got none"));
     }
     let samples = &Remembered::first(samples);
-    if task == Some(Task::Coco) {
-        return Ok(detect_deployed(files, samples, sink)?.into_iter().map(|d| d.score).collect());
+    match task {
+        Some(Task::Coco) => {
+            return Ok(detect_deployed(files, samples, sink)?.into_iter().map(|d| d.score).collect());
+        }
+        Some(Task::Segmentation) => {
+            // Maps are large, so each sample is run alone.
+            let run = |file: usize, sample: &[Tensor], sink: &dyn Sink| files[file].alone(sample, sink);
+            return images::measure_each::<segmentation::Tally>(files.len(), samples, &run, sink);
+        }
+        _ => {}
     }
     let mut asked = Vec::new();
     for file in files {
@@ -286,7 +299,7 @@ pub fn measure_deployed(
 pub fn detect_deployed(files: &[&Deployed], samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Vec<Detected>> {
     // The number of boxes may differ from sample to sample, so each is run alone.
     let run = |file: usize, sample: &[Tensor], sink: &dyn Sink| files[file].alone(sample, sink);
-    detection::detect_each(files.len(), samples, &run, sink)
+    images::measure_each::<detection::Tally>(files.len(), samples, &run, sink)
 }
 
 /// The inputs and outputs of `session`, without a node.

@@ -1,16 +1,14 @@
 //! What networks detect in annotated images, and its figures.
 
-use super::cut::Compiled;
+use super::images::{Judge, known_outputs};
 use crate::data::{Geometry, Objects, Samples, Target};
-use crate::engine::device::Device;
-use crate::engine::facts::{self, Facts};
+use crate::engine::facts;
 use crate::error::{Error, Result};
 use crate::eval::coco::{Detection, Truth};
 use crate::eval::detect::{Detector, Family, Found, Numbering, Output};
-use crate::graph::{Graph, ValueId};
-use crate::probe::{Answering, answer, go_on, input_shapes};
-use crate::report::{Event, Score, Sink, Stage};
-use crate::tensor::{DType, Rows, Tensor};
+use crate::graph::Graph;
+use crate::probe::input_shapes;
+use crate::report::Score;
 use std::sync::Arc;
 
 /// What a network detected in annotated images.
@@ -23,22 +21,8 @@ pub struct Detected {
     pub found: Vec<Detection>,
 }
 
-/// An output for one sample.
-pub(super) struct Given {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub integer: bool,
-    pub values: Vec<f32>,
-}
-
-/// That `graph` (simplified) puts out what some family of detectors does, and that its classes are those of `samples`, whose
-/// `shapes` are those of one without the batch axis.
-pub(super) fn check(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples) -> Result<()> {
-    Reading::of_graph(graph, shapes, samples).map(drop)
-}
-
 /// The family of detectors whose outputs `graph` (simplified) puts out for an image, by shapes alone; an error where it is
-/// none, or not the one that is given. `shapes` as for [`check`]; without them those that the file declares.
+/// none, or not the one that is given. `shapes` are those of one sample without the batch axis; without them those that the file declares.
 pub fn recognise(graph: &Graph, shapes: Option<&[Vec<usize>]>, family: Option<Family>) -> Result<Detector> {
     let inputs = input_shapes(graph, shapes)?;
     let facts = facts::infer(graph, &inputs)?;
@@ -54,84 +38,6 @@ pub fn recognise(graph: &Graph, shapes: Option<&[Vec<usize>]>, family: Option<Fa
         return Err(Error::unsupported(format!("output `{name}` is a row of {n} scores")));
     }
     Detector::recognise(&known.iter().map(|k| k.1).collect::<Vec<_>>(), canvas, None, family)
-}
-
-/// The outputs of `graph` that can be computed.
-fn known_outputs<'a>(graph: &'a Graph, facts: &'a Facts) -> Vec<(ValueId, Output<'a>)> {
-    let output = |&v: &ValueId| {
-        let fact = facts.get(v)?;
-        let integer = matches!(fact.dtype, DType::I32 | DType::I64);
-        Some((v, Output { name: &graph.value(v).name, shape: &fact.shape, integer }))
-    };
-    graph.outputs.iter().filter_map(output).collect()
-}
-
-/// As [`check`], of `outputs` for the first sample.
-pub(super) fn check_outputs(outputs: &[Given], samples: &dyn Samples) -> Result<()> {
-    Reading::of_outputs(outputs, samples).map(drop)
-}
-
-/// What `graphs` (simplified) detect in `samples`; `shapes` as for [`check`].
-pub(super) fn detect_all(
-    graphs: &[&Graph],
-    shapes: &[Vec<usize>],
-    samples: &dyn Samples,
-    device: &dyn Device,
-    sink: &mut dyn Sink,
-) -> Result<Vec<Detected>> {
-    let (mut networks, mut tallies) = (Vec::new(), Vec::new());
-    for graph in graphs {
-        let (reading, wanted) = Reading::of_graph(graph, shapes, samples)?;
-        networks.push(Compiled::new(graph, shapes, wanted, device)?);
-        tallies.push(Tally::new(reading));
-    }
-    let networks: Vec<&dyn Answering> = networks.iter().map(|n| n as &dyn Answering).collect();
-    let mut told = false;
-    let mut notes = Vec::new();
-    answer(&networks, samples, device, sink, |first, values| {
-        for (tally, values) in tallies.iter_mut().zip(&values) {
-            for i in 0..values.first().map_or(0, Rows::len) {
-                let rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
-                let note = tally.add(&rows.iter().map(|r| &**r).collect::<Vec<_>>(), samples, first + i)?;
-                notes.extend(note.filter(|_| !std::mem::replace(&mut told, true)));
-            }
-        }
-        Ok(())
-    })?;
-    notes.into_iter().for_each(|message| sink.event(&Event::Note { message }));
-    tallies.into_iter().map(Tally::finish).collect()
-}
-
-/// Runs a network, by its number, on a sample; it ends when the sink asks to stop.
-pub(super) type Run<'a> = &'a dyn Fn(usize, &[Tensor], &dyn Sink) -> Result<Vec<Given>>;
-
-/// What `networks` networks detect in `samples`; `run` runs one of them on one sample.
-pub(super) fn detect_each(
-    networks: usize,
-    samples: &dyn Samples,
-    run: Run<'_>,
-    sink: &mut dyn Sink,
-) -> Result<Vec<Detected>> {
-    let mut tallies: Vec<Tally> = Vec::new();
-    let total = samples.len();
-    for index in 0..total {
-        go_on(sink)?;
-        let sample = samples.get(index)?;
-        for network in 0..networks {
-            let outputs = run(network, &sample, sink)?;
-            if tallies.len() == network {
-                tallies.push(Tally::new(Reading::of_outputs(&outputs, samples)?));
-            }
-            let read = tallies[network].reading.detector.outputs();
-            let values: Vec<&[f32]> = read.iter().map(|&i| &outputs[i].values[..]).collect();
-            let note = tallies[network].add(&values, samples, index)?;
-            if let Some(message) = note.filter(|_| network == 0) {
-                sink.event(&Event::Note { message });
-            }
-        }
-        sink.event(&Event::StageProgress { stage: Stage::Evaluate, done: index + 1, total });
-    }
-    tallies.into_iter().map(Tally::finish).collect()
 }
 
 /// The objects in sample `index`, and where its image lies in the network's input.
@@ -155,9 +61,6 @@ struct Reading {
 
 impl Reading {
     fn new(outputs: &[Output<'_>], samples: &dyn Samples) -> Result<Self> {
-        if samples.is_empty() {
-            return Err(Error::data("expected samples, got none"));
-        }
         let (objects, geometry) = objects(samples, 0)?;
         let categories = objects.truth.categories();
         let canvas = (geometry.input[0], geometry.input[1]);
@@ -167,26 +70,10 @@ impl Reading {
         let numbering = Numbering::new(&detector, categories.iter().map(|c| c.id)).map_err(told)?;
         Ok(Reading { detector, numbering })
     }
-
-    fn of_outputs(outputs: &[Given], samples: &dyn Samples) -> Result<Self> {
-        let seen = |o: &'_ Given| (o.name.clone(), o.shape.clone(), o.integer);
-        let seen: Vec<_> = outputs.iter().map(seen).collect();
-        let outputs = seen.iter().map(|(name, shape, integer)| Output { name, shape, integer: *integer });
-        Self::new(&outputs.collect::<Vec<_>>(), samples)
-    }
-
-    /// The same, with the values that are read. Outputs that cannot be computed are left out.
-    fn of_graph(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples) -> Result<(Self, Vec<ValueId>)> {
-        let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
-        let known = known_outputs(graph, &facts);
-        let reading = Self::new(&known.iter().map(|k| k.1).collect::<Vec<_>>(), samples)?;
-        let wanted = reading.detector.outputs().iter().map(|&i| known[i].0).collect();
-        Ok((reading, wanted))
-    }
 }
 
 /// What a network detected so far.
-struct Tally {
+pub(super) struct Tally {
     reading: Reading,
     found: Vec<Detection>,
     /// Numbers of the images that were looked at.
@@ -194,12 +81,23 @@ struct Tally {
     truth: Option<Arc<Truth>>,
 }
 
-impl Tally {
-    fn new(reading: Reading) -> Self {
-        Tally { reading, found: Vec::new(), images: Vec::new(), truth: None }
+impl Judge for Tally {
+    type Found = Detected;
+
+    fn new(outputs: &[Output<'_>], samples: &dyn Samples) -> Result<Self> {
+        let reading = Reading::new(outputs, samples)?;
+        Ok(Tally { reading, found: Vec::new(), images: Vec::new(), truth: None })
     }
 
-    /// Adds what `values` say about sample `index`; after the first sample, how they are read.
+    fn outputs(&self) -> &[usize] {
+        self.reading.detector.outputs()
+    }
+
+    fn check(&self, _: &dyn Samples) -> Result<()> {
+        // The annotations of all images are one set.
+        Ok(())
+    }
+
     fn add(&mut self, values: &[&[f32]], samples: &dyn Samples, index: usize) -> Result<Option<String>> {
         let at = |e: Error| e.at(format!("sample `{}`", samples.name(index)));
         let (objects, geometry) = objects(samples, index)?;
@@ -249,14 +147,16 @@ fn detection(found: &Found, category: i64, image: i64, geometry: &Geometry, clip
 
 #[cfg(test)]
 mod tests {
+    use super::super::images::{Given, check, measure_all, measure_each};
     use super::*;
     use crate::engine::device::processors;
     use crate::error::Kind;
     use crate::eval::coco::{Annotation, Category, Image};
     use crate::eval::detect::Family;
-    use crate::graph::{Dim, Fact, Node, Op, Unary};
+    use crate::graph::{Dim, Fact, Graph, Node, Op, Unary};
     use crate::plan::Task;
-    use crate::report::Silent;
+    use crate::report::{Silent, Sink};
+    use crate::tensor::{DType, Tensor};
 
     /// Rows of final boxes that the network hands through.
     const ROWS: usize = 3;
@@ -327,8 +227,8 @@ mod tests {
 
     fn score(samples: &Boxes) -> Result<Score> {
         let (graph, shapes) = (graph(), vec![vec![ROWS, 6]]);
-        check(&graph, &shapes, samples)?;
-        Ok(detect_all(&[&graph], &shapes, samples, &processors(1)?, &mut Silent)?.remove(0).score)
+        check::<Tally>(&graph, &shapes, samples)?;
+        Ok(measure_all::<Tally>(&[&graph], &shapes, samples, &processors(1)?, &mut Silent)?.remove(0).score)
     }
 
     #[test]
@@ -353,10 +253,8 @@ mod tests {
             let values = if network == 0 { sample[0].to_f32()? } else { Vec::new() };
             Ok(vec![Given { name: "o".into(), shape: vec![1, values.len() / 6, 6], integer: false, values }])
         };
-        let detected = detect_each(2, &samples, &run, &mut Silent).unwrap();
-        assert_eq!((detected[0].score.metrics["ap"], detected[1].score.metrics["ap"]), (100.0, 0.0));
-        assert_eq!((detected[0].found.len(), detected[1].found.len()), (6, 0));
-        assert_eq!(detected[0].found[0].bbox, [20.0, 20.0, 40.0, 40.0]);
+        let scores = measure_each::<Tally>(2, &samples, &run, &mut Silent).unwrap();
+        assert_eq!((scores[0].score.metrics["ap"], scores[1].score.metrics["ap"]), (100.0, 0.0));
     }
 
     #[test]

@@ -6,10 +6,12 @@ mod cut;
 mod deployed;
 mod detection;
 mod divergence;
+mod images;
 mod latency;
 mod pictures;
 mod quality;
 mod samples;
+mod segmentation;
 
 pub use accuracy::{check_task, detect_all, measure, measure_all, unknown_answer};
 pub use compare::{compare, compare_recorded};

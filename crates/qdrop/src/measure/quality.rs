@@ -282,7 +282,7 @@ pub fn near_chance(graph: &Graph, samples: &dyn Samples, recipe: &Recipe, score:
         Some((Answer::Classes(classes), true)) => ("accuracy", Chance::of_classes(classes.len(), &labels()?)),
         Some((Answer::Classes(_), false)) => ("matthews", Chance::of_correlation(count)),
         Some((Answer::Number, _)) => ("pearson", Chance::of_correlation(count)),
-        Some((Answer::Span | Answer::Boxes, _)) => return Ok(None),
+        Some((Answer::Span | Answer::Boxes | Answer::Pixels, _)) => return Ok(None),
     };
     let (Some(chance), Some(&float)) = (chance, score.metrics.get(metric)) else { return Ok(None) };
     let input = match recipe.input.task {

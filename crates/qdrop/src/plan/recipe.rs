@@ -493,13 +493,19 @@ pub struct Input {
     pub samples: Option<usize>,
     /// Whether to skip images that cannot be read, and count them, instead of stopping. Default: false.
     pub skip_bad: bool,
-    /// Task on text, or detection, which decides how files are read and what is measured. Default: none; samples are images or
-    /// arrays.
+    /// Task on text, detection, or segmentation, which decides how files are read and what is measured. Default: none; samples
+    /// are images or arrays.
     pub task: Option<Task>,
     /// Folder with the images of annotation files (COCO), or with such folders named as the files. Default: next to the file.
     pub images: Option<String>,
     /// Family of the network as a detector, such as `yolox` (COCO). Default: what the shapes of its outputs tell.
     pub detector: Option<String>,
+    /// Folder with the label maps of images, PNG files with the images' names (segmentation). Default: none; the column
+    /// `labels` of a list.
+    pub labels: Option<String>,
+    /// Numbers in label maps that are no class, beside 255; such pixels are not counted (segmentation).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_labels: Vec<u16>,
     /// File of the tokenizer. Default: `tokenizer.json` next to the model, else next to the samples.
     pub tokenizer: Option<String>,
     /// Tokens per sample: longer texts are cut and shorter ones padded. Default: what the network declares, else as the

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A task: on text the eight of GLUE with a train and a dev file, and SQuAD v1.1; on images detection as in COCO.
+/// A task: on text the eight of GLUE with a train and a dev file, and SQuAD v1.1; on images detection as in COCO, and
+/// semantic segmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Task {
@@ -29,6 +30,8 @@ pub enum Task {
     Squad,
     /// Which objects are in an image, and where.
     Coco,
+    /// Of which class every pixel of an image is.
+    Segmentation,
 }
 
 /// What a network answers for one sample.
@@ -42,6 +45,8 @@ pub enum Answer {
     Span,
     /// Boxes with classes and scores.
     Boxes,
+    /// A class, or scores of classes, for every pixel.
+    Pixels,
 }
 
 /// Classes where the answer is no or yes.
@@ -51,7 +56,7 @@ const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Task; 10] = [
+    pub const ALL: [Task; 11] = [
         Task::Sst2,
         Task::Mrpc,
         Task::Cola,
@@ -62,6 +67,7 @@ impl Task {
         Task::Stsb,
         Task::Squad,
         Task::Coco,
+        Task::Segmentation,
     ];
 
     /// Its name (`sst2`).
@@ -77,6 +83,7 @@ impl Task {
             Task::Stsb => "stsb",
             Task::Squad => "squad",
             Task::Coco => "coco",
+            Task::Segmentation => "segmentation",
         }
     }
 
@@ -89,6 +96,7 @@ impl Task {
             Task::Stsb => Answer::Number,
             Task::Squad => Answer::Span,
             Task::Coco => Answer::Boxes,
+            Task::Segmentation => Answer::Pixels,
         }
     }
 
@@ -103,12 +111,13 @@ impl Task {
             Task::Coco => {
                 &["ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l", "ar1", "ar10", "ar100", "ar_s", "ar_m", "ar_l"]
             }
+            Task::Segmentation => &["miou", "pixel_accuracy", "mean_accuracy"],
         }
     }
 
     /// Whether its samples are text.
     pub fn is_text(self) -> bool {
-        self != Task::Coco
+        !matches!(self, Task::Coco | Task::Segmentation)
     }
 
     /// Tokens of a sample of text where neither the recipe nor the network says.
@@ -126,6 +135,7 @@ impl FromStr for Task {
             "sst" => "sst2",
             "sts" => "stsb",
             "mnlim" | "mnlimm" | "mnlimatched" | "mnlimismatched" => "mnli",
+            "semanticsegmentation" | "semseg" => "segmentation",
             "detection" | "cocodetection" | "coco2017" => "coco",
             "squad1" | "squad11" | "squadv1" | "squadv11" => "squad",
             other => other,
@@ -170,6 +180,7 @@ mod tests {
             ("STS-B", Task::Stsb),
             ("mnli-mm", Task::Mnli),
             ("SQuAD v1.1", Task::Squad),
+            ("semantic segmentation", Task::Segmentation),
         ] {
             assert_eq!(text.parse::<Task>().unwrap(), want, "{text}");
         }
@@ -179,7 +190,7 @@ mod tests {
         let error = "wnli".parse::<Task>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "expected one of the tasks sst2, mrpc, cola, rte, qnli, qqp, mnli, stsb, squad, coco, got `wnli`"
+            "expected one of the tasks sst2, mrpc, cola, rte, qnli, qqp, mnli, stsb, squad, coco, segmentation, got `wnli`"
         );
     }
 }

@@ -293,8 +293,8 @@ const KEYS: &[Key] = &[
         "input",
         "task",
         "\"sst2\"",
-        "task on text, or detection, which decides how files are read and what is measured: sst2, mrpc, cola, rte,\n\
-         qnli, qqp, mnli, stsb, squad or coco; default none: samples are images or arrays",
+        "task on text, detection, or segmentation, which decides how files are read and what is measured: sst2, mrpc,\n\
+         cola, rte, qnli, qqp, mnli, stsb, squad, coco or segmentation; default none: samples are images or arrays",
     ),
     (
         "input",
@@ -309,6 +309,19 @@ const KEYS: &[Key] = &[
         "\"yolox\"",
         "family of the network as a detector (coco): yolox, yolox-decoded, yolov5, yolov8, nanodet, picodet,\n\
          retinanet, fcos, detr, rt-detr or end-to-end; default what the shapes of its outputs tell",
+    ),
+    (
+        "input",
+        "labels",
+        "\"labels\"",
+        "folder with the label maps of images, PNG files with the images' names (segmentation); default none: the\n\
+         column `labels` of a list",
+    ),
+    (
+        "input",
+        "ignore_labels",
+        "[0]",
+        "numbers in label maps that are no class, beside 255; such pixels are not counted (segmentation)",
     ),
     (
         "input",

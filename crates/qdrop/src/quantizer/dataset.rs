@@ -1,7 +1,7 @@
 //! Samples from files, opened for a network.
 
 use super::model::Model;
-use crate::data::{self, Coco, Limits, Prepare, Samples, Subset, Text, forward_labels};
+use crate::data::{self, Coco, Limits, Prepare, Samples, Segmentation, Subset, Text, forward_labels};
 use crate::engine::heap::installed;
 use crate::error::{Error, Result};
 use crate::plan::{Recipe, Task};
@@ -51,7 +51,7 @@ impl Dataset {
         sink: &dyn Sink,
     ) -> Result<Self> {
         let beside = |path: &Path| path.parent().map(Path::to_path_buf).unwrap_or_default();
-        if let Some(task) = recipe.input.task.filter(|_| path.is_dir()) {
+        if let Some(task) = recipe.input.task.filter(|&t| path.is_dir() && t != Task::Segmentation) {
             let (what, hint) = match task {
                 Task::Coco => ("an annotation file", "give it with --data, and the folder with --images"),
                 Task::Squad => ("a file of texts", "give one of its .json files"),
@@ -69,9 +69,10 @@ impl Dataset {
             None => {
                 let prepare = Prepare::resolve(&recipe.input)?.for_inputs(&inputs);
                 let chosen = limit.filter(|_| !rest);
-                let found = match Coco::resolve(&recipe.input)? {
-                    Some(coco) => data::open_coco(path, &coco, &prepare, chosen, &limits)?,
-                    None => data::open_part(path, &prepare, limit, &limits)?,
+                let found = match (Coco::resolve(&recipe.input)?, Segmentation::resolve(&recipe.input)) {
+                    (Some(coco), _) => data::open_coco(path, &coco, &prepare, chosen, &limits)?,
+                    (_, Some(labels)) => data::open_segmentation(path, &labels, &prepare, limit, &limits)?,
+                    (None, None) => data::open_part(path, &prepare, limit, &limits)?,
                 };
                 if found.is_empty() {
                     return Err(Error::data("expected samples, found none").at(path.display()));

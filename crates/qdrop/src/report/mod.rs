@@ -316,12 +316,29 @@ pub struct Score {
     /// Metrics by name, in per cent: `top1` and `top5` for classes, or the metrics of a task (`accuracy`, `f1`).
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
+    /// Each class alone, where the task has figures for it (segmentation).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassScore>,
+}
+
+/// How well the pixels of one class are found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassScore {
+    /// Its number.
+    pub class: usize,
+    /// Intersection over union of its pixels in truth and prediction, in per cent.
+    pub iou: f64,
+    /// The part of its pixels that is found, in per cent; `None` where no pixel is of this class.
+    pub recall: Option<f64>,
+    /// Pixels of this class.
+    pub pixels: u64,
 }
 
 impl Score {
     /// A score with `metrics` by name, measured on `samples` samples.
     pub fn new<'a>(samples: usize, metrics: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
-        Score { samples, metrics: metrics.into_iter().map(|(name, value)| (name.to_string(), value)).collect() }
+        let metrics = metrics.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        Score { samples, metrics, classes: Vec::new() }
     }
 
     /// The metrics as they are shown: those of detection in COCO's order, others by name.

@@ -137,6 +137,7 @@ pub fn metric(name: &str) -> String {
         "ar_s" => "AR small".into(),
         "ar_m" => "AR medium".into(),
         "ar_l" => "AR large".into(),
+        "miou" => "mIoU".into(),
         other => other.replace('_', " "),
     }
 }

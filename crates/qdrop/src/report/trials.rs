@@ -32,7 +32,7 @@ pub struct Trial {
 }
 
 /// The metrics that charts may show; they show the first of these that was measured.
-const MAIN: [&str; 7] = ["top1", "accuracy", "f1", "matthews", "pearson", "exact_match", "ap"];
+const MAIN: [&str; 8] = ["top1", "accuracy", "f1", "matthews", "pearson", "exact_match", "ap", "miou"];
 
 /// Runs that differ only in averaged axes.
 struct Group<'a> {
