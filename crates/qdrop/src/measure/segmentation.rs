@@ -4,7 +4,7 @@ use super::images::Judge;
 use crate::data::{Geometry, LabelMap, Samples, Target};
 use crate::error::{Error, Result};
 use crate::eval::detect::Output;
-use crate::eval::segmentation::{ClassMap, Pixels, Place};
+use crate::eval::segmentation::{ClassMap, Confusion, Place};
 use crate::report::{ClassScore, Score};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(super) struct Tally {
     output: [usize; 1],
     name: String,
     map: ClassMap,
-    pixels: Pixels,
+    confusion: Confusion,
     samples: usize,
     /// Numbers in label maps that are no class.
     ignored: Arc<[u16]>,
@@ -38,7 +38,7 @@ impl Judge for Tally {
             return Err(Error::data(message).hint("give the task that the network was trained for"));
         };
         let name = outputs[output].name.to_string();
-        Ok(Tally { output: [output], name, map, pixels: Pixels::default(), samples: 0, ignored: labels.ignored })
+        Ok(Tally { output: [output], name, map, confusion: Confusion::default(), samples: 0, ignored: labels.ignored })
     }
 
     fn outputs(&self) -> &[usize] {
@@ -62,7 +62,7 @@ impl Judge for Tally {
         let [values] = values else {
             return Err(Error::internal(format!("expected one output, got {}", values.len())));
         };
-        self.pixels.merge(&self.count(values, &labels, &geometry).map_err(at)?);
+        self.confusion.merge(&self.count(values, &labels, &geometry).map_err(at)?);
         self.samples += 1;
         let [rows, columns] = self.map.size();
         let what = self.map.classes().map_or("classes".to_string(), |n| format!("scores of {n} classes"));
@@ -71,7 +71,7 @@ impl Judge for Tally {
     }
 
     fn finish(self) -> Result<Score> {
-        let Some(found) = self.pixels.figures(&self.ignored) else {
+        let Some(found) = self.confusion.figures(&self.ignored) else {
             return Err(Error::data("no pixel of the label maps has a class that is not ignored")
                 .hint("check --ignore-label, and how images are prepared (--input)"));
         };
@@ -102,27 +102,27 @@ impl Tally {
     }
 
     /// The pixels of `labels` that lie within the network's input, with what `values` say about them.
-    fn count(&self, values: &[f32], labels: &LabelMap, geometry: &Geometry) -> Result<Pixels> {
+    fn count(&self, values: &[f32], labels: &LabelMap, geometry: &Geometry) -> Result<Confusion> {
         self.map.check(values)?;
         let places = |axis: usize| places(geometry, axis, self.map.size()[axis]);
         let (rows, columns) = (places(0), places(1));
         let at: Vec<Place> = columns.iter().map(|c| c.1).collect();
         let row = |&(y, place): &(usize, Place)| {
-            let mut pixels = Pixels::default();
+            let mut confusion = Confusion::default();
             let predicted = self.map.row(values, place, &at)?;
             for (&(x, _), predicted) in columns.iter().zip(predicted) {
                 let class = labels.classes[y * labels.width + x];
                 if !labels.ignored.contains(&class) {
-                    pixels.add(class, predicted);
+                    confusion.add(class, predicted);
                 }
             }
-            Ok(pixels)
+            Ok(confusion)
         };
-        let sum = |mut a: Pixels, b: Pixels| {
+        let sum = |mut a: Confusion, b: Confusion| {
             a.merge(&b);
             Ok(a)
         };
-        rows.par_iter().map(row).try_reduce(Pixels::default, sum)
+        rows.par_iter().map(row).try_reduce(Confusion::default, sum)
     }
 }
 

@@ -1,16 +1,16 @@
 //! Semantic segmentation: intersection over union (IoU) of classes, from the pixels of all images together.
 //!
-//! [`Pixels`] counts a confusion matrix, as far as the figures need it: its diagonal and the sums of its rows and columns.
+//! [`Confusion`] counts a confusion matrix, as far as the figures need it: its diagonal and the sums of its rows and columns.
 //! [`ClassMap`] reads the class of any place from what a network puts out.
 //!
 //! ```
-//! use qdrop::eval::segmentation::Pixels;
+//! use qdrop::eval::segmentation::Confusion;
 //!
-//! let mut pixels = Pixels::default();
+//! let mut confusion = Confusion::default();
 //! for (truth, predicted) in [(0, 0), (0, 0), (0, 1), (1, 1)] {
-//!     pixels.add(truth, predicted);
+//!     confusion.add(truth, predicted);
 //! }
-//! let figures = pixels.figures(&[255]).expect("there are pixels");
+//! let figures = confusion.figures(&[255]).expect("there are pixels");
 //! assert_eq!(figures.pixel_accuracy, 75.0);
 //! // Class 0: 2 of 3 pixels; class 1: 1 of 2.
 //! assert!((figures.miou - 100.0 * (2.0 / 3.0 + 1.0 / 2.0) / 2.0).abs() < 1e-9);
@@ -20,9 +20,9 @@ mod class_map;
 
 pub use class_map::{ClassMap, Place};
 
-/// Counts of pixels over all images.
+/// A confusion matrix over the pixels of all images, as far as figures need it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pixels {
+pub struct Confusion {
     counts: Vec<Count>,
 }
 
@@ -68,7 +68,7 @@ pub struct ClassFigures {
     pub pixels: u64,
 }
 
-impl Pixels {
+impl Confusion {
     /// Adds a pixel of class `truth` for which `predicted` was found.
     pub fn add(&mut self, truth: u16, predicted: u16) {
         let (truth, predicted) = (usize::from(truth), usize::from(predicted));
@@ -82,7 +82,7 @@ impl Pixels {
     }
 
     /// Adds the pixels of `other`.
-    pub fn merge(&mut self, other: &Pixels) {
+    pub fn merge(&mut self, other: &Confusion) {
         if other.counts.len() > self.counts.len() {
             self.counts.resize(other.counts.len(), Count::default());
         }
@@ -139,21 +139,21 @@ mod tests {
     /// Largest error of a figure, in per cent.
     const ROUNDING: f64 = 1e-9;
 
-    fn counted(matrix: &[[u64; 4]; 4]) -> Pixels {
-        let mut pixels = Pixels::default();
+    fn counted(matrix: &[[u64; 4]; 4]) -> Confusion {
+        let mut confusion = Confusion::default();
         for (truth, row) in matrix.iter().enumerate() {
             for (predicted, &n) in row.iter().enumerate() {
-                (0..n).for_each(|_| pixels.add(truth as u16, predicted as u16));
+                (0..n).for_each(|_| confusion.add(truth as u16, predicted as u16));
             }
         }
-        pixels
+        confusion
     }
 
     #[test]
     fn figures_are_those_of_the_confusion_matrix() {
         // Class 2 occurs nowhere, class 3 in predictions alone.
-        let pixels = counted(&[[6, 2, 0, 0], [1, 4, 0, 3], [0; 4], [0; 4]]);
-        let found = pixels.figures(&[255]).unwrap();
+        let confusion = counted(&[[6, 2, 0, 0], [1, 4, 0, 3], [0; 4], [0; 4]]);
+        let found = confusion.figures(&[255]).unwrap();
         let iou = [6.0 / 9.0, 4.0 / 10.0, 0.0];
         assert_eq!(found.classes.iter().map(|c| c.class).collect::<Vec<_>>(), [0, 1, 3]);
         for (class, want) in found.classes.iter().zip(iou) {
@@ -163,9 +163,9 @@ mod tests {
         assert!((found.pixel_accuracy - 100.0 * 10.0 / 16.0).abs() < ROUNDING);
         assert!((found.mean_accuracy - 100.0 * (6.0 / 8.0 + 4.0 / 8.0) / 2.0).abs() < ROUNDING);
         assert_eq!(found.classes.iter().map(|c| c.pixels).collect::<Vec<_>>(), [8, 8, 0]);
-        assert_eq!((found.classes[2].recall, pixels.len(), pixels.is_empty()), (None, 16, false));
+        assert_eq!((found.classes[2].recall, confusion.len(), confusion.is_empty()), (None, 16, false));
         // A number that is ignored is no class, though it is predicted: what is then missed stays missed.
-        let ignored = pixels.figures(&[3]).unwrap();
+        let ignored = confusion.figures(&[3]).unwrap();
         assert!((ignored.miou - 100.0 * (iou[0] + iou[1]) / 2.0).abs() < ROUNDING);
         assert_eq!(ignored.pixel_accuracy, found.pixel_accuracy);
     }
@@ -177,6 +177,6 @@ mod tests {
         (ab.merge(&b), ba.merge(&a));
         assert_eq!(ab, ba);
         assert_eq!(ab.len(), 5);
-        assert_eq!(Pixels::default().figures(&[]), None);
+        assert_eq!(Confusion::default().figures(&[]), None);
     }
 }
