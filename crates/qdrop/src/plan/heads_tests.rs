@@ -57,9 +57,8 @@ fn facts_of(graph: &Graph) -> Facts {
 }
 
 fn backbone_and_neck(heads: &[&str]) -> Recipe {
-    let mut recipe = Recipe::default();
-    recipe.scope = Scope { part: Part::BackboneNeck, heads: heads.iter().map(|h| h.to_string()).collect() };
-    recipe
+    let scope = Scope { part: Part::BackboneNeck, heads: heads.iter().map(|h| h.to_string()).collect() };
+    Recipe { scope, ..Recipe::default() }
 }
 
 /// Names of the weights of layers in heads, each with why it is in one.

@@ -272,8 +272,8 @@ const KEYS: &[Key] = &[
         "input",
         "antialias",
         "true",
-        "whether an image that becomes smaller is averaged over the pixels that are left out (true, as Pillow does) or\n\
-         interpolated between the nearest ones (false, as OpenCV does); default the preset's, else true",
+        "whether an image that becomes smaller is averaged over the pixels that are left out (true, as Pillow\n\
+         does) or interpolated between the nearest ones (false, as OpenCV does); default the preset's, else true",
     ),
     ("input", "divisor", "255.0", "divisor of the pixel values (0 to 255)"),
     ("input", "mean", "[0.485, 0.456, 0.406]", "mean per channel, after the division"),
