@@ -418,7 +418,8 @@ mod tests {
         gray(at("small/a.png"), [1, 2], 0);
         let error = refused("small");
         assert!(error.contains("small/a.png: the label map has 1 x 2 pixels, the image 2 x 2"), "{error}");
-        (gray(at("two/x/a.png"), [2, 2], 0), gray(at("two/y/a.png"), [2, 2], 0));
+        gray(at("two/x/a.png"), [2, 2], 0);
+        gray(at("two/y/a.png"), [2, 2], 0);
         assert!(refused("two").contains("found two label maps, `"));
         for broken in ["no image", "\x7fPNG", ""] {
             std::fs::create_dir_all(at("broken")).unwrap();

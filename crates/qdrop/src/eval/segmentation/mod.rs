@@ -174,7 +174,8 @@ mod tests {
     fn parts_add_up() {
         let (a, b) = (counted(&[[1, 0, 0, 0]; 4]), counted(&[[0, 1, 0, 0], [0; 4], [0; 4], [0; 4]]));
         let (mut ab, mut ba) = (a.clone(), b.clone());
-        (ab.merge(&b), ba.merge(&a));
+        ab.merge(&b);
+        ba.merge(&a);
         assert_eq!(ab, ba);
         assert_eq!(ab.len(), 5);
         assert_eq!(Confusion::default().figures(&[]), None);
