@@ -109,7 +109,7 @@ fn a_real_detector_reaches_its_figures() {
     println!("{score:?}");
     assert_eq!(score.samples, 128);
     assert!((33.8..=34.2).contains(&score.metrics["ap"]), "{score:?}");
-    assert!((50.5..=51.1).contains(&score.metrics["ap50"]), "{score:?}");
+    assert!((50.3..=51.1).contains(&score.metrics["ap50"]), "{score:?}");
     // What it found, as a file, has the same figures here and in pycocotools.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("found.json");

@@ -307,8 +307,8 @@ fn detector(side: usize, classes: usize) -> Graph {
     let fact = |shape: &[usize]| Fact { dtype: Some(DType::F32), shape: Some(dims(shape)) };
     let mut x = g.add_value("images", fact(&[1, 3, side, side]));
     g.inputs.push(x);
-    let conv = |g: &mut Graph, name: &str, x, [to, from, kernel]: [usize; 3], scale: f32| {
-        let number = |i: usize| (((i * 7919) % 97) as f32 / 97.0 - 0.5) * scale;
+    let conv = |g: &mut Graph, name: &str, x, [to, from, kernel]: [usize; 3], [least, scale]: [f32; 2]| {
+        let number = |i: usize| (((i * 7919) % 97) as f32 / 97.0 + least) * scale;
         let numbers = (0..to * from * kernel * kernel).map(number).collect();
         let weight = g.add_constant(&format!("{name}.weight"), Tensor::f32(&[to, from, kernel, kernel], numbers));
         let kernel = vec![kernel as i64; 2];
@@ -321,10 +321,11 @@ fn detector(side: usize, classes: usize) -> Graph {
     let width = 5 + classes;
     let mut levels = Vec::new();
     for (from, stride, step) in [(3, 8usize, 8), (CHANNELS, 16, 2), (CHANNELS, 32, 2)] {
-        let map = conv(&mut g, &format!("backbone{stride}"), x, [CHANNELS, from, step], 1.0 / (step * step) as f32);
+        let map =
+            conv(&mut g, &format!("backbone{stride}"), x, [CHANNELS, from, step], [-0.5, 1.0 / (step * step) as f32]);
         x = g.add_value(&format!("map{stride}"), Fact::default());
         g.nodes.push(Node::new(format!("relu{stride}"), Op::Unary(Unary::Relu), &[map], &[x]));
-        let map = conv(&mut g, &format!("head{stride}"), x, [width, CHANNELS, 1], 1.0 / 64.0);
+        let map = conv(&mut g, &format!("head{stride}"), x, [width, CHANNELS, 1], [0.0, 1.0 / 256.0]);
         let shape = g.add_constant(&format!("shape{stride}"), Tensor::i64s(vec![1, width as i64, -1]));
         let level = g.add_value(&format!("level{stride}"), Fact::default());
         g.nodes.push(Node::new(format!("flat{stride}"), Op::Reshape { allowzero: false }, &[map, shape], &[level]));
