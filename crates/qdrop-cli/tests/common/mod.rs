@@ -322,7 +322,7 @@ fn detector(side: usize, classes: usize) -> Graph {
     let mut levels = Vec::new();
     for (from, stride, step) in [(3, 8usize, 8), (CHANNELS, 16, 2), (CHANNELS, 32, 2)] {
         let map =
-            conv(&mut g, &format!("backbone{stride}"), x, [CHANNELS, from, step], [-0.5, 1.0 / (step * step) as f32]);
+            conv(&mut g, &format!("backbone{stride}"), x, [CHANNELS, from, step], [-0.3, 1.0 / (step * step) as f32]);
         x = g.add_value(&format!("map{stride}"), Fact::default());
         g.nodes.push(Node::new(format!("relu{stride}"), Op::Unary(Unary::Relu), &[map], &[x]));
         let map = conv(&mut g, &format!("head{stride}"), x, [width, CHANNELS, 1], [0.0, 1.0 / 256.0]);
