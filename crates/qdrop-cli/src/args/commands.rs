@@ -252,8 +252,8 @@ pub struct Eval {
     #[arg(long, value_name = "FILE", help_heading = None)]
     pub encodings: Option<PathBuf>,
     /// Labelled samples: a folder with one sub-folder per class, a CSV file with lines file,label, or an .npz or
-    /// .safetensors file with labels; with --task, the task's file: for coco the annotation file, for segmentation a folder of images
-    /// (with --labels) or a CSV file with lines file,labels
+    /// .safetensors file with labels; with --task, the task's file: for coco the annotation file, for segmentation a
+    /// folder of images (with --labels) or a CSV file with lines file,labels
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
     #[command(flatten)]

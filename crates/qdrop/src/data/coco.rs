@@ -1,6 +1,6 @@
 //! Images of an annotation file of COCO.
 
-use super::{Geometry, Limits, Objects, Pixels, Prepare, Samples, Target, files, spread};
+use super::{Limits, Objects, Prepare, Samples, Target, files, forward_files, spread};
 use crate::error::{Error, Result};
 use crate::eval::coco::{Image, Truth};
 use crate::eval::detect::Family;
@@ -137,25 +137,7 @@ impl Samples for Annotated {
         None
     }
 
-    fn geometry(&self, index: usize) -> Option<Geometry> {
-        self.inner.geometry(index)
-    }
-
-    fn picture(&self, index: usize) -> Result<Option<Pixels>> {
-        self.inner.picture(index)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.inner.name(index)
-    }
-
-    fn skipped(&self) -> usize {
-        self.inner.skipped()
-    }
-
-    fn held_bytes(&self) -> u64 {
-        self.inner.held_bytes()
-    }
+    forward_files!(inner);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Label maps: the class of every pixel of an image, in PNG files.
 
 use super::decode::{MAX_BYTES, check_size, guarded, read_file};
-use super::{Geometry, Limits, Prepare, Samples, Target, files};
+use super::{Limits, Prepare, Samples, Target, files, forward_files};
 use crate::error::{Error, Kind, Result};
 use crate::plan::{self, Task};
 use crate::tensor::Tensor;
@@ -159,21 +159,7 @@ impl Samples for Labelled {
         None
     }
 
-    fn geometry(&self, index: usize) -> Option<Geometry> {
-        self.inner.geometry(index)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.inner.name(index)
-    }
-
-    fn skipped(&self) -> usize {
-        self.inner.skipped()
-    }
-
-    fn held_bytes(&self) -> u64 {
-        self.inner.held_bytes()
-    }
+    forward_files!(inner);
 }
 
 /// The label map in the PNG file at `path`. Gray values and indices of a palette are numbers of classes; colours are those of

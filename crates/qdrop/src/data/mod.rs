@@ -256,6 +256,14 @@ macro_rules! forward_labels {
             self.$samples.tokens(index)
         }
 
+        $crate::data::forward_files!($samples);
+    };
+}
+pub(crate) use forward_labels;
+
+/// Of these methods, those about the files themselves, not about what is right for them.
+macro_rules! forward_files {
+    ($samples:ident) => {
         fn geometry(&self, index: usize) -> Option<$crate::data::Geometry> {
             self.$samples.geometry(index)
         }
@@ -277,7 +285,7 @@ macro_rules! forward_labels {
         }
     };
 }
-pub(crate) use forward_labels;
+pub(crate) use forward_files;
 
 /// Limits that hold while samples are opened and read.
 #[derive(Clone, Copy)]

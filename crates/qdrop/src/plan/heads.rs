@@ -113,7 +113,7 @@ fn several_sizes(view: &View, nodes: &[NodeId]) -> bool {
     nodes.iter().filter_map(size).collect::<BTreeSet<_>>().len() > 1
 }
 
-/// A number for each node that stands for it and everything behind it up to where sizes meet; equal ones are twins'.
+/// A number for each node that stands for it and everything behind it up to where sizes meet; twins have the same.
 fn forms(view: &View) -> BTreeMap<NodeId, u64> {
     let mut forms: BTreeMap<NodeId, u64> = BTreeMap::new();
     for id in view.graph.node_ids().rev() {
