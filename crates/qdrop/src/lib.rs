@@ -77,5 +77,5 @@ pub use pipeline::{
     Bench, Deployed, Detected, Divergence, Drawing, Memory, Pace, UnitSpeed, encodings_beside, pace, run_keys,
 };
 pub use plan::Recipe;
-pub use quantizer::{CalibrationSet, Dataset, Model, Planned, QuantizedModel, Quantizer, score_detections};
+pub use quantizer::{CalibrationSet, Dataset, Model, Planned, QuantizedModel, Quantizer};
 pub use work::WorkDir;

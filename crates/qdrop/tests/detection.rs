@@ -114,7 +114,7 @@ fn a_real_detector_reaches_its_figures() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("found.json");
     std::fs::write(&file, Detection::results(&found).unwrap()).unwrap();
-    assert_eq!(qdrop::score_detections(&file, &data).unwrap(), score);
+    assert_eq!(qdrop::Detected::read(&file, &data).unwrap().score, score);
     let Some(python) = python_with("pycocotools") else { return };
     let truth = Truth::parse(&std::fs::read(&data).unwrap()).unwrap();
     compare("yolox_nano", &figures(&truth, &found), &judged(&python, &data, &file));

@@ -271,9 +271,9 @@ pub struct Eval {
     /// Write what the network detected to this file (task coco): a JSON list as --detections and pycocotools take it
     #[arg(long, value_name = "FILE", help_heading = None, conflicts_with = "detections")]
     pub save_detections: Option<PathBuf>,
-    /// Draw what the network detected into images, with the annotated objects (task coco): an SVG file for each, and
-    /// index.html with all of them, in this folder
-    #[arg(long, value_name = "DIR", help_heading = None, conflicts_with = "detections")]
+    /// Draw what was detected into images, with the annotated objects (task coco): an SVG file for each, and index.html
+    /// with all of them, in this folder
+    #[arg(long, value_name = "DIR", help_heading = None)]
     pub draw: Option<PathBuf>,
     /// Number of images to draw, spread over the set
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive, help_heading = None, requires = "draw")]

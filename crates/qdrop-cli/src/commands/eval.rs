@@ -6,7 +6,7 @@ use crate::{Outcome, checks, drawings, flags, out, progress, runtime};
 use qdrop::eval::coco::Detection;
 use qdrop::plan::{Recipe, Task};
 use qdrop::report::{Score, Sink, Stage, Table, duration, metric, timed};
-use qdrop::{Dataset, Drawing, Error, Model, Result, Samples};
+use qdrop::{Dataset, Detected, Drawing, Error, Model, Result, Samples};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -41,7 +41,7 @@ pub fn run(args: &Eval, detail: Detail) -> Result<Outcome> {
     let least = thresholds(args, recipe.input.task)?;
     writable(args, recipe.input.task)?;
     let view = match (&args.model, &args.detections) {
-        (_, Some(detections)) => measure_detections(args, detections, recipe.input.task)?,
+        (_, Some(detections)) => measure_detections(args, detections, &recipe)?,
         (Some(model), None) => measure_model(args, model, recipe, detail)?,
         (None, None) => return Err(Error::recipe("expected a model, or detections (--detections)")),
     };
@@ -97,14 +97,20 @@ fn measure_model(args: &Eval, path: &Path, mut recipe: Recipe, detail: Detail) -
     if let (Some(file), Some(detected)) = (&args.save_detections, &detected) {
         out::file(file, &Detection::results(&detected.found)?)?;
     }
-    if let (Some(dir), Some(detected)) = (&args.draw, &detected) {
-        let drawing = Drawing { side: drawings::SIDE, above: args.draw_above };
-        let title = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        drawings::write(dir, &title, &detected.pictures(&data, args.draw_images, drawing)?)?;
+    if let Some(detected) = &detected {
+        draw(args, path, detected, &data)?;
     }
     let (skipped, seconds) = (data.skipped(), timing.seconds);
     let runtime = library.as_ref().map(runtime::View::of);
     Ok(View { model: Some(path.display().to_string()), detections: None, runtime, score, skipped, seconds })
+}
+
+/// Draws what was `detected` in `samples`, by the network or as it stands in the file at `path`, if that is wanted.
+fn draw(args: &Eval, path: &Path, detected: &Detected, samples: &dyn Samples) -> Result<()> {
+    let Some(dir) = &args.draw else { return Ok(()) };
+    let drawing = Drawing { side: drawings::SIDE, above: args.draw_above };
+    let title = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    drawings::write(dir, &title, &detected.pictures(samples, args.draw_images, drawing)?)
 }
 
 /// Whether the detections themselves are wanted.
@@ -127,14 +133,21 @@ fn writable(args: &Eval, task: Option<Task>) -> Result<()> {
     checks::writable(path, &reads, "--save-detections")
 }
 
-fn measure_detections(args: &Eval, path: &Path, task: Option<Task>) -> Result<View> {
-    if task != Some(Task::Coco) {
+fn measure_detections(args: &Eval, path: &Path, recipe: &Recipe) -> Result<View> {
+    if recipe.input.task != Some(Task::Coco) {
         return Err(Error::recipe("--detections: only task `coco` has detections").hint("give --task coco"));
     }
     let start = Instant::now();
-    let score = qdrop::score_detections(path, &args.data)?;
+    let images = args.draw.as_ref().map(|_| Dataset::annotated(&args.data, recipe)).transpose()?;
+    if let (Some(dir), Some(images)) = (&args.draw, &images) {
+        drawings::check(dir, images, args.draw_images)?;
+    }
+    let detected = Detected::read(path, &args.data)?;
+    if let Some(images) = &images {
+        draw(args, path, &detected, images)?;
+    }
     let (detections, seconds) = (Some(path.display().to_string()), start.elapsed().as_secs_f64());
-    Ok(View { model: None, detections, runtime: None, score, skipped: 0, seconds })
+    Ok(View { model: None, detections, runtime: None, score: detected.score, skipped: 0, seconds })
 }
 
 fn table(view: &View) -> Table {

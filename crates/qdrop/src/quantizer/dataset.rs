@@ -83,6 +83,17 @@ impl Dataset {
         Ok(Dataset { samples, path: path.to_path_buf() })
     }
 
+    /// Opens the images of the annotation file at `path` (COCO) without a network, so that they and what was detected in them
+    /// can be looked at. Of `recipe.input`, `images` and `skip_bad` count.
+    pub fn annotated(path: impl AsRef<Path>, recipe: &Recipe) -> Result<Self> {
+        let path = path.as_ref();
+        let coco = Coco { images: recipe.input.images.as_ref().map(PathBuf::from), detector: None };
+        // Images of any sizes.
+        let prepare = Prepare { pad_multiple: Some(1), skip_bad: recipe.input.skip_bad, ..Prepare::default() };
+        let found = data::open_coco(path, &coco, &prepare, None, &limits(recipe, &|| false))?;
+        Ok(Dataset { samples: Subset::spread(found, None)?, path: path.to_path_buf() })
+    }
+
     /// Opens values of a network that another program recorded in the `.npz` file at `path`: one array per value, with
     /// the value's name, and one entry per sample.
     pub fn recorded(path: impl AsRef<Path>) -> Result<Self> {

@@ -6,21 +6,21 @@ use crate::pipeline::{self, Detected, Drawing};
 use crate::report::{Event, Picture, Score, Sink};
 use std::path::Path;
 
-/// The twelve figures of COCO, in per cent, of the detections in the file `detections` (COCO's format of results) in all
-/// images of the annotation file `truth`. Figures of sizes that no object has are left out.
-pub fn score_detections(detections: impl AsRef<Path>, truth: impl AsRef<Path>) -> Result<Score> {
-    let (path, truth) = (detections.as_ref(), read_coco(truth.as_ref())?);
-    let file = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let found = truth.detections(&file).map_err(|e| e.at(path.display()))?;
-    let images: Vec<i64> = truth.images().iter().map(|image| image.id).collect();
-    Ok(Score::new(images.len(), truth.figures(&images, &found)?.iter()))
-}
-
 /// Pictures of a report, and how they are made: small enough that a page can be sent by mail.
 const PICTURES: usize = 6;
 const DRAWING: Drawing = Drawing { side: 320, above: 0.3 };
 
 impl Detected {
+    /// What another program detected: the detections in the file `detections` (COCO's format of results), measured in all
+    /// images of the annotation file `truth`. Figures of sizes that no object has are left out.
+    pub fn read(detections: impl AsRef<Path>, truth: impl AsRef<Path>) -> Result<Self> {
+        let (path, truth) = (detections.as_ref(), read_coco(truth.as_ref())?);
+        let file = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let found = truth.detections(&file).map_err(|e| e.at(path.display()))?;
+        let images: Vec<i64> = truth.images().iter().map(|image| image.id).collect();
+        Ok(Detected { score: Score::new(images.len(), truth.figures(&images, &found)?.iter()), found })
+    }
+
     /// Pictures of at most `count` of the `samples` in which these were detected, spread over them; images are decoded anew.
     pub fn pictures(&self, samples: &dyn Samples, count: usize, drawing: Drawing) -> Result<Vec<Picture>> {
         let indices: Vec<usize> = spread(samples.len(), Some(count)).collect();

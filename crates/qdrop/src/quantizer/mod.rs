@@ -10,7 +10,6 @@ mod model;
 mod result;
 
 pub use dataset::{CalibrationSet, Dataset};
-pub use detections::score_detections;
 pub use model::{Model, Planned};
 pub use result::QuantizedModel;
 
