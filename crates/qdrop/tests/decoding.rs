@@ -92,7 +92,7 @@ fn measuring_and_comparing_decode_every_sample_once() {
     samples.once("evaluate");
     model.answers(&samples, 0, &mut Silent, |_, _| Ok(())).unwrap();
     samples.once("answers");
-    model.compare(&model, &samples, 0, &mut Silent).unwrap();
+    model.compare(&model, &samples, &recipe, &mut Silent).unwrap();
     samples.once("compare");
     model.sensitivity(&samples, &recipe, &mut Silent).unwrap();
     samples.once("sensitivity");
@@ -117,6 +117,6 @@ fn a_runtime_is_fed_samples_that_are_decoded_once() {
     let file = model.deploy(&library, 1).unwrap();
     model.evaluate_deployed(&file, &evaluation, &recipe, &mut Silent).unwrap();
     evaluation.once("evaluate");
-    model.compare_deployed(&file, &evaluation, 1, &mut Silent).unwrap();
+    model.compare_deployed(&file, &evaluation, &recipe, &mut Silent).unwrap();
     evaluation.once("compare");
 }

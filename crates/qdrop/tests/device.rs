@@ -3,7 +3,7 @@
 use qdrop::Result;
 use qdrop::data::Arrays;
 use qdrop::engine::cpu::Cpu;
-use qdrop::engine::device::{Device, Footprint, Inference, Progress, processors};
+use qdrop::engine::device::{Device, Footprint, Inference, OutputError, Progress, processors};
 use qdrop::engine::program::Program;
 use qdrop::engine::train::{Choices, LossWeights, Losses, Problem, Step, Trainer};
 use qdrop::graph::{Dim, Fact, Graph, Node, Op, Unary, ValueId};
@@ -108,13 +108,13 @@ impl Device for Recording {
         &self,
         program: &Program,
         inputs: &[Rows],
-        sizes: &[f32],
+        outputs: &[OutputError],
         grids: &[Vec<Grid>],
         seed: u64,
         progress: Progress,
     ) -> Result<Vec<Option<Vec<f64>>>> {
         self.note("influence");
-        self.cpu.influence(program, inputs, sizes, grids, seed, progress)
+        self.cpu.influence(program, inputs, outputs, grids, seed, progress)
     }
 
     fn footprint(&self, program: &Program, samples: usize, batch: usize) -> Result<Footprint> {

@@ -135,10 +135,10 @@ fn networks_are_compared_planned_and_measured() {
     let samples = samples(&model);
     let recipe = Recipe::default();
     let quantized = short(&model).weights(8).activations(8).method(MethodName::Rtn).quantize(&samples).unwrap();
-    let values = model.compare(&quantized.to_model().unwrap(), &samples, 1, &mut Silent).unwrap();
+    let values = model.compare(&quantized.to_model().unwrap(), &samples, &recipe, &mut Silent).unwrap();
     let scores = values.iter().find(|v| v.name == "scores").unwrap();
     assert!(scores.snr_db.unwrap() > 25.0, "{scores:?}");
-    assert_eq!(model.compare(&model, &samples, 1, &mut Silent).unwrap()[0].max_abs, 0.0);
+    assert_eq!(model.compare(&model, &samples, &recipe, &mut Silent).unwrap()[0].max_abs, 0.0);
 
     let planned = model.plan(&recipe, None, None, 64).unwrap();
     assert_eq!(planned.plan.layers.len(), 3);

@@ -7,6 +7,7 @@ use qdrop::Kind;
 use qdrop::data::{Arrays, Samples};
 use qdrop::graph::{Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::pipeline::{self, Deployed};
+use qdrop::plan::Recipe;
 use qdrop::report::{Event, Silent, Sink};
 use qdrop::runtime::Library;
 use qdrop::tensor::{DType, Tensor};
@@ -147,7 +148,7 @@ fn every_value_is_compared_and_the_outputs_of_the_file_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let graph = network(Dim::Symbol("n".into()), Op::Unary(Unary::Relu));
     let file = open(&library, dir.path(), &graph);
-    let found = pipeline::divergence(&graph, &file, &numbers(9), 1, &mut Silent).unwrap();
+    let found = pipeline::divergence(&graph, &file, &numbers(9), &Recipe::default(), &mut Silent).unwrap();
     let names = |all: &[qdrop::eval::Difference]| all.iter().map(|d| d.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&found.values), ["product", "middle", "scores"]);
     assert_eq!(names(&found.outputs), ["scores"]);
@@ -158,7 +159,7 @@ fn every_value_is_compared_and_the_outputs_of_the_file_as_it_is() {
 
     // A file that computes something else in its middle.
     let other = open(&library, dir.path(), &network(Dim::Known(1), Op::Unary(Unary::Neg)));
-    let found = pipeline::divergence(&graph, &other, &numbers(9), 1, &mut Silent).unwrap();
+    let found = pipeline::divergence(&graph, &other, &numbers(9), &Recipe::default(), &mut Silent).unwrap();
     assert!(found.values[0].max_abs <= TOLERANCE && found.values[1].max_abs > 0.1, "{:?}", found.values);
     assert!(found.outputs[0].max_abs > 0.1);
 }
@@ -183,7 +184,7 @@ fn values_of_a_layer_with_a_folded_batch_norm_are_the_same() {
     let squares = samples(3, &[WIDTH, 2, 2], None, |index, i| ((i + index) % 5) as f32 - 2.0);
     let file = open(&library, dir.path(), &g);
     let reference = pipeline::prepare(&g, Some(&[vec![WIDTH, 2, 2]])).unwrap();
-    let found = pipeline::divergence(&reference, &file, &squares, 1, &mut Silent).unwrap();
+    let found = pipeline::divergence(&reference, &file, &squares, &Recipe::default(), &mut Silent).unwrap();
     assert!(found.values.len() >= 2, "{:?}", found.values);
     for d in found.values.iter().chain(&found.outputs) {
         assert!(d.max_abs <= FOLDED, "{d:?}");
@@ -224,14 +225,14 @@ fn weights_of_transposed_convolutions_are_those_that_were_written() {
     let value = |index: usize, k: usize| ((index * 31 + k * 17 + k * k) % 23) as f32 / 11.0 - 1.0;
     let images = samples(8, &[2, 5, 5], None, value);
     let float = pipeline::prepare(&g, Some(&[vec![2, 5, 5]])).unwrap();
-    let mut recipe = qdrop::plan::Recipe::default();
+    let mut recipe = Recipe::default();
     recipe.method.name = qdrop::plan::MethodName::Rtn;
     recipe.activations.factor_samples = Some(0);
     for bits in [4, 8] {
         (recipe.weights.bits, recipe.activations.bits) = (bits, bits);
         let done = pipeline::quantize(&float, &recipe, &images, None, &mut Silent).unwrap();
         let file = open(&library, dir.path(), &done.graph);
-        let found = pipeline::divergence(&done.graph, &file, &images, 1, &mut Silent).unwrap();
+        let found = pipeline::divergence(&done.graph, &file, &images, &Recipe::default(), &mut Silent).unwrap();
         let decibels = found.outputs[0].snr_db.unwrap_or(f64::INFINITY);
         assert!(decibels >= 60.0, "{bits} bits: {decibels} dB");
     }

@@ -44,6 +44,7 @@ pub fn run(args: &Compare, detail: Detail) -> Result<Outcome> {
     recipe.validate()?;
     let library = runtime::library(&args.runtime)?;
     let (limit, threads) = (args.run.samples, args.run.threads);
+    recipe.method.threads = threads;
     let a = args.run.fix.load(&args.a)?;
     let npz = path_b.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
     let mut sink = progress::sink(detail);
@@ -64,15 +65,15 @@ pub fn run(args: &Compare, detail: Detail) -> Result<Outcome> {
     }
     let (values, outputs) = if let Some(library) = &library {
         let b = args.run.fix.open(library, path_b, threads)?;
-        let found = a.compare_deployed(&b, &data, threads, sink)?;
+        let found = a.compare_deployed(&b, &data, &recipe, sink)?;
         (found.values, Some(found.outputs))
     } else if let Some(recorded) = recorded {
         let recorded = Subset::spread(recorded, limit)?;
-        let found = a.compare_recorded(&recorded, &data, threads, sink);
+        let found = a.compare_recorded(&recorded, &data, &recipe, sink);
         (found.map_err(|e| e.at(path_b.display()))?, None)
     } else {
         let b = args.run.fix.apply_known(Model::open_with(path_b, args.encodings.as_deref())?)?;
-        (a.compare(&b, &data, threads, sink)?, None)
+        (a.compare(&b, &data, &recipe, sink)?, None)
     };
     let graph = a.graph();
     let integer = |v: &&ValueId| graph.value(**v).fact.dtype.is_some_and(|t| !t.is_float());

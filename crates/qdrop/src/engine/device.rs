@@ -38,8 +38,7 @@ pub trait Device: Send + Sync {
     ) -> Result<Vec<Option<LossWeights>>>;
 
     /// For every site of `program` and each of its `grids`: the squared error of the outputs, summed over outputs and
-    /// samples, each output divided by its value in `sizes`, when the site alone is quantized by that grid. A site that no
-    /// output depends on has none.
+    /// samples as `outputs` says, when the site alone is quantized by that grid. A site that no output depends on has none.
     ///
     /// To first order an error e at a site changes the outputs by J·e. With random signs v at the outputs, (vᵀ·J·e)² has the
     /// expectation |J·e|²; one draw is taken a sample, the same for all grids. `progress` is as in
@@ -48,7 +47,7 @@ pub trait Device: Send + Sync {
         &self,
         program: &Program,
         inputs: &[Rows],
-        sizes: &[f32],
+        outputs: &[OutputError],
         grids: &[Vec<Grid>],
         seed: u64,
         progress: Progress,
@@ -66,6 +65,15 @@ pub trait Device: Send + Sync {
 
     /// Does `work`, which is computed beside programs, with the threads that this device may use.
     fn beside(&self, work: &mut (dyn FnMut() + Send));
+}
+
+/// How the error of an output of a program is counted.
+#[derive(Debug, Clone)]
+pub struct OutputError {
+    /// It is divided by this.
+    pub size: f32,
+    /// What the squared errors of its elements weigh; `None`: all the same, 1.
+    pub weights: Option<LossWeights>,
 }
 
 /// Learns how many samples are done, and may stop with an error.

@@ -7,19 +7,22 @@ use crate::engine::program::{ProgramSite, compile};
 use crate::error::{Error, Result};
 use crate::eval::{Comparison, Difference};
 use crate::graph::{Graph, ValueId};
-use crate::probe::{self, Network, each, input_shapes, is_real, shapes_of};
+use crate::plan::Recipe;
+use crate::probe::{self, Network, Padding, each, input_shapes, is_real, shapes_of};
 use crate::report::{Sink, Stage};
 use crate::tensor::Rows;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 /// Distance of every float value that `a` (the reference) and `b` both compute under one name, in the order in which
-/// `a` computes them. Values of different sizes are left out. Both graphs simplified; `threads` 0 takes all cores.
+/// `a` computes them. Values of different sizes are left out, and so is the padding of `samples` (whose preparation
+/// `recipe` tells). Both graphs simplified.
 pub fn compare(
     a: &Graph,
     b: &Graph,
     samples: &dyn Samples,
-    threads: usize,
+    recipe: &Recipe,
     sink: &mut dyn Sink,
 ) -> Result<Vec<Difference>> {
     let shapes = shapes_of(samples)?;
@@ -28,7 +31,9 @@ pub fn compare(
     let (in_a, in_b) = shared((a, &facts_a), (b, &facts_b));
     let distances = in_a.iter().map(|&v| Mutex::new(Comparison::new(&a.value(v).name)));
     let distances: Vec<Mutex<Comparison>> = distances.collect();
-    let device = &processors(threads)?;
+    let padding = Padding::read(a, &facts_a, recipe, samples)?;
+    let real = Real::new(padding.as_ref(), &facts_a, &in_a);
+    let device = &processors(recipe.method.threads)?;
     let elements: usize = in_a.iter().filter_map(|&v| facts_a.get(v)).map(ValueFact::numel).sum();
     let ready =
         |g: &Graph, facts: &Facts, values: &[ValueId]| device.inference(&compile(g, facts, &probe::shown(g, values))?);
@@ -40,7 +45,7 @@ pub fn compare(
         device,
         Stage::Compare,
         sink,
-        |inputs, sink| side_by_side(&networks, &probe::rows(inputs)?, &distances, sink),
+        |first, inputs, sink| side_by_side(&networks, &probe::rows(inputs)?, (first, &real), &distances, sink),
         |first, failed| match failed {
             Some((sample, error)) => Err(error.at(format!("sample `{}`", samples.name(first + sample)))),
             None => Ok(()),
@@ -53,11 +58,13 @@ pub fn compare(
 /// What a sample could not be compared for, with its place among the inputs.
 type Failed = Option<(usize, Error)>;
 
-/// Adds to `distances`, one a site, what the sites of both networks hold for `inputs`. Only the values of the first network
-/// are kept, until those of the second arise. The failure of the first site that has one.
+/// Adds to `distances`, one a site, what the sites of both networks hold for `inputs`, those of sample `start` and the
+/// following ones, as far as it is `real`. Only the values of the first network are kept, until those of the second arise.
+/// The failure of the first site that has one.
 fn side_by_side(
     networks: &[Box<dyn Inference>; 2],
     inputs: &[Rows],
+    (start, real): (usize, &Real),
     distances: &[Mutex<Comparison>],
     sink: &dyn Sink,
 ) -> Result<Failed> {
@@ -85,11 +92,39 @@ fn side_by_side(
             }
             values.sample(sample, &mut row);
             let wanted = std::mem::take(&mut held[first + sample]);
-            *failed = distance.add(&wanted, &row).err().map(|error| (first + sample, error));
+            let added = real.of(site, start + first + sample, &wanted).and_then(|wanted| distance.add(&wanted, &row));
+            *failed = added.err().map(|error| (first + sample, error));
         }
         Ok(())
     })?;
     Ok(failed.into_iter().find_map(|f| f.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// What of compared values is no padding.
+pub(super) struct Real<'a> {
+    padding: Option<&'a Padding>,
+    /// The values, and their shapes.
+    values: Vec<(ValueId, Vec<usize>)>,
+}
+
+impl<'a> Real<'a> {
+    /// Of `values`, of which `facts` tell.
+    pub fn new(padding: Option<&'a Padding>, facts: &Facts, values: &[ValueId]) -> Self {
+        let shape = |v: ValueId| facts.get(v).map_or(Vec::new(), |f| f.shape.clone());
+        Real { padding, values: values.iter().map(|&v| (v, shape(v))).collect() }
+    }
+
+    /// The elements of `row`, content of the value number `place` in `sample`, that are no padding.
+    pub fn part<'r>(&'r self, place: usize, sample: usize, row: &'r [f32]) -> Result<Cow<'r, [f32]>> {
+        let (value, shape) = &self.values[place];
+        self.padding.map_or(Ok(Cow::Borrowed(row)), |padding| Ok(padding.real_part(*value, shape, sample, row)?.0))
+    }
+
+    /// `row`, content of the value number `place` in `sample`, with NaN where there is padding.
+    fn of<'r>(&self, place: usize, sample: usize, row: &'r [f32]) -> Result<Cow<'r, [f32]>> {
+        let (value, shape) = &self.values[place];
+        self.padding.map_or(Ok(Cow::Borrowed(row)), |padding| padding.blank_row(*value, shape, sample, row))
+    }
 }
 
 /// Distance of every float value that `a` (the reference, simplified) computes and `recorded` holds under its name, as
@@ -100,7 +135,7 @@ pub fn compare_recorded(
     a: &Graph,
     recorded: &dyn Samples,
     samples: &dyn Samples,
-    threads: usize,
+    recipe: &Recipe,
     sink: &mut dyn Sink,
 ) -> Result<Vec<Difference>> {
     if recorded.len() != samples.len() {
@@ -115,7 +150,9 @@ pub fn compare_recorded(
     let values: Vec<ValueId> = computed(a).filter(|v| known(v) && place(v).is_some()).collect();
     let places: Vec<usize> = values.iter().filter_map(place).collect();
     let mut distances: Vec<Comparison> = values.iter().map(|&v| Comparison::new(&a.value(v).name)).collect();
-    let device = &processors(threads)?;
+    let padding = Padding::read(a, &facts, recipe, samples)?;
+    let real = Real::new(padding.as_ref(), &facts, &values);
+    let device = &processors(recipe.method.threads)?;
     let network = Network::new(a, &shapes, values.clone(), device)?;
     each(
         samples,
@@ -123,14 +160,14 @@ pub fn compare_recorded(
         device,
         Stage::Compare,
         sink,
-        |inputs, sink| network.run(inputs, sink),
+        |_, inputs, sink| network.run(inputs, sink),
         |first, ours| {
             for i in 0..ours.first().map_or(0, Rows::len) {
                 let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
                 let theirs = recorded.get(first + i)?;
-                for ((d, x), &place) in distances.iter_mut().zip(&ours).zip(&places) {
+                for (k, ((d, x), &place)) in distances.iter_mut().zip(&ours).zip(&places).enumerate() {
                     let y = theirs[place].to_f32().map_err(at)?;
-                    d.add(&x.row(i)?, &y).map_err(at)?;
+                    d.add(&real.of(k, first + i, &x.row(i)?)?, &y).map_err(at)?;
                 }
             }
             Ok(())
@@ -139,16 +176,18 @@ pub fn compare_recorded(
     Ok(finish(a, &values, &distances))
 }
 
-/// Adds to `distances` the rows of values of two networks, those of the sample `first` before others.
+/// Adds to `distances` the rows of values of two networks, those of the sample `first` before others, as far as they are
+/// `real`.
 pub(super) fn add(
     distances: &mut [Comparison],
-    samples: &dyn Samples,
+    (samples, real): (&dyn Samples, &Real),
     first: usize,
     [x, y]: [&[Rows]; 2],
 ) -> Result<()> {
-    for (d, (x, y)) in distances.iter_mut().zip(x.iter().zip(y)) {
+    for (k, (d, (x, y))) in distances.iter_mut().zip(x.iter().zip(y)).enumerate() {
         for (i, (x, y)) in x.iter().zip(y.iter()).enumerate() {
-            d.add(&x?, &y?).map_err(|e| e.at(format!("sample `{}`", samples.name(first + i))))?;
+            let at = |e: Error| e.at(format!("sample `{}`", samples.name(first + i)));
+            d.add(&real.of(k, first + i, &x?)?, &y?).map_err(at)?;
         }
     }
     Ok(())
@@ -208,10 +247,10 @@ mod tests {
     #[test]
     fn shared_values_are_compared_by_name() {
         let (a, b) = (graph([1.0, 0.0, 0.0, 1.0]), graph([1.0, 0.0, 0.0, -1.0]));
-        let same = compare(&a, &a, &pairs(), 1, &mut Silent).unwrap();
+        let same = compare(&a, &a, &pairs(), &Recipe::default(), &mut Silent).unwrap();
         assert_eq!(same.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["y", "z"]);
         assert!(same.iter().all(|d| d.max_abs == 0.0));
-        let other = compare(&a, &b, &pairs(), 2, &mut Silent).unwrap();
+        let other = compare(&a, &b, &pairs(), &Recipe::default(), &mut Silent).unwrap();
         assert_eq!((other[0].max_abs, other[1].max_abs), (4.0, 2.0));
         assert_eq!((other[0].operator.as_str(), other[1].operator.as_str()), ("MatMul", "Relu"));
     }
@@ -223,7 +262,8 @@ mod tests {
             Arrays::new(names.iter().map(|name| (name.to_string(), values())).collect(), None).unwrap()
         };
         let g = graph([1.0, 0.0, 0.0, 1.0]);
-        let run = |n, names: &[&str]| compare_recorded(&g, &recorded(n, names), &pairs(), 1, &mut Silent);
+        let run =
+            |n, names: &[&str]| compare_recorded(&g, &recorded(n, names), &pairs(), &Recipe::default(), &mut Silent);
         let found = run(40, &["z", "other"]).unwrap();
         assert_eq!(found.iter().map(|d| (d.name.as_str(), d.max_abs)).collect::<Vec<_>>(), [("z", 0.5)]);
         assert!(run(40, &["other"]).unwrap().is_empty());

@@ -1,6 +1,6 @@
 //! Where a runtime leaves the values of this library's own engine.
 
-use super::compare::{add, computed, finish};
+use super::compare::{Real, add, computed, finish};
 use super::deployed::Deployed;
 use crate::data::Samples;
 use crate::engine::device::processors;
@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::eval::{Comparison, Difference};
 use crate::graph::{Fact, Graph, ValueId};
 use crate::onnx;
-use crate::probe::{Network, each, input_shapes, is_real, shapes_of};
+use crate::plan::Recipe;
+use crate::probe::{Network, Padding, each, input_shapes, is_real, shapes_of};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::Tensor;
 use std::collections::{HashMap, HashSet};
@@ -27,12 +28,12 @@ pub struct Divergence {
 
 /// How far the values of `deployed` are from those that the engine computes for `reference` (simplified) under the same
 /// names. Values of other sizes are left out; those inside are, all of them, where the file cannot be copied, which
-/// `sink` is told. `threads` 0 takes all cores.
+/// `sink` is told, and so is the padding of `samples` (whose preparation `recipe` tells).
 pub fn divergence(
     reference: &Graph,
     deployed: &Deployed,
     samples: &dyn Samples,
-    threads: usize,
+    recipe: &Recipe,
     sink: &mut dyn Sink,
 ) -> Result<Divergence> {
     let shapes = shapes_of(samples)?;
@@ -75,7 +76,9 @@ pub fn divergence(
     };
     let wanted: Vec<ValueId> = values.iter().chain(&outputs).copied().collect();
     let mut distances: Vec<Comparison> = wanted.iter().map(|&v| Comparison::new(&reference.value(v).name)).collect();
-    let device = &processors(threads)?;
+    let device = &processors(recipe.method.threads)?;
+    let padding = Padding::read(reference, &facts, recipe, samples)?;
+    let real = Real::new(padding.as_ref(), &facts, &wanted);
     let network = Network::new(reference, &shapes, wanted, device)?;
     let run = |d: &Deployed, values: &[ValueId], samples: &[Vec<Tensor>], sink: &dyn Sink| {
         d.rows(samples, &names_of(reference, values), d.batch().unwrap_or(1), sink)
@@ -86,7 +89,7 @@ pub fn divergence(
         device,
         Stage::Compare,
         sink,
-        |inputs, sink| {
+        |_, inputs, sink| {
             let mut theirs = match &open {
                 Some(open) => run(open, &values, inputs, sink)?,
                 None => Vec::new(),
@@ -96,7 +99,7 @@ pub fn divergence(
             }
             Ok((network.run(inputs, sink)?, theirs))
         },
-        |first, (x, y)| add(&mut distances, samples, first, [&x, &y]),
+        |first, (x, y)| add(&mut distances, (samples, &real), first, [&x, &y]),
     )?;
     let (inside, outside) = distances.split_at(values.len());
     Ok(Divergence { values: finish(reference, &values, inside), outputs: finish(reference, &outputs, outside) })

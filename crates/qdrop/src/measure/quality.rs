@@ -1,6 +1,6 @@
 //! How close the written file comes to the float network, on samples that the run did not learn from where there are any.
 
-use super::compare::compare;
+use super::compare::{Real, compare};
 use super::samples::Checked;
 use crate::data::{self, Prepare, Samples, Subset, Target, spreads};
 use crate::engine::device::{Device, beside, processors};
@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::eval::{Chance, Comparison, Difference};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Answer, Recipe, Task};
-use crate::probe::{self, Network, each, input_shapes, is_real, largest};
+use crate::probe::{self, Network, Padding, each, input_shapes, is_real, largest};
 use crate::report::{
     Loss, LossPlace, NearChance, OutputQuality, PlannedUnit, Prepared, Quality, Report, Score, Sink, Source, Stage,
     added,
@@ -35,7 +35,8 @@ pub fn left_out(recipe: &Recipe, samples: usize) -> Vec<usize> {
     (0..samples).filter(|i| !used.contains(i)).collect()
 }
 
-/// Measures how far the outputs of `written` are from those of `graph` (both simplified), from which `report` was made.
+/// Measures how far the outputs of `written` are from those of `graph` (both simplified), from which `report` was made;
+/// padding of the samples does not count.
 /// Of `sources` the first counts that holds enough samples of those that the run did not use, else the one with the most,
 /// else the calibration samples. Samples that the run did not use and that cannot be read are left out.
 ///
@@ -48,8 +49,7 @@ pub fn quality(
     sources: &[(Source, &dyn Samples)],
     sink: &mut dyn Sink,
 ) -> Result<Quality> {
-    let threads = recipe.method.threads;
-    let device = &processors(threads)?;
+    let device = &processors(recipe.method.threads)?;
     let (source, samples) = choose(graph, sources, compared(&report.plan, report.samples), device, sink)?;
     let shapes = probe::shapes_of(&samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
@@ -66,6 +66,9 @@ pub fn quality(
     drop(others);
     let real = |v: ValueId| facts.get(v).is_some_and(|f| is_real(f.dtype));
     let mut counts: Vec<Output> = outputs.iter().map(|&(v, _)| Output::new(&graph.value(v).name, real(v))).collect();
+    let padding = Padding::read(graph, &facts, recipe, &samples)?;
+    let wanted: Vec<ValueId> = outputs.iter().map(|o| o.0).collect();
+    let real = Real::new(padding.as_ref(), &facts, &wanted);
     let mut same = 0;
     each(
         &samples,
@@ -74,12 +77,12 @@ pub fn quality(
         device,
         Stage::Compare,
         sink,
-        |inputs, sink| Ok((networks.0.run(inputs, sink)?, networks.1.run(inputs, sink)?)),
-        |_, (wanted, got)| {
+        |_, inputs, sink| Ok((networks.0.run(inputs, sink)?, networks.1.run(inputs, sink)?)),
+        |first, (wanted, got)| {
             for (i, (output, (x, y))) in counts.iter_mut().zip(wanted.iter().zip(&got)).enumerate() {
-                for (x, y) in x.iter().zip(y.iter()) {
+                for (sample, (x, y)) in (first..).zip(x.iter().zip(y.iter())) {
                     let (x, y) = (x?, y?);
-                    output.add(&x, &y)?;
+                    output.add(&real.part(i, sample, &x)?, &real.part(i, sample, &y)?)?;
                     same += usize::from(i == 0 && largest(&x) == largest(&y));
                 }
             }
@@ -101,7 +104,7 @@ pub fn quality(
         quality.losses = report.known_losses(quality.noise());
         if quality.losses.is_empty() {
             let few = Subset::spread(&samples, Some(SAMPLES.1))?;
-            quality.losses = losses(graph, written, report, &few, threads, sink)?;
+            quality.losses = losses(graph, written, report, &few, recipe, sink)?;
         }
     }
     Ok(quality)
@@ -222,10 +225,10 @@ fn losses(
     written: &Graph,
     report: &Report,
     samples: &dyn Samples,
-    threads: usize,
+    recipe: &Recipe,
     sink: &mut dyn Sink,
 ) -> Result<Vec<Loss>> {
-    let differences = match compare(graph, written, samples, threads, sink) {
+    let differences = match compare(graph, written, samples, recipe, sink) {
         Ok(found) => found,
         // Masks hold infinities; what has some cannot be compared value by value.
         Err(error) if error.kind() == Kind::Numeric => return Ok(Vec::new()),
@@ -297,6 +300,8 @@ pub fn near_chance(graph: &Graph, samples: &dyn Samples, recipe: &Recipe, score:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::testing::{Placed, corner};
+    use crate::graph::testing::Builder;
     use crate::graph::{Binary, Dim, Fact, Node, Op, Unary};
     use crate::plan::MethodName;
     use crate::report::{LayerReport, PlannedUnit, Silent};
@@ -376,6 +381,31 @@ mod tests {
         let far = measured(&float, &graph(W, [0.5, 1.0, 1.0, -0.5], 1.0), &sources).unwrap();
         assert!(far.is_low() && far.same_top1.is_some_and(|s| s < 50.0), "{far:?}");
         assert_eq!((far.losses[0].what, far.losses[0].name.as_str()), (LossPlace::Layer, "second"));
+    }
+
+    /// Two networks that differ on negative values only, and images on canvases whose padding holds such.
+    #[test]
+    fn padding_of_images_does_not_count() {
+        let graph = |op| {
+            let mut b = Builder::new();
+            let x = b.input("x", [1, 3, 4, 4].map(Dim::Known).to_vec());
+            let y = b.node(Op::Unary(op), &[x]);
+            b.finish(&[y])
+        };
+        let (float, written) = (graph(Unary::Relu), graph(Unary::Abs));
+        // Images of 2 x 3 pixels.
+        let value = |i: usize| if i / 4 % 4 < 2 && i % 4 < 3 { 1.0 + (i % 7) as f32 } else { -9.0 };
+        let images = || data::testing::samples(&[3, 4, 4], (0..10 * 48).map(value).collect(), None);
+        let placed = Placed { inner: images(), geometries: vec![corner(2, 3, [4, 4]); 10] };
+        let found = |samples: &dyn Samples| measured(&float, &written, &[(Source::Calibration, samples)]).unwrap();
+        let (inside, all) = (found(&placed), found(&images()));
+        assert_eq!((inside.snr_db, inside.outputs[0].max_abs), (None, 0.0));
+        assert!(all.is_low() && all.outputs[0].max_abs == 9.0, "{all:?}");
+        let differ =
+            |samples: &dyn Samples| compare(&float, &written, samples, &Recipe::default(), &mut Silent).unwrap();
+        let (inside, all) = (differ(&placed), differ(&images()));
+        assert_eq!((inside[0].max_abs, inside[0].elements), (0.0, 10 * 3 * 6));
+        assert_eq!((all[0].max_abs, all[0].elements), (9.0, 10 * 48));
     }
 
     #[test]

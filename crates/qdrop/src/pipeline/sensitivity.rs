@@ -7,7 +7,7 @@ use crate::engine::facts;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Measure, Mixed, Recipe, Sensitivity};
-use crate::probe::{self, Calibration, Deviation, Loaded, Network, input_shapes};
+use crate::probe::{self, Calibration, Deviation, Loaded, Network, Padding, input_shapes};
 use crate::report::{Sink, Stage, timed};
 use crate::tensor::{Precision, RowStore, Rows, Tensor};
 
@@ -40,7 +40,7 @@ pub fn sensitivity(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: 
 }
 
 /// Squared error of the outputs of `written`, what `graph` (both simplified) became, as a share of their energy and summed
-/// over the outputs of real numbers, on those of `samples` that sensitivities are measured on.
+/// over the outputs of real numbers, on those of `samples` that sensitivities are measured on; padding does not count.
 pub fn output_error(
     graph: &Graph,
     written: &Graph,
@@ -59,15 +59,24 @@ pub fn output_error(
     let pairs = probe::ends(graph, &facts).into_iter().filter_map(|v| Some((v, counterpart(v)?)));
     let (float, quantized): (Vec<ValueId>, Vec<ValueId>) = pairs.unzip();
     let (device, count) = (&processors(recipe.method.threads)?, float.len());
-    let networks = (Network::new(graph, &shapes, float, device)?, Network::new(written, &shapes, quantized, device)?);
+    let networks =
+        (Network::new(graph, &shapes, float.clone(), device)?, Network::new(written, &shapes, quantized, device)?);
     let mut deviation = Deviation::new(count);
+    let padding = Padding::read(graph, &facts, recipe, &few)?;
+    let blanked = |first: usize, wanted: Vec<Rows>| {
+        let Some(padding) = &padding else { return Ok(wanted) };
+        let some: Vec<usize> = (first..).take(wanted.first().map_or(0, Rows::len)).collect();
+        let padding = padding.part(&some)?;
+        let blank = |(&v, rows)| padding.blank(v, &facts.require(graph, v)?.shape, rows);
+        float.iter().zip(wanted).map(blank).collect::<Result<Vec<_>>>()
+    };
     let both =
-        |inputs: &[Vec<Tensor>], sink: &dyn Sink| Ok((networks.0.run(inputs, sink)?, networks.1.run(inputs, sink)?));
+        |_, inputs: &[Vec<Tensor>], sink: &dyn Sink| Ok((networks.0.run(inputs, sink)?, networks.1.run(inputs, sink)?));
     let chunk = networks.0.chunk.min(networks.1.chunk);
-    probe::each(&few, 1..=chunk, device, Stage::Compare, sink, both, |_, (wanted, got)| {
+    probe::each(&few, 1..=chunk, device, Stage::Compare, sink, both, |first, (wanted, got)| {
         let rows = |rows: &Rows| rows.iter().map(|r| Ok(r?.into_owned())).collect::<Result<Vec<_>>>();
         let got = got.iter().map(|r| Ok(rows(r)?.concat())).collect::<Result<Vec<_>>>()?;
-        deviation.add(0, &got, &wanted)
+        deviation.add(0, &got, &blanked(first, wanted)?)
     })?;
     Ok(deviation.error())
 }

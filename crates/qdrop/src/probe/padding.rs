@@ -3,7 +3,7 @@
 use super::weigh::Weights;
 use crate::data::{Prepare, Samples};
 use crate::engine::channels::{self, Piece};
-use crate::engine::facts::Facts;
+use crate::engine::facts::{Facts, ValueFact};
 use crate::engine::program::around;
 use crate::engine::train::LossWeights;
 use crate::error::{Error, Result};
@@ -140,11 +140,6 @@ impl Padding {
         self.places.get(value.0 as usize)?.as_ref()
     }
 
-    /// Whether parts of `value` may be padding.
-    pub fn reaches(&self, value: ValueId) -> bool {
-        self.place(value).is_some()
-    }
-
     /// The elements of `row`, content of `value` of `shape` in `sample`, that are no padding, and their shape.
     pub fn real_part<'a>(
         &self,
@@ -203,53 +198,79 @@ impl Padding {
     /// `rows`, contents of `value` of `shape` in the samples, with NaN where there is padding: what is compared with them
     /// counts nowhere else.
     pub fn blank(&self, value: ValueId, shape: &[usize], rows: Rows) -> Result<Rows> {
-        let Some(place) = self.place(value) else { return Ok(rows) };
-        let inner = around(shape, place.along().end - 1)[2].max(1);
+        if self.place(value).is_none() {
+            return Ok(rows);
+        }
         let mut blanked = Vec::with_capacity(rows.len() * rows.width());
         for sample in 0..rows.len() {
-            let mask = self.mask(place, shape, sample)?;
-            let at = |(i, &v): (usize, &f32)| if mask[i / inner % mask.len()] > 0.0 { v } else { f32::NAN };
-            blanked.extend(rows.row(sample)?.iter().enumerate().map(at));
+            blanked.extend_from_slice(&self.blank_row(value, shape, sample, &rows.row(sample)?)?);
         }
         Ok(Rows::new(rows.len(), blanked))
+    }
+
+    /// `row`, content of `value` of `shape` in `sample`, with NaN where there is padding.
+    pub fn blank_row<'a>(
+        &self,
+        value: ValueId,
+        shape: &[usize],
+        sample: usize,
+        row: &'a [f32],
+    ) -> Result<Cow<'a, [f32]>> {
+        let Some(place) = self.place(value) else { return Ok(Cow::Borrowed(row)) };
+        let inner = around(shape, place.along().end - 1)[2].max(1);
+        let mask = self.mask(place, shape, sample)?;
+        let at = |(i, &v): (usize, &f32)| if mask[i / inner % mask.len()] > 0.0 { v } else { f32::NAN };
+        Ok(Cow::Owned(row.iter().enumerate().map(at).collect()))
+    }
+
+    /// What the elements of `value`, of which `fact` tells, weigh in squared errors in which padding does not count: 1, or 0
+    /// for padding. `None` where none of them may be padding.
+    pub fn weights(&self, value: ValueId, fact: &ValueFact) -> Result<Option<LossWeights>> {
+        let Some(place) = self.place(value) else { return Ok(None) };
+        let (along, shape) = (place.along(), &fact.shape);
+        // One weight for all channels of a position, unless the channels lie along the padding.
+        let by_position = !along.contains(&fact.channel_axis);
+        let [outer, channels, _] = if by_position { around(shape, fact.channel_axis) } else { [1; 3] };
+        let width = fact.numel() / channels.max(1);
+        let behind = around(shape, along.end - 1)[2];
+        let behind = if by_position && fact.channel_axis >= along.end { behind / channels.max(1) } else { behind };
+        let mut positions = Vec::with_capacity(width * self.samples());
+        for sample in 0..self.samples() {
+            let mask = self.mask(place, shape, sample)?;
+            positions.extend((0..width).map(|i| mask[i / behind.max(1) % mask.len()]));
+        }
+        let positions = Rows::new(self.samples(), positions);
+        Ok(Some(LossWeights { channels: vec![1.0; channels], positions, outer }))
     }
 
     /// Takes padding out of the losses of all units' outputs; the mean of what is left stays the same.
     pub fn exclude(&self, facts: &Facts, plan: &Plan, weights: &mut Weights) -> Result<()> {
         for &v in plan.units.iter().flat_map(|u| &u.outputs) {
             let Some(fact) = facts.get(v).filter(|f| f.dtype == DType::F32) else { continue };
-            let Some(place) = self.place(v) else { continue };
-            let along = place.along();
-            if along.contains(&fact.channel_axis) {
+            if self.place(v).is_some_and(|place| place.along().contains(&fact.channel_axis)) {
                 // Channels along the tokens: no position is all padding.
                 continue;
             }
-            let (mut real, mut all) = (0.0, 0);
-            for sample in 0..self.samples() {
-                let mask = self.mask(place, &fact.shape, sample)?;
-                real += mask.iter().map(|&v| f64::from(v)).sum::<f64>();
-                all += mask.len();
-            }
-            let share = real / all as f64;
+            let Some(mut new) = self.weights(v, fact)? else { continue };
+            let rows = new.positions.iter().collect::<Result<Vec<_>>>()?;
+            let all = (rows.len() * new.positions.width()) as f64;
+            let share = rows.iter().flat_map(|row| row.iter()).map(|&v| f64::from(v)).sum::<f64>() / all;
             if share == 1.0 || share == 0.0 {
                 continue;
             }
-            let [outer, channels, inner] = around(&fact.shape, fact.channel_axis);
-            let width = outer * inner;
             let old = weights.remove(&v);
-            // Positions are what is left of the shape without the axis of the channels.
-            let behind = around(&fact.shape, along.end - 1)[2];
-            let behind = if fact.channel_axis >= along.end { behind / channels } else { behind };
-            let mut positions = Vec::with_capacity(width * self.samples());
-            for sample in 0..self.samples() {
-                let mask = self.mask(place, &fact.shape, sample)?;
+            let mut positions = Vec::with_capacity(rows.len() * new.positions.width());
+            for (sample, row) in rows.iter().enumerate() {
                 let before = old.as_ref().map(|o| o.positions.row(sample)).transpose()?;
-                let at = |i: usize| before.as_ref().map_or(1.0, |b| b[i]) * mask[i / behind % mask.len()];
-                positions.extend((0..width).map(|i| at(i) / share as f32));
+                let at = |i: usize| before.as_ref().map_or(1.0, |b| b[i]);
+                positions.extend(row.iter().enumerate().map(|(i, real)| at(i) * real / share as f32));
             }
-            let channels = old.map_or_else(|| vec![1.0; channels], |o| o.channels);
-            let positions = Rows::new(self.samples(), positions);
-            weights.insert(v, LossWeights { channels, positions, outer });
+            drop(rows);
+            new.positions = Rows::new(self.samples(), positions);
+            if let Some(old) = old {
+                new.channels = old.channels;
+            }
+            weights.insert(v, new);
         }
         Ok(())
     }

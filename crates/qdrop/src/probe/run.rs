@@ -5,8 +5,9 @@ use crate::data::Samples;
 use crate::engine::device::{Device, Inference, beside};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
+use crate::engine::train::LossWeights;
 use crate::error::{Error, Kind, Result};
-use crate::graph::{Graph, NodeId, ValueId};
+use crate::graph::{Graph, NodeId, Op, ValueId};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::{DType, RowStore, Rows, RowsWriter, Tensor};
 use rayon::prelude::*;
@@ -183,7 +184,7 @@ pub(crate) fn decode(
 }
 
 /// Calls `job` for one chunk of samples after the other on `device`, each with its first index, and
-/// `take` with the result on the calling thread. Chunks have as many samples as `chunk` allows and a short time suffices
+/// `take` with that index and the result on the calling thread. Chunks have as many samples as `chunk` allows and a short time suffices
 /// for, all of the same shapes. Tells `sink` how far it is and stops when it asks to.
 pub(crate) fn each<T: Send>(
     samples: &dyn Samples,
@@ -191,7 +192,7 @@ pub(crate) fn each<T: Send>(
     device: &dyn Device,
     stage: Stage,
     sink: &mut dyn Sink,
-    job: impl Fn(&[Vec<Tensor>], &dyn Sink) -> Result<T> + Sync,
+    job: impl Fn(usize, &[Vec<Tensor>], &dyn Sink) -> Result<T> + Sync,
     mut take: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
     let (total, most) = (samples.len(), *chunk.end());
@@ -203,7 +204,7 @@ pub(crate) fn each<T: Send>(
         let loaded = decode(samples, &indices, device, sink)?;
         go_on(sink)?;
         for alike in loaded.chunk_by(|a, b| shapes(a) == shapes(b)) {
-            take(done, job(alike, sink)?)?;
+            take(done, job(done, alike, sink)?)?;
             done += alike.len();
         }
         size = if start.elapsed() < BRIEF { (2 * size).min(most) } else { (size / 2).max(least) };
@@ -223,7 +224,7 @@ pub(crate) fn answer(
 ) -> Result<()> {
     let least = networks.iter().map(|n| *n.chunk().start()).max().unwrap_or(1);
     let most = networks.iter().map(|n| *n.chunk().end()).min().unwrap_or(least).max(least);
-    let job = |inputs: &[Vec<Tensor>], sink: &dyn Sink| networks.iter().map(|n| n.run(inputs, sink)).collect();
+    let job = |_, inputs: &[Vec<Tensor>], sink: &dyn Sink| networks.iter().map(|n| n.run(inputs, sink)).collect();
     each(samples, least..=most, device, Stage::Evaluate, sink, job, take)
 }
 
@@ -265,20 +266,30 @@ pub(crate) fn whole(graph: &Graph, facts: &Facts) -> Region {
     Region { nodes: behind(graph, &outputs), inputs: graph.inputs.clone(), outputs, ..Region::default() }
 }
 
-/// Σ y² of every output that `ready` has for `rows`, added to `least`, with the number of its elements. What `ready` works
-/// in is free afterwards.
+/// Σ w·y² of every output that `ready` has for `rows`, added to `least`, with the number of its elements; w is what
+/// `weights`, one an output, say, or else 1. What `ready` works in is free afterwards.
 pub(crate) fn energies(
     ready: Box<dyn Inference>,
     rows: &[Rows],
-    least: f64,
+    (least, weights): (f64, &[Option<LossWeights>]),
     sink: &dyn Sink,
 ) -> Result<Vec<(f64, usize)>> {
     let mut energies = Vec::new();
-    let mut add = |_, outputs: &[Vec<f32>]| {
+    let widths = ready.widths();
+    let mut expanded = Vec::new();
+    let square = |&v: &f32| f64::from(v) * f64::from(v);
+    let mut add = |first, outputs: &[Vec<f32>]| {
         energies.resize(outputs.len(), (least, 0));
-        for ((energy, count), values) in energies.iter_mut().zip(outputs) {
-            *energy += values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+        for (i, ((energy, count), values)) in energies.iter_mut().zip(outputs).enumerate() {
             *count += values.len();
+            let Some(weights) = weights.get(i).and_then(Option::as_ref) else {
+                *energy += values.iter().map(square).sum::<f64>();
+                continue;
+            };
+            for (sample, row) in (first..).zip(values.chunks_exact(widths[i].max(1))) {
+                weights.expand(sample, &mut expanded)?;
+                *energy += row.iter().zip(&expanded).map(|(v, &w)| square(v) * f64::from(w)).sum::<f64>();
+            }
         }
         go_on(sink)
     };
@@ -286,20 +297,26 @@ pub(crate) fn energies(
     Ok(energies)
 }
 
-/// Computed values of real numbers that an output depends on by way of what cannot be run, in order.
+/// Computed values of real numbers that an output depends on by way of what cannot be run, in order. A TopK in front of that,
+/// as those that choose boxes, counts as such: behind it elements change their places with the slightest change of a score.
 pub(crate) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     let unknown = |v: &&ValueId| facts.get(**v).is_none();
     let lost: Vec<ValueId> = graph.outputs.iter().filter(unknown).copied().collect();
-    let mut read = BTreeSet::new();
+    let (mut read, mut ranked) = (BTreeSet::new(), BTreeSet::new());
     for id in behind(graph, &lost) {
         let node = graph.node(id);
-        if node.outputs.iter().flatten().any(|v| facts.get(*v).is_none()) {
-            read.extend(node.inputs.iter().flatten().chain(&node.captures).copied());
+        let operands = || node.inputs.iter().flatten().chain(&node.captures).copied();
+        let behind = matches!(node.op, Op::TopK { .. }) || operands().any(|v| ranked.contains(&v));
+        if behind {
+            ranked.extend(node.outputs.iter().flatten().copied());
+        }
+        if behind || node.outputs.iter().flatten().any(|v| facts.get(*v).is_none()) {
+            read.extend(operands());
         }
     }
     let real = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
     let made = graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied());
-    made.filter(|v| read.contains(v) && real(v)).collect()
+    made.filter(|v| read.contains(v) && !ranked.contains(v) && real(v)).collect()
 }
 
 /// Whether values of this type can be compared as numbers.
@@ -311,7 +328,8 @@ pub(crate) fn is_real(dtype: DType) -> bool {
 mod tests {
     use super::*;
     use crate::graph::testing::Builder;
-    use crate::graph::{Binary, Op, Unary};
+    use crate::graph::{Binary, Unary};
+    use crate::tensor::Tensor;
 
     #[test]
     fn what_can_be_run_ends_at_outputs_and_before_what_cannot() {
@@ -332,5 +350,28 @@ mod tests {
         assert_eq!(ends(&graph, &facts), [aside, read, other]);
         let whole = Graph { outputs: vec![aside], ..graph };
         assert_eq!(ends(&whole, &facts), [aside]);
+    }
+
+    #[test]
+    fn values_that_a_topk_puts_in_order_are_no_ends() {
+        let mut b = Builder::new();
+        let x = b.input("x", [6, 4].map(crate::graph::Dim::Known).to_vec());
+        let [boxes, scores] = [Unary::Exp, Unary::Sigmoid].map(|op| b.node(Op::Unary(op), &[x]));
+        let score = b.graph.add_constant("columns", Tensor::i64s(vec![0]));
+        let score = b.node(Op::Gather { axis: 1 }, &[scores, score]);
+        let k = b.graph.add_constant("k", Tensor::i64s(vec![3]));
+        let best = b.node(Op::TopK { axis: 0, largest: true, sorted: true }, &[score, k]);
+        let places = b.graph.add_value("places", Default::default());
+        b.graph.nodes.last_mut().unwrap().outputs.push(Some(places));
+        let chosen = b.node(Op::GatherNd { batch_dims: 0 }, &[boxes, places]);
+        let moved = b.node(Op::Unary(Unary::Neg), &[chosen]);
+        let strange = Op::Opaque { domain: "com.example".into(), kind: "Strange".into() };
+        let lost = b.node(strange, &[moved, best]);
+        let graph = b.finish(&[lost]);
+        let facts = facts::infer(&graph, &[vec![6, 4]]).unwrap();
+        assert!(facts.get(moved).is_some());
+        assert_eq!(ends(&graph, &facts), [boxes, score]);
+        let whole = Graph { outputs: vec![moved], ..graph };
+        assert_eq!(ends(&whole, &facts), [moved], "where outputs can be computed");
     }
 }

@@ -12,6 +12,7 @@ use super::refine::{Effect, Measuring};
 use super::run::{self, Cache};
 use crate::calibrate::{self, Watch};
 use crate::data::{Samples, Subset};
+use crate::engine::device::OutputError;
 use crate::engine::program::{Region, compile};
 use crate::error::{Kind, Result};
 use crate::graph::ValueId;
@@ -39,7 +40,7 @@ pub(crate) fn screened(sites: &[Site]) -> bool {
 }
 
 /// What is known of a site before its step is changed.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Guess {
     /// Distance of the outputs when it alone is quantized, about.
     error: f64,
@@ -129,23 +130,31 @@ impl Calibration<'_> {
         grids: &[Grid],
         sink: &mut dyn Sink,
     ) -> Result<Vec<Option<Guess>>> {
-        // Estimates take all of an output.
-        if padding.is_some_and(|p| run::whole(self.graph, self.facts).outputs.iter().any(|&v| p.reaches(v))) {
-            return self.measured(inputs, padding, grids, sink);
-        }
-        match self.estimates(inputs, grids, sink) {
+        match self.estimates(inputs, padding, grids, sink) {
             Err(error) if error.kind() == Kind::Unsupported => self.measured(inputs, padding, grids, sink),
             other => other,
         }
     }
 
     /// Estimates for all sites at once.
-    fn estimates(&self, inputs: &Cache, grids: &[Grid], sink: &mut dyn Sink) -> Result<Vec<Option<Guess>>> {
+    fn estimates(
+        &self,
+        inputs: &Cache,
+        padding: Option<&Padding>,
+        grids: &[Grid],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Option<Guess>>> {
         let rows: Vec<Rows> = self.graph.inputs.iter().map(|v| inputs[v].clone()).collect();
         let region = run::whole(self.graph, self.facts);
         let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
-        let energies = run::energies(float, &rows, f64::from(f32::MIN_POSITIVE), sink)?;
-        let sizes: Vec<f32> = energies.iter().map(|e| e.0.sqrt() as f32).collect();
+        let counted = |&v: &ValueId| match padding {
+            Some(padding) => padding.weights(v, self.facts.require(self.graph, v)?),
+            None => Ok(None),
+        };
+        let weights = region.outputs.iter().map(counted).collect::<Result<Vec<_>>>()?;
+        let energies = run::energies(float, &rows, (f64::from(f32::MIN_POSITIVE), &weights), sink)?;
+        let output = |(weights, energy): (_, (f64, usize))| OutputError { size: energy.0.sqrt() as f32, weights };
+        let outputs: Vec<OutputError> = weights.into_iter().zip(energies).map(output).collect();
         // A program has one quantizer a value.
         let made: BTreeSet<ValueId> =
             region.nodes.iter().flat_map(|&n| self.graph.node(n).outputs.iter().flatten()).copied().collect();
@@ -164,7 +173,7 @@ impl Calibration<'_> {
         let tried: Vec<Vec<Grid>> = sites.iter().map(|id| tried(&grids[id.index()])).collect();
         let mut progress = |_| run::go_on(sink);
         let seed = self.recipe.method.seed;
-        let found = self.device.influence(&program, &rows, &sizes, &tried, seed, &mut progress)?;
+        let found = self.device.influence(&program, &rows, &outputs, &tried, seed, &mut progress)?;
         let mut guesses = vec![None; grids.len()];
         for (id, errors) in sites.into_iter().zip(found) {
             let Some(error) = errors.as_ref().map(|e| e[0]).filter(|e| e.is_finite()) else { continue };
@@ -204,8 +213,10 @@ impl Calibration<'_> {
 mod tests {
     use super::*;
     use crate::data;
+    use crate::data::testing::{Placed, corner};
     use crate::engine::device::processors;
     use crate::engine::facts;
+    use crate::graph::testing::Builder;
     use crate::graph::{Dim, Fact, Graph, Node, Op, Unary};
     use crate::plan::{GridSpec, Observer, Plan, Recipe};
     use crate::report::Silent;
@@ -245,6 +256,52 @@ mod tests {
         let activations = calibration.activation_grids(&watch.sites, &mut Vec::new(), &mut Silent).unwrap();
         assert!(activations.effects[0].is_some_and(|(first, refined)| refined <= first), "{:?}", activations.effects);
         (activations.first[0].scale[0], activations.refined[0].scale[0])
+    }
+
+    /// Guesses for the sites of two pointwise convolutions on images of which `rows` of 8 rows show something; the others hold
+    /// huge values; and the errors as they are measured.
+    fn guesses(rows: usize, geometry: bool) -> Vec<(Guess, f64)> {
+        const N: usize = 64;
+        let mut b = Builder::new();
+        let x = b.input("x", [1, 3, 8, 4].map(Dim::Known).to_vec());
+        let a = b.conv_relu("a", x, 3, 4, 1);
+        let y = b.conv_relu("b", a, 4, 2, 1);
+        let graph = b.finish(&[y]);
+        let facts = facts::infer(&graph, &[vec![1, 3, 8, 4]]).unwrap();
+        let grid = GridSpec { bits: 8, symmetric: false, observer: Observer::MinMax, percentile: 99.99 };
+        let site = |value| Site { name: String::new(), value, readers: None, grid };
+        let plan = Plan { sites: [x, a].map(site).to_vec(), ..Plan::default() };
+        let value = |i: usize| {
+            let small = (i * 7919 % 997) as f32 / 997.0;
+            if i / 4 % 8 < rows { small } else { 300.0 * small }
+        };
+        let inner = data::testing::samples(&[3, 8, 4], (0..N * 96).map(value).collect(), None);
+        let samples = Placed { inner, geometries: vec![corner(if geometry { rows } else { 8 }, 4, [8, 4]); N] };
+        let (recipe, device, store) = (Recipe::default(), processors(1).unwrap(), RowStore::memory());
+        let (graph, facts, plan, recipe) = (&graph, &facts, &plan, &recipe);
+        let calibration = Calibration { graph, facts, plan, recipe, samples: &samples, device: &device, store: &store };
+        let grids = vec![Grid::per_tensor(8, 0.02, 0).unwrap(); 2];
+        let inputs = run::load(graph, &samples, &device, &store, &mut Silent).unwrap();
+        let padding = calibration.padding(&samples).unwrap();
+        assert_eq!(padding.is_some(), geometry);
+        let guess = calibration.guess(&inputs, padding.as_ref(), &grids, &mut Silent).unwrap();
+        let mut measuring = calibration.measuring(inputs, padding.as_ref(), &Silent).unwrap();
+        let measured = |site| measuring.distances(site, [&grids[0]], &Silent).unwrap()[0];
+        guess.into_iter().flatten().zip(plan.sites.iter().map(measured)).collect()
+    }
+
+    #[test]
+    fn estimates_do_not_count_padding() {
+        let inside = guesses(5, true);
+        for (guess, measured) in &inside {
+            // One draw of signs a sample: a fifth off is usual with these 64.
+            assert!((0.5..2.0).contains(&(guess.error / measured)), "{guess:?} against {measured}");
+        }
+        // The grids suit the images, not their padding, and the sites were estimated: what is measured may always be better.
+        for ((inside, _), (all, _)) in inside.iter().zip(guesses(5, false)) {
+            assert!(all.error > 100.0 * inside.error, "{all:?} against {inside:?}");
+        }
+        assert!(inside.iter().any(|(guess, _)| !guess.promising), "{inside:?}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(crate) fn weigh(
     values.sort_unstable();
     values.dedup();
     let float = device.inference(&compile(graph, facts, &region)?)?;
-    let energies = run::energies(float, &rows, f64::MIN_POSITIVE, sink)?;
+    let energies = run::energies(float, &rows, (f64::MIN_POSITIVE, &[]), sink)?;
     let size = |&(energy, count): &(f64, usize)| (energy / count.max(1) as f64).sqrt().max(SMALLEST) as f32;
     let sizes: Vec<f32> = energies.iter().map(size).collect();
     let region = Region { sites: values.iter().map(|&v| (v, None)).collect(), ..region };

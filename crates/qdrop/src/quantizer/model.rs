@@ -1,7 +1,6 @@
 //! A network that can be planned, quantized, evaluated and compared.
 
 use crate::data::{InputSpec, Remembered, Samples, at_source};
-use crate::engine::device::processors;
 use crate::error::{Error, Result};
 use crate::eval::Difference;
 use crate::eval::detect::Detector;
@@ -9,10 +8,10 @@ use crate::graph::{Dim, Graph, ValueId};
 use crate::onnx;
 use crate::pipeline::{self, Bench, Checked, Deployed, Detected, Divergence, Memory};
 use crate::plan::{Chosen, Cost, FactorSite, Plan, Recipe, Sensitivity, Task};
-use crate::probe::{Network, answer, shapes_of};
+use crate::probe::shapes_of;
 use crate::report::{Score, Sink};
 use crate::runtime::Library;
-use crate::tensor::{DType, Rows};
+use crate::tensor::DType;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -273,35 +272,26 @@ impl Model {
         samples: &dyn Samples,
         threads: usize,
         sink: &mut dyn Sink,
-        mut each: impl FnMut(usize, &[&[f32]]) -> Result<()>,
+        each: impl FnMut(usize, &[&[f32]]) -> Result<()>,
     ) -> Result<()> {
         let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
-        let device = &processors(threads)?;
-        let network = Network::new(&graph, &shapes, graph.outputs.clone(), device)?;
-        let checked = Checked::new(&graph, &shapes, samples)?;
-        answer(&[&network], &checked, device, sink, |first, values| {
-            let values = values.into_iter().next().unwrap_or_default();
-            for i in 0..values.first().map_or(0, Rows::len) {
-                let rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
-                each(first + i, &rows.iter().map(|r| &**r).collect::<Vec<_>>())?;
-            }
-            Ok(())
-        })
+        pipeline::outputs(&graph, &Checked::new(&graph, &shapes, samples)?, threads, sink, each)
     }
 
-    /// Compares each value of this network with the value of the same name in `other`, over `samples`.
+    /// Compares each value of this network with the value of the same name in `other`, over `samples`, without their
+    /// padding. Of `recipe`, `input` (how samples are prepared) and the number of threads count.
     pub fn compare(
         &self,
         other: &Model,
         samples: &dyn Samples,
-        threads: usize,
+        recipe: &Recipe,
         sink: &mut dyn Sink,
     ) -> Result<Vec<Difference>> {
         let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
         let other = pipeline::prepare(&other.graph, Some(&shapes)).map_err(|e| e.at(other.name()))?;
-        pipeline::compare(&graph, &other, &Checked::new(&graph, &shapes, samples)?, threads, sink)
+        pipeline::compare(&graph, &other, &Checked::new(&graph, &shapes, samples)?, recipe, sink)
     }
 
     /// Like [`Model::compare`], but with values that another program `recorded`: one entry per sample, with tensors
@@ -310,12 +300,12 @@ impl Model {
         &self,
         recorded: &dyn Samples,
         samples: &dyn Samples,
-        threads: usize,
+        recipe: &Recipe,
         sink: &mut dyn Sink,
     ) -> Result<Vec<Difference>> {
         let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
-        pipeline::compare_recorded(&graph, recorded, &Checked::new(&graph, &shapes, samples)?, threads, sink)
+        pipeline::compare_recorded(&graph, recorded, &Checked::new(&graph, &shapes, samples)?, recipe, sink)
     }
 
     /// Like [`Model::compare`], but with `file` in a runtime.
@@ -323,12 +313,12 @@ impl Model {
         &self,
         file: &Deployed,
         samples: &dyn Samples,
-        threads: usize,
+        recipe: &Recipe,
         sink: &mut dyn Sink,
     ) -> Result<Divergence> {
         let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
-        pipeline::divergence(&graph, file, &Checked::new(&graph, &shapes, samples)?, threads, sink)
+        pipeline::divergence(&graph, file, &Checked::new(&graph, &shapes, samples)?, recipe, sink)
     }
 
     /// Measures on `samples` how the bits of each layer and activation, one at a time, affect the network's outputs.

@@ -4,7 +4,7 @@ use super::Threads;
 use super::math::{sum, vectorized};
 use super::pass::{Quantizer, quantized};
 use super::sensitivity::probe;
-use crate::engine::device::Progress;
+use crate::engine::device::{OutputError, Progress};
 use crate::engine::program::{Program, ProgramSite};
 use crate::error::Result;
 use crate::quant::Grid;
@@ -24,7 +24,7 @@ pub(super) fn influence(
     threads: &Threads,
     program: &Program,
     inputs: &[Rows],
-    sizes: &[f32],
+    outputs: &[OutputError],
     grids: &[Vec<Grid>],
     seed: u64,
     progress: Progress,
@@ -32,7 +32,7 @@ pub(super) fn influence(
     let sites = program.sites.len();
     let quantizers: Vec<Vec<Quantizer>> = grids.iter().map(|g| g.iter().map(Quantizer::new).collect()).collect();
     let groups = probe(
-        (program, inputs, sizes, seed),
+        (program, inputs, outputs, seed),
         threads,
         progress,
         || Found { values: vec![Vec::new(); sites], errors: vec![None; sites] },
@@ -93,8 +93,9 @@ mod tests {
         let grids: Vec<Grid> = [0.25, 1.0].map(|s| Grid::per_tensor(2, s, 0).unwrap()).to_vec();
         let threads = Threads::default();
         let rows = [Rows::new(n, x.clone())];
+        let outputs = [OutputError { size: 2.0, weights: None }];
         let found =
-            influence(&threads, &program, &rows, &[2.0], std::slice::from_ref(&grids), 1, &mut |_| Ok(())).unwrap();
+            influence(&threads, &program, &rows, &outputs, std::slice::from_ref(&grids), 1, &mut |_| Ok(())).unwrap();
         for (grid, found) in grids.iter().zip(found[0].as_ref().unwrap()) {
             let mut squares = Vec::new();
             for row in x.chunks(3) {

@@ -32,7 +32,7 @@ mod winograd;
 pub use inference::CpuInference;
 pub use trainer::CpuTrainer;
 
-use super::device::{Device, Footprint, Inference, Progress};
+use super::device::{Device, Footprint, Inference, OutputError, Progress};
 use super::fused::Fused;
 use super::train::{LossWeights, Problem, Trainer};
 use crate::engine::program::Program;
@@ -107,12 +107,12 @@ impl Device for Cpu {
         &self,
         program: &Program,
         inputs: &[Rows],
-        sizes: &[f32],
+        outputs: &[OutputError],
         grids: &[Vec<Grid>],
         seed: u64,
         progress: Progress,
     ) -> Result<Vec<Option<Vec<f64>>>> {
-        influence::influence(&self.threads, program, inputs, sizes, grids, seed, progress)
+        influence::influence(&self.threads, program, inputs, outputs, grids, seed, progress)
     }
 
     fn footprint(&self, program: &Program, samples: usize, batch: usize) -> Result<Footprint> {

@@ -4,7 +4,7 @@ use super::code::Code;
 use super::rounds::in_rounds;
 use super::run::{Shared, Sums};
 use super::{Frames, Threads, check};
-use crate::engine::device::{Progress, Values};
+use crate::engine::device::{OutputError, Progress, Values};
 use crate::engine::philox::Stream;
 use crate::engine::program::{Program, ProgramSite, Slot};
 use crate::engine::train::{Keep, LossWeights};
@@ -23,8 +23,9 @@ pub(super) fn sensitivity(
     seed: u64,
     progress: Progress,
 ) -> Result<Vec<Option<LossWeights>>> {
+    let outputs: Vec<OutputError> = sizes.iter().map(|&size| OutputError { size, weights: None }).collect();
     let groups = probe(
-        (program, inputs, sizes, seed),
+        (program, inputs, &outputs, seed),
         threads,
         progress,
         || vec![None; program.sites.len()],
@@ -37,11 +38,11 @@ pub(super) fn sensitivity(
     Ok(program.site_slots().map(|(site, slot)| weights(&program.slots[slot], site, &groups)).collect())
 }
 
-/// Runs groups of samples forwards in float, then backwards from random signs at the outputs, each output's divided by its
-/// value in `sizes`. Every group has a state that begins `fresh`; `values` is shown what each site holds, and then
+/// Runs groups of samples forwards in float, then backwards from random signs at the outputs, which count as `outputs`
+/// says. Every group has a state that begins `fresh`; `values` is shown what each site holds, and then
 /// `gradients` the gradient there. The states, in order of the groups.
 pub(super) fn probe<T: Send>(
-    (program, inputs, sizes, seed): (&Program, &[Rows], &[f32], u64),
+    (program, inputs, outputs, seed): (&Program, &[Rows], &[OutputError], u64),
     threads: &Threads,
     progress: Progress,
     fresh: impl Fn() -> T + Sync,
@@ -72,10 +73,19 @@ pub(super) fn probe<T: Send>(
             for (sample, signs) in signs.iter_mut().enumerate() {
                 Stream::new(seed, u32::MAX, output as u32, 0).mask(first + sample, 0.5, signs);
             }
-            let size = 1.0 / sizes[output];
+            let OutputError { size, weights } = &outputs[output];
+            let mut factors = vec![Vec::new(); samples];
+            for (sample, factors) in factors.iter_mut().enumerate() {
+                weights.as_ref().map_or(Ok(()), |weights| weights.expand(first + sample, factors))?;
+                factors.iter_mut().for_each(|f| *f = f.sqrt());
+            }
+            let size = 1.0 / size;
             frame.upstream(&shared, slot, |sample, range, values| {
-                let signs = signs[sample][range].iter();
+                let signs = signs[sample][range.clone()].iter();
                 values.iter_mut().zip(signs).for_each(|(v, &s)| *v = if s == 1 { size } else { -size });
+                if !factors[sample].is_empty() {
+                    values.iter_mut().zip(&factors[sample][range]).for_each(|(v, f)| *v *= f);
+                }
             });
         }
         let mut watch = |site: ProgramSite, all: &[f32]| {

@@ -1,7 +1,9 @@
 //! The device that serves as the specification: it runs a program on one sample, step by step, in any number type.
 
+mod influence;
 mod train;
 
+pub use influence::influence;
 pub use train::{NaiveTrainer, Slopes};
 
 use super::ops::{self, Real, View};
@@ -33,6 +35,8 @@ pub struct Gradients<R> {
     pub weights: Vec<Vec<R>>,
     /// Per site: the sum over its elements, without the gradient factor of the learned step.
     pub scales: Vec<f64>,
+    /// Per site: of what its readers see; none where the scalar does not depend on it.
+    pub sites: Vec<Option<Vec<R>>>,
 }
 
 /// Runs `program` forward on one sample.
@@ -88,10 +92,12 @@ impl<R: Real> Tape<R> {
             add(&mut grads[slot], g);
         }
         let mut scales = vec![0.0; settings.grids.len()];
+        let mut sites = vec![None; program.sites.len()];
         for step in program.steps.iter().rev() {
             match step {
                 Step::Site { site, x, y } => {
                     let Some(g) = grads[*y].take() else { continue };
+                    sites[site.0] = Some(g.clone());
                     let g = match &settings.keep[site.0] {
                         None => g,
                         Some(mask) => {
@@ -131,7 +137,7 @@ impl<R: Real> Tape<R> {
             }
         }
         let zeros = |&s: &usize| grads[s].take().unwrap_or_else(|| vec![R::zero(); self.values[s].len()]);
-        Ok(Gradients { weights: program.weights.iter().map(zeros).collect(), scales })
+        Ok(Gradients { weights: program.weights.iter().map(zeros).collect(), scales, sites })
     }
 }
 

@@ -3,9 +3,10 @@
 mod geometry;
 mod random;
 
+use super::influence::influence;
 use super::sensitivity::sensitivity;
 use super::{CpuInference, CpuTrainer, Threads};
-use crate::engine::device::Inference;
+use crate::engine::device::{Inference, OutputError};
 use crate::engine::facts;
 use crate::engine::naive::{self, NaiveTrainer};
 use crate::engine::philox::Stream;
@@ -275,6 +276,48 @@ fn sensitivity_is_the_diagonal_of_the_squared_jacobian() {
     let mut row = Vec::new();
     found.expand(7, &mut row).unwrap();
     assert_eq!(row[6], found.channels[1] * found.positions.row(7).unwrap()[2]);
+}
+
+/// Two outputs, a site that only one of them reads, one that none does, and weights of elements in both of their forms.
+#[test]
+fn influence_is_that_of_the_specification() {
+    let mut net = Net::new();
+    let x = net.input();
+    let a = net.conv(x, [6, 4, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+    let a = net.op(Op::Unary(Unary::Sigmoid), &[a]);
+    let b = net.conv(a, [5, 6, 3, 3], 2, [1, 1, 1, 1], 1, 1);
+    let c = net.relu(b);
+    let dead = net.op(Op::Binary(Binary::Mul), &[c, c]);
+    for v in [x, a, c, dead] {
+        net.site(v);
+    }
+    // Nothing is learned.
+    (net.weights, net.biases) = (vec![], vec![]);
+    let n = 9;
+    let Problem { program, float_inputs: inputs, .. } = net.problem(&[&[1, 4, 6, 8]], &[a, c], n);
+    let mask = |width: usize, real: usize| {
+        let one = |i: usize| if i % width < real + i / width % 3 { 1.0 } else { 0.0 };
+        Rows::new(n, (0..n * width).map(one).collect())
+    };
+    let by_position = LossWeights { channels: vec![1.0, 0.5, 2.0, 1.0, 1.0, 3.0], positions: mask(48, 20), outer: 1 };
+    let by_element = LossWeights { channels: vec![1.0], positions: mask(60, 31), outer: 1 };
+    let output = |size, weights| OutputError { size, weights };
+    let all = [output(0.7, None), output(2.0, None)];
+    let some = [output(0.7, Some(by_position)), output(2.0, Some(by_element))];
+    let none =
+        [output(0.7, None), output(2.0, Some(LossWeights { channels: vec![1.0], positions: mask(60, 0), outer: 1 }))];
+    let grids = vec![[0.1, 0.4].map(|s| Grid::per_tensor(4, s, 7).unwrap()).to_vec(); 4];
+    let mut found = Vec::new();
+    for outputs in [&all, &some, &none] {
+        let got = influence(&Threads::default(), &program, &inputs, outputs, &grids, 3, &mut |_| Ok(())).unwrap();
+        let want = naive::influence::<f64>(&program, &inputs, outputs, &grids, 3).unwrap();
+        assert!(got[3].is_none() && want[3].is_none());
+        for (got, want) in got.iter().flatten().flatten().zip(want.iter().flatten().flatten()) {
+            assert!((got - want).abs() <= 1e-4 * want, "{got} against {want}");
+        }
+        found.push(want[2].clone().unwrap()[1]);
+    }
+    assert!(found[1] < 0.9 * found[0] && found[2] < 0.1 * found[0], "{found:?}");
 }
 
 #[test]
