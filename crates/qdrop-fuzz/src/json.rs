@@ -15,7 +15,10 @@ pub(crate) fn mutate(root: &mut Value, other: &Value, rng: &mut Rng) {
             let key = map.keys().nth(rng.below(map.len())).cloned().unwrap_or_default();
             let taken = map.remove(&key);
             if rng.once_in(2) {
-                map.insert(rng.one(&["", "type", "id", "[PAD]", "\u{0}", "ab"]).to_string(), taken.unwrap_or_default());
+                map.insert(
+                    rng.one(&["", "type", "id", "[PAD]", "\u{0}", "ab", "bbox", "image_id", "iscrowd"]).to_string(),
+                    taken.unwrap_or_default(),
+                );
             }
         }
         (1, Value::Array(list)) if !list.is_empty() => {
@@ -42,6 +45,8 @@ pub(crate) fn mutate(root: &mut Value, other: &Value, rng: &mut Rng) {
                 json!(1.5),
                 json!(u64::MAX),
                 json!(1_000_000_007),
+                json!(-1e300),
+                json!([0, 0, 1e308, 1e308]),
                 json!(true),
                 json!(""),
                 json!([]),

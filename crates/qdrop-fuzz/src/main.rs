@@ -11,7 +11,7 @@ const USAGE: &str =
     "usage: qdrop-fuzz run TARGET FIRST..LAST    the inputs of these numbers, each number printed before
        qdrop-fuzz run TARGET FILE           one input
        qdrop-fuzz corpus FOLDER             writes the seeds to FOLDER/TARGET, for cargo-fuzz
-targets: reader, plan, arrays, recipe, tokenizer";
+targets: reader, plan, arrays, recipe, tokenizer, coco";
 
 /// What the last panic said.
 static SAID: Mutex<String> = Mutex::new(String::new());

@@ -52,7 +52,7 @@ fn formed(target: Target, bytes: &[u8], other: &[u8], rng: &mut Rng) -> Option<V
             let own = str::from_utf8(bytes).ok()?;
             Some(text::mutate(own, &String::from_utf8_lossy(other), rng).into_bytes())
         }
-        Target::Tokenizer => {
+        Target::Tokenizer | Target::Coco => {
             let mut root = serde_json::from_slice(bytes).ok()?;
             json::mutate(&mut root, &serde_json::from_slice(other).unwrap_or_default(), rng);
             serde_json::to_vec(&root).ok()

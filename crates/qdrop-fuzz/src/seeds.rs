@@ -34,6 +34,7 @@ pub fn seeds(target: Target) -> Seeds {
             let json = |p: &Path| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tokenizer"));
             tokenizers().into_iter().chain(files(shared("cases/hostile"), json)).collect()
         }
+        Target::Coco => annotated(),
     }
 }
 
@@ -276,6 +277,34 @@ fn tokenizers() -> Seeds {
     .collect()
 }
 
+/// Sets of one image and of several, with objects of all sizes, crowds, and detections that hit and miss.
+fn annotated() -> Seeds {
+    let bbox =
+        |i: usize| [(i % 3) as f64 * 9.5, (i % 5) as f64 * 7.0, 4.0 + 30.0 * (i % 4) as f64, 6.5 * (1 + i % 4) as f64];
+    let set = |images: usize, objects: usize, found: usize| {
+        let image =
+            |i: usize| serde_json::json!({"id": 10 + i, "file_name": format!("{i}.png"), "width": 64, "height": 48});
+        let object = |i: usize| {
+            let [_, _, width, height] = bbox(i);
+            serde_json::json!({"id": i + 1, "image_id": 10 + i % images, "category_id": 1 + 4 * (i % 2), "bbox": bbox(i),
+                "area": width * height, "iscrowd": usize::from(i % 5 == 4), "segmentation": [[0, 0, 1, 1]]})
+        };
+        let detection = |i: usize| {
+            let mut bbox = bbox(i / 2);
+            bbox[2] += (i % 2) as f64;
+            serde_json::json!({"image_id": 10 + i / 2 % images, "category_id": 1 + 4 * (i / 2 % 2), "bbox": bbox,
+                "score": 1.0 / (1 + i % 7) as f64})
+        };
+        let list = |n: usize, make: &dyn Fn(usize) -> serde_json::Value| (0..n).map(make).collect::<Vec<_>>();
+        let categories =
+            serde_json::json!([{"id": 1, "name": "cat"}, {"id": 5, "name": "dog", "supercategory": "animal"}]);
+        let root = serde_json::json!({"info": {"year": 2017}, "images": list(images, &image), "categories": categories,
+            "annotations": list(objects, &object), "found": list(found, &detection)});
+        root.to_string().into_bytes()
+    };
+    vec![set(1, 1, 1), set(3, 12, 20), set(2, 0, 3), set(2, 6, 0), set(4, 40, 60)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +319,7 @@ mod tests {
                 Target::Arrays => arrays(),
                 Target::Recipe => recipes(),
                 Target::Tokenizer => tokenizers(),
+                Target::Coco => annotated(),
             };
             for (i, seed) in all.iter().enumerate() {
                 target.run(seed).unwrap_or_else(|e| panic!("{target}: seed {i}: {e}"));

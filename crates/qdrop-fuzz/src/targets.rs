@@ -1,10 +1,12 @@
 //! What is fuzzed.
 
 use qdrop::data::{self, InputSpec, Limits, Prepare, Samples, Text};
+use qdrop::eval::coco::{Detection, Truth};
 use qdrop::graph::{Dim, Graph};
 use qdrop::plan::{Recipe, Sweep, Task};
 use qdrop::tensor::DType;
 use qdrop::{Error, Kind, Result, onnx, pipeline};
+use serde_json::Value;
 use std::fmt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -27,6 +29,8 @@ pub enum Target {
     Recipe,
     /// `tokenizer.json`.
     Tokenizer,
+    /// Annotations of COCO, with a list `found` of detections beside them.
+    Coco,
 }
 
 impl fmt::Display for Target {
@@ -37,13 +41,15 @@ impl fmt::Display for Target {
             Target::Arrays => "arrays",
             Target::Recipe => "recipe",
             Target::Tokenizer => "tokenizer",
+            Target::Coco => "coco",
         })
     }
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 5] = [Target::Reader, Target::Plan, Target::Arrays, Target::Recipe, Target::Tokenizer];
+    pub const ALL: [Target; 6] =
+        [Target::Reader, Target::Plan, Target::Arrays, Target::Recipe, Target::Tokenizer, Target::Coco];
 
     /// The target of that name.
     pub fn named(name: &str) -> Option<Target> {
@@ -56,7 +62,7 @@ impl Target {
             Target::Reader | Target::Plan => "onnx",
             Target::Arrays => "arrays",
             Target::Recipe => "toml",
-            Target::Tokenizer => "json",
+            Target::Tokenizer | Target::Coco => "json",
         }
     }
 
@@ -71,6 +77,7 @@ impl Target {
             Target::Arrays => arrays(bytes),
             Target::Recipe => recipe(bytes),
             Target::Tokenizer => tokenizer(bytes),
+            Target::Coco => coco(bytes),
         };
         match result {
             Err(e) if e.kind() == Kind::Internal => panic!("{e:?}"),
@@ -194,4 +201,20 @@ fn tokenizer(bytes: &[u8]) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Whatever detections can be read have figures from 0 to 100, and are the same when they are written and read again.
+fn coco(bytes: &[u8]) -> Result<()> {
+    let truth = Truth::parse(bytes)?;
+    let root: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let found = truth.detections(root["found"].to_string().as_bytes())?;
+    let images: Vec<i64> = truth.images().iter().map(|image| image.id).collect();
+    let figures = truth.figures(&images, &found)?;
+    for (name, figure) in figures.iter() {
+        assert!((0.0..=100.0).contains(&figure), "{name} is {figure}");
+    }
+    let written = Detection::results(&found).map_err(broken("detections cannot be written"))?;
+    let again = truth.detections(&written).map_err(broken("written detections cannot be read"))?;
+    assert!(again == found, "detections change when they are written and read again");
+    Ok(())
 }

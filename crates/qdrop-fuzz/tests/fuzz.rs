@@ -26,6 +26,7 @@ fn inputs(target: Target) -> Range<u64> {
         Target::Arrays => 4000,
         Target::Recipe => 3000,
         Target::Tokenizer => 1500,
+        Target::Coco => 6000,
     }
 }
 
