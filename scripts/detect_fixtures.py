@@ -175,6 +175,9 @@ def anchors():
     cut = lambda v: np.split(v, np.cumsum(sizes)[:-1])
     outputs = [(f"box{i}", v[None]) for i, v in enumerate(cut(d))] + [(f"cls{i}", v[None]) for i, v in enumerate(cut(logits))]
     yield record("retinanet by level", "retinanet", outputs, found, canvas)
+    maps = lambda v, k: [rows.reshape(h * w, 9, k).transpose(1, 2, 0).reshape(1, 9 * k, h, w) for rows, (h, w) in zip(cut(v), grids)]
+    outputs = [(f"cls{i}", v) for i, v in enumerate(maps(logits, CLASSES))] + [(f"box{i}", v) for i, v in enumerate(maps(d, 4))]
+    yield record("retinanet by map", "retinanet", outputs, found, canvas)
 
     centre = np.concatenate([np.array(shifts(level), F) for level in range(5)])
     side = np.concatenate([np.full((h * w, 1), s, F) for s, (h, w) in zip(strides, grids)])
@@ -217,6 +220,9 @@ def ends():
     yield record("yolov7 end to end", "end-to-end", [("output", rows)], found)
     outputs = [("labels", classes[None]), ("boxes", boxes[None]), ("scores", scores[None])]
     yield record("rt-detr end to end", "end-to-end", outputs, found, integer=("labels",))
+    fill = lambda v: np.concatenate([v, np.zeros((3, *v.shape[1:]), v.dtype)])[None]
+    outputs = [("num_dets", np.array([[n]])), ("det_boxes", fill(boxes)), ("det_scores", fill(scores)), ("det_classes", fill(classes))]
+    yield record("efficient nms", "end-to-end", outputs, found, integer=("num_dets", "det_classes"))
 
 
 def main(path):

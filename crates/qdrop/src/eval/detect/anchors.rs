@@ -3,6 +3,7 @@
 use super::cells::grid;
 use super::family::Rules;
 use super::nms::{Found, are_logits, best, classed, sigmoid};
+use std::borrow::Cow;
 
 /// The strides of the five levels.
 pub(super) const STRIDES: [usize; 5] = [8, 16, 32, 64, 128];
@@ -20,6 +21,8 @@ pub(super) struct Anchors {
     pub classes: usize,
     /// Whether there are outputs for each level: all scores, then all boxes, then all centredness.
     pub by_level: bool,
+    /// Whether these are maps, with channels of the first anchor before those of others, instead of rows.
+    pub maps: bool,
     /// Whether cells have centredness and one anchor (FCOS).
     pub centred: bool,
 }
@@ -40,13 +43,14 @@ pub(super) fn decode(form: &Anchors, values: &[&[f32]], canvas: (usize, usize), 
     for (level, &stride) in STRIDES.iter().enumerate() {
         let (h, w) = grid(canvas, stride);
         let rows = h * w * per_cell;
-        let part = |kind: usize| -> &[f32] {
+        let part = |kind: usize| -> Cow<[f32]> {
             if kind >= kinds {
-                return &[];
+                return Cow::Borrowed(&[]);
             }
             match form.by_level {
-                true => values[kind * STRIDES.len() + level],
-                false => &values[kind][start * widths[kind]..(start + rows) * widths[kind]],
+                true if form.maps => Cow::Owned(by_row(values[kind * STRIDES.len() + level], widths[kind], h * w)),
+                true => Cow::Borrowed(values[kind * STRIDES.len() + level]),
+                false => Cow::Borrowed(&values[kind][start * widths[kind]..(start + rows) * widths[kind]]),
             }
         };
         let (scores, boxes, centres) = (part(0), part(1), part(2));
@@ -76,6 +80,13 @@ pub(super) fn decode(form: &Anchors, values: &[&[f32]], canvas: (usize, usize), 
         start += rows;
     }
     out
+}
+
+/// Rows of `width` numbers, one an anchor, from a `map` over `cells` cells.
+fn by_row(map: &[f32], width: usize, cells: usize) -> Vec<f32> {
+    let per_cell = map.len() / (width * cells).max(1);
+    let rows = (0..cells).flat_map(|cell| (0..per_cell).map(move |anchor| (cell, anchor)));
+    rows.flat_map(|(cell, anchor)| (0..width).map(move |k| map[(anchor * width + k) * cells + cell])).collect()
 }
 
 /// The anchors of a level (left, top, right, bottom): those of a cell one behind the other, cells by row. The distance of

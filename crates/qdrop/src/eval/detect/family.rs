@@ -91,7 +91,9 @@ impl Family {
             Family::Yolov8 => "[1, 4+C, cells] or [1, cells, 4+C]",
             Family::Nanodet => "[1, cells, C+4*bins], or [1, cells, C] and [1, cells, 4*bins] for each of 3 levels",
             Family::Picodet => "[1, cells, C] and [1, cells, 4*bins] for each of 4 levels",
-            Family::Retinanet => "[1, 9*cells, C] and [1, 9*cells, 4], of strides 8 to 128 together or for each level",
+            Family::Retinanet => {
+                "[1, 9*cells, C] and [1, 9*cells, 4], of strides 8 to 128 together or for each level, or maps [1, 9*C, h, w] and [1, 36, h, w] for each level"
+            }
             Family::Fcos => {
                 "[1, cells, C], [1, cells, 4] and [1, cells, 1], of strides 8 to 128 together or for each level"
             }

@@ -112,6 +112,12 @@ pub(super) fn recognise(
             }
             None => format!("the outputs are those of no known family of detectors for an input of {height} x {width}"),
         };
+        if family.is_none() && seen.are_maps() {
+            let hint = "export the network with its decoding, as its project does for inference, or write the detections to \
+                        a file yourself and give it with --detections";
+            let message = format!("the outputs are maps of heads, whose anchors and scales the file does not tell: {shapes}");
+            return Error::unsupported(message).hint(hint);
+        }
         let known: Vec<String> = match family {
             Some(family) => vec![format!("{family}: {}", family.outputs())],
             None => Family::ALL.iter().map(|f| format!("{f}: {}", f.outputs())).collect(),
@@ -135,7 +141,7 @@ impl Outputs<'_> {
             Family::Yolov8 => self.yolov8(asked),
             Family::Nanodet => self.nanodet(asked).or_else(|| self.levels(&LEVELS[..1])),
             Family::Picodet => self.levels(&LEVELS[1..2]),
-            Family::Retinanet => self.anchors(false),
+            Family::Retinanet => self.anchors(false).or_else(|| self.maps()),
             Family::Fcos => self.anchors(true),
             Family::Detr => self.queries(true, asked),
             Family::RtDetr => self.queries(false, asked).or_else(|| self.joined_queries(asked)),
@@ -289,7 +295,7 @@ impl Outputs<'_> {
         };
         let all = with(per_cell * count(self.canvas, &STRIDES));
         if let Some((read, classes)) = self.heads(&all, centred) {
-            return Some((Form::Anchors(Anchors { classes, by_level: false, centred }), read));
+            return Some((Form::Anchors(Anchors { classes, by_level: false, maps: false, centred }), read));
         }
         // Levels of one size lie in the order of the strides.
         let mut used = Vec::new();
@@ -310,7 +316,34 @@ impl Outputs<'_> {
         }
         let kinds = levels[0].len();
         let read = (0..kinds).flat_map(|kind| levels.iter().map(move |l| l[kind])).collect();
-        Some((Form::Anchors(Anchors { classes: found?, by_level: true, centred }), read))
+        Some((Form::Anchors(Anchors { classes: found?, by_level: true, maps: false, centred }), read))
+    }
+
+    /// Scores and offsets of RetinaNet's anchors in ten maps, those of scores and those of offsets each from the finest level on.
+    fn maps(&self) -> Recognised {
+        let map = |i: usize| match *self.all[i].shape {
+            [1, channels, height, width] => Some((channels, (height, width))),
+            _ => None,
+        };
+        let all: Vec<_> = (0..self.all.len()).map(map).collect::<Option<_>>()?;
+        let (boxes, scores): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|&i| all[i].0 == 4 * PER_CELL);
+        let channels = all[*scores.first()?].0;
+        let of_levels = |own: &[usize]| own.iter().map(|&i| all[i].1).eq(STRIDES.map(|s| grid(self.canvas, s)));
+        let fits = of_levels(&boxes) && of_levels(&scores) && scores.iter().all(|&i| all[i].0 == channels);
+        if !fits || channels == 0 || !channels.is_multiple_of(PER_CELL) {
+            return None;
+        }
+        let form = Anchors { classes: channels / PER_CELL, by_level: true, maps: true, centred: false };
+        Some((Form::Anchors(form), [scores, boxes].concat()))
+    }
+
+    /// Whether outputs are maps of heads: [1, channels, h, w] or [1, anchors, h, w, channels] over the cells of a stride.
+    fn are_maps(&self) -> bool {
+        let over_cells = |output: &Output| match *output.shape {
+            [1, _, h, w] | [1, _, h, w, _] => STRIDES.iter().any(|&s| grid(self.canvas, s) == (h, w)),
+            _ => false,
+        };
+        !self.all.is_empty() && self.all.iter().all(over_cells)
     }
 
     /// Of outputs `own`, which belong to `levels` levels, those of the first: the first of each number of columns.

@@ -162,6 +162,20 @@ fn what_is_no_detector_is_refused_with_what_was_found() {
         "the outputs are those of no known family of detectors for an input of 224 x 224: `o` [1, 1000]"
     );
     assert!(Family::ALL.iter().all(|f| text.contains(&format!("{f}: "))) && text.contains("--detections"), "{text}");
+    // Maps of heads that nothing decodes.
+    for shapes in [
+        [&[1, 255, 80, 80][..], &[1, 255, 40, 40], &[1, 255, 20, 20]],
+        [&[1, 3, 80, 80, 85][..], &[1, 3, 40, 40, 85], &[1, 3, 20, 20, 85]],
+    ] {
+        let error = family(&shapes, 640, Some(80)).unwrap_err().to_string();
+        assert!(
+            error.starts_with(
+                "the outputs are maps of heads, whose anchors and scales the file does not tell: `o` [1, "
+            )
+        );
+        assert!(error.ends_with("give it with --detections"), "{error}");
+    }
+    assert!(!family(&[&[1, 21, 640, 640]], 640, None).unwrap_err().message().contains("maps of heads"));
     // The rows of another canvas.
     assert!(family(&[&[1, 3549, 85]], 640, Some(80)).is_err());
     let outputs = [Output { name: "o", shape: &[1, 3549, 85], integer: false }];
