@@ -130,6 +130,77 @@ fn what_a_network_detects_can_be_drawn() {
 }
 
 #[test]
+fn detections_made_elsewhere_can_be_drawn() {
+    let dir = world();
+    let dir = dir.path();
+    std::fs::create_dir(dir.join("val")).unwrap();
+    for (name, width, height) in [("a.png", 64, 60), ("b.png", 24, 36)] {
+        image::RgbImage::from_pixel(width, height, image::Rgb([90; 3])).save(dir.join("val").join(name)).unwrap();
+    }
+    let line = format!("{LINE} --draw drawn");
+    assert_eq!(json(dir, &line)["ap"], json(dir, LINE)["ap"]);
+    let read = |name: &str| std::fs::read_to_string(dir.join("drawn").join(name)).unwrap();
+    let (cat, dog, page) = (read("1.svg"), read("2.svg"), read("index.html"));
+    assert!(cat.contains(">cat 0.9") && cat.contains("stroke-dasharray") && !cat.contains("dog"), "{cat}");
+    assert!(dog.contains(">dog 0.5") && dog.contains("width=\"24\"") && dog.contains("data:image/jpeg"), "{dog}");
+    assert!(page.contains("found.json") && page.matches("<svg").count() == 2, "{page}");
+    ok(dir, &format!("{line} --draw-above 0.6"));
+    assert!(read("1.svg").contains(">cat 0.9") && !read("2.svg").contains(">dog 0.5"));
+    // Nothing is drawn where the detections cannot be read, or the images.
+    std::fs::remove_dir_all(dir.join("drawn")).unwrap();
+    std::fs::write(dir.join("val/b.png"), "no image").unwrap();
+    let said = refused(dir, &line);
+    assert!(said.contains("b.png") && !dir.join("drawn").exists(), "{said}");
+    let said = refused(dir, &format!("{line} --images nowhere"));
+    assert!(said.contains("nowhere: --images: no such folder"), "{said}");
+}
+
+/// Annotations of the kinds that `scripts/to_coco.py` takes, of the same objects as in [`TRUTH`].
+#[test]
+fn annotations_of_voc_and_yolo_become_those_of_coco() {
+    let Some(python) = qdrop_testing::python_with("PIL") else { return };
+    let dir = world();
+    let dir = dir.path();
+    for folder in ["images", "voc", "yolo"] {
+        std::fs::create_dir(dir.join(folder)).unwrap();
+    }
+    let write = |file: &str, text: &str| std::fs::write(dir.join(file), text).unwrap();
+    let voc = |file: &str, [width, height]: [u32; 2], name: &str, [left, top, right, bottom]: [u32; 4]| {
+        format!(
+            "<annotation><filename>{file}</filename><size><width>{width}</width><height>{height}</height></size><object>\
+             <name>{name}</name><difficult>0</difficult><bndbox><xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax>\
+             <ymax>{bottom}</ymax></bndbox></object></annotation>"
+        )
+    };
+    for (name, width, height) in [("a.png", 100, 80), ("b.png", 40, 50), ("c.png", 8, 8)] {
+        image::RgbImage::new(width, height).save(dir.join("images").join(name)).unwrap();
+    }
+    write("voc/a.xml", &voc("a.png", [100, 80], "cat", [11, 11, 50, 50]));
+    write("voc/b.xml", &voc("b.png", [40, 50], "dog", [1, 1, 20, 30]));
+    write("yolo/a.txt", "0 0.3 0.375 0.4 0.5\n");
+    write("yolo/b.txt", "4 0 0 0.5 0 0.5 0.6 0 0.6\n");
+    write("names.txt", "cat\nemu\nfox\ngnu\ndog\n");
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/to_coco.py");
+    let convert = |line: &str| {
+        let mut command = std::process::Command::new(&python);
+        let out = command.arg(&script).args(line.split(' ')).current_dir(dir).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    for line in ["voc v.json voc --names names.txt", "yolo y.json images yolo --names names.txt"] {
+        let (ok, said) = convert(line);
+        let (file, images) = if line.starts_with("voc") { ("v.json", 2) } else { ("y.json", 3) };
+        assert!(ok && said.starts_with(&format!("{file}: {images} images, 2 objects of 5 classes")), "{said}");
+        assert_eq!(json(dir, &LINE.replace("val.json", file))["ap"], json(dir, LINE)["ap"], "{line}");
+    }
+    write("yolo/b.txt", "5 0.5 0.5 1 1\n");
+    let (ok, said) = convert("yolo y.json images yolo --names names.txt");
+    assert!(!ok && said.contains("b.txt, line 1: class 5, but there are 5 names"), "{said}");
+    write("voc/b.xml", "<annotation>");
+    let (ok, said) = convert("voc v.json voc");
+    assert!(!ok && said.contains("b.xml: "), "{said}");
+}
+
+#[test]
 fn a_report_shows_what_was_detected() {
     let dir = common::folder();
     let dir = dir.path();

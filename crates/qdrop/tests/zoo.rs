@@ -3,9 +3,8 @@
 //! `QDROP_ZOO` names the folder that `scripts/zoo.py` writes. Each file `tests/zoo/NAME.txt` holds the units of a network
 //! by both exporters; `QDROP_UPDATE_ZOO=1` writes them anew. `QDROP_ZOO_ONLY=NAME,...` takes some networks alone.
 //! ONNX Runtime judges where `QDROP_PYTHON` names an interpreter.
-//!
-//! A recorded unit is a line `name [inputs > outputs] operators`, operators in the order of running: `Conv:4` has a
-//! weight of 4 bits, `Relu|4` makes a tensor that is quantized to 4 bits.
+
+mod record;
 
 use qdrop::data::{self, InputSpec, Prepare, Samples};
 use qdrop::engine::device::{Device, processors};
@@ -13,9 +12,10 @@ use qdrop::engine::facts::infer;
 use qdrop::engine::program::{Region, compile};
 use qdrop::graph::Graph;
 use qdrop::pipeline::{self, input_shapes};
-use qdrop::plan::{Input, Plan, Recipe};
+use qdrop::plan::{Input, Recipe};
 use qdrop::report::Silent;
 use qdrop::tensor::{RowStore, Rows};
+use record::record;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,8 +25,6 @@ use std::time::Instant;
 
 /// Largest distance from PyTorch's float outputs, relative to the largest of them.
 const DISTANCE: f64 = 1e-4;
-/// Widest line of a record.
-const WIDTH: usize = 120;
 
 type Images = Box<dyn Samples + Send + Sync>;
 
@@ -112,39 +110,6 @@ fn answers(path: &Path, count: usize) -> Vec<Vec<f32>> {
     let rows = all(&found, count);
     let of = |k: usize| names.iter().position(|n| *n == k.to_string()).unwrap();
     (0..count).map(|k| rows[of(k)].iter().flat_map(|row| row.unwrap().into_owned()).collect()).collect()
-}
-
-/// The units of `plan` as text.
-fn record(graph: &Graph, plan: &Plan) -> String {
-    let weights: BTreeMap<_, _> = plan.layers.iter().flat_map(|l| l.nodes.iter().map(|&n| (n, l.grid.bits))).collect();
-    let sites: BTreeMap<_, _> = plan.sites.iter().map(|s| (s.value, s.grid.bits)).collect();
-    let mut text = String::new();
-    for unit in &plan.units {
-        let mut line = format!("{} [{} > {}]", unit.name, unit.inputs.len(), unit.outputs.len());
-        for &id in &unit.nodes {
-            let node = graph.node(id);
-            let mut word = node.op.kind().to_string();
-            if let Some(bits) = weights.get(&id) {
-                write!(word, ":{bits}").unwrap();
-            }
-            for bits in node.outputs.iter().flatten().filter_map(|v| sites.get(v)) {
-                write!(word, "|{bits}").unwrap();
-            }
-            if line.len() + word.len() >= WIDTH {
-                text.push_str(&line);
-                text.push('\n');
-                line = "   ".into();
-            }
-            line.push(' ');
-            line.push_str(&word);
-        }
-        text.push_str(&line);
-        text.push('\n');
-    }
-    for (name, reason) in &plan.float {
-        writeln!(text, "float: {name}: {reason}").unwrap();
-    }
-    text
 }
 
 /// Takes the network in `file` through everything; what was found so far is left in `found` where it fails.

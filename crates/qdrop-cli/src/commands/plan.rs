@@ -3,11 +3,11 @@
 use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, flags, out};
 use qdrop::graph::ValueId;
-use qdrop::plan::{Carrier, Chosen, Cost, FactorSite, Hit, LayerId, Site};
+use qdrop::plan::{Carrier, Chosen, Cost, FactorSite, Hit, LayerId, Site, is_layer};
 use qdrop::report::{Silent, Stage, Table, bytes, chosen_bits, count};
 use qdrop::{CalibrationSet, Error, Memory, Planned, Quantizer, Result};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Calibration samples that the predicted memory is for, unless told.
@@ -116,6 +116,8 @@ type Views = BTreeMap<ValueId, FactorsView>;
 #[derive(Debug, Serialize)]
 struct FloatView {
     node: String,
+    /// Whether it has a weight that could be quantized elsewhere.
+    layer: bool,
     reason: String,
 }
 
@@ -189,6 +191,8 @@ fn view(model: String, planned: Planned) -> View {
         cache_bytes_per_sample: u.cache_bytes,
     });
     let factors = factors_views(factors);
+    let weighted = graph.node_ids().filter(|&id| is_layer(graph, id)).map(|id| graph.node_name(id));
+    let weighted: BTreeSet<&str> = weighted.collect();
     let unit = |id: LayerId| plan.units.iter().find(|u| u.layers.contains(&id) || u.fixed.contains(&id));
     let learned = |id: LayerId| plan.units.iter().any(|u| u.layers.contains(&id));
     let layers = plan.layer_ids().zip(&plan.layers).map(|(id, l)| LayerView {
@@ -230,7 +234,10 @@ fn view(model: String, planned: Planned) -> View {
         float: plan
             .float
             .iter()
-            .map(|(node, reason)| FloatView { node: node.clone(), reason: reason.clone() })
+            .map(|(node, reason)| {
+                let layer = weighted.contains(node.as_str());
+                FloatView { node: node.clone(), layer, reason: reason.clone() }
+            })
             .collect(),
         rules: plan.hits(graph, recipe.output).into_iter().map(rule).collect(),
         detector: detector.as_ref().map(|d| DetectorView { family: d.family().as_str(), outputs: d.to_string() }),
@@ -240,6 +247,24 @@ fn view(model: String, planned: Planned) -> View {
         stages: Vec::new(),
         notes: recipe.notes(),
     }
+}
+
+/// Nodes that stay float; of those without a weight that share a reason only the first is named.
+fn left_float(nodes: &[FloatView]) -> Table {
+    let mut table = Table::new("Left float", "node|reason");
+    let mut seen = BTreeSet::new();
+    for f in nodes {
+        let alike = |other: &&FloatView| !other.layer && other.reason == f.reason;
+        let name = match nodes.iter().filter(alike).count() {
+            _ if f.layer => f.node.clone(),
+            _ if !seen.insert(&f.reason) => continue,
+            1 => f.node.clone(),
+            2 => format!("{} and another one", f.node),
+            n => format!("{} and {} others", f.node, n - 1),
+        };
+        table.row([name, f.reason.clone()]);
+    }
+    table
 }
 
 /// `8`, or `4 4 8` where they differ.
@@ -323,11 +348,7 @@ fn text(v: &View) -> String {
         tables.push(sites("Additional quantizers for integer kernels, not learned", &v.kernel_sites));
     }
     if !v.float.is_empty() {
-        let mut float = Table::new("Left float", "node|reason");
-        for f in &v.float {
-            float.row([f.node.clone(), f.reason.clone()]);
-        }
-        tables.push(float);
+        tables.push(left_float(&v.float));
     }
     if !v.rules.is_empty() {
         let mut rules = Table::new("What the target does not take as it is", "where|what|what is done");

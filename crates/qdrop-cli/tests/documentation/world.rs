@@ -22,6 +22,8 @@ const IMAGENET: usize = 224;
 /// | `calib/`, `images/`, `test/`, `imagenet/calib/`, `coco/calib/`, `calib.csv`, `eval.csv` | 40 images of 4 classes |
 /// | `SST-2/`, `MRPC/`, `squad/` | a few sentences |
 /// | `yolox.onnx`, `val.json`, `val/`, `detections.json` | a detector for 32 pixels, 8 images with boxes of two kinds |
+/// | `train.json`, `train/` | the same images |
+/// | `yolov8n.onnx`, `yolov8n_nms.onnx`, `retinanet.onnx`, `fasterrcnn.onnx` | detectors for 64 pixels with random weights |
 /// | `fcn.onnx`, `photos/`, `maps/`, `maps.csv` | a network that tells colours, 4 images of squares with label maps |
 /// | `sensitivity.json` | what `qdrop sensitivity` measures about `resnet20.onnx` |
 pub fn fill(dir: &Path) {
@@ -57,6 +59,19 @@ pub fn fill(dir: &Path) {
     assert!(common::qdrop(dir, &line.split(' ').collect::<Vec<_>>()).status.success(), "{line}");
 
     common::annotated(dir);
+    copy("val.json", "train.json");
+    std::fs::create_dir_all(at("train")).unwrap();
+    (0..8).for_each(|i| copy(&format!("val/{i}.bmp"), &format!("train/{i}.bmp")));
+    let detectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../qdrop/tests/fixtures/detectors");
+    for (from, to) in [
+        ("yolov8", "yolov8n"),
+        ("ultralytics", "yolov8n_nms"),
+        ("retinanet", "retinanet"),
+        ("faster_rcnn", "fasterrcnn"),
+    ] {
+        let from = detectors.join(format!("{from}.onnx"));
+        assert!(std::fs::copy(&from, at(&format!("{to}.onnx"))).is_ok(), "{}", from.display());
+    }
     common::segmented(dir);
     let word = |i: usize| common::WORDS[4 + i % 9];
     for folder in ["SST-2", "MRPC", "squad"] {

@@ -48,6 +48,21 @@ impl Budget {
             _ => false,
         }
     }
+
+    /// Pays for the comparisons of a NonMaxSuppression, if there is enough. Its results have as many rows as it finds, so that
+    /// their shape costs as much as their content.
+    fn pay_search(&mut self, op: &Op, operands: &[Option<&ValueFact>]) -> bool {
+        if !matches!(op, Op::NonMaxSuppression { .. }) {
+            return true;
+        }
+        let scores = operands.get(1).copied().flatten().map_or(&[][..], |f| &f.shape);
+        let [images, classes, boxes] = scores else { return true };
+        let steps = [images, classes, boxes, boxes].into_iter().fold(1usize, |n, &d| n.saturating_mul(d));
+        self.steps.checked_sub(steps).is_some_and(|steps| {
+            self.steps = steps;
+            true
+        })
+    }
 }
 
 /// The batch that an input declares, where `shapes` have another.
@@ -180,9 +195,8 @@ fn node_facts(facts: &Facts, node: &Node, budget: &mut Budget) -> Result<Option<
             Some(None) => return Ok(None),
         }
     }
-    if ops::reads_sizes(&node.op)
-        .is_some_and(|i| operands.get(i).copied().flatten().is_some_and(|f| f.constant.is_none()))
-    {
+    let computed = |i: &usize| operands.get(*i).copied().flatten().is_some_and(|f| f.constant.is_none());
+    if ops::reads_sizes(&node.op).iter().any(computed) || !budget.pay_search(&node.op, &operands) {
         return Ok(None);
     }
     let known: Vec<Option<Known>> = operands.iter().map(|o| o.map(ValueFact::known)).collect();

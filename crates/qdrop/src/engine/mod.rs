@@ -22,4 +22,5 @@ pub mod ops;
 mod optimiser;
 pub mod philox;
 pub mod program;
+pub mod stepwise;
 pub mod train;

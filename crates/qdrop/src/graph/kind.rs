@@ -133,6 +133,7 @@ impl Op {
             Op::ScatterNd { .. } => "ScatterND",
             Op::Compress { .. } => "Compress",
             Op::NonZero => "NonZero",
+            Op::NonMaxSuppression { .. } => "NonMaxSuppression",
             Op::OneHot { .. } => "OneHot",
             Op::TopK { .. } => "TopK",
             Op::Trilu { .. } => "Trilu",

@@ -433,6 +433,10 @@ pub enum Op {
     Compress { axis: Option<i64> },
     /// Positions of the elements that are not 0, one column each.
     NonZero,
+    /// `boxes, scores, most?, overlap?, least score?`: for every image and class the boxes that overlap no better one too
+    /// much, the best first: rows of image, class and box. Boxes are two corners, or centre, width and height.
+    #[allow(missing_docs)]
+    NonMaxSuppression { centres: bool },
     /// `indices, depth, [off, on]`.
     #[allow(missing_docs)]
     OneHot { axis: i64 },

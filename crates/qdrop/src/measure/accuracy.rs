@@ -3,6 +3,7 @@
 use super::cut::{Compiled, Cut};
 use super::detection::{self, Detected};
 use super::images;
+use super::open::computes;
 use super::segmentation;
 use crate::data::{Samples, Target, Window};
 use crate::engine::device::{Device, processors};
@@ -144,8 +145,11 @@ pub fn check_task(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples, t
 }
 
 /// The first of the outputs that answer `task` (without one, of the scores) which cannot be computed for `graph`
-/// (simplified); `shapes` as in [`check_task`].
+/// (simplified); `shapes` as in [`check_task`]. The sizes of answers about images may depend on data.
 pub fn unknown_answer(graph: &Graph, shapes: &[Vec<usize>], task: Option<Task>) -> Result<Option<String>> {
+    if task.is_some_and(|t| matches!(t.answer(), Answer::Boxes | Answer::Pixels)) && computes(graph, shapes)? {
+        return Ok(None);
+    }
     let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
     let unknown = outputs(graph, task)?.into_iter().find(|&v| facts.get(v).is_none());
     Ok(unknown.map(|v| graph.value(v).name.clone()))

@@ -2,7 +2,8 @@
 
 use super::accuracy::{answering, check_answers, only, scores};
 use super::detection::{self, Detected};
-use super::images::{self, Given};
+use super::images;
+use super::open::Given;
 use super::samples::check_classes;
 use super::segmentation;
 use crate::data::{Remembered, Samples};

@@ -147,7 +147,8 @@ fn detection(found: &Found, category: i64, image: i64, geometry: &Geometry, clip
 
 #[cfg(test)]
 mod tests {
-    use super::super::images::{Given, check, measure_all, measure_each};
+    use super::super::images::{check, measure_all, measure_each};
+    use super::super::open::Given;
     use super::*;
     use crate::engine::device::processors;
     use crate::error::Kind;

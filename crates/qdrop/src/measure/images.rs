@@ -1,23 +1,16 @@
 //! Answers about images that are read by the shapes of outputs: those of detectors and of segmentation.
 
 use super::cut::Compiled;
+use super::open::{Given, Open};
 use crate::data::Samples;
-use crate::engine::device::Device;
+use crate::engine::device::{Device, processors};
 use crate::engine::facts::{self, Facts};
 use crate::error::{Error, Result};
 use crate::eval::detect::Output;
 use crate::graph::{Graph, ValueId};
-use crate::probe::{Answering, answer, go_on, input_shapes};
-use crate::report::{Event, Sink, Stage};
+use crate::probe::{Answering, answer, each, go_on, input_shapes};
+use crate::report::{Event, Silent, Sink, Stage};
 use crate::tensor::{DType, Rows, Tensor};
-
-/// An output for one sample.
-pub(super) struct Given {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub integer: bool,
-    pub values: Vec<f32>,
-}
 
 /// Reads what one network answers, and holds it against the truth.
 pub(super) trait Judge: Sized {
@@ -41,9 +34,17 @@ pub(super) trait Judge: Sized {
 }
 
 /// That `graph` (simplified) puts out what `J` reads, and that `samples`, whose `shapes` are those of one without the batch
-/// axis, have what its answers are held against.
+/// axis, have what its answers are held against. Where the sizes of outputs depend on data, the first sample is run.
 pub(super) fn check<J: Judge>(graph: &Graph, shapes: &[Vec<usize>], samples: &dyn Samples) -> Result<()> {
-    of_graph::<J>(graph, shapes, samples)?.0.check(samples)
+    let device = &processors(0)?;
+    match (samples.is_empty(), Open::new(graph, shapes, device)?) {
+        (false, Some(Ok(network))) => {
+            let answers = network.run(&[samples.get(0)?], &Silent)?;
+            check_outputs::<J>(&answers[0], samples)
+        }
+        (_, Some(Err(error))) => of_graph::<J>(graph, shapes, samples).map_err(|_| error)?.0.check(samples),
+        _ => of_graph::<J>(graph, shapes, samples)?.0.check(samples),
+    }
 }
 
 /// As [`check`], of `outputs` for the first sample.
@@ -52,13 +53,22 @@ pub(super) fn check_outputs<J: Judge>(outputs: &[Given], samples: &dyn Samples) 
 }
 
 /// What `graphs` (simplified) answer for `samples`, judged.
-pub(super) fn measure_all<J: Judge>(
-    graphs: &[&Graph],
+pub(super) fn measure_all<'a, J: Judge>(
+    graphs: &[&'a Graph],
     shapes: &[Vec<usize>],
     samples: &dyn Samples,
-    device: &dyn Device,
+    device: &'a dyn Device,
     sink: &mut dyn Sink,
 ) -> Result<Vec<J::Found>> {
+    let open = graphs.iter().map(|graph| Open::new(graph, shapes, device)).collect::<Result<Vec<_>>>()?;
+    if open.iter().any(|open| matches!(open, Some(Ok(_)))) {
+        let whole = |(graph, open): (&&'a Graph, Option<Result<Open<'a>>>)| match open {
+            Some(open) => open,
+            None => Open::any(graph, shapes, device),
+        };
+        let networks = graphs.iter().zip(open).map(whole).collect::<Result<Vec<_>>>()?;
+        return measure_open::<J>(&networks, samples, device, sink);
+    }
     let (mut networks, mut judges) = (Vec::new(), Vec::new());
     for graph in graphs {
         let (judge, wanted) = of_graph::<J>(graph, shapes, samples)?;
@@ -74,6 +84,36 @@ pub(super) fn measure_all<J: Judge>(
                 let rows = values.iter().map(|rows| rows.row(i)).collect::<Result<Vec<_>>>()?;
                 let note = judge.add(&rows.iter().map(|r| &**r).collect::<Vec<_>>(), samples, first + i)?;
                 notes.extend(note.filter(|_| !std::mem::replace(&mut told, true)));
+            }
+        }
+        Ok(())
+    })?;
+    notes.into_iter().for_each(|message| sink.event(&Event::Note { message }));
+    judges.into_iter().map(J::finish).collect()
+}
+
+/// What `networks` answer for `samples`, judged.
+fn measure_open<J: Judge>(
+    networks: &[Open],
+    samples: &dyn Samples,
+    device: &dyn Device,
+    sink: &mut dyn Sink,
+) -> Result<Vec<J::Found>> {
+    let chunk = networks.iter().map(|n| n.chunk()).min().unwrap_or(1);
+    let (mut judges, mut notes): (Vec<J>, Vec<String>) = Default::default();
+    let job = |_, inputs: &[Vec<Tensor>], sink: &dyn Sink| {
+        networks.iter().map(|network| network.run(inputs, sink)).collect::<Result<Vec<_>>>()
+    };
+    each(samples, 1..=chunk, device, Stage::Evaluate, sink, job, |first, answers| {
+        for (network, answers) in answers.iter().enumerate() {
+            for (index, outputs) in (first..).zip(answers) {
+                if judges.len() == network {
+                    judges.push(of_outputs(outputs, samples)?);
+                }
+                let judge = &mut judges[network];
+                let values: Vec<&[f32]> = judge.outputs().iter().map(|&i| &outputs[i].values[..]).collect();
+                let note = judge.add(&values, samples, index)?;
+                notes.extend(note.filter(|_| network == 0));
             }
         }
         Ok(())

@@ -166,7 +166,8 @@ fn at(samples: &dyn Samples, index: usize, error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::images::{Given, check, measure_all, measure_each};
+    use super::super::images::{check, measure_all, measure_each};
+    use super::super::open::Given;
     use super::*;
     use crate::engine::device::processors;
     use crate::error::Kind;

@@ -101,6 +101,7 @@ fn attributes(op: &Op) -> Vec<AttributeProto> {
         Op::TopK { axis, largest, sorted } => {
             list.int("axis", *axis, -1).flag("largest", *largest, true).flag("sorted", *sorted, true)
         }
+        Op::NonMaxSuppression { centres } => list.flag("center_point_box", *centres, false),
         Op::Trilu { upper } => list.flag("upper", *upper, true),
         Op::EyeLike { k, to } => {
             list.int("k", *k, 0);
@@ -408,6 +409,7 @@ mod tests {
             Op::Compress { axis: Some(1) },
             Op::OneHot { axis: 0 },
             Op::TopK { axis: 0, largest: false, sorted: false },
+            Op::NonMaxSuppression { centres: true },
             Op::Trilu { upper: false },
             Op::EyeLike { k: -1, to: Some(DType::I32) },
             Op::ReverseSequence { batch_axis: 0, time_axis: 1 },

@@ -141,6 +141,7 @@ fn modelled(node: &NodeProto, a: &Attrs) -> Result<Option<Op>> {
             largest: a.flag("largest", true)?,
             sorted: a.flag("sorted", true)?,
         }),
+        "NonMaxSuppression" => Some(Op::NonMaxSuppression { centres: a.flag("center_point_box", false)? }),
         "Trilu" => Some(Op::Trilu { upper: a.flag("upper", true)? }),
         "EyeLike" => {
             let (k, to) = (a.int("k", 0)?, a.opt_int("dtype")?);

@@ -136,7 +136,7 @@ impl Raiser {
             let of = |i: usize| node.input.get(i).and_then(|n| self.types.get(n)).and_then(|t| t.0);
             let dtype = match node.op_type() {
                 "Cast" => cast.flatten(),
-                "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DType::I64),
+                "Shape" | "Size" | "NonZero" | "NonMaxSuppression" | "ArgMax" | "ArgMin" => Some(DType::I64),
                 "Equal" | "Less" | "Greater" | "Not" | "And" | "Or" | "Xor" => Some(DType::Bool),
                 "Where" => of(1).or(of(2)),
                 _ => of(0).or(of(1)),

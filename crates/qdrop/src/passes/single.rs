@@ -88,7 +88,9 @@ fn result(op: &Op, k: usize, operand: impl Fn(usize) -> Option<DType>) -> Option
         Op::DequantizeLinear { to, .. } => to.or_else(|| operand(1)),
         Op::CastLike | Op::Where => operand(1),
         Op::OneHot { .. } => operand(2),
-        Op::Shape { .. } | Op::Size | Op::NonZero | Op::ArgReduce { .. } => Some(DType::I64),
+        Op::Shape { .. } | Op::Size | Op::NonZero | Op::NonMaxSuppression { .. } | Op::ArgReduce { .. } => {
+            Some(DType::I64)
+        }
         Op::MaxPool { .. } | Op::TopK { .. } if k == 1 => Some(DType::I64),
         Op::Unary(Unary::Not | Unary::IsNan | Unary::IsInf { .. }) => Some(DType::Bool),
         Op::Binary(Equal | Less | LessOrEqual | Greater | GreaterOrEqual | And | Or | Xor) => Some(DType::Bool),

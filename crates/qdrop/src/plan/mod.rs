@@ -54,10 +54,9 @@ pub use crate::quant::LayerId;
 
 use crate::engine::facts::Facts;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, NodeId, Op, ValueId};
+use crate::graph::{Graph, NodeId, Op, ValueId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use view::{Role, View};
 
 /// All decisions about one graph. Node and value ids are those of the simplified graph from which it was made.
@@ -160,7 +159,8 @@ pub struct Unit {
 pub(super) enum Reason {
     Opaque,
     OpenSize,
-    BehindOpaque,
+    /// Behind this node, which is one of the above.
+    Behind(NodeId),
     Product,
     NoConstantWeight,
     FloatWeight,
@@ -208,30 +208,36 @@ impl Plan {
         (0..self.sites.len() as u32).map(SiteId)
     }
 
-    /// A note about layers of `graph` that stay float because they depend on operators that cannot be run, if there are
-    /// any.
+    /// A note about layers of `graph` that stay float because of what they depend on, if there are any.
     pub fn note(&self, graph: &Graph) -> Option<String> {
         let planned = |id: NodeId| self.units.iter().any(|u| u.nodes.contains(&id));
-        let constant =
-            |n: &Node, i: usize| n.input(i).and_then(|v| graph.constant(v)).is_some_and(|t| t.dtype().is_float());
-        let layer = |n: &Node| n.op.weight_index().is_some_and(|i| constant(n, i) && !constant(n, 0));
-        let behind = graph.node_ids().filter(|&id| layer(graph.node(id)) && !planned(id)).count();
-        let stops = [Reason::Opaque, Reason::OpenSize].map(|r| r.to_string());
-        let (name, _) = self.float.iter().find(|f| stops.contains(&f.1) && behind > 0)?;
+        let behind = graph.node_ids().filter(|&id| is_layer(graph, id) && !planned(id)).count();
+        let stops = [Reason::Opaque, Reason::OpenSize].map(|r| r.words(graph));
+        let (name, reason) = self.float.iter().find(|f| stops.contains(&f.1) && behind > 0)?;
         let node = graph.node_ids().find(|&id| graph.node_name(id) == name)?;
         let stay =
             if behind == 1 { "layer stays float because it depends" } else { "layers stay float because they depend" };
-        let place = graph.describe(node);
-        Some(format!("{behind} {stay} on operators that cannot be run here, the first is {place}"))
+        let what = match *reason == stops[0] {
+            true => "operators that cannot be run here",
+            false => "operators whose results have sizes that depend on the data",
+        };
+        Some(format!("{behind} {stay} on {what}, the first is {}", graph.describe(node)))
     }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+/// Whether node `id` has a constant weight of float type, and another operand.
+pub fn is_layer(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let constant = |i: usize| node.input(i).and_then(|v| graph.constant(v)).is_some_and(|t| t.dtype().is_float());
+    node.op.weight_index().is_some_and(constant) && !constant(0)
+}
+
+impl Reason {
+    fn words(self, graph: &Graph) -> String {
+        let words = match self {
+            Reason::Behind(stop) => return format!("it depends on `{}`", graph.node_name(stop)),
             Reason::Opaque => "the operator cannot be run here and is carried over unchanged",
             Reason::OpenSize => "the size of its result depends on the data",
-            Reason::BehindOpaque => "it depends on an operator that cannot be run here",
             Reason::Product => "a product of two activations, without a weight",
             Reason::NoConstantWeight => "its weight is not a constant float tensor",
             Reason::FloatWeight => "the recipe sets 32 bits",
@@ -239,7 +245,8 @@ impl fmt::Display for Reason {
             Reason::Head(heads::Head::Shared) => "head: feature maps of several sizes share its weight",
             Reason::Head(heads::Head::Twin) => "head: the same layers follow at other sizes of feature maps",
             Reason::Head(heads::Head::Behind) => "head: it lies behind other layers of a head",
-        })
+        };
+        words.to_string()
     }
 }
 
@@ -273,7 +280,7 @@ fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
                 .at(graph.describe(id))
                 .hint("export the network in evaluation mode: with PyTorch, call `model.eval()` before the export"));
         }
-        if let Some(&(id, _)) = carried.iter().find(|c| c.1 != Reason::BehindOpaque && layers.nodes.is_empty()) {
+        if let Some(&(id, _)) = carried.iter().find(|c| !matches!(c.1, Reason::Behind(_)) && layers.nodes.is_empty()) {
             return Err(Error::unsupported("this operator cannot be run, and every layer to quantize depends on it")
                 .at(graph.describe(id))
                 .hint("replace it in the model, or cut the model after it"));
@@ -292,7 +299,7 @@ fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     let mut float: Vec<(NodeId, Reason)> = layers.float.clone();
     float.extend(carried);
     float.sort_by_key(|&(id, _)| id);
-    let float = float.into_iter().map(|(id, r)| (graph.node_name(id).to_string(), r.to_string())).collect();
+    let float = float.into_iter().map(|(id, r)| (graph.node_name(id).to_string(), r.words(graph))).collect();
     let units = assemble(&view, &layers, &sites, pieces);
     if recipe.mixed.wanted() {
         mixed::check(graph, facts, recipe)?;

@@ -70,7 +70,8 @@ impl<'a> View<'a> {
             left_out: BTreeSet::new(),
         };
         let mut carried = Vec::new();
-        let mut unknown = vec![false; n];
+        // Per value that cannot be computed, the node for which it cannot.
+        let mut unknown: Vec<Option<NodeId>> = vec![None; n];
         for &v in &graph.inputs {
             view.live[v.0 as usize] = true;
             view.signal[v.0 as usize] = view.is_float(v);
@@ -82,29 +83,25 @@ impl<'a> View<'a> {
         for id in graph.node_ids() {
             let node = graph.node(id);
             let reads = |set: &[bool]| node.inputs.iter().flatten().chain(&node.captures).any(|v| set[v.0 as usize]);
-            let behind = reads(&unknown);
+            let behind = node.inputs.iter().flatten().chain(&node.captures).find_map(|v| unknown[v.0 as usize]);
             let known = |v: &ValueId| facts.get(*v).is_some();
-            let open = !behind && !node.outputs.iter().flatten().all(known);
+            let open = behind.is_none() && !node.outputs.iter().flatten().all(known);
             let opaque = open || matches!(node.op, Op::Opaque { .. });
             let fed = reads(&view.live);
             let mut any = false;
             for &v in node.outputs.iter().flatten() {
                 let known = facts.get(v).is_some_and(|f| f.constant.is_some());
                 view.live[v.0 as usize] = (fed || opaque) && !known;
-                unknown[v.0 as usize] = (opaque || behind) && !known;
+                unknown[v.0 as usize] = if opaque { Some(id) } else { behind }.filter(|_| !known);
                 any |= view.live[v.0 as usize];
             }
-            if any && (opaque || behind) {
-                carried.push((
-                    id,
-                    match node.op {
-                        Op::Opaque { .. } => Reason::Opaque,
-                        _ if open => Reason::OpenSize,
-                        _ => Reason::BehindOpaque,
-                    },
-                ));
-            }
-            view.active[id.0 as usize] = any && !opaque && !behind;
+            let reason = match behind {
+                _ if matches!(node.op, Op::Opaque { .. }) => Some(Reason::Opaque),
+                _ if open => Some(Reason::OpenSize),
+                stop => stop.map(Reason::Behind),
+            };
+            carried.extend(reason.filter(|_| any).map(|reason| (id, reason)));
+            view.active[id.0 as usize] = any && reason.is_none();
             let makes = opaque || view.weight(id).is_some() || view.table(id).is_some() || reads(&view.signal);
             let masks = !makes && view.operands(id).all(|v| view.mask[v.0 as usize]);
             for &v in node.outputs.iter().flatten() {

@@ -31,7 +31,7 @@ fn decides_shape(op: &Op, i: usize) -> bool {
         | Op::Expand
         | Op::Tile => i >= 1,
         Op::Compress { .. } | Op::TopK { .. } | Op::OneHot { .. } => i == 1,
-        Op::NonZero => true,
+        Op::NonZero | Op::NonMaxSuppression { .. } => true,
         Op::Pad { .. } => i == 1 || i == 3,
         Op::Resize(_) => i == 2 || i == 3,
         Op::ConstantOfShape { .. } | Op::Range => true,

@@ -11,6 +11,7 @@ mod lanes;
 mod linear;
 mod matmul;
 mod movement;
+mod nms;
 mod normalization;
 mod pool;
 mod quantize;
@@ -141,6 +142,7 @@ fn family(op: &Op) -> Result<Family> {
         Op::GatherNd { .. } | Op::ScatterElements { .. } | Op::ScatterNd { .. } => Family::Scatter,
         Op::Compress { .. }
         | Op::NonZero
+        | Op::NonMaxSuppression { .. }
         | Op::OneHot { .. }
         | Op::TopK { .. }
         | Op::Trilu { .. }
@@ -226,6 +228,7 @@ pub fn has_gradient(op: &Op) -> bool {
             | Op::ArgReduce { .. }
             | Op::Hardmax { .. }
             | Op::NonZero
+            | Op::NonMaxSuppression { .. }
             | Op::OneHot { .. }
             | Op::EyeLike { .. }
     );
@@ -237,12 +240,13 @@ pub fn reads_results(op: &Op) -> bool {
     !matches!(op, Op::Recurrent(_))
 }
 
-/// The operand of `op` whose elements, as a rule computed from the network's input, decide how large a result is.
-pub fn reads_sizes(op: &Op) -> Option<usize> {
+/// The operands of `op` whose elements, as a rule computed from the network's input, decide how large a result is.
+pub fn reads_sizes(op: &Op) -> &'static [usize] {
     match op {
-        Op::NonZero => Some(0),
-        Op::Compress { .. } | Op::TopK { .. } | Op::OneHot { .. } => Some(1),
-        _ => None,
+        Op::NonZero => &[0],
+        Op::NonMaxSuppression { .. } => &[0, 1, 2, 3, 4],
+        Op::Compress { .. } | Op::TopK { .. } | Op::OneHot { .. } => &[1],
+        _ => &[],
     }
 }
 

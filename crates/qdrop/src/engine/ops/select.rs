@@ -1,8 +1,9 @@
-//! Elements chosen or placed by their value or position: Compress, NonZero, OneHot, TopK, Trilu, EyeLike,
+//! Elements chosen or placed by their value or position: Compress, NonZero, NonMaxSuppression, OneHot, TopK, Trilu, EyeLike,
 //! ReverseSequence.
 
 use super::call::{Back, Call, Operands, Shaped};
 use super::index;
+use super::nms;
 use super::{Real, View};
 use crate::error::{Error, Result};
 use crate::graph::Op;
@@ -50,6 +51,9 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
         Op::NonZero => {
             let count = x.numbers(0)?.unwrap_or_default().iter().filter(|&&v| v != 0.0).count();
             return Ok(vec![(DType::I64, vec![shape.len(), count])]);
+        }
+        Op::NonMaxSuppression { centres } => {
+            return Ok(vec![(DType::I64, vec![nms::selected(*centres, x)?.len(), 3])]);
         }
         Op::OneHot { axis } => {
             let (depth, values) = (single(x, 1)?, x.need(2)?);
@@ -200,6 +204,10 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
     let x = call.x(0)?;
     match op {
         Op::NonZero => Ok(vec![non_zero(&x)]),
+        Op::NonMaxSuppression { centres } => {
+            let rows = nms::selected(*centres, &call.sig)?;
+            Ok(vec![rows.into_iter().flatten().map(|i| R::of(i as f64)).collect()])
+        }
         Op::OneHot { axis } => Ok(vec![one_hot(*axis, call)?]),
         Op::EyeLike { k, .. } => {
             let columns = x.shape[1].max(1);
@@ -215,9 +223,9 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
     }
 }
 
-/// NonZero, OneHot and EyeLike have no gradient.
+/// NonZero, NonMaxSuppression, OneHot and EyeLike have no gradient.
 pub(super) fn backward<R: Real>(op: &Op, back: &mut Back<R>) -> Result<()> {
-    if matches!(op, Op::NonZero | Op::OneHot { .. } | Op::EyeLike { .. }) {
+    if matches!(op, Op::NonZero | Op::NonMaxSuppression { .. } | Op::OneHot { .. } | Op::EyeLike { .. }) {
         return Ok(());
     }
     let (x, g) = (back.call.x(0)?, back.g()?);

@@ -1,0 +1,242 @@
+//! The part of a network whose shapes depend on data, such as a suppression of boxes and what follows. It cannot be compiled:
+//! it is run for one sample, node by node, by the specification of the operators, with the shapes that arise. Layers run on a
+//! device.
+
+use super::device::Device;
+use super::fact::{Facts, ValueFact};
+use super::ops::{self, Array, Known, View};
+use super::program::{Region, compile};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeId, Op, ValueId};
+use crate::tensor::{DType, RowStore, Rows, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Contents of values.
+type Arrays = BTreeMap<ValueId, Array<f64>>;
+
+/// What some values of a graph need beyond what its facts tell.
+pub struct Stepwise<'a> {
+    graph: &'a Graph,
+    /// In order.
+    nodes: Vec<NodeId>,
+    /// Values fed, with their types and shapes.
+    inputs: Vec<(ValueId, DType, Vec<usize>)>,
+    outputs: Vec<ValueId>,
+    /// Constants that nodes other than layers read, and outputs.
+    constants: Arrays,
+    /// Constants that layers read.
+    weights: BTreeMap<ValueId, Arc<Tensor>>,
+}
+
+impl<'a> Stepwise<'a> {
+    /// The nodes on which `outputs` depend and whose results have no `facts`. An error where one of them cannot be run.
+    pub fn new(graph: &'a Graph, facts: &Facts, outputs: &[ValueId]) -> Result<Self> {
+        let mut needed: BTreeSet<ValueId> = outputs.iter().copied().collect();
+        // What is read by other nodes than layers.
+        let mut read = needed.clone();
+        let mut nodes = Vec::new();
+        for id in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
+            let node = graph.node(id);
+            if !node.outputs.iter().flatten().any(|v| needed.contains(v) && facts.get(*v).is_none()) {
+                continue;
+            }
+            if let Op::Opaque { kind, .. } = &node.op {
+                let error = Error::unsupported(format!("operator {kind} cannot be run here")).at(graph.describe(id));
+                return Err(error.hint("try `--runtime ort`; detections made elsewhere are measured with --detections"));
+            }
+            needed.extend(node.inputs.iter().flatten());
+            if !is_layer(&node.op) {
+                read.extend(node.inputs.iter().flatten());
+            }
+            nodes.push(id);
+        }
+        nodes.reverse();
+        let (mut inputs, mut constants, mut weights) = (Vec::new(), Arrays::new(), BTreeMap::new());
+        for &v in &needed {
+            match facts.get(v) {
+                Some(ValueFact { constant: Some(tensor), .. }) if read.contains(&v) => {
+                    let (dtype, shape, data) = (tensor.dtype(), tensor.shape().to_vec(), tensor.to_f64()?);
+                    constants.insert(v, Array { dtype, shape, data });
+                }
+                Some(ValueFact { constant: Some(tensor), .. }) => drop(weights.insert(v, tensor.clone())),
+                Some(fact) => inputs.push((v, fact.dtype, fact.shape.clone())),
+                None => {}
+            }
+        }
+        Ok(Stepwise { graph, nodes, inputs, outputs: outputs.to_vec(), constants, weights })
+    }
+
+    /// The values that must be known, in the order in which [`Stepwise::run`] takes them.
+    pub fn inputs(&self) -> impl Iterator<Item = ValueId> {
+        self.inputs.iter().map(|input| input.0)
+    }
+
+    /// The outputs of a sample for which the inputs hold `values`.
+    pub fn run(&self, values: &[&[f32]], device: &dyn Device) -> Result<Vec<Array<f64>>> {
+        let mut known = Arrays::new();
+        for ((v, dtype, shape), values) in self.inputs.iter().zip(values) {
+            let data = values.iter().map(|&x| f64::from(x)).collect();
+            known.insert(*v, Array { dtype: *dtype, shape: shape.clone(), data });
+        }
+        let mut left = self.readers();
+        for &id in &self.nodes {
+            let node = self.graph.node(id);
+            let results = match is_layer(&node.op) {
+                true => self.layer(id, &known, device),
+                false => self.node(id, &known),
+            };
+            let results = results.map_err(|e| e.at(self.graph.describe(id)))?;
+            known.extend(node.outputs.iter().zip(results).filter_map(|(v, array)| Some(((*v)?, array))));
+            for v in node.inputs.iter().flatten() {
+                let left = left.entry(*v).or_default();
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    known.remove(v);
+                }
+            }
+        }
+        self.outputs.iter().map(|&v| self.content(&known, v).cloned()).collect()
+    }
+
+    /// How often each value is read; outputs once more.
+    fn readers(&self) -> BTreeMap<ValueId, usize> {
+        let mut readers = BTreeMap::new();
+        let read = self.nodes.iter().flat_map(|&id| self.graph.node(id).inputs.iter().flatten());
+        read.chain(&self.outputs).for_each(|&v| *readers.entry(v).or_default() += 1);
+        readers
+    }
+
+    fn content<'k>(&'k self, known: &'k Arrays, v: ValueId) -> Result<&'k Array<f64>> {
+        let missing = || Error::internal(format!("value `{}` is not computed", self.graph.value(v).name));
+        known.get(&v).or_else(|| self.constants.get(&v)).ok_or_else(missing)
+    }
+
+    fn node(&self, id: NodeId, known: &Arrays) -> Result<Vec<Array<f64>>> {
+        let node = self.graph.node(id);
+        let operand = |v: ValueId| {
+            let array = self.content(known, v)?;
+            Ok(View { dtype: array.dtype, shape: &array.shape, data: &array.data })
+        };
+        let operands = node.inputs.iter().map(|v| v.map(operand).transpose()).collect::<Result<Vec<_>>>()?;
+        ops::forward(&node.op, &operands, self.results(id))
+    }
+
+    /// A layer, compiled for operands of these shapes.
+    fn layer(&self, id: NodeId, known: &Arrays, device: &dyn Device) -> Result<Vec<Array<f64>>> {
+        let node = self.graph.node(id);
+        let mut facts = Facts { values: vec![None; self.graph.values.len()] };
+        let mut inputs = Vec::new();
+        for &v in node.inputs.iter().flatten().filter(|v| facts.get(**v).is_none()).collect::<Vec<_>>() {
+            match self.weights.get(&v) {
+                Some(weight) => facts.set(v, ValueFact::of(weight.clone())),
+                None => {
+                    let array = self.content(known, v)?;
+                    facts.set(v, ValueFact::new(array.dtype, array.shape.clone(), None));
+                    inputs.push(v);
+                }
+            }
+        }
+        let operands: Vec<Option<Known>> = node.inputs.iter().map(|v| facts.get((*v)?).map(ValueFact::known)).collect();
+        let shapes = ops::infer(&node.op, &operands, self.results(id))?;
+        let empty = |(dtype, shape)| Array { dtype, shape, data: Vec::new() };
+        let mut arrays: Vec<Array<f64>> = shapes.into_iter().map(empty).collect();
+        if arrays.iter().all(|a| a.shape.contains(&0)) {
+            return Ok(arrays);
+        }
+        let outputs: Vec<ValueId> = node.outputs.iter().copied().flatten().collect();
+        for (&v, array) in outputs.iter().zip(&arrays) {
+            facts.set(v, ValueFact::new(array.dtype, array.shape.clone(), None));
+        }
+        let row = |&v: &ValueId| Ok(Rows::new(1, self.content(known, v)?.data.iter().map(|&x| x as f32).collect()));
+        let rows = inputs.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let region = Region { nodes: vec![id], inputs, outputs, ..Region::default() };
+        let ready = device.inference(&compile(self.graph, &facts, &region)?)?;
+        for (array, rows) in arrays.iter_mut().zip(ready.run(&[], &[], &rows, &RowStore::memory())?) {
+            array.data = rows.row(0)?.iter().map(|&x| f64::from(x)).collect();
+        }
+        Ok(arrays)
+    }
+
+    /// Results of node `id` that have a name, and those in front of them.
+    fn results(&self, id: NodeId) -> usize {
+        let outputs = &self.graph.node(id).outputs;
+        match self.graph.node(id).op {
+            Op::Split { .. } => outputs.len(),
+            _ => outputs.iter().rposition(Option::is_some).map_or(0, |k| k + 1),
+        }
+    }
+}
+
+/// Whether `op` takes long enough to be compiled for its operands.
+fn is_layer(op: &Op) -> bool {
+    op.weight_index().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::device::processors;
+    use crate::engine::facts;
+    use crate::graph::testing::Builder;
+    use crate::graph::{Binary, Dim};
+
+    /// Rows of x with a first element above 0, times a matrix; and how many they are.
+    fn network(opaque: bool) -> Graph {
+        let mut b = Builder::new();
+        let x = b.input("x", vec![Dim::Known(4), Dim::Known(2)]);
+        let [zero, one, axis] = [0, 1, 1].map(|i| Tensor::i64s(vec![i]));
+        let [zero, one, axis] = [("zero", zero), ("one", one), ("axis", axis)].map(|(n, t)| b.graph.add_constant(n, t));
+        let first = b.node(Op::Slice, &[x, zero, one, axis]);
+        let first = b.node(Op::Squeeze, &[first, axis]);
+        let nothing = b.graph.add_constant("nothing", Tensor::scalar(0.0));
+        let mask = b.node(Op::Binary(Binary::Greater), &[first, nothing]);
+        let found = b.node(Op::NonZero, &[mask]);
+        let index = b.node(Op::Squeeze, &[found, zero]);
+        let rows = b.node(Op::Gather { axis: 0 }, &[x, index]);
+        let w = b.graph.add_constant("w", Tensor::f32(&[2, 3], vec![1.0, 2.0, 3.0, 10.0, 20.0, 30.0]));
+        let op = if opaque { Op::Opaque { domain: String::new(), kind: "Strange".into() } } else { Op::MatMul };
+        let y = b.node(op, &[rows, w]);
+        let count = b.node(Op::Shape { start: 0, end: Some(1) }, &[y]);
+        b.finish(&[y, count, first])
+    }
+
+    #[test]
+    fn shapes_are_those_that_arise() {
+        let graph = network(false);
+        let facts = facts::infer(&graph, &[vec![4, 2]]).unwrap();
+        let stepwise = Stepwise::new(&graph, &facts, &graph.outputs).unwrap();
+        let device = processors(1).unwrap();
+        let run = |x: [f32; 8]| {
+            let first: Vec<f32> = x.iter().step_by(2).copied().collect();
+            let mask: Vec<f32> = first.iter().map(|&v| f32::from(u8::from(v > 0.0))).collect();
+            let of = |v: ValueId| match graph.value(v).name.as_str() {
+                "x" => x.to_vec(),
+                _ if v == graph.outputs[2] => first.clone(),
+                _ => mask.clone(),
+            };
+            let values: Vec<Vec<f32>> = stepwise.inputs().map(of).collect();
+            stepwise.run(&values.iter().map(|v| &v[..]).collect::<Vec<_>>(), &device).unwrap()
+        };
+        let found = run([-1.0, 5.0, 2.0, 1.0, 0.0, 0.0, 3.0, -1.0]);
+        assert_eq!(
+            (&found[0].shape[..], &found[0].data[..]),
+            (&[2, 3][..], &[12.0, 24.0, 36.0, -7.0, -14.0, -21.0][..])
+        );
+        assert_eq!(
+            (found[1].dtype, &found[1].data[..], &found[2].data[..]),
+            (DType::I64, &[2.0][..], &[-1.0, 2.0, 0.0, 3.0][..])
+        );
+        let none = run([0.0; 8]);
+        assert_eq!((&none[0].shape[..], none[0].data.len(), &none[1].data[..]), (&[0, 3][..], 0, &[0.0][..]));
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_named() {
+        let graph = network(true);
+        let facts = facts::infer(&graph, &[vec![4, 2]]).unwrap();
+        let error = Stepwise::new(&graph, &facts, &graph.outputs).err().unwrap().to_string();
+        assert!(error.contains("(Strange): operator Strange cannot be run here; try `--runtime ort`; "), "{error}");
+        assert!(Stepwise::new(&graph, &facts, &graph.outputs[2..]).is_ok(), "not needed");
+    }
+}

@@ -1,0 +1,97 @@
+//! Networks with outputs whose sizes depend on data.
+
+use super::samples::Checked;
+use crate::engine::device::{Device, beside, processors};
+use crate::engine::facts;
+use crate::engine::ops::Array;
+use crate::engine::stepwise::Stepwise;
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::probe::{Network, each, go_on, input_shapes, shapes_of};
+use crate::report::{Sink, Stage};
+use crate::tensor::{DType, Tensor};
+use rayon::prelude::*;
+
+/// An output for one sample.
+pub(super) struct Given {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub integer: bool,
+    pub values: Vec<f32>,
+}
+
+/// A network whose outputs may have other sizes for each sample.
+pub(super) struct Open<'a> {
+    graph: &'a Graph,
+    /// What does not depend on data.
+    network: Network,
+    rest: Stepwise<'a>,
+    device: &'a dyn Device,
+}
+
+impl<'a> Open<'a> {
+    /// `graph` (simplified), where the sizes of some of its outputs depend on data; an error inside where these cannot be
+    /// computed. `shapes` are those of one sample, without the batch axis.
+    pub fn new(graph: &'a Graph, shapes: &[Vec<usize>], device: &'a dyn Device) -> Result<Option<Result<Self>>> {
+        let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
+        let open = graph.outputs.iter().any(|&v| facts.get(v).is_none());
+        Ok(open.then(|| Self::any(graph, shapes, device)))
+    }
+
+    /// `graph`, whatever its outputs depend on.
+    pub fn any(graph: &'a Graph, shapes: &[Vec<usize>], device: &'a dyn Device) -> Result<Self> {
+        let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
+        let rest = Stepwise::new(graph, &facts, &graph.outputs)?;
+        let network = Network::of(graph, &facts, rest.inputs().collect(), device)?;
+        Ok(Open { graph, network, rest, device })
+    }
+
+    /// Samples to run at a time, at most.
+    pub fn chunk(&self) -> usize {
+        self.network.chunk
+    }
+
+    /// All outputs for each of `samples`, in the order of the graph's.
+    pub fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Vec<Given>>> {
+        let rows = self.network.run(samples, sink)?;
+        let one = |sample: usize| {
+            go_on(sink)?;
+            let values = rows.iter().map(|rows| rows.row(sample)).collect::<Result<Vec<_>>>()?;
+            let found = self.rest.run(&values.iter().map(|v| &**v).collect::<Vec<_>>(), self.device)?;
+            let given = |(&v, array): (&ValueId, Array<f64>)| Given {
+                name: self.graph.value(v).name.clone(),
+                shape: array.shape,
+                integer: matches!(array.dtype, DType::I32 | DType::I64),
+                values: array.data.into_iter().map(|x| x as f32).collect(),
+            };
+            Ok(self.graph.outputs.iter().zip(found).map(given).collect())
+        };
+        beside(self.device, || (0..samples.len()).into_par_iter().map(one).collect())
+    }
+}
+
+/// Whether all outputs of `graph` (simplified) can be computed, those whose sizes depend on data among them.
+pub(super) fn computes(graph: &Graph, shapes: &[Vec<usize>]) -> Result<bool> {
+    let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
+    Ok(Stepwise::new(graph, &facts, &graph.outputs).is_ok())
+}
+
+/// Calls `take` with the index of every one of `samples` and the values of all outputs of `graph` (simplified). `threads` 0
+/// takes all cores.
+pub fn outputs(
+    graph: &Graph,
+    samples: &Checked,
+    threads: usize,
+    sink: &mut dyn Sink,
+    mut take: impl FnMut(usize, &[&[f32]]) -> Result<()>,
+) -> Result<()> {
+    let device = &processors(threads)?;
+    let network = Open::any(graph, &shapes_of(samples)?, device)?;
+    let job = |_, inputs: &[Vec<Tensor>], sink: &dyn Sink| network.run(inputs, sink);
+    each(samples, 1..=network.chunk(), device, Stage::Evaluate, sink, job, |first, answers| {
+        for (index, outputs) in (first..).zip(&answers) {
+            take(index, &outputs.iter().map(|o| &o.values[..]).collect::<Vec<_>>())?;
+        }
+        Ok(())
+    })
+}
