@@ -284,7 +284,7 @@ def retinanet():
     maps[64] = net.conv(maps[32], width, width, 3, 2)
     maps[128] = net.conv(net.node("Relu", maps[64]), width, width, 3, 2)
     shared = [[(net.weight(width, width, 3, 3), net.bias(width)) for _ in range(2)] for _ in range(2)]
-    last = (net.weight(9 * CLASSES, width, 3, 3, scale=1.5), net.bias(9 * CLASSES, -2.0)), (net.weight(36, width, 3, 3, scale=0.3), net.bias(36))
+    last = (net.weight(9 * CLASSES, width, 3, 3, scale=0.15), net.bias(9 * CLASSES, -2.0)), (net.weight(36, width, 3, 3, scale=0.3), net.bias(36))
     best, boxes, labels = [], [], []
     for level, (s, size) in enumerate(zip([8, 16, 32, 64, 128], [32, 64, 128, 256, 512])):
         side = max(1, SIDE // s)
@@ -317,7 +317,7 @@ def faster_rcnn():
     net, width, strides = Net(4), 8, [4, 8, 16]
     maps = fpn(net, {s: v for s, v in resnet(net).items() if s != 32}, strides, width)
     layer = (net.weight(width, width, 3, 3), net.bias(width))
-    last = (net.weight(3, width, 1, 1), net.bias(3)), (net.weight(12, width, 1, 1, scale=0.3), net.bias(12))
+    last = (net.weight(3, width, 1, 1, scale=0.2), net.bias(3)), (net.weight(12, width, 1, 1, scale=0.3), net.bias(12))
     best, boxes, levels = [], [], []
     for level, s in enumerate(strides):
         side = SIDE // s
@@ -361,7 +361,7 @@ def faster_rcnn():
         features = net.node("ScatterND", features, net.node("Unsqueeze", index, net.ints(1)), part)
     x = net.node("Flatten", features, axis=1)
     x = net.dense(net.dense(x, 9 * width, 24, "Relu"), 24, 24, "Relu")
-    probabilities = net.node("Softmax", net.dense(x, 24, CLASSES + 1, scale=2.0), axis=-1)
+    probabilities = net.node("Softmax", net.dense(x, 24, CLASSES + 1, scale=0.3), axis=-1)
     offsets = net.dense(x, 24, 4 * (CLASSES + 1), scale=0.3)
     best, boxes, labels = [], [], []
     for c in range(1, CLASSES + 1):
@@ -385,7 +385,7 @@ def yolov8(suppressed=False):
     levels = []
     for s in (8, 16, 32):
         box = net.conv(net.conv(maps[s], width, width, act="SiLU"), width, 4 * bins, 1)
-        classes = net.conv(net.conv(maps[s], width, width, act="SiLU"), width, CLASSES, 1, mean=-1.0)
+        classes = net.conv(net.conv(maps[s], width, width, act="SiLU"), width, CLASSES, 1, mean=-1.0, scale=8.0)
         levels.append(net.node("Reshape", net.node("Concat", box, classes, axis=1), net.ints(1, 4 * bins + CLASSES, -1)))
     box, classes = net.node("Split", net.node("Concat", *levels, axis=2), net.ints(4 * bins, CLASSES), axis=1, results=2)
     box = net.node("Transpose", net.node("Reshape", box, net.ints(1, 4, bins, -1)), perm=[0, 2, 1, 3])
@@ -468,6 +468,11 @@ def main(folder):
             print(path.name, path.stat().st_size, seed, [o.shape for o in outputs])
             if make in (yolox, nanodet, yolov8):
                 continue
+            scores = next((o for o, v in zip(outputs, session.get_outputs()) if v.name == "scores"), None)
+            scores = outputs[0].reshape(-1, outputs[0].shape[-1])[:, -1 if make is yolov7 else 4] if scores is None else scores
+            scores = np.sort(scores[scores > 0])
+            print("  scores", scores[0], scores[-1], "nearest", np.diff(scores).min())
+            assert scores[-1] < 0.999, "saturated scores have no order"
             values = [
                 {"name": o.name, "shape": list(v.shape), "values": [round(float(x), 4) for x in v.reshape(-1)]}
                 for o, v in zip(session.get_outputs(), outputs)
