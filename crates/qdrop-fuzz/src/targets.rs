@@ -214,7 +214,7 @@ fn coco(bytes: &[u8]) -> Result<()> {
         assert!((0.0..=100.0).contains(&figure), "{name} is {figure}");
     }
     let written = Detection::results(&found).map_err(broken("detections cannot be written"))?;
-    let again = truth.detections(&written).map_err(broken("written detections cannot be read"))?;
+    let again = truth.detections(written.as_bytes()).map_err(broken("written detections cannot be read"))?;
     assert!(again == found, "detections change when they are written and read again");
     Ok(())
 }

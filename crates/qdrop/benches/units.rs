@@ -5,7 +5,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use qdrop::calibrate::{self, Channels};
 use qdrop::engine::cpu::{Cpu, CpuInference, CpuTrainer};
-use qdrop::engine::device::{Device, Inference, Values};
+use qdrop::engine::device::{Device, Inference, OutputError, Values};
 use qdrop::engine::facts;
 use qdrop::engine::program::{Program, ProgramSite, Region, compile};
 use qdrop::engine::train::{Choices, RandomDraws, Step, Trainer};
@@ -227,9 +227,10 @@ fn refining(bencher: Bencher, (channels, side): (usize, usize)) {
     let grids = vec![grids; program.sites.len()];
     let cpu = Cpu::new(0).unwrap();
     let rows = [images];
+    let outputs = [OutputError { size: 1.0, weights: None }];
     bencher
         .counter(ItemsCount::new(BATCH))
-        .bench(|| cpu.influence(&program, &rows, &[1.0], &grids, 1, &mut |_| Ok(())).unwrap());
+        .bench(|| cpu.influence(&program, &rows, &outputs, &grids, 1, &mut |_| Ok(())).unwrap());
 }
 
 /// Scales behind as many convolutions folded into them: time in proportion to their number.

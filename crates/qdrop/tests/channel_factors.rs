@@ -154,7 +154,7 @@ fn narrow_channels_survive_in_the_runtime() {
             let path = dir.path().join("model.onnx");
             qdrop::onnx::write(&done.graph, &path).unwrap();
             let file = Deployed::open(&library, &path, 1).unwrap();
-            let found = pipeline::divergence(&float, &file, &samples, 1, &mut Silent).unwrap();
+            let found = pipeline::divergence(&float, &file, &samples, &recipe, &mut Silent).unwrap();
             found.outputs[0].snr_db.unwrap_or(f64::INFINITY)
         };
         let (found, plain) = (decibels(16), decibels(0));
@@ -174,7 +174,7 @@ fn what_shares_a_name_with_the_float_network_is_close_to_it() {
         let done = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
         let divided = done.graph.values.iter().filter(|v| v.name.ends_with("_divided")).count();
         assert!(divided > 0, "no factors were chosen");
-        let shared = pipeline::compare(&float, &done.graph, &samples, 1, &mut Silent).unwrap();
+        let shared = pipeline::compare(&float, &done.graph, &samples, &recipe, &mut Silent).unwrap();
         assert!(shared.len() > 1, "{shared:?}");
         let far = shared.iter().find(|d| d.snr_db.is_some_and(|db| db < 20.0));
         assert!(far.is_none(), "{far:?}");

@@ -22,7 +22,7 @@ const IMAGENET: usize = 224;
 /// | `calib/`, `images/`, `test/`, `imagenet/calib/`, `coco/calib/`, `calib.csv`, `eval.csv` | 40 images of 4 classes |
 /// | `SST-2/`, `MRPC/`, `squad/` | a few sentences |
 /// | `yolox.onnx`, `val.json`, `val/`, `detections.json` | a detector for 32 pixels, 8 images with boxes of two kinds |
-/// | `train.json`, `train/` | the same images |
+/// | `train.json`, `train/` | 40 images without boxes |
 /// | `yolov8n.onnx`, `yolov8n_nms.onnx`, `retinanet.onnx`, `fasterrcnn.onnx` | detectors for 64 pixels with random weights |
 /// | `fcn.onnx`, `photos/`, `maps/`, `maps.csv` | a network that tells colours, 4 images of squares with label maps |
 /// | `sensitivity.json` | what `qdrop sensitivity` measures about `resnet20.onnx` |
@@ -59,9 +59,15 @@ pub fn fill(dir: &Path) {
     assert!(common::qdrop(dir, &line.split(' ').collect::<Vec<_>>()).status.success(), "{line}");
 
     common::annotated(dir);
-    copy("val.json", "train.json");
     std::fs::create_dir_all(at("train")).unwrap();
-    (0..8).for_each(|i| copy(&format!("val/{i}.bmp"), &format!("train/{i}.bmp")));
+    let mut images = Vec::new();
+    for i in 0..40 {
+        copy(&format!("images/class{}/{}.bmp", i % common::CLASSES, i / common::CLASSES), &format!("train/{i}.bmp"));
+        images.push(format!(r#"{{"id": {i}, "file_name": "{i}.bmp"}}"#));
+    }
+    let categories = r#"[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]"#;
+    let images = images.join(", ");
+    write("train.json", format!(r#"{{"images": [{images}], "categories": {categories}, "annotations": []}}"#));
     let detectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../qdrop/tests/fixtures/detectors");
     for (from, to) in [
         ("yolov8", "yolov8n"),

@@ -218,10 +218,10 @@ impl Plan {
         let stay =
             if behind == 1 { "layer stays float because it depends" } else { "layers stay float because they depend" };
         let what = match *reason == stops[0] {
-            true => "operators that cannot be run here",
-            false => "operators whose results have sizes that depend on the data",
+            true => "on operators that cannot be run here, the first is",
+            false => "on operators whose results have sizes that depend on the data, the first is",
         };
-        Some(format!("{behind} {stay} on {what}, the first is {}", graph.describe(node)))
+        Some(format!("{behind} {stay} {what} {}", graph.describe(node)))
     }
 }
 
