@@ -2,11 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::onnx;
-use crate::plan::SweepRun;
+use crate::plan::{Input, SweepRun};
 use crate::work::{REVISION, encode};
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 /// For each run of a sweep, the hash of everything that determines its result: the version, the recipe without options
 /// that affect only the speed, the bytes of the model and of its external data, and the paths of the samples.
@@ -25,6 +26,23 @@ pub fn run_keys(runs: &[SweepRun]) -> Result<Vec<String>> {
         keys.push(hasher.finalize().to_hex()[..32].to_string());
     }
     Ok(keys)
+}
+
+/// The hash of everything that determines the score of the float network of `run`: the version, the bytes of the model and
+/// of its external data, how samples become network input, and the path of the evaluation samples with the sizes and the
+/// times of change of their `files`. Runs that share it need not measure the network again.
+pub fn float_key(run: &SweepRun, files: &[PathBuf]) -> Result<String> {
+    // How many calibration samples there are changes nothing here.
+    let input = Input { samples: None, ..run.recipe.input.clone() };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(REVISION).update(hash_of_model(&run.model)?.as_bytes());
+    hasher.update(&encode(&(run.eval.to_string_lossy(), input))?);
+    for file in files {
+        let stated = std::fs::metadata(file).and_then(|m| Ok((m.len(), m.modified()?))).ok();
+        let age = stated.and_then(|(_, time)| time.duration_since(UNIX_EPOCH).ok());
+        hasher.update(&encode(&(file.to_string_lossy(), stated.map(|s| s.0), age))?);
+    }
+    Ok(hasher.finalize().to_hex()[..32].to_string())
 }
 
 fn hash_of_model(path: &Path) -> Result<blake3::Hash> {
