@@ -292,3 +292,33 @@ fn optuna_searches_settings() {
         serde_json::from_str(&output(&mut script(&python, "optuna_search.py", world.path(), &line))).unwrap();
     assert_eq!(more["trials"], 4);
 }
+
+#[test]
+fn the_manifest_for_kubernetes_fits_the_schema_and_the_program() {
+    let manifest = root().join("deploy/kubernetes-sweep.yaml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    // Options that pods give are options of the program, and there are as many pods as runs of the page's sweep.
+    let world = world();
+    assert_eq!(common::json(world.path(), "sweep grid.toml --list").as_array().unwrap().len(), RUNS);
+    assert!(text.contains(&format!("completions: {RUNS}\n")), "{text}");
+    let words = text.lines().skip_while(|l| l.trim() != "command:").skip(1);
+    let words: Vec<String> = words
+        .map_while(|l| l.trim().strip_prefix("- "))
+        .map(|w| w.trim_matches('"').replace("$(JOB_COMPLETION_INDEX)", "0"))
+        .collect();
+    assert_eq!(words[0], "/usr/bin/qdrop");
+    common::ok(world.path(), &words[1..].join(" "));
+    assert!(world.path().join("grid.sweep/runs/W4A4_rtn_0.json").is_file());
+
+    let Some(python) = python_with("kubernetes") else { return };
+    let check = |path: &Path| {
+        Command::new(&python).arg(root().join("scripts/cluster/check_manifest.py")).arg(path).output().unwrap()
+    };
+    let checked = check(&manifest);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    for (from, to) in [("backoffLimitPerIndex", "backoffLimitPerRun"), ("completions: 12", "completions: twelve")] {
+        let wrong = world.path().join("wrong.yaml");
+        std::fs::write(&wrong, changed(&text, &[(from, to)])).unwrap();
+        assert!(!check(&wrong).status.success(), "{to} is no field of the schema");
+    }
+}

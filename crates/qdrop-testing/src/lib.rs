@@ -3,7 +3,7 @@
 //! What is missing is printed as skipped, or fails the test where an environment variable demands it with the value 1:
 //! `QDROP_REQUIRE_SHARED`, `QDROP_REQUIRE_PYTHON`, `QDROP_REQUIRE_OPENVINO`, `QDROP_REQUIRE_QONNX`,
 //! `QDROP_REQUIRE_CV2`, `QDROP_REQUIRE_AIMET`, `QDROP_REQUIRE_BROWSER`, `QDROP_REQUIRE_RAY`, `QDROP_REQUIRE_OPTUNA`,
-//! `QDROP_REQUIRE_SLURM`.
+//! `QDROP_REQUIRE_KUBERNETES`, `QDROP_REQUIRE_SLURM`.
 
 use std::path::{Path, PathBuf};
 
