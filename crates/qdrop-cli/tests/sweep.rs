@@ -99,6 +99,11 @@ fn shares_run_at_once_and_measure_the_float_network_once() {
         let file = |folder: &str| std::fs::read(dir.join(format!("{folder}/runs/{name}.onnx"))).unwrap();
         assert!(file("shared") == file("alone"), "{name}");
     }
+    // Where the sweep's file lies, and from where it is named, makes no difference.
+    let absolute = dir.join("grid.toml");
+    let listed =
+        json(&std::env::temp_dir(), &format!("sweep {} -o {} --list", absolute.display(), dir.join("alone").display()));
+    assert!(listed.as_array().unwrap().iter().all(|r| r["done"] == true), "{listed}");
     // Samples that changed are measured anew.
     let list = std::fs::read_to_string(dir.join("list.csv")).unwrap();
     std::fs::write(dir.join("list.csv"), list.lines().take(21).collect::<Vec<_>>().join("\n")).unwrap();

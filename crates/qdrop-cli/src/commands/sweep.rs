@@ -5,8 +5,8 @@ use crate::progress::Detail;
 use crate::{Outcome, checks, out, progress};
 use qdrop::disk;
 use qdrop::plan::{Sweep, SweepRun};
-use qdrop::report::{Event, Score, Sink, Table, Trial, duration};
-use qdrop::{CalibrationSet, Dataset, Error, Kind, Model, Quantizer, Result, WorkDir};
+use qdrop::report::{Event, Score, Sink, Stage, Table, Trial, duration, timed};
+use qdrop::{CalibrationSet, Dataset, Error, Kind, Model, Quantizer, Result, Samples, WorkDir};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -262,7 +262,8 @@ fn float_score(run: &SweepRun, place: &Place, known: (&Model, &Dataset), sink: &
     if let Some(score) = kept() {
         return Ok(score);
     }
-    let score = known.0.evaluate(known.1, &run.recipe, sink)?;
+    let evaluate = |sink: &mut dyn Sink| known.0.evaluate(known.1, &run.recipe, sink);
+    let (score, _) = timed(sink, Stage::Evaluate, Some(known.1.len()), evaluate)?;
     let text = serde_json::to_string(&score).map_err(|e| Error::internal(format!("no JSON: {e}")))?;
     out::file(&path, &text)?;
     Ok(score)
