@@ -50,7 +50,9 @@ fn a_grid_runs_once_and_one_by_one() {
     assert_eq!(first, json(dir, "sweep grid.toml"));
     assert_eq!(page("sweep.csv").lines().count(), 9);
     let names: Vec<_> = std::fs::read_dir(dir.join("grid.sweep/runs")).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(names.len(), 9, "results and the one network that was kept: {names:?}");
+    let float = |n: &&std::path::PathBuf| n.file_name().unwrap().to_string_lossy().starts_with("float-");
+    assert_eq!(names.iter().filter(float).count(), 1, "the float network was measured once: {names:?}");
+    assert_eq!(names.len(), 10, "results, that score, and the one network that was kept: {names:?}");
     let text = ok(dir, "sweep grid.toml");
     assert_eq!(text.lines().filter(|l| l.contains("W2A2") || l.contains("W4A4")).count(), 4, "{text}");
 
@@ -63,6 +65,55 @@ fn a_grid_runs_once_and_one_by_one() {
     std::fs::write(dir.join("grid.toml"), SWEEP.replace("iterations = 5", "iterations = 6")).unwrap();
     let runs = json(dir, "sweep grid.toml --list");
     assert!(runs.as_array().unwrap().iter().all(|r| r["done"] == false));
+}
+
+#[test]
+fn shares_run_at_once_and_measure_the_float_network_once() {
+    let dir = common::folder();
+    let dir = dir.path();
+    std::fs::write(dir.join("grid.toml"), SWEEP.replace("\"rtn\", \"qdrop\"", "\"rtn\"")).unwrap();
+    let share = |i: usize| common::start(dir, &format!("sweep grid.toml -o shared --stripe {i}/3 --keep-models -v"));
+    let said: Vec<String> = (0..3)
+        .map(share)
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{said}");
+            said
+        })
+        .collect();
+    // Every run measures its own network, and one of them the float network too.
+    let measured = said.iter().flat_map(|s| s.lines()).filter(|l| l.starts_with("evaluate: took")).count();
+    assert_eq!(measured, 5, "{said:?}");
+    assert_eq!(
+        common::json(dir, "sweep grid.toml -o shared --list")
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|r| r["done"] == true)
+            .count(),
+        4
+    );
+    ok(dir, "sweep grid.toml -o alone --keep-models");
+    for name in ["W2A2_rtn_0", "W2A2_rtn_1", "W4A4_rtn_0", "W4A4_rtn_1"] {
+        let file = |folder: &str| std::fs::read(dir.join(format!("{folder}/runs/{name}.onnx"))).unwrap();
+        assert!(file("shared") == file("alone"), "{name}");
+    }
+    // Where the sweep's file lies, and from where it is named, makes no difference.
+    let absolute = dir.join("grid.toml");
+    let listed =
+        json(&std::env::temp_dir(), &format!("sweep {} -o {} --list", absolute.display(), dir.join("alone").display()));
+    assert!(listed.as_array().unwrap().iter().all(|r| r["done"] == true), "{listed}");
+    // Samples that changed are measured anew.
+    let list = std::fs::read_to_string(dir.join("list.csv")).unwrap();
+    std::fs::write(dir.join("list.csv"), list.lines().take(21).collect::<Vec<_>>().join("\n")).unwrap();
+    std::fs::remove_file(dir.join("alone/runs/W2A2_rtn_0.json")).unwrap();
+    let again = json(dir, "sweep grid.toml -o alone --index 0");
+    assert_eq!((&again[0]["float"]["samples"], &again[1]["float"]["samples"]), (&20.into(), &40.into()));
+    for (share, want) in [("3/3", "0 to 2"), ("1", "INDEX/COUNT")] {
+        let (code, _, error) = run(dir, &format!("sweep grid.toml --stripe {share}"));
+        assert!(code == Some(2) && error.contains(want), "{error}");
+    }
 }
 
 #[test]

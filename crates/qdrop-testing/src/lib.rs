@@ -2,7 +2,8 @@
 //!
 //! What is missing is printed as skipped, or fails the test where an environment variable demands it with the value 1:
 //! `QDROP_REQUIRE_SHARED`, `QDROP_REQUIRE_PYTHON`, `QDROP_REQUIRE_OPENVINO`, `QDROP_REQUIRE_QONNX`,
-//! `QDROP_REQUIRE_CV2`, `QDROP_REQUIRE_AIMET`, `QDROP_REQUIRE_BROWSER`.
+//! `QDROP_REQUIRE_CV2`, `QDROP_REQUIRE_AIMET`, `QDROP_REQUIRE_BROWSER`, `QDROP_REQUIRE_RAY`, `QDROP_REQUIRE_OPTUNA`,
+//! `QDROP_REQUIRE_KUBERNETES`, `QDROP_REQUIRE_SLURM`.
 
 use std::path::{Path, PathBuf};
 
@@ -86,16 +87,29 @@ print(*[p for n in names for p in glob.glob(os.path.join(folder, n))][:1], end='
 /// Where there is none but one is demanded.
 pub fn browser() -> Option<PathBuf> {
     let named = std::env::var_os("QDROP_BROWSER").map(PathBuf::from);
-    let folders: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
-    let installed = || {
-        let names = ["chromium", "chromium-browser", "google-chrome"];
-        names.iter().flat_map(|name| folders.iter().map(move |f| f.join(name))).find(|p| p.is_file())
-    };
+    let installed = || ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(program);
     let found = named.or_else(installed);
     if found.is_none() {
         missing("QDROP_REQUIRE_BROWSER", "there is no Chromium, and QDROP_BROWSER names none");
     }
     found
+}
+
+/// Whether the programs of `what`, such as `slurm`, are all installed; folders of an administrator are looked at too.
+///
+/// # Panics
+/// Where one is missing but `QDROP_REQUIRE_SLURM` demands them.
+pub fn programs(what: &str, names: &[&str]) -> bool {
+    let Some(lacking) = names.iter().find(|name| program(name).is_none()) else { return true };
+    missing(&format!("QDROP_REQUIRE_{}", what.to_uppercase()), &format!("{what} is not installed: no {lacking}"));
+    false
+}
+
+/// The program `name`, as a shell would find it.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(name)).find(|p| p.is_file())
 }
 
 /// A version 1 `.npy` file of `dtype` (`<f4`) and `shape`.

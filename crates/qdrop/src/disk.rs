@@ -1,7 +1,7 @@
 //! Files that are whole or not there, and that last once they are there.
 
 use std::collections::BTreeSet;
-use std::fs::{DirEntry, File};
+use std::fs::{DirEntry, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +16,8 @@ const RANDOM: usize = 6;
 static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// A file that nobody has locked after this time was left behind.
 const STALE: Duration = Duration::from_secs(1);
+/// Time from one look at a lock to the next.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Writes `parts`, one behind the other, into the file at `path`, which is whole or as it was before.
 pub fn write(path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
@@ -93,6 +95,36 @@ pub fn put_in_place(file: NamedTempFile, path: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The turn of this process at something that processes do one after the other; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    path: PathBuf,
+    file: File,
+}
+
+impl Turn {
+    /// Waits for the turn that the file at `path` stands for, which is locked as long as it lasts, while `go_on` says so;
+    /// `None` if it no longer does. Where the file system knows no locks, every process has its turn at once.
+    pub fn wait(path: &Path, go_on: &dyn Fn() -> bool) -> std::io::Result<Option<Self>> {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        while let Err(TryLockError::WouldBlock) = file.try_lock() {
+            if !go_on() {
+                return Ok(None);
+            }
+            std::thread::sleep(AGAIN);
+        }
+        Ok(Some(Turn { path: path.to_path_buf(), file }))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Those that wait hold the file open, so they come to their turns all the same.
+        let _ = std::fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
 }
 
 /// Whether a file has a name that only this program gives, and nobody writes it.
@@ -190,5 +222,22 @@ mod tests {
         let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, [".qdrop-aB3xyz2", ".qdrop-notes.txt", ".qdrop-young1", "model.onnx"]);
+    }
+
+    #[test]
+    fn one_has_its_turn_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("turn.lock");
+        let first = Turn::wait(&path, &|| true).unwrap().unwrap();
+        assert!(Turn::wait(&path, &|| false).unwrap().is_none(), "it is another's turn");
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || Turn::wait(&path, &|| true).unwrap().is_some()
+        });
+        std::thread::sleep(2 * AGAIN);
+        assert!(!waiting.is_finished());
+        drop(first);
+        assert!(waiting.join().unwrap());
+        assert!(!path.exists());
     }
 }

@@ -37,11 +37,28 @@ impl WorkDir {
     /// Opens the directory at `path`, which is created if it is missing, and locks it. Files that an earlier run left
     /// incomplete are removed. It is an error if the directory cannot be created or written, or if another run uses it.
     pub fn open(path: &Path) -> Result<Self> {
+        let work = Self::locked(path, File::try_lock)?;
+        let io = |e| Error::io(path, e).hint("give another work directory");
+        for entry in std::fs::read_dir(path).map_err(io)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(disk::UNFINISHED) {
+                std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
+            }
+        }
+        Ok(work)
+    }
+
+    /// As [`WorkDir::open`], for a run that solves a share of the units ([`crate::Quantizer::solve_share`]): other such
+    /// runs may use the directory at the same time.
+    pub fn open_shared(path: &Path) -> Result<Self> {
+        Self::locked(path, File::try_lock_shared)
+    }
+
+    fn locked(path: &Path, lock: impl Fn(&File) -> std::result::Result<(), TryLockError>) -> Result<Self> {
         let io = |e| Error::io(path, e).hint("give another work directory");
         std::fs::create_dir_all(path).map_err(io)?;
-        let lock = path.join(LOCK);
-        let file = File::options().create(true).truncate(false).write(true).open(&lock).map_err(io)?;
-        match file.try_lock() {
+        let name = path.join(LOCK);
+        let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(io)?;
+        match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::new(Kind::Io, "another run is using this directory")
@@ -49,11 +66,6 @@ impl WorkDir {
                     .hint("wait for it, or give another work directory"));
             }
             Err(TryLockError::Error(e)) => return Err(io(e)),
-        }
-        for entry in std::fs::read_dir(path).map_err(io)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(disk::UNFINISHED) {
-                std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
-            }
         }
         Ok(WorkDir { path: path.to_path_buf(), _lock: Arc::new(file) })
     }

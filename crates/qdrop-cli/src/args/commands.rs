@@ -2,8 +2,9 @@
 
 use super::Print;
 use super::options::{Bits, Fix, InRuntime, Input, RecipeFlags, Run, Shape, Sort};
-use super::values::{percent, positive, score, threshold};
+use super::values::{percent, positive, score, stripe, threshold};
 use clap::Args;
+use qdrop::plan::Stripe;
 use std::path::PathBuf;
 
 /// Arguments of `inspect`.
@@ -91,6 +92,12 @@ pub struct Quantize {
     /// is kept]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
+    /// Solve only every Nth unit, those numbered I, I + N, I + 2N, ..., with I from 0 to N - 1, keep them in the work
+    /// directory, and stop: several machines divide the units, and the same command without this option then takes
+    /// them from there. Only where units depend on the float network alone: method adaround or brecq with input_keep = 0
+    /// in the recipe
+    #[arg(long, value_name = "I/N", requires = "work_dir", value_parser = stripe)]
+    pub units: Option<Stripe>,
     /// Where to write the report: FILE.json and FILE.html, a page with learning curves, ranges and the largest losses
     /// [default: next to OUTPUT: model.w4a4.report]
     #[arg(long, value_name = "FILE", conflicts_with = "no_report")]
@@ -120,6 +127,7 @@ Examples:
   qdrop sweep sweep.toml
   qdrop sweep sweep.toml --list
   qdrop sweep sweep.toml --index 3     a single run, for a job array on a cluster
+  qdrop sweep sweep.toml --stripe 0/4  the first of four shares of the runs
 
 The file of a sweep gives the options that all runs share, and axes with cases; every combination of cases, one per \
 axis, is a run.
@@ -153,8 +161,11 @@ pub struct Sweep {
     /// Do only the run with this number, counted from 0
     #[arg(long, value_name = "N")]
     pub index: Option<usize>,
+    /// Do only every Nth run: those numbered I, I + N, I + 2N, ..., with I from 0 to N - 1
+    #[arg(long, value_name = "I/N", conflicts_with = "index", value_parser = stripe)]
+    pub stripe: Option<Stripe>,
     /// List the runs and which of them are done, without running any
-    #[arg(long, conflicts_with = "index")]
+    #[arg(long, conflicts_with_all = ["index", "stripe"])]
     pub list: bool,
     /// Keep the quantized networks as runs/NAME.onnx
     #[arg(long)]

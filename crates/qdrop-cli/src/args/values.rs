@@ -32,6 +32,11 @@ pub fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a number above 0".into())
 }
 
+/// Parses `INDEX/COUNT`.
+pub fn stripe(text: &str) -> Result<qdrop::plan::Stripe, String> {
+    text.parse().map_err(|e: qdrop::Error| e.message().to_string())
+}
+
 /// Parses a score of 0 to 1.
 pub fn score(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|s| (0.0..=1.0).contains(s)).ok_or_else(|| "expected a score from 0 to 1".into())

@@ -4,8 +4,8 @@ use crate::args::{Print, Quantize};
 use crate::progress::Detail;
 use crate::reports::Place;
 use crate::{Outcome, bits, checks, flags, out, progress, quality, runtime};
-use qdrop::plan::Target;
-use qdrop::report::{Report, Sink, Stage, timed};
+use qdrop::plan::{Stripe, Target};
+use qdrop::report::{Report, Sink, Stage, Table, UnitReport, duration, figure, timed};
 use qdrop::{CalibrationSet, Dataset, Error, Quantizer, Result, WorkDir};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,9 @@ pub fn run(args: &Quantize, detail: Detail) -> Result<Outcome> {
     flags::apply(&mut recipe, &args.flags);
     flags::apply_input(&mut recipe, &args.input);
     recipe.validate()?;
+    if args.units.is_some() {
+        recipe.solvable_apart().map_err(|e| e.at("--units"))?;
+    }
     let output = args.output.clone().unwrap_or_else(|| checks::default_output(&args.model, &recipe));
     checks::readable_file(&args.model)?;
     checks::exists(&args.calib)?;
@@ -59,6 +62,20 @@ pub fn run(args: &Quantize, detail: Detail) -> Result<Outcome> {
     let (calibration, timing) = timed(sink, Stage::Load, None, open)?;
     timings.push(timing);
     let (used, rest) = (calibration.used()?, calibration.left_out()?);
+    if let Some(share) = args.units {
+        let dir = args.work_dir.clone().unwrap_or_else(|| checks::default_work(&output));
+        let work = WorkDir::open_shared(&dir)?;
+        let left = work.clone();
+        progress::on_leaving(move |error| kept(error, Some(left), true));
+        let mut quantizer = Quantizer::new(&model).recipe(recipe);
+        if let Some(measured) = measured {
+            quantizer = quantizer.sensitivity(measured);
+        }
+        return match quantizer.progress(&mut *sink).solve_share(&used, &work, share) {
+            Ok(units) => print_share(&units, share, &dir, args.format).map(|()| Outcome::Done),
+            Err(error) => Err(kept(error, Some(work), true)),
+        };
+    }
     let eval = args.eval.as_ref().map(|path| Dataset::open(path, &model, &recipe, None, sink)).transpose()?;
     let dir = args.work_dir.clone().unwrap_or_else(|| checks::default_work(&output));
     let work = if recipe.resolved().learns { Some(WorkDir::open(&dir)?) } else { None };
@@ -112,6 +129,23 @@ fn kept(error: Error, work: Option<WorkDir>, named: bool) -> Error {
     };
     let hint = format!("{units} kept in `{}`; the same command continues from there", work.path().display());
     if error.advice().is_none() { error.hint(hint) } else { error }
+}
+
+/// Prints what was solved of a share of the units.
+fn print_share(units: &[UnitReport], share: Stripe, dir: &Path, format: Print) -> Result<()> {
+    if format == Print::Json {
+        return out::json(&units);
+    }
+    let mut table = Table::new(format!("Share {share} of the units"), "unit|>loss before|>loss after|how");
+    for unit in units {
+        let how = match unit.resumed {
+            true => "kept from an earlier run".to_string(),
+            false => format!("{} iterations in {}", unit.iterations, duration(unit.seconds)),
+        };
+        table.row([unit.name.clone(), figure(unit.loss_before), figure(unit.loss_after), how]);
+    }
+    let text = out::draw(&[table]);
+    out::print(&format!("{text}\nKept in {}; the same command without --units takes them from there", dir.display()))
 }
 
 fn print(report: &Report, place: Option<&Place>, format: Print, sink: &mut dyn Sink) -> Result<()> {

@@ -3,10 +3,11 @@
 use crate::args::{Print, Sweep as Args};
 use crate::progress::Detail;
 use crate::{Outcome, checks, out, progress};
+use qdrop::disk;
 use qdrop::plan::{Sweep, SweepRun};
-use qdrop::report::{Event, Score, Sink, Table, Trial, duration};
-use qdrop::{CalibrationSet, Dataset, Error, Kind, Model, Quantizer, Result, WorkDir};
-use std::collections::{HashMap, HashSet};
+use qdrop::report::{Event, Score, Sink, Stage, Table, Trial, duration, timed};
+use qdrop::{CalibrationSet, Dataset, Error, Kind, Model, Quantizer, Result, Samples, WorkDir};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -28,10 +29,10 @@ pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
     if args.list {
         return list(&runs, &keys, &place, args.format);
     }
-    let chosen: Vec<usize> = match args.index {
-        None => (0..runs.len()).collect(),
-        Some(index) if index < runs.len() => vec![index],
-        Some(index) => {
+    let chosen: Vec<usize> = match (args.index, args.stripe) {
+        (None, stripe) => (0..runs.len()).filter(|&i| stripe.is_none_or(|s| s.contains(i))).collect(),
+        (Some(index), _) if index < runs.len() => vec![index],
+        (Some(index), _) => {
             let error = Error::data(format!("--index: expected 0 to {}, got {index}", runs.len() - 1));
             return Err(error.at(args.sweep.display()).hint("`qdrop sweep --list` lists the runs"));
         }
@@ -48,7 +49,6 @@ pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
     progress::on_leaving(|error| error.hint(CONTINUES));
     let mut sink = progress::sink(detail);
     let sink = sink.as_mut();
-    let mut found = HashMap::new();
     let mut done = place.all(&runs, &keys);
     let open: Vec<usize> = chosen.into_iter().filter(|&i| done[i].is_none()).collect();
     let (start, mut failed) = (Instant::now(), Vec::new());
@@ -62,7 +62,7 @@ pub fn run(args: &Args, detail: Detail) -> Result<Outcome> {
             }
         };
         sink.event(&Event::Note { message: format!("run {} of {}: {}{left}", n + 1, open.len(), run.name) });
-        match perform(run, &keys[i], &place, args.keep_models, &mut found, sink) {
+        match perform(run, &keys[i], &place, args.keep_models, sink) {
             Ok((trial, work)) => {
                 place.keep(&trial)?;
                 work.map_or(Ok(()), WorkDir::remove)?;
@@ -188,26 +188,19 @@ impl Place {
 }
 
 /// One run, from the model's file to what is measured on the written one, and the finished units, which are needed until
-/// that is kept. `found` remembers what float networks reach.
+/// that is kept.
 fn perform(
     run: &SweepRun,
     key: &str,
     place: &Place,
     keep_model: bool,
-    found: &mut HashMap<String, Score>,
     sink: &mut dyn Sink,
 ) -> Result<(Trial, Option<WorkDir>)> {
     let recipe = &run.recipe;
     let model = Model::open(&run.model)?;
     let calibration = CalibrationSet::open(&run.calib, &model, recipe, sink)?;
     let eval = Dataset::open(&run.eval, &model, recipe, None, sink)?;
-    let measured = format!("{:?} {:?} {:?}", run.model, run.eval, recipe.input);
-    let float = match found.get(&measured) {
-        Some(score) => score.clone(),
-        None => model.evaluate(&eval, recipe, sink)?,
-    };
-    found.insert(measured, float.clone());
-
+    let float = float_score(run, place, (&model, &eval), sink)?;
     let (used, rest) = (calibration.used()?, calibration.left_out()?);
     let work = match recipe.resolved().learns {
         true => Some(WorkDir::open(&place.of(&run.name, "work"))?),
@@ -246,6 +239,34 @@ fn perform(
         report,
     };
     Ok((trial, work))
+}
+
+/// What the float network of `run` reaches: measured by one of the runs that share the network and the samples, in
+/// whatever process, and read by the others, which wait for it.
+fn float_score(run: &SweepRun, place: &Place, known: (&Model, &Dataset), sink: &mut dyn Sink) -> Result<Score> {
+    let input = &run.recipe.input;
+    let sets =
+        [Some(run.eval.clone()), input.images.as_ref().map(PathBuf::from), input.labels.as_ref().map(PathBuf::from)];
+    let mut files: Vec<PathBuf> = sets.iter().flatten().flat_map(|set| checks::sample_files(set)).collect();
+    files.sort();
+    let path = place.of(&format!("float-{}", qdrop::float_key(run, &files)?), "json");
+    let kept = || serde_json::from_str(&std::fs::read_to_string(&path).ok()?).ok();
+    if let Some(score) = kept() {
+        return Ok(score);
+    }
+    let lock = path.with_extension("lock");
+    let turn = disk::Turn::wait(&lock, &|| !sink.cancelled()).map_err(|e| Error::io(&lock, e))?;
+    if turn.is_none() {
+        return Err(Error::new(Kind::Interrupted, "stopped on request"));
+    }
+    if let Some(score) = kept() {
+        return Ok(score);
+    }
+    let evaluate = |sink: &mut dyn Sink| known.0.evaluate(known.1, &run.recipe, sink);
+    let (score, _) = timed(sink, Stage::Evaluate, Some(known.1.len()), evaluate)?;
+    let text = serde_json::to_string(&score).map_err(|e| Error::internal(format!("no JSON: {e}")))?;
+    out::file(&path, &text)?;
+    Ok(score)
 }
 
 fn list(runs: &[SweepRun], keys: &[String], place: &Place, format: Print) -> Result<Outcome> {

@@ -25,6 +25,7 @@ const IMAGENET: usize = 224;
 /// | `train.json`, `train/` | 40 images without boxes |
 /// | `yolov8n.onnx`, `yolov8n_nms.onnx`, `retinanet.onnx`, `fasterrcnn.onnx` | detectors for 64 pixels with random weights |
 /// | `fcn.onnx`, `photos/`, `maps/`, `maps.csv` | a network that tells colours, 4 images of squares with label maps |
+/// | `apart.toml` | a recipe whose units can be solved apart |
 /// | `sensitivity.json` | what `qdrop sensitivity` measures about `resnet20.onnx` |
 pub fn fill(dir: &Path) {
     common::world(dir);
@@ -54,6 +55,7 @@ pub fn fill(dir: &Path) {
     ["calib.csv", "eval.csv"].iter().for_each(|name| copy("list.csv", name));
     npy(&at("samples.npy"), "<f4", &[32, 3, IMAGENET, IMAGENET], &vec![0x3f; 32 * 3 * IMAGENET * IMAGENET * 4]);
     write("w2a4.toml", "[weights]\nbits = 2\n".into());
+    write("apart.toml", "[method]\nname = \"brecq\"\ninput_keep = 0.0\n".into());
     let line =
         "sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --sensitivity-samples 8 -o sensitivity.json";
     assert!(common::qdrop(dir, &line.split(' ').collect::<Vec<_>>()).status.success(), "{line}");

@@ -4,6 +4,7 @@ use crate::calibrate;
 use crate::data::Samples;
 use crate::engine::device::{Device, beside, processors};
 use crate::engine::facts;
+use crate::engine::heap::peak;
 use crate::engine::philox::Stream;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -165,11 +166,4 @@ impl Samples for Noise {
     fn name(&self, index: usize) -> String {
         format!("noise {index}")
     }
-}
-
-/// Most memory that this process has had, in bytes.
-fn peak() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -13,13 +13,13 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::lower::{self, Encodings};
 use crate::onnx;
-use crate::plan::{Chosen, Measure, Plan, Recipe, Target};
+use crate::plan::{Chosen, Measure, Plan, Recipe, Stripe, Target};
 use crate::probe::{
     self, ActivationGrids, Biases, Calibration, Factored, Loaded, Measured, Observed, Padding, Weights, input_shapes,
 };
 use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{self, Costs, Job, NetworkSolution};
-use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, timed};
+use crate::report::{Event, MixedReport, Report, Sink, Stage, Timing, UnitReport, timed};
 use crate::tensor::{Precision, RowStore, Tensor};
 use crate::work::WorkDir;
 use std::borrow::Cow;
@@ -51,6 +51,23 @@ pub fn quantize_on(
     quantize_and_keep(Some(device), graph, recipe, (samples, false), work, sink).map(|done| done.0)
 }
 
+/// Solves the units of `share`, counted among those with layers, and keeps them in `work`, from where [`quantize`] takes
+/// them. They must depend on the float network alone.
+pub(crate) fn solve_share(
+    device: Option<&dyn Device>,
+    graph: &Graph,
+    recipe: &Recipe,
+    samples: &dyn Samples,
+    (work, share): (&WorkDir, Stripe),
+    sink: &mut dyn Sink,
+) -> Result<Vec<UnitReport>> {
+    recipe.solvable_apart()?;
+    match run(device, graph, recipe, (samples, false), Some(work), Some(share), sink)? {
+        Ended::Share(units) => Ok(units),
+        Ended::Network(..) => Err(Error::internal("a share of the units became a network")),
+    }
+}
+
 /// As [`quantize_on`], without a device on this machine's processors, with the samples of which those that were decoded are kept. Where they are `compared` afterwards,
 /// those that [`super::quality()`] reads are among them; those that [`super::output_error`] reads always are.
 pub(crate) fn quantize_and_keep<'s>(
@@ -61,6 +78,30 @@ pub(crate) fn quantize_and_keep<'s>(
     work: Option<&WorkDir>,
     sink: &mut dyn Sink,
 ) -> Result<(Quantized, Loaded<'s>)> {
+    match run(device, graph, recipe, (samples, compared), work, None, sink)? {
+        Ended::Network(done, loaded) => Ok((*done, loaded)),
+        Ended::Share(_) => Err(Error::internal("all units were taken for a share")),
+    }
+}
+
+/// What a run comes to.
+enum Ended<'s> {
+    /// The quantized network, and the samples that were decoded.
+    Network(Box<Quantized>, Loaded<'s>),
+    /// The units of a share.
+    Share(Vec<UnitReport>),
+}
+
+/// A run from the samples to the quantized network, or to the solved units of its `share`.
+fn run<'s>(
+    device: Option<&dyn Device>,
+    graph: &Graph,
+    recipe: &Recipe,
+    (samples, compared): (&'s dyn Samples, bool),
+    work: Option<&WorkDir>,
+    share: Option<Stripe>,
+    sink: &mut dyn Sink,
+) -> Result<Ended<'s>> {
     let own;
     let device: &dyn Device = match device {
         Some(device) => device,
@@ -80,7 +121,7 @@ pub(crate) fn quantize_and_keep<'s>(
     kept.extend(&again);
     let store = store(&network, recipe, (samples.len(), samples.held_bytes() + more), work, device)?;
     let report = report(recipe, samples.len())?;
-    let mut run = Run { device, recipe, samples, store: &store, work, sink, report };
+    let mut run = Run { device, recipe, samples, store: &store, work, share, sink, report };
     run.note(&network);
     let mut loaded = run.load(samples, &kept)?;
     let network = run.factor(network, &loaded, &shapes)?;
@@ -106,6 +147,10 @@ pub(crate) fn quantize_and_keep<'s>(
     let weights = calibrate::round_to_nearest(&network.graph, &network.plan, &weight_grids)?;
     let (weights, biases) = run.correct(&network, &loaded, weights, [&activations.refined, &kernel_grids])?;
     let nearest = NetworkSolution { weights, biases, grids: activations.refined.clone() };
+    if let (Some(_), Some(costs)) = (share, &costs) {
+        run.learn(&network, recipe, (&mut loaded, &again), &weight_grids, nearest, costs)?;
+        return Ok(Ended::Share(run.report.units));
+    }
     let unlearned = match network.write(&nearest, &kernel_grids, recipe)? {
         (graph, Some(encodings)) => written::simulate(&graph, &encodings.to_json()?)?,
         (graph, None) => graph,
@@ -125,7 +170,7 @@ pub(crate) fn quantize_and_keep<'s>(
     let cost = crate::plan::cost(&network.graph, &network.facts, plan);
     let NetworkSolution { weights, grids, .. } = found;
     let done = Quantized { graph, encodings, nearest: unlearned, plan: network.plan, cost, weights, grids, report };
-    Ok((done, loaded))
+    Ok(Ended::Network(Box::new(done), loaded))
 }
 
 /// The stages of [`quantize`] by `recipe`, in order, each once. Bits that are `chosen` already are not measured.
@@ -265,6 +310,8 @@ struct Run<'a> {
     /// Where values of the samples are put.
     store: &'a RowStore,
     work: Option<&'a WorkDir>,
+    /// The units that are solved, where others solve the rest.
+    share: Option<Stripe>,
     sink: &'a mut dyn Sink,
     report: Report,
 }
@@ -328,7 +375,7 @@ impl<'a> Run<'a> {
         let costs =
             self.stage(Stage::Bench, None, |sink| Costs::new(graph, facts, plan, recipe, tuning, device, sink))?;
         let solved = self.work.map_or(0, WorkDir::solutions);
-        self.report.estimate = costs.estimate(recipe, self.samples.len(), solved, wanted);
+        self.report.estimate = costs.estimate(recipe, self.samples.len(), solved, wanted, self.share);
         self.report.estimate.iter().for_each(|&seconds| self.sink.event(&Event::Estimate { seconds }));
         Ok(Some(costs))
     }
@@ -392,7 +439,7 @@ impl<'a> Run<'a> {
         costs: &Costs,
     ) -> Result<NetworkSolution> {
         let Network { graph, facts, plan, .. } = network;
-        let (device, store, work) = (self.device, self.store, self.work);
+        let (device, store, work, share) = (self.device, self.store, self.work, self.share);
         let effective = recipe.resolved();
         self.report.iterations = effective.iterations;
         let padding = Padding::read(graph, facts, recipe, loaded)?;
@@ -410,7 +457,8 @@ impl<'a> Run<'a> {
         if let Some(padding) = &padding {
             padding.exclude(facts, plan, &mut loss_weights)?;
         }
-        let job = Job { graph, facts, plan, recipe, device, weight_grids, loss_weights, inputs, store, costs, work };
+        let job =
+            Job { graph, facts, plan, recipe, device, weight_grids, loss_weights, inputs, store, costs, work, share };
         let mut units = Vec::new();
         let found = self.stage(Stage::Reconstruct, None, |sink| job.reconstruct(nearest, &mut units, sink))?;
         self.report.units = units;

@@ -1,6 +1,7 @@
 //! The options in effect: those of a recipe combined with the defaults of its preset and method.
 
 use super::{Granularity, MethodName, Placement, Preset, Recipe, Target, rules};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Iterations per unit for which the published learning rates were chosen.
@@ -116,6 +117,29 @@ impl Recipe {
         }
     }
 
+    /// Checks that every unit depends on the float network alone, so that several machines can solve the units
+    /// ([`crate::Quantizer::solve_share`]); the error says on what else a unit depends.
+    pub fn solvable_apart(&self) -> Result<()> {
+        let (method, effective) = (self.method.name, self.resolved());
+        let remedy = "method adaround or brecq with `input_keep = 0` under `[method]` in a recipe learns from the float \
+                      network's inputs";
+        let message = if !effective.learns {
+            format!("there are no units to solve: {method} learns nothing")
+        } else if !effective.weights_first {
+            format!(
+                "units cannot be solved apart: with {method} each learns from what the quantized units before it return"
+            )
+        } else if effective.input_keep > 0.0 {
+            let keep = effective.input_keep;
+            format!(
+                "units cannot be solved apart: with input_keep = {keep} each learns from what the rounded units before it return"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::recipe(message).hint(remedy))
+    }
+
     /// How many calibration samples each stage reads that reads few: choosing factors, refining, measuring
     /// sensitivities, correcting biases.
     pub(crate) fn few_samples(&self) -> [usize; 4] {
@@ -212,6 +236,18 @@ mod tests {
         assert_eq!((adaround.weights_first, adaround.step_iterations), (true, 0));
         let qdrop = resolved(method(MethodName::Qdrop));
         assert_eq!((qdrop.weights_first, qdrop.step_iterations), (false, 0));
+    }
+
+    #[test]
+    fn units_are_solvable_apart_where_they_learn_from_the_float_network_alone() {
+        let refusal = |name, input_keep| {
+            let method = Method { name, input_keep, ..Method::default() };
+            Recipe { method, ..Recipe::default() }.solvable_apart().err().map(|e| e.message().to_string())
+        };
+        assert_eq!((refusal(MethodName::Adaround, Some(0.0)), refusal(MethodName::Brecq, Some(0.0))), (None, None));
+        assert!(refusal(MethodName::Qdrop, Some(0.0)).unwrap().contains("quantized units"));
+        assert!(refusal(MethodName::Brecq, None).unwrap().contains("input_keep = 1"));
+        assert!(refusal(MethodName::Rtn, None).unwrap().contains("learns nothing"));
     }
 
     #[test]

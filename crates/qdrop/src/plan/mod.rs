@@ -24,6 +24,7 @@ pub(crate) mod rules;
 mod sensitivity;
 mod sites;
 mod size;
+mod stripe;
 mod sweep;
 mod target;
 mod task;
@@ -46,6 +47,7 @@ pub use recipe::{
 pub use rules::{Hit, Rule};
 pub use sensitivity::{BitError, Curve, Sensitivity};
 pub use size::ByteSize;
+pub use stripe::Stripe;
 pub use sweep::{Case, Sweep, SweepRun};
 pub use target::Target;
 pub use task::{Answer, Task};

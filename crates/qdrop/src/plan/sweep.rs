@@ -86,6 +86,8 @@ pub struct SweepRun {
     pub name: String,
     /// One case per axis, in the order of the file.
     pub cases: Vec<Case>,
+    /// The folder of the sweep's file, to which the paths below are relative unless the sweep gives them from the root.
+    pub folder: PathBuf,
     /// The float network.
     pub model: PathBuf,
     /// Calibration samples.
@@ -196,7 +198,7 @@ impl Sweep {
             *tokenizer = folder.join(&*tokenizer).to_string_lossy().into_owned();
         }
         let cases = chosen.iter().map(|(case, _)| case.clone()).collect();
-        Ok(SweepRun { name, cases, model, calib, eval, recipe })
+        Ok(SweepRun { name, cases, folder: folder.to_path_buf(), model, calib, eval, recipe })
     }
 }
 

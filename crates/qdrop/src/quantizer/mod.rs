@@ -19,11 +19,11 @@ use crate::engine::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::pipeline::{self, Checked, Deployed, Detected, Quantized};
-use crate::plan::{MethodName, Preset, Recipe, Sensitivity, Target, Task};
+use crate::plan::{MethodName, Preset, Recipe, Sensitivity, Stripe, Target, Task};
 use crate::probe::{Loaded, shapes_of};
 use crate::report::{
     Accuracy, Event, Latency, MixedReport, NearChance, Picture, Report, Score, Silent, Sink, Source, Stage, Timing,
-    timed,
+    UnitReport, timed,
 };
 use crate::runtime::Library;
 use crate::work::WorkDir;
@@ -246,6 +246,28 @@ impl<'a> Quantizer<'a> {
         self.run(calibration, Some(output.as_ref()))
     }
 
+    /// Solves the units of `share`, keeps them in `work`, and stops: runs on several machines divide the units among
+    /// themselves, and [`Quantizer::quantize`] with the same settings, samples and directory then finds all of them there.
+    /// Units are counted in network order, those without layers left out. The result tells what was solved.
+    ///
+    /// It is an error if units depend on more than the float network: those of AdaRound and BRECQ do unless the recipe
+    /// has `input_keep = 0`, and those of QDrop always do.
+    pub fn solve_share(self, calibration: &dyn Samples, work: &WorkDir, share: Stripe) -> Result<Vec<UnitReport>> {
+        let mut silent = Silent;
+        let Quantizer { model, mut recipe, sensitivity, .. } = self;
+        let sink = self.sink.unwrap_or(&mut silent);
+        recipe.validate()?;
+        enough(calibration, &recipe)?;
+        let calibration = &Remembered::first(calibration);
+        let shapes = shapes_of(calibration)?;
+        let (graph, _) = simplified(model, &shapes, sink)?;
+        if let Some(sensitivity) = sensitivity {
+            recipe = recipe.with(&pipeline::choose(&graph, &recipe, &sensitivity, Some(&shapes))?);
+        }
+        let checked = Checked::new(&graph, &shapes, calibration)?.beside(pipeline::beside(model.graph(), &graph));
+        pipeline::solve_share(self.device, &graph, &recipe, &checked, (work, share), sink)
+    }
+
     fn run(self, calibration: &dyn Samples, output: Option<&Path>) -> Result<QuantizedModel> {
         let mut silent = Silent;
         let Quantizer { model, mut recipe, sensitivity, runtime, mut timings, work, .. } = self;
@@ -255,9 +277,7 @@ impl<'a> Quantizer<'a> {
         let calibration = &Remembered::first(calibration);
         let evaluation = self.evaluation.map(Remembered::first);
         let shapes = shapes_of(calibration)?;
-        let prepare =
-            |_: &mut dyn Sink| pipeline::prepare(model.graph(), Some(&shapes)).map_err(|e| e.at(model.name()));
-        let (graph, timing) = timed(sink, Stage::Simplify, None, prepare)?;
+        let (graph, timing) = simplified(model, &shapes, sink)?;
         timings.push(timing);
         let mut mixed = None;
         if let Some(sensitivity) = sensitivity {
@@ -310,6 +330,12 @@ impl<'a> Quantizer<'a> {
         report.timings = timings;
         Ok(QuantizedModel::new(done, recipe, report))
     }
+}
+
+/// The network of `model` as a run wants it, for samples of these shapes.
+fn simplified(model: &Model, shapes: &[Vec<usize>], sink: &mut dyn Sink) -> Result<(Graph, Timing)> {
+    let prepare = |_: &mut dyn Sink| pipeline::prepare(model.graph(), Some(shapes)).map_err(|e| e.at(model.name()));
+    timed(sink, Stage::Simplify, None, prepare)
 }
 
 /// That there are as many samples as an iteration draws.

@@ -8,7 +8,7 @@ use crate::engine::facts::Facts;
 use crate::engine::train::{Choices, Problem, RandomDraws};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::plan::{Plan, Recipe};
+use crate::plan::{Plan, Recipe, Stripe};
 use crate::probe::{Cache, Weights};
 use crate::quant::Grid;
 use crate::report::{Event, Sink, UnitReport};
@@ -33,9 +33,16 @@ pub(crate) struct Job<'a> {
     pub costs: &'a Costs,
     /// Where solutions are kept.
     pub work: Option<&'a WorkDir>,
+    /// The units that are solved, counted among those with layers; all of them without it.
+    pub share: Option<Stripe>,
 }
 
 impl Job<'_> {
+    /// Whether the unit at `position` among those with layers is solved here.
+    pub fn solves(&self, position: usize) -> bool {
+        self.share.is_none_or(|share| share.contains(position))
+    }
+
     /// Solves `problem`, or finds that an earlier run did: then the second value is true.
     pub fn solve(
         &self,
@@ -83,12 +90,14 @@ pub(crate) struct Pace {
 impl Pace {
     pub fn new(job: &Job) -> Self {
         let effective = job.recipe.resolved();
-        let pass = |iterations: usize| job.costs.units.iter().map(move |&c| (c, iterations));
+        let own = || job.costs.units.iter().enumerate().filter(|(position, _)| job.solves(*position));
+        let pass = |iterations: usize| own().map(move |(_, &c)| (c, iterations));
         let mut work: Vec<(f64, usize)> = pass(effective.iterations).collect();
         if effective.step_iterations > 0 {
             work.extend(pass(effective.step_iterations));
         }
-        work.push((job.costs.network.max(f64::MIN_POSITIVE), job.costs.tuning));
+        let tuning = if job.share.is_none() { job.costs.tuning } else { 0 };
+        work.push((job.costs.network.max(f64::MIN_POSITIVE), tuning));
         Pace { work, index: 0 }
     }
 

@@ -26,7 +26,7 @@ enum Pass {
 
 impl Job<'_> {
     /// Solves the units in order, from what nearest rounding gives, and tunes the network. Both streams advance through
-    /// each unit once a pass, when it is solved.
+    /// each unit once a pass, when it is solved. Where only a share of the units is solved, the rest stays as it is.
     pub fn reconstruct(
         &self,
         start: NetworkSolution,
@@ -61,11 +61,21 @@ impl Job<'_> {
         reports: &mut Vec<UnitReport>,
         sink: &mut dyn Sink,
     ) -> Result<()> {
-        let mut float = self.inputs.clone();
-        let mut quantized = float.clone();
         let effective = self.recipe.resolved();
+        // Units that learn from the float network alone are judged by what they learn from.
+        let alone = pass == Pass::Weights && effective.input_keep == 0.0;
+        let float_only = alone || self.share.is_some();
+        let mut float = self.inputs.clone();
+        let mut quantized = if float_only { Cache::new() } else { float.clone() };
+        let kept_in = (!float_only).then_some(self.store);
+        let mut solved = 0;
         // Weights that learn from float activations in the middle of quantized ones learn for another loss.
-        let comparable = pass != Pass::Together || effective.activation_keep > 0.0;
+        // Steps that were learned are judged where all units are known.
+        let comparable = match pass {
+            Pass::Together => effective.activation_keep > 0.0,
+            Pass::Weights => true,
+            Pass::Steps => self.share.is_none(),
+        };
         let &Job { graph, facts, plan, device, .. } = self;
         let context = Units { graph, facts, plan, learn_biases: effective.learn_biases, device };
         for (number, unit) in units.iter().enumerate() {
@@ -76,8 +86,13 @@ impl Job<'_> {
             };
             let read_later = |v: &ValueId| units[number + 1..].iter().any(|u| u.inputs.contains(v));
             let planned = &plan.units[number];
-            let next = if planned.layers.is_empty() {
-                quantize(&quantized, found, Some(self.store), sink)?.1
+            let learns = !planned.layers.is_empty() && self.solves(solved);
+            solved += usize::from(!planned.layers.is_empty());
+            let next = if !learns {
+                match kept_in {
+                    Some(store) => quantize(&quantized, found, Some(store), sink)?.1,
+                    None => Vec::new(),
+                }
             } else {
                 let start = Instant::now();
                 let name = match pass {
@@ -88,13 +103,19 @@ impl Job<'_> {
                 let layers: Vec<String> = planned.layers.iter().map(layer).collect();
                 let settings = self.settings(pass);
                 sink.event(&pace.started(&name, layers.len()));
-                let first = quantize(&quantized, found, None, sink)?.0;
-                let problem = compiled.problem(self.weight_grids, &found.grids, &float, &quantized, targets.clone())?;
+                let first = quantize(if float_only { &float } else { &quantized }, found, None, sink)?.0;
+                let draws = self.draws(pass, number);
+                // The quantized network's inputs are no part of a problem that draws none of them.
+                let drawn = if draws.input_keep == 0.0 { &float } else { &quantized };
+                let problem = compiled.problem(self.weight_grids, &found.grids, &float, drawn, targets.clone())?;
+                let draws = RandomDraws { samples: problem.samples(), ..draws };
                 let (mut solution, resumed) = self
-                    .solve(&problem, &settings, &self.draws(pass, number, problem.samples()), pace, sink)
+                    .solve(&problem, &settings, &draws, pace, sink)
                     .map_err(|e| e.at(format!("unit `{}`", unit.name)))?;
                 drop(problem);
-                float.retain(|v, _| read_later(v));
+                if !float_only {
+                    float.retain(|v, _| read_later(v));
+                }
                 let before = found.clone();
                 compiled.keep_biases(&mut solution, &mut found.biases);
                 for weight in solution.weights {
@@ -104,7 +125,8 @@ impl Job<'_> {
                 for (site, grid) in compiled.sites.iter().zip(solution.grids) {
                     found.grids[site.index()] = grid;
                 }
-                let (mut last, mut next) = quantize(&quantized, found, Some(self.store), sink)?;
+                let judged = if float_only { &float } else { &quantized };
+                let (mut last, mut next) = quantize(judged, found, kept_in, sink)?;
                 let reverted = (last.loss > first.loss || last.loss.is_nan()) && comparable;
                 if reverted {
                     let name = &unit.name;
@@ -115,7 +137,7 @@ impl Job<'_> {
                     sink.event(&Event::Note { message });
                     drop(next);
                     *found = before;
-                    (last, next) = quantize(&quantized, found, Some(self.store), sink)?;
+                    (last, next) = quantize(judged, found, kept_in, sink)?;
                 }
                 let unit = (pass != Pass::Steps).then_some(number);
                 let report = report(&name, unit, layers, [first, last], &solution.losses, &settings, start);
@@ -150,8 +172,8 @@ impl Job<'_> {
         }
     }
 
-    /// What is drawn while a unit is solved.
-    fn draws(&self, pass: Pass, unit: usize, samples: usize) -> RandomDraws {
+    /// What is drawn while a unit is solved, from no samples yet.
+    fn draws(&self, pass: Pass, unit: usize) -> RandomDraws {
         let method = &self.recipe.method;
         let effective = self.recipe.resolved();
         let (unit, input_keep, activation_keep) = match pass {
@@ -159,7 +181,14 @@ impl Job<'_> {
             Pass::Steps => (self.plan.units.len() + unit, 0.0, 1.0),
             _ => (unit, effective.input_keep, effective.activation_keep),
         };
-        RandomDraws { seed: method.seed, unit: unit as u32, batch: method.batch, samples, input_keep, activation_keep }
+        RandomDraws {
+            seed: method.seed,
+            unit: unit as u32,
+            batch: method.batch,
+            samples: 0,
+            input_keep,
+            activation_keep,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::engine::philox::Stream;
 use crate::engine::train::{Choices, Problem, RandomDraws, Step};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Effective, Measure, Plan, Recipe, Unit};
+use crate::plan::{Effective, Measure, Plan, Recipe, Stripe, Unit};
 use crate::probe::Weights;
 use crate::quant::Grid;
 use crate::report::Sink;
@@ -128,10 +128,18 @@ impl Costs {
     }
 
     /// Estimated time of a run on `samples`, in seconds, when its first `solved` units are known and `measured` is what is
-    /// measured before bits are chosen.
-    pub fn estimate(&self, recipe: &Recipe, samples: usize, solved: usize, measured: Option<&Measure>) -> Option<f64> {
+    /// measured before bits are chosen. With a `share`, no other units are solved.
+    pub fn estimate(
+        &self,
+        recipe: &Recipe,
+        samples: usize,
+        solved: usize,
+        measured: Option<&Measure>,
+        share: Option<Stripe>,
+    ) -> Option<f64> {
         let effective = recipe.resolved();
-        let tuned = self.network * self.tuning as f64;
+        let tuned = if share.is_none() { self.network * self.tuning as f64 } else { 0.0 };
+        let own = || self.units.iter().enumerate().filter(|(at, _)| share.is_none_or(|s| s.contains(*at)));
         let tries = |lists: &[Vec<u32>]| lists.iter().map(Vec::len).sum::<usize>();
         let measuring = measured.map_or(0, |m| {
             (tries(&m.layers) + tries(&m.sites)) * recipe.mixed.samples
@@ -139,8 +147,7 @@ impl Costs {
         });
         // Half of the network lies behind what is tried, on average.
         let measuring = measuring as f64 / recipe.method.batch as f64 / 2.0 * FORWARD * self.units.iter().sum::<f64>();
-        let each =
-            [effective.iterations, effective.step_iterations].map(|n| self.units.iter().map(move |c| c * n as f64));
+        let each = [effective.iterations, effective.step_iterations].map(|n| own().map(move |(_, c)| c * n as f64));
         let iterations: f64 = each.into_iter().flatten().skip(solved).sum();
         let passes = PASSES * samples as f64 / recipe.method.batch as f64 * self.units.iter().sum::<f64>();
         self.measured.then_some(iterations + passes + tuned + measuring)

@@ -10,6 +10,17 @@ pub fn processor_seconds() -> Option<f64> {
         let answer = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
         (answer == 0).then_some(time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
     }
-    #[cfg(not(unix))]
+    #[cfg(windows)]
+    {
+        use windows_sys::Win32::Foundation::FILETIME;
+        use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessTimes};
+        let mut times = [FILETIME { dwLowDateTime: 0, dwHighDateTime: 0 }; 4];
+        let [created, ended, kernel, user] = &mut times;
+        // SAFETY: the pointers are those of whole `FILETIME`s, which the call fills.
+        let answer = unsafe { GetProcessTimes(GetCurrentProcess(), created, ended, kernel, user) };
+        let seconds = |t: FILETIME| (u64::from(t.dwHighDateTime) << 32 | u64::from(t.dwLowDateTime)) as f64 * 1e-7;
+        (answer != 0).then_some(seconds(times[2]) + seconds(times[3]))
+    }
+    #[cfg(not(any(unix, windows)))]
     None
 }
