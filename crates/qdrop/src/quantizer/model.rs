@@ -2,6 +2,7 @@
 
 use crate::data::{InputSpec, Remembered, Samples, at_source};
 use crate::engine::device::processors;
+use crate::engine::facts::infer;
 use crate::error::{Error, Result};
 use crate::eval::Difference;
 use crate::eval::detect::Detector;
@@ -9,7 +10,7 @@ use crate::graph::{Dim, Graph, ValueId};
 use crate::onnx;
 use crate::pipeline::{self, Bench, Checked, Deployed, Detected, Divergence, Memory};
 use crate::plan::{Chosen, Cost, FactorSite, Plan, Recipe, Sensitivity, Task};
-use crate::probe::{Network, answer, shapes_of};
+use crate::probe::{Network, answer, input_shapes, shapes_of};
 use crate::report::{Score, Sink};
 use crate::runtime::Library;
 use crate::tensor::{DType, Rows};
@@ -288,6 +289,19 @@ impl Model {
             }
             Ok(())
         })
+    }
+
+    /// The shapes of the outputs for one of `samples`, without the batch axis, in the order of [`Model::outputs`]; an error if
+    /// one cannot be computed.
+    pub fn output_shapes(&self, samples: &dyn Samples) -> Result<Vec<Vec<usize>>> {
+        let (graph, shapes) = self.prepared(samples)?;
+        let facts = infer(&graph, &input_shapes(&graph, Some(&shapes))?)?;
+        let shape = |&v: &ValueId| {
+            let whole = facts.require(&graph, v)?.shape.clone();
+            // One sample has the batch axis of 1 in front, unless the network has none.
+            Ok(if whole.first() == Some(&1) { whole[1..].to_vec() } else { whole })
+        };
+        graph.outputs.iter().map(shape).collect()
     }
 
     /// Compares each value of this network with the value of the same name in `other`, over `samples`.
