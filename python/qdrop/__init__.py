@@ -9,6 +9,7 @@ The functions do what the commands of the same names do, with models and samples
 """
 
 from ._api import compare, evaluate, plan, quantize, sensitivity
+from ._demo import Demo, demo
 from ._errors import (
     DataError,
     Error,
@@ -26,6 +27,7 @@ from ._results import Comparison, Plan, QuantizedModel, Score, Sensitivity
 __all__ = [
     "Comparison",
     "DataError",
+    "Demo",
     "Error",
     "InternalError",
     "IoError",
@@ -40,6 +42,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "compare",
+    "demo",
     "evaluate",
     "plan",
     "quantize",

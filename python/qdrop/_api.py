@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Protocol, Union
 
 import numpy as np
 
-from . import _qdrop
+from . import _model, _qdrop
 from ._data import Data, opened
 from ._errors import DataError, RecipeError
 from ._model import Fix, ModelLike, native
@@ -20,8 +20,19 @@ from ._results import Comparison, Plan, QuantizedModel, Score, Sensitivity
 
 __all__ = ["compare", "evaluate", "plan", "quantize", "sensitivity"]
 
-#: A metric: a function of outputs and targets, or an object with ``update(outputs, targets)`` and ``compute()``.
-Metric = Union[Callable[[Any, Any], Any], Any]
+
+class StreamedMetric(Protocol):
+    """A metric that is told of one sample after the other."""
+
+    def update(self, outputs: Any, targets: Any, /) -> object:
+        """Takes the outputs ``[1, ...]`` for a sample, or a dict of them, and its target."""
+
+    def compute(self) -> Any:
+        """The metric, or a dict of metrics."""
+
+
+#: A metric: a function of outputs and targets, or an object that gets them one by one.
+Metric = Union[Callable[[Any, Any], Any], StreamedMetric]
 #: Bits, or options of a section of the recipe.
 Bits = Union[int, Mapping[str, Any]]
 
@@ -43,11 +54,6 @@ def _recipe(given: Recipe | str | os.PathLike[str] | None, options: Mapping[str,
     if not isinstance(given, Recipe):
         raise RecipeError(f"expected a Recipe or the path of a recipe file, got {type(given).__name__}")
     return given.replace(**options)
-
-
-def _input_recipe(given: Recipe | str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Recipe:
-    """A recipe of which only how samples are read and the number of threads count."""
-    return _recipe(given, options)
 
 
 def quantize(
@@ -98,8 +104,7 @@ def quantize(
     samples = opened(network, calibration, made, calibration=True)
     measured = None
     if eval is not None:
-        everything = made.replace(input={**made.to_dict()["input"]})
-        measured = opened(network, eval, _without_limit(everything), calibration=False, answers=True)
+        measured = opened(network, eval, _without_limit(made), calibration=False, answers=True)
     try:
         content, kept, report, final, encodings = _qdrop.quantize(
             network,
@@ -109,6 +114,7 @@ def quantize(
             None if sensitivity is None else sensitivity._report,
             None if work_dir is None else os.fspath(work_dir),
             None if runtime is None else os.fspath(runtime),
+            _model.WHOLE,
             receiver(progress),
         )
     except KeyboardInterrupt as stopped:
@@ -208,8 +214,8 @@ def evaluate(
         where = None if runtime is None else os.fspath(runtime)
         score = json.loads(_qdrop.evaluate(network, made.to_toml(), samples, where, receiver(progress)))
         return Score(score, score.pop("samples"))
-    streamed = hasattr(metric, "update") and hasattr(metric, "compute")
-    if not streamed and not callable(metric):
+    streamed: Any = metric if hasattr(metric, "update") and hasattr(metric, "compute") else None
+    if streamed is None and not callable(metric):
         raise DataError(
             f"expected a metric, got {type(metric).__name__}",
             hint="give a function of outputs and targets, or an object with update and compute",
@@ -223,18 +229,19 @@ def evaluate(
 
     def each(index: int, outputs: list[tuple[list[int], bytes]]) -> None:
         arrays = [np.frombuffer(raw, np.float32).reshape(shape) for shape, raw in outputs]
-        if streamed:
+        if streamed is not None:
             batch = [a[None] for a in arrays]
-            metric.update(batch[0] if len(batch) == 1 else dict(zip(names, batch)), _joined(targets[index : index + 1]))
+            streamed.update(batch[0] if len(batch) == 1 else dict(zip(names, batch)), _joined(targets[index : index + 1]))
         else:
             for own, a in zip(kept, arrays):
                 own.append(a)
 
     threads = made.to_dict()["method"]["threads"]
     _qdrop.answers(network, samples, threads, each, receiver(progress))
-    if streamed:
-        value = metric.compute()
+    if streamed is not None:
+        value = streamed.compute()
     else:
+        assert callable(metric)
         outputs = [np.stack(own) for own in kept]
         value = metric(outputs[0] if len(outputs) == 1 else dict(zip(names, outputs)), _joined(targets))
     if isinstance(value, Mapping):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html as _html
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,12 @@ class QuantizedModel:
         _save_text(path, {".html": self.html, ".json": lambda: self._report})
 
     def _network(self) -> _qdrop.Model:
-        return _qdrop.Model.from_bytes(self.to_bytes())
+        if self._kept is None:
+            return _qdrop.Model.from_bytes(self.to_bytes())
+        with tempfile.TemporaryDirectory(prefix="qdrop-") as folder:
+            path = os.path.join(folder, "model.onnx")
+            self._kept.save(path)
+            return _qdrop.Model.open(path, None)
 
     def __repr__(self) -> str:
         return _qdrop.report_text(self._report).rstrip("\n")

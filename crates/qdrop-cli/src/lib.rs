@@ -5,7 +5,7 @@ mod args;
 mod bits;
 mod checks;
 mod commands;
-mod demo;
+pub mod demo;
 mod drawings;
 mod flags;
 mod help;

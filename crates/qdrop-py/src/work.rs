@@ -14,9 +14,6 @@ use qdrop_cli::show;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Most bytes of a network that is returned in one piece.
-const WHOLE: u64 = 1900 << 20;
-
 /// The runtime that is called `ort`, or whose library lies at a path.
 fn library(runtime: Option<PathBuf>) -> Result<Option<Library>> {
     let named = |path: PathBuf| Library::find(Some(path).filter(|p| p.as_os_str() != "ort").as_deref());
@@ -45,9 +42,9 @@ impl Quantized {
 }
 
 /// What a run leaves: the bytes of the file, or the network if it is too large; report, recipe, and encodings.
-type Result5 = (Option<Py<PyBytes>>, Option<Quantized>, String, String, Option<String>);
+type Made = (Option<Py<PyBytes>>, Option<Quantized>, String, String, Option<String>);
 
-/// Quantizes `model`.
+/// Quantizes `model`; if its file has more than `whole` bytes, the result is not returned as bytes.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 pub fn quantize(
@@ -59,12 +56,13 @@ pub fn quantize(
     sensitivity: Option<String>,
     work_dir: Option<PathBuf>,
     runtime: Option<PathBuf>,
+    whole: u64,
     progress: Progress,
-) -> PyResult<Result5> {
+) -> PyResult<Made> {
     let (model, recipe) = (Arc::clone(&model.model), recipe(py, recipe_toml)?);
     let calibration = Arc::clone(&calibration.set);
     let evaluation = evaluation.map(|samples| Arc::clone(&samples.set));
-    let large = model.size() > WHOLE;
+    let large = model.size() > whole;
     let run = move |caller: &mut Caller<_>| {
         let measured = measured(sensitivity)?;
         let library = library(runtime)?;
@@ -264,6 +262,13 @@ pub fn sensitivity_shown(py: Python<'_>, json: String, bits: Vec<u32>) -> PyResu
         Ok((show::sensitivities(&found, &bits)?.text, found.html(), show::sensitivities_csv(&found)))
     };
     shown().map_err(|e| raised(py, &e))
+}
+
+/// The built-in network, the classes it tells apart, and the pixels of pictures of them, `[count, 32, 32, 3]`.
+#[pyfunction]
+pub fn demo(py: Python<'_>, count: usize, seed: u64) -> (Py<PyBytes>, usize, Py<PyBytes>) {
+    let pixels = py.detach(|| qdrop_cli::demo::pixels(count, seed));
+    (PyBytes::new(py, qdrop_cli::demo::NETWORK).unbind(), qdrop_cli::demo::CLASSES, PyBytes::new(py, &pixels).unbind())
 }
 
 /// Runs the command line, and returns the exit status.
