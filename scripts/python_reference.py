@@ -41,8 +41,8 @@ def prose(text: str) -> str:
 
 def field(text: str) -> str:
     text = " ".join(line.strip() for line in text.splitlines())
-    name, rest = re.fullmatch(r":(?:param|raises) (\w+): (.*)", text).groups()
-    return f"- `{name}`: {rest}"
+    kind, name, rest = re.fullmatch(r":(param|raises) (\w+): (.*)", text).groups()
+    return f"- `{name}`: {rest}" if kind == "param" else f"\nRaises `{name}` {rest}"
 
 
 def signature(name: str, item: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -95,7 +96,7 @@ def quantize(
     :param fix: inputs or open sizes to fix, by name.
     :param runtime: ``"ort"`` or the path of ONNX Runtime's library: accuracy is measured there, and latency too.
     :param options: all other options of a recipe, as ``Recipe`` takes them: ``iterations=500``, ``method="rtn"``.
-    :raises Error: with a subclass for each kind; ``KeyboardInterrupt`` within a second after Ctrl-C.
+    :raises Error: with a subclass for each kind, and ``KeyboardInterrupt`` within a second after Ctrl-C.
     """
     given = {"weights": weights, "activations": activations, "preset": preset, "seed": seed, **options}
     made = _recipe(recipe, given)
@@ -113,7 +114,7 @@ def quantize(
             measured,
             None if sensitivity is None else sensitivity._report,
             None if work_dir is None else os.fspath(work_dir),
-            None if runtime is None else os.fspath(runtime),
+            _library(runtime),
             _model.WHOLE,
             receiver(progress),
         )
@@ -121,6 +122,18 @@ def quantize(
         _tell_what_is_kept(stopped, work_dir)
         raise
     return QuantizedModel(content, report, final, encodings, kept)
+
+
+def _library(runtime: str | os.PathLike[str] | None) -> str | None:
+    """The library of ``runtime``: that of the package ``onnxruntime`` that this program would import, if there is one."""
+    if runtime != "ort":
+        return None if runtime is None else os.fspath(runtime)
+    package = importlib.util.find_spec("onnxruntime")
+    for folder in (package and package.submodule_search_locations) or ():
+        for pattern in ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll"):
+            for path in sorted(Path(folder, "capi").glob(pattern)):
+                return str(path)
+    return "ort"
 
 
 def _without_limit(recipe: Recipe) -> Recipe:
@@ -211,8 +224,8 @@ def evaluate(
     network = native(model, fix, known=True)
     if metric is None:
         samples = opened(network, data, made, calibration=False, answers=True)
-        where = None if runtime is None else os.fspath(runtime)
-        score = json.loads(_qdrop.evaluate(network, made.to_toml(), samples, where, receiver(progress)))
+        library = _library(runtime)
+        score = json.loads(_qdrop.evaluate(network, made.to_toml(), samples, library, receiver(progress)))
         return Score(score, score.pop("samples"))
     streamed: Any = metric if hasattr(metric, "update") and hasattr(metric, "compute") else None
     if streamed is None and not callable(metric):

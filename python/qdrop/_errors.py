@@ -103,24 +103,26 @@ _NAMES = {
     "activation-bits": "activations",
     "weight-bits": "weights",
     "lambda": "lambda_",
-    "input": "input",
+    "target-bitops": "bitops",
+    "target-size": "size",
 }
 
 
-def _in_python(hint: str) -> str:
-    """``hint`` with options of the command line under their names here."""
+def in_python(hint: str) -> str:
+    """``hint`` with commands and options of the command line under their names here."""
 
     def name(match: re.Match[str]) -> str:
         option = match.group(1)
         return f"`{_NAMES.get(option, option.replace('-', '_'))}`"
 
-    return re.sub(r"`?--([a-z][a-z0-9-]*)`?", name, hint)
+    hint = re.sub(r"`qdrop (plan|sensitivity|compare)\b[^`]*`", r"`qdrop.\1`", hint)
+    return re.sub(r"`?(?<![\w-])--([a-z][a-z0-9-]*)`?", name, hint)
 
 
 def made(kind: str, places: Sequence[str], message: str, hint: str | None, errno: int | None) -> Error:
     """The exception for an error of the library."""
-    hint = None if hint is None else _in_python(hint)
-    return _restored(_CLASSES.get(kind, InternalError), _in_python(message), tuple(places), hint, errno)
+    hint = None if hint is None else in_python(hint)
+    return _restored(_CLASSES.get(kind, InternalError), in_python(message), tuple(map(in_python, places)), hint, errno)
 
 
 def _restored(

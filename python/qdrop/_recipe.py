@@ -73,7 +73,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The options by section, with defaults; options that the method and the preset decide are left out if not set."""
         options: dict[str, Any] = json.loads(_qdrop.recipe_to_json(self._toml))
-        return options
+        order = dict.fromkeys(section for section, _ in _qdrop.recipe_options())
+        return {section: options[section] for section in order if section in options}
 
     def replace(self, **options: Any) -> Recipe:
         """The recipe with other values for some options."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _qdrop
-from ._errors import DataError, IoError, RecipeError, UnsupportedError
+from ._errors import DataError, IoError, RecipeError, UnsupportedError, in_python
 from ._recipe import Recipe
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class QuantizedModel:
             return _qdrop.Model.open(path, None)
 
     def __repr__(self) -> str:
-        return _qdrop.report_text(self._report).rstrip("\n")
+        return in_python(_qdrop.report_text(self._report).rstrip("\n"))
 
     def _repr_html_(self) -> str:
         return _frame(self.html())
@@ -132,7 +132,7 @@ class _Shown:
         return report
 
     def __repr__(self) -> str:
-        return self._text.rstrip("\n")
+        return in_python(self._text.rstrip("\n"))
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and isinstance(other, _Shown) and self._report == other._report

@@ -122,7 +122,7 @@ def test_values_are_compared(demo: qdrop.Demo, network: Path, quantized: qdrop.Q
     differs = qdrop.compare(network, quantized, demo.images[:8], progress=False)
     assert differs.values[-1]["snr_db"] > 10 and differs.report["samples"] == 8
     assert differs.values[-1]["name"] == "logits"
-    with pytest.raises(qdrop.UnsupportedError, match="share no computed value"):
+    with pytest.raises(qdrop.DataError, match="the network has 1 inputs, the samples have 2"):
         qdrop.compare(two_inputs(), demo.model, (np.zeros((2, 4), "f4"), np.zeros((2, 4), "f4")), progress=False)
 
 

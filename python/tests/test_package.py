@@ -28,7 +28,7 @@ def wheel() -> Path:
 
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], cwd=ROOT / "python", capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_the_wheel_is_small_and_whole() -> None:
@@ -56,7 +56,7 @@ def test_the_import_is_quick() -> None:
 
 
 def test_the_stub_is_right() -> None:
-    done = python("-m", "mypy.stubtest", "qdrop")
+    done = python("-m", "mypy.stubtest", "qdrop", "--mypy-config-file", str(ROOT / "pyproject.toml"))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -243,7 +243,7 @@ def test_inputs_can_be_fixed() -> None:
     fixed = qdrop.quantize(two_inputs(), a, fix={"b": 0.5}, method="rtn", progress=False)
     assert [i.name for i in fixed.model.graph.input] == ["a"]
     assert qdrop.compare(two_inputs(), fixed, a[:8], fix={"b": 0.5}, progress=False).values
-    with pytest.raises(qdrop.Error, match="nothing"):
+    with pytest.raises(qdrop.Error, match="`fix` c: the network has no input or size `c`"):
         qdrop.quantize(two_inputs(), a, fix={"c": 0.5}, progress=False)
 
 

@@ -20,7 +20,8 @@ def refused(kind: type[qdrop.Error], model: Any, samples: Any, **options: Any) -
     with pytest.raises(kind) as caught:
         qdrop.quantize(model, samples, **{**SHORT, **options})
     error = caught.value
-    assert error.message and error.message[0].islower() and not error.message.endswith(".")
+    # Those of the operating system are as it gives them.
+    assert error.message and (error.message[0].islower() or kind is qdrop.IoError) and error.message[-1] != "."
     assert error.kind == kind.kind and str(error.message) in str(error)
     return error
 
@@ -35,7 +36,7 @@ def test_samples_that_do_not_fit(demo: qdrop.Demo) -> None:
     assert "got uint8" in error.message and "astype(np.float32)" in str(error.hint)
     error = refused(qdrop.DataError, model, [*x[:5], x[5, :, 1:]])
     assert error.places == ("sample 5",)
-    error = refused(qdrop.DataError, model, "no such file.npy" if False else ["a.png"])
+    error = refused(qdrop.DataError, model, ["a.png"])
     assert "got text" in error.message
     error = refused(qdrop.DataError, model, 3)
     assert "expected samples, got int" in error.message
@@ -84,7 +85,7 @@ def test_options(demo: qdrop.Demo) -> None:
     error = option(iteratons=5)
     assert (error.message, error.hint) == ("unknown option `iteratons`", "did you mean `iterations`?")
     error = option(weights=9)
-    assert (error.message, error.places) == ("expected 2 to 8, or 32 for float, got 9", ("weights.bits",))
+    assert error.message == "weights.bits: expected 2 to 8, or 32 for float, got 9"
     error = option(weights={"bit": 4})
     assert error.places == ("weights.bit",) and "unknown field" in error.message
     error = option(batch="many")
