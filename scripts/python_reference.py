@@ -81,8 +81,7 @@ def entry(name: str) -> str:
     if not inspect.isclass(item):
         return "\n\n".join([*parts, signature(name, item), prose(item.__doc__)])
     if name == "Demo":
-        fields = "\n".join(f"- `{f}`" for f in item._fields)
-        return "\n\n".join([*parts, prose(item.__doc__), fields])
+        return "\n\n".join([*parts, prose(item.__doc__)])
     if name == "Recipe":
         parts.append(signature(name, item))
     return "\n\n".join([*parts, prose(item.__doc__), *members(item)])
@@ -94,8 +93,8 @@ def errors() -> str:
     parts = ["## Errors"]
     for name in kinds:
         kind = getattr(qdrop, name)
-        bases = ", ".join(f"`{b.__name__}`" for b in kind.__bases__)
-        parts.append(f"### `{name}`\n\nIs a {bases}. {prose(kind.__doc__)}")
+        bases = " and ".join(f"`{b.__name__}`" for b in kind.__bases__)
+        parts.append(f"### `{name}`\n\n{prose(kind.__doc__)}\n\nA subclass of {bases}.")
     return "\n\n".join(parts)
 
 

@@ -16,13 +16,15 @@ _STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class Demo(NamedTuple):
-    """A small network with pictures that it can name."""
+    """A small network with pictures that it can name: a tuple with names.
 
-    #: The bytes of an ONNX file: a residual network with nine convolutions and the input `[batch, 3, 32, 32]`.
+    :param model: the bytes of an ONNX file, a residual network with nine convolutions and the input ``[batch, 3, 32, 32]``.
+    :param images: pictures as the network takes them, float32, ``[N, 3, 32, 32]``.
+    :param labels: what they show, classes from 0 to 19, int64, ``[N]``.
+    """
+
     model: bytes
-    #: Pictures as the network takes them, float32, `[N, 3, 32, 32]`.
     images: np.ndarray[Any, Any]
-    #: What they show: classes from 0 to 19, int64, `[N]`.
     labels: np.ndarray[Any, Any]
 
 

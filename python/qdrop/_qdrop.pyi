@@ -4,6 +4,32 @@ import os
 from collections.abc import Callable
 from typing import Any, final
 
+__all__ = [
+    "Collector",
+    "Model",
+    "Quantized",
+    "Samples",
+    "__version__",
+    "answers",
+    "compare",
+    "demo",
+    "evaluate",
+    "panic",
+    "plan",
+    "quantize",
+    "recipe_default",
+    "recipe_from_json",
+    "recipe_from_toml",
+    "recipe_options",
+    "recipe_to_json",
+    "report_html",
+    "report_text",
+    "run",
+    "save",
+    "sensitivity",
+    "sensitivity_shown",
+]
+
 __version__: str
 
 _Path = str | os.PathLike[str]

@@ -69,7 +69,7 @@ except KeyboardInterrupt as stopped:
 
 def test_ctrl_c_stops_within_a_second_and_the_run_goes_on_later(demo: qdrop.Demo, tmp_path: Path) -> None:
     work, out = tmp_path / "work", tmp_path / "out.onnx"
-    line = [sys.executable, "-c", LONG, str(work), "300", str(out)]
+    line = [sys.executable, "-c", LONG, str(work), "150", str(out)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for words in process.stdout:
@@ -94,9 +94,9 @@ def test_ctrl_c_stops_within_a_second_and_the_run_goes_on_later(demo: qdrop.Demo
         if event["event"] == "unit_finished":
             resumed.append(event["unit"]["resumed"])
 
-    again = qdrop.quantize(demo.model, demo.images, iterations=300, work_dir=work, progress=progress)
+    again = qdrop.quantize(demo.model, demo.images, iterations=150, work_dir=work, progress=progress)
     assert resumed[:kept] == [True] * kept and not all(resumed)
-    whole = qdrop.quantize(demo.model, demo.images, iterations=300, progress=False)
+    whole = qdrop.quantize(demo.model, demo.images, iterations=150, progress=False)
     assert again.to_bytes() == whole.to_bytes()
     assert len(list(work.glob("*.unit"))) > kept, "the directory is the caller's"
 

@@ -22,10 +22,7 @@ pub struct Model {
 }
 
 impl Model {
-    fn made(
-        py: Python<'_>,
-        make: impl FnOnce() -> Result<qdrop::Model> + Send + 'static,
-    ) -> PyResult<Self> {
+    fn made(py: Python<'_>, make: impl FnOnce() -> Result<qdrop::Model> + Send + 'static) -> PyResult<Self> {
         let model = drive(py, &Progress::none(), move |_| make())?;
         Ok(Model { model: Arc::new(model) })
     }
@@ -106,7 +103,8 @@ pub fn recipe_from_json(py: Python<'_>, text: &str) -> PyResult<String> {
             let entries: Vec<(String, toml::Table)> = match options {
                 toml::Value::Table(table) => vec![(section.clone(), table.clone())],
                 toml::Value::Array(list) => {
-                    let table = |(i, v): (usize, &toml::Value)| Some((format!("{section}[{i}]"), v.as_table()?.clone()));
+                    let table =
+                        |(i, v): (usize, &toml::Value)| Some((format!("{section}[{i}]"), v.as_table()?.clone()));
                     list.iter().enumerate().filter_map(table).collect()
                 }
                 _ => Vec::new(),
@@ -114,11 +112,7 @@ pub fn recipe_from_json(py: Python<'_>, text: &str) -> PyResult<String> {
             for (place, table) in entries {
                 for (key, value) in table {
                     let alone = toml::Table::from_iter([(key.clone(), value)]);
-                    let alone = if options.is_array() {
-                        toml::Value::Array(vec![alone.into()])
-                    } else {
-                        alone.into()
-                    };
+                    let alone = if options.is_array() { toml::Value::Array(vec![alone.into()]) } else { alone.into() };
                     let alone: std::result::Result<Recipe, _> =
                         toml::Table::from_iter([(section.clone(), alone)]).try_into();
                     alone.map_err(|e| Error::recipe(e.message().to_string()).at(format!("{place}.{key}")))?;
@@ -157,4 +151,3 @@ pub fn recipe_default(py: Python<'_>) -> PyResult<String> {
 pub fn recipe_options() -> Vec<(&'static str, &'static str)> {
     Recipe::options().collect()
 }
-

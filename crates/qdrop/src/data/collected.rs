@@ -125,7 +125,7 @@ impl Collector {
     }
 
     /// The samples that were added.
-    pub fn finish(self) -> impl Samples + Send + Sync + 'static {
+    pub fn finish(self) -> impl Samples + Send + 'static {
         self.into_set()
     }
 
