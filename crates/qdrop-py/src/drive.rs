@@ -32,7 +32,7 @@ pub struct Progress(
 
 /// What the working thread says.
 enum Message<T> {
-    Event(Event),
+    Event(Box<Event>),
     /// Something to be done on the calling thread.
     Task(Task),
     Done(Result<T>),
@@ -66,7 +66,7 @@ impl<T: Send> Sink for Caller<T> {
     fn event(&mut self, event: &Event) {
         if self.tells {
             // Nobody listens to work that was left alone.
-            let _ = self.sender.send(Message::Event(event.clone()));
+            let _ = self.sender.send(Message::Event(Box::new(event.clone())));
         }
     }
 
