@@ -156,4 +156,7 @@ def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code), "outputs are not cleared"
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert any("text/html" in output.get("data", {}) for cell in code for output in cell.outputs) or code
+    shown = [output for cell in code for output in cell.outputs]
+    assert any("text/plain" in output.get("data", {}) for output in shown)
+    page = any("srcdoc" in output.get("data", {}).get("text/html", "") for output in shown)
+    assert page == (path.stem != "classifier")

@@ -151,8 +151,6 @@ def test_torch_loaders_and_tensors(demo: qdrop.Demo, nearest: bytes) -> None:
 
 
 def test_samples_are_limited(demo: qdrop.Demo) -> None:
-    from qdrop import _qdrop
-
     spread = qdrop.quantize(demo.model, demo.images, samples=40, **SHORT)
     assert spread.report["samples"] == 40
 
@@ -162,7 +160,6 @@ def test_samples_are_limited(demo: qdrop.Demo) -> None:
 
     first = qdrop.quantize(demo.model, endless(), samples=40, method="rtn", **SHORT)
     assert first.report["samples"] == 40
-    assert len(_qdrop.recipe_options()) > 50
 
 
 def test_samples_go_to_a_file_beyond_the_limit_on_memory(demo: qdrop.Demo, quantized: qdrop.QuantizedModel) -> None:

@@ -160,7 +160,7 @@ def test_forked_processes_work(demo: qdrop.Demo, quantized: qdrop.QuantizedModel
     process.start()
     found = queue.get(timeout=120)
     process.join(30)
-    assert process.exitcode == 0 and found == quantized or found.to_bytes() == quantized.to_bytes()
+    assert process.exitcode == 0 and found.to_bytes() == quantized.to_bytes()
 
 
 def test_a_panic_is_an_exception() -> None:
