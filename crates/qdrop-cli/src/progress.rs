@@ -79,7 +79,7 @@ pub fn sink(detail: Detail) -> Box<dyn Sink> {
     let inner: Box<dyn Sink> = match (detail, std::io::stderr().is_terminal()) {
         (Detail::Quiet, _) => Box::new(Silent),
         (_, true) => Box::new(Bars { bar: ProgressBar::hidden(), stages }),
-        (_, false) => Box::new(Lines { last: None, began: None, unit: String::new(), stages }),
+        (_, false) => Box::new(Lines { stages, ..Lines::default() }),
     };
     Box::new(Cancellable { inner, cancelled: interrupt_flag() })
 }
@@ -123,8 +123,9 @@ fn estimate(seconds: f64) -> String {
     format!("estimated time: about {}", duration(seconds))
 }
 
-/// Plain lines.
-struct Lines {
+/// Progress as plain lines: the result of each unit and what must be known, and at most one line a second besides.
+#[derive(Debug, Default)]
+pub struct Lines {
     last: Option<Instant>,
     /// When the stage began.
     began: Option<Instant>,
@@ -134,57 +135,54 @@ struct Lines {
 }
 
 impl Lines {
-    /// Prints `line` unless another was printed within the last second.
-    fn seldom(&mut self, line: impl FnOnce(&Self) -> String) {
-        if self.last.is_none_or(|t| t.elapsed() >= Duration::from_secs(1)) {
-            let line = line(self);
-            self.always(&line);
-        }
+    /// What to print for `event`, with what kind of line it is; `None` where nothing is to be printed now.
+    pub fn line(&mut self, event: &Event) -> Option<(Option<Label>, String)> {
+        let soon = self.last.is_some_and(|t| t.elapsed() < Duration::from_secs(1));
+        let (label, line) = match event {
+            Event::StageStarted { stage, .. } => {
+                self.began = Some(Instant::now());
+                (None, (!soon).then(|| stage.to_string()))
+            }
+            Event::StageProgress { stage, done, total } => (None, (!soon).then(|| self.step(*stage, *done, *total))),
+            Event::UnitStarted { index, total, name, .. } => {
+                self.unit = format!("unit {}/{total} {name}", index + 1);
+                (None, None)
+            }
+            Event::UnitProgress { iteration, iterations, loss, iterations_per_second, run_seconds_left, .. } => {
+                let line = || {
+                    let (unit, loss, left) = (&self.unit, figure(*loss), duration(*run_seconds_left));
+                    let speed = format!("{iterations_per_second:.1} it/s");
+                    format!("{unit}: iteration {iteration}/{iterations}, loss {loss}, {speed}, {left} left")
+                };
+                (None, (!soon).then(line))
+            }
+            Event::UnitFinished { index, unit } => (None, Some(unit_line(*index, unit))),
+            Event::Estimate { seconds } => (None, Some(estimate(*seconds))),
+            Event::Note { message } => (Some(Label::Note), Some(message.clone())),
+            Event::StageFinished { stage, seconds } if self.stages => (None, Some(took(*stage, *seconds))),
+            _ => (None, None),
+        };
+        line.map(|line| {
+            self.last = Some(Instant::now());
+            (label, line)
+        })
     }
 
-    fn always(&mut self, line: &str) {
-        self.last = Some(Instant::now());
-        out::tell(line);
+    fn step(&self, stage: Stage, done: usize, total: usize) -> String {
+        let seconds = self.began.map_or(0.0, |t| t.elapsed().as_secs_f64());
+        match (total - done) as f64 / done as f64 * seconds {
+            left if seconds > 2.0 && left.is_finite() => format!("{stage}: {done}/{total}, {} left", duration(left)),
+            _ => format!("{stage}: {done}/{total}"),
+        }
     }
 }
 
 impl Sink for Lines {
     fn event(&mut self, event: &Event) {
-        match event {
-            Event::StageStarted { stage, .. } => {
-                self.began = Some(Instant::now());
-                self.seldom(|_| format!("{stage}"));
-            }
-            Event::StageProgress { stage, done, total } => self.seldom(|this| {
-                let seconds = this.began.map_or(0.0, |t| t.elapsed().as_secs_f64());
-                match (*total - *done) as f64 / *done as f64 * seconds {
-                    left if seconds > 2.0 && left.is_finite() => {
-                        format!("{stage}: {done}/{total}, {} left", duration(left))
-                    }
-                    _ => format!("{stage}: {done}/{total}"),
-                }
-            }),
-            Event::UnitStarted { index, total, name, .. } => {
-                self.unit = format!("unit {}/{total} {name}", index + 1);
-            }
-            Event::UnitProgress { iteration, iterations, loss, iterations_per_second, run_seconds_left, .. } => {
-                self.seldom(|this| {
-                    format!(
-                        "{}: iteration {iteration}/{iterations}, loss {}, {iterations_per_second:.1} it/s, {} left",
-                        this.unit,
-                        figure(*loss),
-                        duration(*run_seconds_left)
-                    )
-                });
-            }
-            Event::UnitFinished { index, unit } => self.always(&unit_line(*index, unit)),
-            Event::Estimate { seconds } => self.always(&estimate(*seconds)),
-            Event::Note { message } => {
-                self.last = Some(Instant::now());
-                out::tell_as(Label::Note, message);
-            }
-            Event::StageFinished { stage, seconds } if self.stages => self.always(&took(*stage, *seconds)),
-            _ => {}
+        match self.line(event) {
+            Some((Some(label), line)) => out::tell_as(label, &line),
+            Some((None, line)) => out::tell(&line),
+            None => {}
         }
     }
 }

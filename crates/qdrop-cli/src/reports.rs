@@ -3,7 +3,9 @@
 use crate::{checks, out};
 use qdrop::Result;
 use qdrop::report::{Report, Table};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Where a report goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +60,18 @@ impl Place {
     }
 }
 
-/// The command line that this program was started by, under the program's name.
+/// The words that the program was started by.
+static WORDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Remembers the words `args` that the program was started by, its name first.
+pub fn started_by(args: &[OsString]) {
+    let words = args.iter().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
+    *WORDS.lock().unwrap_or_else(PoisonError::into_inner) = words;
+}
+
+/// The command line that the program was started by, under its name.
 pub fn command_line() -> Vec<String> {
-    let words = std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned());
+    let words = WORDS.lock().unwrap_or_else(PoisonError::into_inner).clone();
     std::iter::once("qdrop".to_string()).chain(words).collect()
 }
 

@@ -10,7 +10,7 @@ use qdrop::{Dataset, Model, Quantizer, Recipe, Result, Samples};
 fn margin(model: &Model, samples: &dyn Samples) -> Result<f64> {
     let mut sum = 0.0;
     model.answers(samples, 0, &mut Silent, |index, outputs| {
-        let (scores, label) = (outputs[0], samples.label(index).unwrap_or(0));
+        let (scores, label) = (outputs[0].values, samples.label(index).unwrap_or(0));
         let others = scores.iter().enumerate().filter(|&(class, _)| class != label).map(|(_, &score)| score);
         sum += f64::from(scores[label] - others.fold(f32::NEG_INFINITY, f32::max));
         Ok(())

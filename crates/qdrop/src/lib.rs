@@ -74,7 +74,7 @@ mod work;
 pub use data::Samples;
 pub use error::{Error, Kind, Result};
 pub use pipeline::{
-    Bench, Deployed, Detected, Divergence, Drawing, Memory, Pace, UnitSpeed, encodings_beside, float_key, pace,
+    Answer, Bench, Deployed, Detected, Divergence, Drawing, Memory, Pace, UnitSpeed, encodings_beside, float_key, pace,
     run_keys,
 };
 pub use plan::Recipe;

@@ -12,7 +12,7 @@ use qdrop::plan::{MethodName, Part, Recipe};
 use qdrop::report::Silent;
 use qdrop::runtime::Library;
 use qdrop::tensor::Tensor;
-use qdrop::{Dataset, Model, Quantizer, Samples};
+use qdrop::{Answer, Dataset, Model, Quantizer, Samples};
 use record::record;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,8 @@ fn images(seeds: impl IntoIterator<Item = usize>) -> Arrays {
 /// All outputs for one image.
 fn outputs(model: &Model, seed: usize) -> Vec<Vec<f32>> {
     let mut found = Vec::new();
-    let take = |_, outputs: &[&[f32]]| {
-        found = outputs.iter().map(|o| o.to_vec()).collect();
+    let take = |_, outputs: &[Answer<'_>]| {
+        found = outputs.iter().map(|o| o.values.to_vec()).collect();
         Ok(())
     };
     model.answers(&images([seed]), 1, &mut Silent, take).unwrap();

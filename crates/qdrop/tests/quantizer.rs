@@ -118,9 +118,9 @@ fn answers_are_those_that_accuracy_counts() {
     let best = |s: &[f32]| s.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
     model
         .answers(&samples, 1, &mut Silent, |index, outputs| {
-            assert_eq!((index, outputs.len(), outputs[0].len()), (next, 1, 4));
+            assert_eq!((index, outputs.len(), outputs[0].shape), (next, 1, &[4][..]));
             next += 1;
-            right += usize::from(samples.label(index) == Some(best(outputs[0])));
+            right += usize::from(samples.label(index) == Some(best(outputs[0].values)));
             Ok(())
         })
         .unwrap();

@@ -15,7 +15,7 @@ const APART: f64 = 20.0;
 
 /// The printed result; also its JSON.
 #[derive(Debug, Serialize)]
-struct View {
+pub struct View {
     a: String,
     b: String,
     /// The runtime that ran `b`, unless that was this program's own engine.
@@ -92,39 +92,43 @@ pub fn run(args: &Compare, detail: Detail) -> Result<Outcome> {
         };
         return Err(Error::unsupported(message).hint(hint));
     }
-    let first = |of: &dyn Fn(&Difference) -> bool| values.iter().find(|v| of(v)).map(|v| v.name.clone());
-    let view = View {
-        a: args.a.display().to_string(),
-        b: path_b.display().to_string(),
-        runtime: library.as_ref().map(runtime::View::of),
-        samples: data.len(),
-        first_difference: first(&|v| v.max_abs > 0.0),
-        first_divergence: first(&|v| v.snr_db.map_or(v.max_abs > 0.0, |snr| snr < APART)),
-        values,
-        outputs,
-    };
+    let runtime = library.as_ref().map(runtime::View::of);
+    let names = (args.a.display().to_string(), path_b.display().to_string());
+    let view = View { runtime, outputs, ..View::new(names, data.len(), values) };
     match args.format {
         Print::Json => out::json(&view)?,
-        Print::Text => {
-            let place = view.runtime.as_ref().map_or(String::new(), |r| format!(" in {}", r.name));
-            let title = format!("{}{place} against {} on {} samples", view.b, view.a, view.samples);
-            let mut tables = vec![table(title, &view.values)];
-            if let Some(outputs) = view.outputs.as_ref().filter(|o| !o.is_empty()) {
-                tables[0].title.push_str(", with all values as outputs, which prevents operators from being fused");
-                tables
-                    .push(table(format!("Outputs of {}{place} unchanged, operators fused as usual", view.b), outputs));
-            }
-            let first = match (&view.first_difference, &view.first_divergence) {
-                (None, _) => "No value differs.".to_string(),
-                (Some(first), None) => format!("First difference: {first}. All values stay above {APART} dB."),
-                (Some(first), Some(apart)) => {
-                    format!("First difference: {first}. First value below {APART} dB: {apart}.")
-                }
-            };
-            out::print(&format!("{}\n{first}", out::draw(&tables)))?;
-        }
+        Print::Text => out::print(&view.text())?,
     }
     Ok(Outcome::Done)
+}
+
+impl View {
+    /// What is shown of the `values` of the network `b` compared with those of `a` on so many `samples`.
+    pub fn new((a, b): (String, String), samples: usize, values: Vec<Difference>) -> Self {
+        let first = |of: &dyn Fn(&Difference) -> bool| values.iter().find(|v| of(v)).map(|v| v.name.clone());
+        let first_difference = first(&|v| v.max_abs > 0.0);
+        let first_divergence = first(&|v| v.snr_db.map_or(v.max_abs > 0.0, |snr| snr < APART));
+        View { a, b, runtime: None, samples, first_difference, first_divergence, values, outputs: None }
+    }
+
+    /// As tables.
+    pub fn text(&self) -> String {
+        let place = self.runtime.as_ref().map_or(String::new(), |r| format!(" in {}", r.name));
+        let title = format!("{}{place} against {} on {} samples", self.b, self.a, self.samples);
+        let mut tables = vec![table(title, &self.values)];
+        if let Some(outputs) = self.outputs.as_ref().filter(|o| !o.is_empty()) {
+            tables[0].title.push_str(", with all values as outputs, which prevents operators from being fused");
+            tables.push(table(format!("Outputs of {}{place} unchanged, operators fused as usual", self.b), outputs));
+        }
+        let first = match (&self.first_difference, &self.first_divergence) {
+            (None, _) => "No value differs.".to_string(),
+            (Some(first), None) => format!("First difference: {first}. All values stay above {APART} dB."),
+            (Some(first), Some(apart)) => {
+                format!("First difference: {first}. First value below {APART} dB: {apart}.")
+            }
+        };
+        format!("{}\n{first}", out::draw(&tables))
+    }
 }
 
 fn table(title: String, values: &[Difference]) -> Table {

@@ -5,7 +5,7 @@ use crate::{Outcome, bits, checks, flags, out};
 use qdrop::graph::ValueId;
 use qdrop::plan::{Carrier, Chosen, Cost, FactorSite, Hit, LayerId, Site, is_layer};
 use qdrop::report::{Silent, Stage, Table, bytes, chosen_bits, count};
-use qdrop::{CalibrationSet, Error, Memory, Planned, Quantizer, Result};
+use qdrop::{CalibrationSet, Error, Memory, Model, Planned, Quantizer, Recipe, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const SAMPLES: usize = 1024;
 
 /// The printed result; also its JSON.
 #[derive(Debug, Serialize)]
-struct View {
+pub struct View {
     model: String,
     bits: Bits,
     units: Vec<UnitView>,
@@ -165,17 +165,29 @@ pub fn run(args: &args::Plan) -> Result<Outcome> {
         }
     };
     bits::save(&args.bits, &planned.recipe)?;
-    let stages = Quantizer::new(&model).recipe(recipe).stages().iter().map(Stage::to_string).collect();
-    let view = View { stages, ..view(model.name(), planned) };
+    let view = View::new(&model, recipe, &planned);
     match args.format {
         Print::Json => out::json(&view)?,
-        Print::Text => out::print(&text(&view))?,
+        Print::Text => out::print(&view.text())?,
     }
     Ok(Outcome::Done)
 }
 
-fn view(model: String, planned: Planned) -> View {
-    let Planned { graph, recipe, plan, cost, chosen, memory, factors, detector, .. } = &planned;
+impl View {
+    /// What is shown of what was `planned` for `model` by `recipe`.
+    pub fn new(model: &Model, recipe: Recipe, planned: &Planned) -> Self {
+        let stages = Quantizer::new(model).recipe(recipe).stages().iter().map(Stage::to_string).collect();
+        View { stages, ..view(model.name(), planned) }
+    }
+
+    /// As tables.
+    pub fn text(&self) -> String {
+        text(self)
+    }
+}
+
+fn view(model: String, planned: &Planned) -> View {
+    let Planned { graph, recipe, plan, cost, chosen, memory, factors, detector, .. } = planned;
     let name = |&v: &ValueId| graph.value(v).name.clone();
     let units = plan.units.iter().map(|u| UnitView {
         name: u.name.clone(),

@@ -68,7 +68,7 @@ fn form(path: &Path) -> Result<Form> {
 }
 
 /// Rows for `bits`, in order of `sort`.
-fn tables(found: &Sensitivity, bits: &[u32], sort: Sort) -> Vec<Table> {
+pub fn tables(found: &Sensitivity, bits: &[u32], sort: Sort) -> Vec<Table> {
     let columns: String = bits.iter().map(|b| format!("|>{b} bit")).collect();
     let kinds = [("Weights", "layer", &found.layers), ("Activations", "value", &found.activations)];
     let table = |(title, what, curves): (&str, &str, &Vec<Curve>)| {
@@ -98,7 +98,7 @@ fn tables(found: &Sensitivity, bits: &[u32], sort: Sort) -> Vec<Table> {
 }
 
 /// One line for each layer or activation and its bits.
-fn csv(found: &Sensitivity) -> String {
+pub fn csv(found: &Sensitivity) -> String {
     let quoted = |name: &str| match name.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", name.replace('"', "\"\"")),
         false => name.to_string(),

@@ -42,6 +42,12 @@ pub fn draw(paths: &[PathBuf], seed: u64) -> Result<()> {
     Ok(())
 }
 
+/// The pixels of `count` pictures of the stream `seed`, in red, green and blue: `[count, 32, 32, 3]` in row-major order. Picture
+/// `i` shows class `i` modulo [`CLASSES`].
+pub fn pixels(count: usize, seed: u64) -> Vec<u8> {
+    (0..count).flat_map(|index| draw::picture(seed, index, index % CLASSES).into_raw()).collect()
+}
+
 /// An error if a file below `dir` is none of `own`.
 fn refuse_strangers(dir: &Path, own: &BTreeSet<&PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {

@@ -141,7 +141,7 @@ fn row(tensor: &Tensor, index: usize) -> Result<Tensor> {
 }
 
 /// A `uint8` tensor of rank 3 as an image: `[H, W, C]` where the last axis has 1 or 3 entries, else `[C, H, W]`.
-fn pixels(shape: &[usize], data: &[u8]) -> Result<Pixels> {
+pub(super) fn pixels(shape: &[usize], data: &[u8]) -> Result<Pixels> {
     match *shape {
         [height, width, channels @ (1 | 3)] => Ok(Pixels { height, width, channels, data: data.to_vec() }),
         [channels @ (1 | 3), height, width] => {

@@ -46,6 +46,7 @@
 
 mod arrays;
 mod coco;
+mod collected;
 mod decode;
 mod files;
 mod geometry;
@@ -66,6 +67,7 @@ mod views;
 
 pub use arrays::Arrays;
 pub use coco::{Coco, open_coco, read_coco};
+pub use collected::Collector;
 pub use decode::{EXTENSIONS, Pixels};
 pub use geometry::Geometry;
 pub use labels::{LabelMap, Segmentation, open_segmentation, read_labels};

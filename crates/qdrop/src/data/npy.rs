@@ -5,8 +5,7 @@
 
 use super::{Arrays, files, fits};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Data, Tensor, checked_numel};
-use half::{bf16, f16};
+use crate::tensor::{DType, Tensor, checked_numel};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -193,7 +192,7 @@ impl Header {
         if self.fortran_order && self.shape.len() > 1 {
             bytes = row_major(&bytes, &self.shape, width);
         }
-        from_le_bytes(self.dtype, self.shape, &bytes)
+        Tensor::from_le_bytes(self.dtype, self.shape, &bytes).map_err(|e| Error::data(e.message()))
     }
 }
 
@@ -215,32 +214,6 @@ fn row_major(bytes: &[u8], shape: &[usize], width: usize) -> Vec<u8> {
         }
     }
     out
-}
-
-/// A tensor from little-endian elements.
-fn from_le_bytes(dtype: DType, shape: Vec<usize>, bytes: &[u8]) -> Result<Tensor> {
-    macro_rules! numbers {
-        ($kind:ident, $t:ty) => {
-            Data::$kind(bytes.as_chunks().0.iter().map(|b| <$t>::from_le_bytes(*b)).collect())
-        };
-    }
-    let data = match dtype {
-        DType::F32 => numbers!(F32, f32),
-        DType::F64 => numbers!(F64, f64),
-        DType::F16 => numbers!(F16, f16),
-        DType::BF16 => numbers!(BF16, bf16),
-        DType::I8 => numbers!(I8, i8),
-        DType::U8 => Data::U8(bytes.to_vec()),
-        DType::I16 => numbers!(I16, i16),
-        DType::U16 => numbers!(U16, u16),
-        DType::I32 => numbers!(I32, i32),
-        DType::U32 => numbers!(U32, u32),
-        DType::I64 => numbers!(I64, i64),
-        DType::U64 => numbers!(U64, u64),
-        DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
-        other => return Err(Error::data(format!("arrays of type {other:?} are not supported"))),
-    };
-    Tensor::new(shape, data).map_err(|e| Error::data(e.message()))
 }
 
 fn safetensors(path: &Path, memory: u64) -> Result<Vec<(String, Tensor)>> {
@@ -269,7 +242,7 @@ fn safetensors(path: &Path, memory: u64) -> Result<Vec<(String, Tensor)>> {
             Dtype::BOOL => DType::Bool,
             other => return Err(Error::data(format!("arrays of type {other:?} are not supported"))),
         };
-        from_le_bytes(dtype, view.shape().to_vec(), view.data())
+        Tensor::from_le_bytes(dtype, view.shape().to_vec(), view.data()).map_err(|e| Error::data(e.message()))
     };
     names.into_iter().map(|n| Ok((n.to_string(), one(n).map_err(|e| e.at(format!("array `{n}`")))?))).collect()
 }

@@ -152,6 +152,13 @@ impl InputSpec {
         Tensor::from_f64(self.dtype, tensor.shape(), &tensor.to_f64()?)
     }
 
+    /// `tensor` as this input takes it, checked.
+    pub(super) fn fitted(&self, tensor: Tensor) -> Result<Tensor> {
+        let tensor = self.cast(tensor)?;
+        self.check(&tensor)?;
+        Ok(tensor)
+    }
+
     fn check(&self, tensor: &Tensor) -> Result<()> {
         let InputSpec { name, dtype, .. } = self;
         if !self.takes(tensor.shape()) {
@@ -283,9 +290,7 @@ impl Samples for Fitted {
             let tensor = tensors.get_mut(from).and_then(Option::take);
             let tensor =
                 tensor.ok_or_else(|| at(Error::data(format!("there is no tensor for input `{}`", input.name))))?;
-            let tensor = input.cast(tensor).map_err(at)?;
-            input.check(&tensor).map_err(at)?;
-            Ok(tensor)
+            input.fitted(tensor).map_err(at)
         };
         self.inputs.iter().zip(&self.order).map(take).collect()
     }

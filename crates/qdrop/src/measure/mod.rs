@@ -20,7 +20,7 @@ pub use deployed::{Deployed, detect_deployed, measure_deployed};
 pub use detection::{Detected, recognise};
 pub use divergence::{Divergence, divergence};
 pub use latency::{Pace, pace};
-pub use open::outputs;
+pub use open::{Answer, outputs};
 pub use pictures::{Drawing, pictures, shown};
 pub use quality::{compared, left_out, near_chance, quality};
 pub use samples::{Checked, check_labels};

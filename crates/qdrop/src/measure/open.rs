@@ -76,21 +76,37 @@ pub(super) fn computes(graph: &Graph, shapes: &[Vec<usize>]) -> Result<bool> {
     Ok(Stepwise::new(graph, &facts, &graph.outputs).is_ok())
 }
 
-/// Calls `take` with the index of every one of `samples` and the values of all outputs of `graph` (simplified). `threads` 0
-/// takes all cores.
+/// An output of a network for one sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// Its shape, without the batch axis in front.
+    pub shape: &'a [usize],
+    /// Its values, in row-major order.
+    pub values: &'a [f32],
+}
+
+/// Calls `take` with the index of every one of `samples` and all outputs of `graph` (simplified), in order. `threads` 0 takes
+/// all cores.
 pub fn outputs(
     graph: &Graph,
     samples: &Checked,
     threads: usize,
     sink: &mut dyn Sink,
-    mut take: impl FnMut(usize, &[&[f32]]) -> Result<()>,
+    mut take: impl FnMut(usize, &[Answer<'_>]) -> Result<()>,
 ) -> Result<()> {
     let device = &processors(threads)?;
-    let network = Open::any(graph, &shapes_of(samples)?, device)?;
+    let shapes = shapes_of(samples)?;
+    let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
+    // A first size that depends on data is no batch.
+    let batched = |v: &ValueId| facts.get(*v).is_some_and(|f| f.shape.first() == Some(&1));
+    let skipped: Vec<usize> = graph.outputs.iter().map(|v| usize::from(batched(v))).collect();
+    let network = Open::any(graph, &shapes, device)?;
     let job = |_, inputs: &[Vec<Tensor>], sink: &dyn Sink| network.run(inputs, sink);
-    each(samples, 1..=network.chunk(), device, Stage::Evaluate, sink, job, |first, answers| {
-        for (index, outputs) in (first..).zip(&answers) {
-            take(index, &outputs.iter().map(|o| &o.values[..]).collect::<Vec<_>>())?;
+    each(samples, 1..=network.chunk(), device, Stage::Evaluate, sink, job, |first, all| {
+        for (index, outputs) in (first..).zip(&all) {
+            let answers = outputs.iter().zip(&skipped);
+            let answers = answers.map(|(o, &skip)| Answer { shape: &o.shape[skip..], values: &o.values });
+            take(index, &answers.collect::<Vec<_>>())?;
         }
         Ok(())
     })

@@ -99,7 +99,7 @@ pub fn decode(mut proto: TensorProto) -> Result<Tensor> {
         Some(raw) => {
             let want = packed_bytes(dtype, &shape)?;
             if raw.len() == want {
-                from_bytes(dtype, &raw)
+                Data::from_le_bytes(dtype, &raw)
             } else {
                 Err(Error::model(format!(
                     "shape {shape:?} of {dtype:?} needs {want} bytes, the file has {}",
@@ -111,42 +111,6 @@ pub fn decode(mut proto: TensorProto) -> Result<Tensor> {
     };
     data.and_then(|data| Tensor::new(shape, data))
         .map_err(|e| e.at(place).hint("the file is damaged; export the model again"))
-}
-
-/// Little-endian packed bytes as numbers.
-pub fn from_bytes(dtype: DType, bytes: &[u8]) -> Result<Data> {
-    macro_rules! read {
-        ($variant:ident, $t:ty) => {{
-            const N: usize = size_of::<$t>();
-            let parts = bytes.chunks_exact(N);
-            Data::$variant(
-                parts
-                    .map(|c| {
-                        let mut b = [0u8; N];
-                        b.copy_from_slice(c);
-                        <$t>::from_le_bytes(b)
-                    })
-                    .collect(),
-            )
-        }};
-    }
-    Ok(match dtype {
-        DType::F32 => read!(F32, f32),
-        DType::F64 => read!(F64, f64),
-        DType::F16 => read!(F16, f16),
-        DType::BF16 => read!(BF16, bf16),
-        DType::I8 => read!(I8, i8),
-        DType::U8 => Data::U8(bytes.to_vec()),
-        DType::I16 => read!(I16, i16),
-        DType::U16 => read!(U16, u16),
-        DType::I32 => read!(I32, i32),
-        DType::U32 => read!(U32, u32),
-        DType::I64 => read!(I64, i64),
-        DType::U64 => read!(U64, u64),
-        DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
-        DType::String => return Err(Error::model("strings cannot be raw data")),
-        _ => Data::Packed(dtype, bytes.to_vec()),
-    })
 }
 
 /// Numbers from the typed fields, each narrowed with a check.
@@ -178,36 +142,6 @@ fn from_fields(dtype: DType, proto: TensorProto) -> Result<Data> {
     })
 }
 
-/// The elements as little-endian packed bytes; `None` for strings.
-pub fn to_bytes(tensor: &Tensor) -> Option<Vec<u8>> {
-    macro_rules! write {
-        ($v:expr) => {{
-            let mut bytes = Vec::with_capacity(std::mem::size_of_val($v.as_slice()));
-            for x in $v {
-                bytes.extend_from_slice(&x.to_le_bytes());
-            }
-            bytes
-        }};
-    }
-    Some(match tensor.data() {
-        Data::F32(v) => write!(v),
-        Data::F64(v) => write!(v),
-        Data::F16(v) => write!(v),
-        Data::BF16(v) => write!(v),
-        Data::I8(v) => write!(v),
-        Data::U8(v) => v.clone(),
-        Data::I16(v) => write!(v),
-        Data::U16(v) => write!(v),
-        Data::I32(v) => write!(v),
-        Data::U32(v) => write!(v),
-        Data::I64(v) => write!(v),
-        Data::U64(v) => write!(v),
-        Data::Bool(v) => v.iter().map(|&b| b as u8).collect(),
-        Data::Packed(_, bytes) => bytes.clone(),
-        Data::String(_) => return None,
-    })
-}
-
 /// A TensorProto without data: name, type and dimensions.
 pub fn header(name: &str, tensor: &Tensor) -> TensorProto {
     TensorProto {
@@ -223,7 +157,7 @@ pub fn encode(name: &str, tensor: &Tensor) -> TensorProto {
     let mut proto = header(name, tensor);
     match tensor.data() {
         Data::String(strings) => proto.string_data = strings.clone(),
-        _ => proto.raw_data = to_bytes(tensor).map(Bytes::from),
+        _ => proto.raw_data = tensor.to_le_bytes().map(Bytes::from),
     }
     proto
 }
@@ -255,7 +189,7 @@ pub fn densify(sparse: &SparseTensorProto) -> Result<Tensor> {
                 return Err(Error::model(format!("{count} sparse values cannot have indices of shape {other:?}")));
             }
         };
-        let bytes = to_bytes(&source).ok_or_else(|| Error::unsupported("sparse tensor of strings"))?;
+        let bytes = source.to_le_bytes().ok_or_else(|| Error::unsupported("sparse tensor of strings"))?;
         let (width, total) = (bits / 8, checked_numel(&shape)?);
         let mut dense = vec![0u8; size];
         for i in 0..count {
@@ -271,7 +205,7 @@ pub fn densify(sparse: &SparseTensorProto) -> Result<Tensor> {
             }
             dense[at * width..(at + 1) * width].copy_from_slice(&bytes[i * width..(i + 1) * width]);
         }
-        Tensor::new(shape.clone(), from_bytes(dtype, &dense)?)
+        Tensor::new(shape.clone(), Data::from_le_bytes(dtype, &dense)?)
     };
     run().map_err(|e| e.at(place))
 }
@@ -286,7 +220,7 @@ mod tests {
             assert_eq!(dtype_from(code), Some(dtype));
             let n = packed_bytes(dtype, &[3]).unwrap();
             let bytes: Vec<u8> = (0..n as u8).map(|b| b & 1).collect();
-            let data = from_bytes(dtype, &bytes).unwrap();
+            let data = Data::from_le_bytes(dtype, &bytes).unwrap();
             let tensor = Tensor::new(vec![3], data).unwrap();
             assert_eq!(decode(encode("t", &tensor)).unwrap(), tensor);
         }

@@ -63,7 +63,7 @@ pub fn write(graph: &Graph, path: &Path, threshold: u64) -> Result<()> {
     let mut data = std::io::BufWriter::new(temporary(dir)?);
     let mut end = 0u64;
     let model = model(graph, &mut |name, t| {
-        let Some(bytes) = tensor::to_bytes(t).filter(|b| b.len() >= SMALL) else {
+        let Some(bytes) = t.to_le_bytes().filter(|b| b.len() >= SMALL) else {
             return Ok(tensor::encode(name, t));
         };
         let offset = end.next_multiple_of(PAGE);

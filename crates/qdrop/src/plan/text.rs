@@ -401,6 +401,11 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Every option as its section and its key, in the order of [`Recipe::default_toml`].
+    pub fn options() -> impl Iterator<Item = (&'static str, &'static str)> {
+        KEYS.iter().map(|&(section, key, ..)| (section, key))
+    }
+
     /// The recipe as TOML text; options that are not set are left out.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::internal(format!("recipe: {e}")))

@@ -1,7 +1,7 @@
-//! Samples from files, opened for a network.
+//! Samples from files or from a program, for a network.
 
 use super::model::Model;
-use crate::data::{self, Coco, Limits, Prepare, Samples, Segmentation, Subset, Text, forward_labels};
+use crate::data::{self, Coco, Collector, Limits, Prepare, Samples, Segmentation, Subset, Text, forward_labels};
 use crate::engine::heap::installed;
 use crate::error::{Error, Result};
 use crate::plan::{Recipe, Task};
@@ -10,7 +10,8 @@ use crate::tensor::Tensor;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Samples from a path (images, arrays or text), prepared for a network as the `input` section of a recipe says.
+/// Samples from a path (images, arrays or text), prepared for a network as the `input` section of a recipe says, or samples
+/// that a program handed over one by one ([`Dataset::collector`]).
 ///
 /// ```
 /// use qdrop::report::Silent;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// ```
 pub struct Dataset {
     samples: Subset<Box<dyn Samples + Send + Sync>>,
-    path: PathBuf,
+    path: Option<PathBuf>,
 }
 
 impl Dataset {
@@ -80,7 +81,7 @@ impl Dataset {
                 Subset::spread(data::fit(found, &inputs).map_err(|e| e.at(path.display()))?, chosen)?
             }
         };
-        Ok(Dataset { samples, path: path.to_path_buf() })
+        Ok(Dataset { samples, path: Some(path.to_path_buf()) })
     }
 
     /// Opens the images of the annotation file at `path` (COCO) without a network, so that they and what was detected in them
@@ -91,7 +92,7 @@ impl Dataset {
         // Images of any sizes.
         let prepare = Prepare { pad_multiple: Some(1), skip_bad: recipe.input.skip_bad, ..Prepare::default() };
         let found = data::open_coco(path, &coco, &prepare, None, &limits(recipe, &|| false))?;
-        Ok(Dataset { samples: Subset::spread(found, None)?, path: path.to_path_buf() })
+        Ok(Dataset { samples: Subset::spread(found, None)?, path: Some(path.to_path_buf()) })
     }
 
     /// Opens values of a network that another program recorded in the `.npz` file at `path`: one array per value, with
@@ -100,7 +101,29 @@ impl Dataset {
         let path = path.as_ref();
         let recipe = Recipe::default();
         let found = data::open(path, &Prepare::resolve(&recipe.input)?, &limits(&recipe, &|| false))?;
-        Ok(Dataset { samples: Subset::spread(found, None)?, path: path.to_path_buf() })
+        Ok(Dataset { samples: Subset::spread(found, None)?, path: Some(path.to_path_buf()) })
+    }
+
+    /// What gathers samples for `model` that the program makes one by one; [`Dataset::from`] then makes a set of them. As many
+    /// as fit into a quarter of the machine's memory stay in memory, and none if the recipe limits the memory of a run; the
+    /// others are kept in a temporary file.
+    pub fn collector(model: &Model, recipe: &Recipe) -> Result<Collector> {
+        let memory = match recipe.method.memory {
+            Some(_) => 0,
+            None => installed().map_or(UNKNOWN, |bytes| bytes / 4),
+        };
+        Collector::new(&model.inputs(), &recipe.input, memory)
+    }
+}
+
+/// Memory, in bytes, that collected samples may take where the machine's is not known.
+const UNKNOWN: u64 = 2 << 30;
+
+impl From<Collector> for Dataset {
+    fn from(collector: Collector) -> Self {
+        let set = collector.into_set();
+        let count = set.len();
+        Dataset { samples: Subset::first(Box::new(set), count), path: None }
     }
 }
 
@@ -120,7 +143,7 @@ impl Samples for Dataset {
     }
 
     fn source(&self) -> Option<String> {
-        Some(self.path.display().to_string())
+        self.path.as_ref().map(|path| path.display().to_string())
     }
 }
 
@@ -146,8 +169,13 @@ impl CalibrationSet {
     pub fn open(path: impl AsRef<Path>, model: &Model, recipe: &Recipe, sink: &dyn Sink) -> Result<Self> {
         let limit = recipe.input.samples;
         let set = Dataset::open_part(path.as_ref(), model, recipe, (limit, true), sink)?;
+        Ok(Self::choose(set, limit))
+    }
+
+    /// At most `limit` samples of `set`, spread over it; all without a limit.
+    pub fn choose(set: Dataset, limit: Option<usize>) -> Self {
         let used = data::spread(set.len(), limit).collect();
-        Ok(CalibrationSet { set, used })
+        CalibrationSet { set, used }
     }
 
     /// The samples that are used.

@@ -6,7 +6,7 @@ use crate::eval::Difference;
 use crate::eval::detect::Detector;
 use crate::graph::{Dim, Graph, ValueId};
 use crate::onnx;
-use crate::pipeline::{self, Bench, Checked, Deployed, Detected, Divergence, Memory};
+use crate::pipeline::{self, Answer, Bench, Checked, Deployed, Detected, Divergence, Memory};
 use crate::plan::{Chosen, Cost, FactorSite, Plan, Recipe, Sensitivity, Task};
 use crate::probe::shapes_of;
 use crate::report::{Score, Sink};
@@ -264,15 +264,14 @@ impl Model {
         only(pipeline::detect_deployed(&[file], &checked, sink)?)
     }
 
-    /// Runs the network on every sample and calls `each` with the sample's index and the values of all outputs, for
-    /// metrics of your own. Values are flat, in row-major order, without the batch axis. With `threads` 0 all cores are
-    /// used.
+    /// Runs the network on every sample and calls `each` with the sample's index and all outputs, for metrics of your own.
+    /// With `threads` 0 all cores are used.
     pub fn answers(
         &self,
         samples: &dyn Samples,
         threads: usize,
         sink: &mut dyn Sink,
-        each: impl FnMut(usize, &[&[f32]]) -> Result<()>,
+        each: impl FnMut(usize, &[Answer<'_>]) -> Result<()>,
     ) -> Result<()> {
         let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;

@@ -4,8 +4,10 @@
 //! and 2-bit integers, complex numbers) are only carried, as the bytes into which ONNX packs them; strings are byte
 //! strings.
 
+mod bytes;
 mod rows;
 
+pub(crate) use rows::read_at;
 pub use rows::{Precision, RowStore, Rows, RowsWriter};
 
 use crate::error::{Error, Result};
