@@ -18,7 +18,7 @@ mkdir "$folder/empty"
 cd "$folder/empty"
 for page in README.md docs/python.md; do
   sed -n '/^<!-- readme -->$/,/^<!-- \/readme -->$/p' "$root/$page" | sed '/^<!--/d; /^```/d' >"$folder/lines.py"
-  [ -s "$folder/lines.py" ] || continue
+  [ -s "$folder/lines.py" ]
   start=$SECONDS
   "$folder/environment/bin/python" "$folder/lines.py" >"$folder/printed"
   [ -s demo.w4a8.onnx ] && [ -s "$folder/printed" ]
