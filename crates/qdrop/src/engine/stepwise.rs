@@ -12,6 +12,9 @@ use crate::tensor::{DType, RowStore, Rows, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Most elements of the results of a node: sizes that come from data may be anything.
+const MOST_ELEMENTS: usize = 1 << 27;
+
 /// Contents of values.
 type Arrays = BTreeMap<ValueId, Array<f64>>;
 
@@ -119,7 +122,7 @@ impl<'a> Stepwise<'a> {
             Ok(View { dtype: array.dtype, shape: &array.shape, data: &array.data })
         };
         let operands = node.inputs.iter().map(|v| v.map(operand).transpose()).collect::<Result<Vec<_>>>()?;
-        ops::forward(&node.op, &operands, self.results(id))
+        ops::forward_within(&node.op, &operands, self.results(id), MOST_ELEMENTS)
     }
 
     /// A layer, compiled for operands of these shapes.
@@ -229,6 +232,24 @@ mod tests {
         );
         let none = run([0.0; 8]);
         assert_eq!((&none[0].shape[..], none[0].data.len(), &none[1].data[..]), (&[0, 3][..], 0, &[0.0][..]));
+    }
+
+    #[test]
+    fn sizes_that_data_ask_for_have_an_end() {
+        // Zeros of the shape that x holds.
+        let mut b = Builder::new();
+        let x = b.input("x", vec![Dim::Known(2)]);
+        let size = b.node(Op::Cast { to: DType::I64 }, &[x]);
+        let y = b.node(Op::ConstantOfShape { value: Arc::new(Tensor::f32(&[1], vec![0.0])) }, &[size]);
+        let graph = b.finish(&[y]);
+        let facts = facts::infer(&graph, &[vec![2]]).unwrap();
+        let stepwise = Stepwise::new(&graph, &facts, &graph.outputs).unwrap();
+        let device = processors(1).unwrap();
+        let run = |size: [f32; 2]| stepwise.run(&vec![&size[..]; stepwise.inputs().count()], &device);
+        assert_eq!(run([2.0, 3.0]).unwrap()[0].shape, [2, 3]);
+        let error = run([1e6, 1e6]).err().unwrap().to_string();
+        assert!(error.contains("the results would have 1000000000000 elements, more than 134217728 "), "{error}");
+        assert!(run([1e30, 1e30]).is_err() && run([-1.0, 2.0]).is_err());
     }
 
     #[test]

@@ -273,7 +273,23 @@ fn prepare<'a, R: Real>(op: &Op, operands: &'a [Option<View<'a, R>>], results: u
 
 /// Computes `op` on one sample.
 pub fn forward<R: Real>(op: &Op, operands: &[Option<View<R>>], results: usize) -> Result<Vec<Array<R>>> {
+    forward_within(op, operands, results, usize::MAX)
+}
+
+/// As [`forward`], but an error if the results would have more than so many elements.
+pub fn forward_within<R: Real>(
+    op: &Op,
+    operands: &[Option<View<R>>],
+    results: usize,
+    most: usize,
+) -> Result<Vec<Array<R>>> {
     let call = prepare(op, operands, results)?;
+    let size = |(_, shape): &(DType, Vec<usize>)| shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+    let elements = call.out.iter().map(size).fold(0usize, usize::saturating_add);
+    if elements > most {
+        let message = format!("the results would have {elements} elements, more than {most} are not computed here");
+        return Err(Error::unsupported(message));
+    }
     let data = match family(op)? {
         Family::Conv => conv::forward(op, &call),
         Family::MatMul => matmul::forward(op, &call),
