@@ -15,7 +15,7 @@ const IMAGENET: usize = 224;
 /// | named | here |
 /// |---|---|
 /// | `resnet20.onnx` | a residual block for images of 8 pixels |
-/// | `mobilenetv2.onnx`, `model.onnx` | the same for images of 224 pixels |
+/// | `mobilenetv2.onnx`, `efficientnet_lite0.onnx`, `model.onnx` | the same for images of 224 pixels |
 /// | `detector.onnx`, `keras.onnx` | the same for 416 pixels, and for channels on the last axis |
 /// | `minilm_sst2.onnx`, `bert.onnx` | a table of words and a classifier of two classes |
 /// | `bert_squad.onnx` | a table of words and two scores a token |
@@ -36,6 +36,7 @@ pub fn fill(dir: &Path) {
         ("resnet20", SIDE, &[][..]),
         ("model", IMAGENET, &[8, 8]),
         ("mobilenetv2", IMAGENET, &[8, 8]),
+        ("efficientnet_lite0", IMAGENET, &[8, 8]),
         ("detector", 416, &[16, 16]),
     ] {
         qdrop::onnx::write(&common::network_of(side, strides), &at(&format!("{name}.onnx"))).unwrap();
