@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::{json, ok, run};
+use common::{json, ok, refused, run};
 use qdrop::report::Report;
-use std::path::Path;
 
 const TRUTH: &str = r#"{
   "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
@@ -241,12 +240,6 @@ fn plan_names_the_family_of_a_detector() {
     let said = refused(dir, "plan yolox.onnx --detector detr --task coco");
     assert!(said.contains("the outputs are not those of family `detr`"), "{said}");
     assert!(json(dir, "plan model.onnx").get("detector").is_none());
-}
-
-fn refused(dir: &Path, line: &str) -> String {
-    let (code, _, said) = run(dir, line);
-    assert_eq!(code, Some(2), "{line}: {said}");
-    said
 }
 
 #[test]

@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::{both, json, ok, run, segmented};
+use common::{both, json, ok, refused, run, segmented};
 use qdrop_testing::onnxruntime;
 use serde_json::Value;
-use std::path::Path;
 
 /// Largest error of a figure, in per cent.
 const ROUNDING: f64 = 1e-9;
@@ -76,12 +75,6 @@ fn written_files_are_measured() {
     check(&report["accuracy"]["result"]);
     // Calibration needs no label maps.
     ok(dir.path(), "quantize fcn.onnx --task segmentation --calib photos --method rtn -w 8 -a 8 -o other.onnx");
-}
-
-fn refused(dir: &Path, line: &str) -> String {
-    let (code, _, said) = run(dir, line);
-    assert_eq!(code, Some(2), "{line}: {said}");
-    said
 }
 
 #[test]

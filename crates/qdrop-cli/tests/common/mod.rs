@@ -43,6 +43,13 @@ pub fn both(dir: &Path, line: &str) -> (String, String) {
     (printed, said)
 }
 
+/// Standard error of a line that must be refused.
+pub fn refused(dir: &Path, line: &str) -> String {
+    let (code, _, said) = run(dir, line);
+    assert_eq!(code, Some(2), "{line}: {said}");
+    said
+}
+
 /// Standard output of a line that must succeed.
 pub fn ok(dir: &Path, line: &str) -> String {
     both(dir, line).0
