@@ -3,13 +3,10 @@
 use super::fits;
 use crate::error::{Error, Kind, Result};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use libjpeg_turbo_rs::{PixelFormat, Subsampling};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 /// File name extensions that are taken for images, in lower case.
 pub const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
@@ -20,8 +17,9 @@ const MAX_SIDE: u32 = 32_768;
 pub(super) const MAX_PIXELS: u64 = 1 << 28;
 /// Largest image file that is read, in bytes.
 pub(super) const MAX_BYTES: u64 = 1 << 30;
-/// Bytes that a pixel of a JPEG takes while it is decoded: 3 channels, and as many coefficients of 16 bits before.
-const JPEG_BYTES: usize = 9;
+/// Bytes that a pixel of a JPEG takes while it is decoded: 3 channels as coefficients of 16 bits, as planes, as planes of
+/// full size and as pixels.
+const JPEG_BYTES: u64 = 15;
 /// Bytes in which the size of an image is looked for first.
 const HEADER_BYTES: u64 = 32 << 10;
 
@@ -127,33 +125,16 @@ fn decoder(bytes: &[u8], format: ImageFormat, memory: u64) -> Result<impl ImageD
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(corrupt)?;
     let (w, h) = decoder.dimensions();
-    check_size(w as u64, h as u64, decoder.total_bytes(), memory)?;
+    let (w, h) = (w as u64, h as u64);
+    let bytes = if format == ImageFormat::Jpeg { w * h * JPEG_BYTES } else { decoder.total_bytes() };
+    check_size(w, h, bytes, memory)?;
     Ok(decoder)
-}
-
-fn jpeg(bytes: &[u8]) -> Result<JpegDecoder<ZCursor<&[u8]>>> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(true)
-        .set_max_width(MAX_SIDE as usize)
-        .set_max_height(MAX_SIDE as usize);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(corrupt)?;
-    Ok(decoder)
-}
-
-fn jpeg_size(decoder: &JpegDecoder<ZCursor<&[u8]>>, memory: u64) -> Result<(u32, u32)> {
-    let (w, h) = decoder.dimensions().ok_or_else(|| corrupt("it has no size"))?;
-    check_size(w as u64, h as u64, (w * h * JPEG_BYTES) as u64, memory)?;
-    Ok((w as u32, h as u32))
 }
 
 /// Width and height from the header of the image at `path`, checked against the limits.
 pub(super) fn size(path: &Path, memory: u64) -> Result<(usize, usize)> {
     let header = |bytes: &[u8]| {
-        let (w, h) = match format_of(bytes)? {
-            ImageFormat::Jpeg => jpeg_size(&jpeg(bytes)?, memory)?,
-            format => decoder(bytes, format, memory)?.dimensions(),
-        };
+        let (w, h) = decoder(bytes, format_of(bytes)?, memory)?.dimensions();
         Ok((w as usize, h as usize))
     };
     // Colour profiles and previews can make a header longer than this: then the whole file is read.
@@ -174,15 +155,26 @@ pub(super) fn pixels(path: &Path, memory: u64) -> Result<Pixels> {
     guarded(&read_file(path, MAX_BYTES + 1, memory)?.0, decode).map_err(|e| e.at(path.display()))
 }
 
+/// The image of a JPEG file. Its values are those of libjpeg-turbo, with which Pillow and OpenCV read it.
 fn decode_jpeg(bytes: &[u8], memory: u64) -> Result<Pixels> {
-    let mut decoder = jpeg(bytes)?;
-    let (width, height) = jpeg_size(&decoder, memory)?;
-    let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
-    let options = decoder.options().jpeg_set_out_colorspace(if gray { ColorSpace::Luma } else { ColorSpace::RGB });
-    decoder.set_options(options);
-    let data = decoder.decode().map_err(corrupt)?;
-    let channels = if gray { 1 } else { 3 };
+    let (width, height) = decoder(bytes, ImageFormat::Jpeg, memory)?.dimensions();
+    let jpeg = libjpeg_turbo_rs::Decoder::new(bytes).map_err(corrupt)?;
+    if jpeg.header().components.len() == 4 && jpeg.jpeg_subsampling() != Subsampling::S444 {
+        return Err(corrupt("it is CMYK with channels of fewer pixels; save it as RGB"));
+    }
+    let image = jpeg.decode_image().map_err(corrupt)?;
+    let channels = if image.pixel_format == PixelFormat::Grayscale { 1 } else { 3 };
+    let data = if image.pixel_format == PixelFormat::Cmyk { from_cmyk(&image.data) } else { image.data };
     finish(width, height, channels, data)
+}
+
+/// Red, green and blue of CMYK as JPEG files have it, with 255 for no ink: each ink times black, divided by 255.
+fn from_cmyk(data: &[u8]) -> Vec<u8> {
+    let times = |ink: u8, black: u8| {
+        let product = (255 - ink) as u32 * black as u32 + 128;
+        black - (((product >> 8) + product) >> 8) as u8
+    };
+    data.chunks_exact(4).flat_map(|p| [times(p[0], p[3]), times(p[1], p[3]), times(p[2], p[3])]).collect()
 }
 
 fn finish(width: u32, height: u32, channels: usize, data: Vec<u8>) -> Result<Pixels> {
