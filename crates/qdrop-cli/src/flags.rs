@@ -50,6 +50,7 @@ pub fn apply(recipe: &mut Recipe, flags: &RecipeFlags) {
     set(&mut recipe.activations.observer, &flags.observer);
     set_some(&mut recipe.activations.factor_samples, &flags.factor_samples);
     set_some(&mut recipe.activations.refine_samples, &flags.refine_samples);
+    set_some(&mut recipe.activations.noise_limit, &flags.noise_limit);
     set_some(&mut recipe.method.correct_samples, &flags.correct_samples);
     set_some(&mut recipe.activations.placement, &flags.placement);
     set_some(&mut recipe.activations.last_bits, &flags.first_last_bits);

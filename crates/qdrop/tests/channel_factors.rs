@@ -5,8 +5,8 @@
 use qdrop::data::Arrays;
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::pipeline::{self, Deployed};
-use qdrop::plan::{MethodName, Recipe};
-use qdrop::report::Silent;
+use qdrop::plan::{MethodName, Preset, Recipe, Target};
+use qdrop::report::{Event, Silent, Sink};
 use qdrop::runtime::Library;
 use qdrop::tensor::{DType, Tensor};
 
@@ -148,7 +148,7 @@ fn narrow_channels_survive_in_the_runtime() {
             let mut recipe = Recipe::default();
             (recipe.weights.bits, recipe.activations.bits) = (bits, bits);
             recipe.method.name = MethodName::Rtn;
-            recipe.activations.factor_samples = Some(factor_samples);
+            (recipe.activations.factor_samples, recipe.activations.noise_limit) = (Some(factor_samples), Some(0.0));
             let done = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("model.onnx");
@@ -159,6 +159,55 @@ fn narrow_channels_survive_in_the_runtime() {
         };
         let (found, plain) = (decibels(16), decibels(0));
         assert!(found >= with && found - plain >= more, "{found} dB with factors, {plain} dB without");
+    }
+}
+
+/// What 8 bits cannot hold without factors stays float, by default, in plain sight and only there.
+#[test]
+fn activations_that_cost_the_outputs_too_much_stay_float() {
+    let Some(library) = qdrop_testing::onnxruntime().map(|path| Library::load(&path).unwrap()) else { return };
+    let (graph, shape) = gated();
+    let samples = samples(&shape);
+    let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
+    let quantized = |change: &dyn Fn(&mut Recipe)| {
+        let mut recipe = Recipe::default();
+        (recipe.weights.bits, recipe.activations.bits) = (8, 8);
+        (recipe.method.name, recipe.activations.factor_samples) = (MethodName::Rtn, Some(0));
+        change(&mut recipe);
+        let mut said = Notes(Vec::new());
+        let done = pipeline::quantize(&float, &recipe, &samples, None, &mut said).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.onnx");
+        qdrop::onnx::write(&done.graph, &path).unwrap();
+        let file = Deployed::open(&library, &path, 1).unwrap();
+        let found = pipeline::divergence(&float, &file, &samples, &recipe, &mut Silent).unwrap();
+        let used = Recipe::from_toml(&done.report.recipe).unwrap();
+        let left: Vec<String> = used.overrides.iter().filter_map(|o| o.activation.clone()).collect();
+        assert_eq!(left.is_empty(), said.0.is_empty(), "{:?}", said.0);
+        let named = |name: &String| said.0.iter().any(|note| note.contains(&format!("`{name}` (")));
+        assert!(left.iter().all(named) && used.overrides.iter().all(|o| o.activation_bits == Some(32)));
+        let again = pipeline::quantize(&float, &used, &samples, None, &mut Silent).unwrap();
+        assert_eq!(qdrop::onnx::to_bytes(&again.graph).unwrap(), qdrop::onnx::to_bytes(&done.graph).unwrap());
+        (left, found.outputs[0].snr_db.unwrap_or(f64::INFINITY))
+    };
+    let (left, with) = quantized(&|_| {});
+    let (none, without) = quantized(&|recipe| recipe.activations.noise_limit = Some(0.0));
+    assert_eq!((left.join(" "), none.len()), ("n2".to_string(), 0));
+    assert!(with > 25.0 && with - without > 10.0, "{with} dB, {without} dB where all are quantized");
+    let spared = |change: &dyn Fn(&mut Recipe)| !quantized(change).0.is_empty();
+    assert!(!spared(&|recipe| recipe.method.preset = Preset::Paper));
+    assert!(!spared(&|recipe| recipe.activations.bits = 6), "few bits are learned");
+    assert!(!spared(&|recipe| recipe.output.target = Target::Openvino));
+}
+
+/// Collects notes.
+struct Notes(Vec<String>);
+
+impl Sink for Notes {
+    fn event(&mut self, event: &Event) {
+        if let Event::Note { message } = event {
+            self.0.push(message.clone());
+        }
     }
 }
 

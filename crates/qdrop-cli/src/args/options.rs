@@ -182,6 +182,10 @@ pub struct RecipeFlags {
     /// corrected; 0: no check [default: 32]
     #[arg(long, value_name = "N")]
     pub refine_samples: Option<usize>,
+    /// Noise that an activation may cause in the network's outputs alone, as a share of their energy: one that causes
+    /// more stays float. With -a 8 or more, for target ort; 0: all are quantized [default: 0.002]
+    #[arg(long, value_name = "SHARE")]
+    pub noise_limit: Option<f64>,
     /// Samples on which, with --method rtn, biases are corrected so that the results of layers keep their means, and
     /// below 8 bits the steps of convolutions; 0: no correction [default: 32]
     #[arg(long, value_name = "N")]

@@ -13,9 +13,10 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::lower::{self, Encodings};
 use crate::onnx;
-use crate::plan::{Chosen, Measure, Plan, Recipe, Stripe, Target};
+use crate::plan::{Chosen, Measure, Override, Plan, Recipe, Stripe, Target};
 use crate::probe::{
-    self, ActivationGrids, Biases, Calibration, Factored, Loaded, Measured, Observed, Padding, Weights, input_shapes,
+    self, ActivationGrids, Biases, Calibration, Factored, Loaded, Measured, Observed, Padding, Weights, Widths,
+    input_shapes,
 };
 use crate::quant::{Grid, QuantizedWeight};
 use crate::recon::{self, Costs, Job, NetworkSolution};
@@ -121,27 +122,31 @@ fn run<'s>(
     kept.extend(&again);
     let store = store(&network, recipe, (samples.len(), samples.held_bytes() + more), work, device)?;
     let report = report(recipe, samples.len())?;
+    let with_float;
     let mut run = Run { device, recipe, samples, store: &store, work, share, sink, report };
     run.note(&network);
     let mut loaded = run.load(samples, &kept)?;
-    let network = run.factor(network, &loaded, &shapes)?;
-    let wanted = recipe.mixed.wanted().then(|| crate::plan::measure(&network.graph, &network.facts, recipe));
-    let wanted = wanted.transpose()?;
-    let costs = run.estimate(&network, wanted.as_ref())?;
-    let observed = run.observe(&network, &loaded)?;
-    let kernel_grids = beside(device, || observed.kernel_grids(&network.plan))?;
-    let Observed { sites: watch, kernel_sites, widths } = observed;
-    drop(kernel_sites);
+    let mut begun = run.begin(network, &loaded, &shapes)?;
+    if let Some((recipe, message)) = begun.leave_float(run.recipe) {
+        run.sink.event(&Event::Note { message });
+        with_float = recipe;
+        (run.recipe, run.report.recipe) = (&with_float, with_float.explicit().to_toml()?);
+        let network = Network::new(Cow::Borrowed(graph), BTreeSet::new(), run.recipe, &shapes)?;
+        begun = run.begin(network, &loaded, &shapes)?;
+    }
+    let recipe = run.recipe;
+    let Begun { network, wanted, costs, watch, widths, kernel_grids, activations } = begun;
     let chosen = wanted.map(|wanted| run.choose(&network, &loaded, &watch, &wanted)).transpose()?;
     let (recipe, network) = match &chosen {
         Some(chosen) => (&chosen.recipe, network.with(chosen)?),
         None => (recipe, network),
     };
     let weight_grids = run.fit_weights(&network)?;
-    let activations = match &chosen {
+    let activations = match (&chosen, activations) {
         // Grids were refined when bits were measured.
-        Some(chosen) => chosen.measured.activation_grids(&watch, &network.plan)?,
-        None => run.first_grids(&network, &loaded, &watch)?,
+        (Some(chosen), _) => chosen.measured.activation_grids(&watch, &network.plan)?,
+        (None, Some(activations)) => activations,
+        (None, None) => return Err(Error::internal("activations have no grids")),
     };
     drop(watch);
     let weights = calibrate::round_to_nearest(&network.graph, &network.plan, &weight_grids)?;
@@ -302,6 +307,49 @@ impl<'a> Network<'a> {
     }
 }
 
+/// A network with what calibration found out about it.
+struct Begun<'a> {
+    network: Network<'a>,
+    /// What must be measured before bits are chosen, where they are.
+    wanted: Option<Measure>,
+    costs: Option<Costs>,
+    watch: Watch,
+    /// Per site the widths of its channels.
+    widths: Vec<Widths>,
+    kernel_grids: Vec<Grid>,
+    /// `None` until bits are chosen.
+    activations: Option<ActivationGrids>,
+}
+
+impl Begun<'_> {
+    /// `recipe` with those activations left float that cost the outputs more than its limit, and a note that names them;
+    /// `None` where there are none.
+    fn leave_float(&self, recipe: &Recipe) -> Option<(Recipe, String)> {
+        let (limit, activations) = (recipe.resolved().noise_limit, self.activations.as_ref()?);
+        let sites = &self.network.plan.sites;
+        if limit == 0.0 || !probe::screened(sites) {
+            return None;
+        }
+        let mut recipe = recipe.clone();
+        let mut named = Vec::new();
+        for (site, effect) in sites.iter().zip(&activations.effects) {
+            let exception =
+                Override { activation: Some(site.name.clone()), activation_bits: Some(32), ..Override::default() };
+            let alone = sites.iter().filter(|s| exception.names(&s.name)).count() == 1;
+            if let Some((_, noise)) = effect.filter(|e| e.1 > limit && alone) {
+                recipe.overrides.push(exception);
+                named.push(format!("`{}` ({:.2} %)", site.name, noise * 100.0));
+            }
+        }
+        let message = format!(
+            "activations that stay float, and the noise that their bits would make of the outputs: {}; --noise-limit 0 \
+             quantizes them",
+            named.join(", ")
+        );
+        (!named.is_empty()).then_some((recipe, message))
+    }
+}
+
 /// What the stages of a run share.
 struct Run<'a> {
     device: &'a dyn Device,
@@ -325,11 +373,18 @@ impl<'a> Run<'a> {
         work: impl FnOnce(&mut dyn Sink) -> Result<T>,
     ) -> Result<T> {
         let (value, timing) = timed(self.sink, stage, total, work)?;
-        match self.report.timings.iter_mut().find(|t| t.stage == stage) {
-            Some(known) => known.seconds += timing.seconds,
-            None => self.report.timings.push(timing),
-        }
+        self.took(vec![timing]);
         Ok(value)
+    }
+
+    /// Adds times to the report, one a stage.
+    fn took(&mut self, timings: Vec<Timing>) {
+        for timing in timings {
+            match self.report.timings.iter_mut().find(|t| t.stage == timing.stage) {
+                Some(known) => known.seconds += timing.seconds,
+                None => self.report.timings.push(timing),
+            }
+        }
     }
 
     fn calibration<'n>(&self, network: &'n Network, samples: &'n dyn Samples) -> Calibration<'n>
@@ -356,7 +411,10 @@ impl<'a> Run<'a> {
     /// `network` with factors of channels, where some lower the error.
     fn factor<'n>(&mut self, network: Network<'n>, loaded: &Loaded, shapes: &[Vec<usize>]) -> Result<Network<'n>> {
         let calibration = self.calibration(&network, loaded);
-        let network = match calibration.factored(&mut self.report.timings, self.sink)? {
+        let mut timings = Vec::new();
+        let found = calibration.factored(&mut timings, self.sink)?;
+        self.took(timings);
+        let network = match found {
             Some(Factored { graph, divided }) => Network::new(Cow::Owned(graph), divided, self.recipe, shapes)?,
             None => network,
         };
@@ -378,6 +436,23 @@ impl<'a> Run<'a> {
         self.report.estimate = costs.estimate(recipe, self.samples.len(), solved, wanted, self.share);
         self.report.estimate.iter().for_each(|&seconds| self.sink.event(&Event::Estimate { seconds }));
         Ok(Some(costs))
+    }
+
+    /// `network` with channel factors, and what calibration finds out about it.
+    fn begin<'n>(&mut self, network: Network<'n>, loaded: &Loaded, shapes: &[Vec<usize>]) -> Result<Begun<'n>> {
+        let recipe = self.recipe;
+        let network = self.factor(network, loaded, shapes)?;
+        let wanted = recipe.mixed.wanted().then(|| crate::plan::measure(&network.graph, &network.facts, recipe));
+        let wanted = wanted.transpose()?;
+        let costs = self.estimate(&network, wanted.as_ref())?;
+        let observed = self.observe(&network, loaded)?;
+        let kernel_grids = beside(self.device, || observed.kernel_grids(&network.plan))?;
+        let Observed { sites: watch, widths, .. } = observed;
+        let activations = match wanted {
+            Some(_) => None,
+            None => Some(self.first_grids(&network, loaded, &watch)?),
+        };
+        Ok(Begun { network, wanted, costs, watch, widths, kernel_grids, activations })
     }
 
     /// What the quantized activations hold.
@@ -409,7 +484,10 @@ impl<'a> Run<'a> {
 
     /// First grids of activations, refined.
     fn first_grids(&mut self, network: &Network, loaded: &Loaded, watch: &Watch) -> Result<ActivationGrids> {
-        self.calibration(network, loaded).activation_grids(watch, &mut self.report.timings, self.sink)
+        let mut timings = Vec::new();
+        let found = self.calibration(network, loaded).activation_grids(watch, &mut timings, self.sink);
+        self.took(timings);
+        found
     }
 
     /// `weights` with the steps that suit layers' results, and biases that keep the means of these, where nothing is learned.

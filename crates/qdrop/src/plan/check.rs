@@ -23,6 +23,7 @@ impl Recipe {
         for (key, value, low, high) in [
             ("weights.percentile", w.percentile, 50.0, 100.0),
             ("activations.percentile", a.percentile, 50.0, 100.0),
+            ("activations.noise_limit", a.noise_limit.unwrap_or(0.0), 0.0, 1.0),
             ("method.rounding_lr", m.rounding_lr.unwrap_or(0.0), 0.0, 10.0),
             ("method.scale_lr", m.scale_lr.unwrap_or(0.0), 0.0, 10.0),
             ("method.lambda", m.lambda, 0.0, 1e6),

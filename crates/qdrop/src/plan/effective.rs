@@ -12,6 +12,9 @@ const MOST_TUNING: usize = 1000;
 const STEP_SHARE: usize = 4;
 /// Most that the learning rates of roundings and of steps grow when iterations are fewer.
 const MOST_FASTER: (f64, f64) = (50.0, 10.0);
+/// Noise that an activation of 8 bits may cause in the outputs alone, as a share of their energy. Nearly all cause a tenth
+/// of it at most.
+const NOISE_LIMIT: f64 = 0.002;
 /// Samples on which factors of channels are chosen and first grids refined.
 const FEW_SAMPLES: usize = 32;
 
@@ -59,6 +62,8 @@ pub struct Effective {
     pub factor_samples: usize,
     /// Samples on which the first activation steps are refined; 0 for no refinement.
     pub refine_samples: usize,
+    /// Noise that an activation may cause in the outputs, above which it stays float; 0 where all are quantized.
+    pub noise_limit: f64,
     /// Size of units.
     pub granularity: Granularity,
 }
@@ -113,6 +118,10 @@ impl Recipe {
             tune_iterations: method.tune_iterations.unwrap_or(tuning),
             factor_samples: self.activations.factor_samples.unwrap_or(few),
             refine_samples: self.activations.refine_samples.unwrap_or(few),
+            noise_limit: match self.output.target {
+                Target::Ort => self.activations.noise_limit.unwrap_or(if beyond { NOISE_LIMIT } else { 0.0 }),
+                _ => 0.0,
+            },
             granularity: self.units.granularity.unwrap_or(granularity),
         }
     }
@@ -157,6 +166,7 @@ impl Recipe {
         activations.last_bits = Some(activations.last());
         activations.factor_samples = Some(e.factor_samples);
         activations.refine_samples = Some(e.refine_samples);
+        activations.noise_limit = Some(e.noise_limit);
         method.iterations = Some(e.iterations);
         (method.input_keep, method.activation_keep) = (Some(e.input_keep), Some(e.activation_keep));
         (method.rounding_lr, method.scale_lr) = (Some(e.rounding_lr), Some(e.scale_lr));
@@ -216,7 +226,7 @@ mod tests {
         let e = resolved(paper.clone());
         assert_eq!((e.iterations, e.rounding_lr, e.scale_lr), (20_000, 1e-3, 4e-5));
         assert_eq!((e.learn_biases, e.weigh_outputs, e.stop_settled, e.tune_iterations), (false, false, false, 0));
-        assert_eq!((e.factor_samples, e.refine_samples), (0, 0));
+        assert_eq!((e.factor_samples, e.refine_samples, e.noise_limit), (0, 0, 0.0));
         assert_eq!((e.input_keep, e.activation_keep), (0.5, 0.5));
         let short = resolved(Method { iterations: Some(100), ..paper.clone() });
         assert_eq!((short.iterations, short.rounding_lr), (100, 1e-3), "typed options win, rates stay");

@@ -18,12 +18,19 @@ const BITS: u32 = 8;
 /// Readers of a value (node, operand index); `None` for all of them.
 type Readers = Option<BTreeSet<(NodeId, usize)>>;
 
-/// The quantizers that the integer kernels of the target need beside `sites`, in network order.
-pub(super) fn quantizers(view: &View, layers: &Layers, sites: &[Site], recipe: &Recipe) -> Vec<Site> {
+/// The quantizers that the integer kernels of the target need beside `sites`, in network order, where the recipe has
+/// `left_float` the values that it names.
+pub(super) fn quantizers(
+    view: &View,
+    layers: &Layers,
+    sites: &[Site],
+    left_float: &[ValueId],
+    recipe: &Recipe,
+) -> Vec<Site> {
     if recipe.placement() != Placement::Integer || recipe.activations.bits == 32 {
         return Vec::new();
     }
-    let fine = sites.iter().filter(|s| s.grid.bits > BITS).map(|s| s.value).collect();
+    let fine = sites.iter().filter(|s| s.grid.bits > BITS).map(|s| s.value).chain(left_float.iter().copied()).collect();
     let target = recipe.output.target;
     let mut search = Search { view, layers, target, fine, held: BTreeMap::new(), found: BTreeMap::new() };
     for site in sites.iter().filter(|s| s.grid.bits <= BITS) {
@@ -50,7 +57,7 @@ struct Search<'a> {
     view: &'a View<'a>,
     layers: &'a Layers,
     target: Target,
-    /// Values with more bits than kernels take, which keep them.
+    /// Values with more bits than kernels take, or float by the recipe: they stay so.
     fine: BTreeSet<ValueId>,
     /// Values with quantizers, and who reads them quantized.
     held: BTreeMap<ValueId, Vec<Readers>>,
@@ -67,7 +74,10 @@ impl Search<'_> {
         match &node.op {
             Op::Conv { .. } if self.layers.of.contains_key(&id) => {
                 self.operand(id, 0);
-                self.result(out);
+                let ends_fine = self.fine.contains(&view.function(out).1);
+                if !ends_fine && self.operands_held(id) {
+                    self.result(out);
+                }
             }
             Op::Gemm { .. } if self.layers.of.contains_key(&id) => self.operand(id, 0),
             Op::MatMul if self.layers.of.contains_key(&id) && self.matrix(id) => self.operand(id, 0),

@@ -295,8 +295,8 @@ fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
         .hint("a network that is already quantized cannot be quantized again"));
     }
     check::overrides(&view, &layers, recipe)?;
-    let sites = sites::sites(&view, &layers, recipe)?;
-    let kernel_sites = integer::quantizers(&view, &layers, &sites, recipe);
+    let (sites, left_float) = sites::sites(&view, &layers, recipe)?;
+    let kernel_sites = integer::quantizers(&view, &layers, &sites, &left_float, recipe);
     let pieces = units::units(&view, &layers, recipe)?;
     let mut float: Vec<(NodeId, Reason)> = layers.float.clone();
     float.extend(carried);

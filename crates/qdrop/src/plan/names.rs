@@ -33,7 +33,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 
 impl Override {
     /// Whether it is an exception for the activation `name`.
-    pub(super) fn names(&self, name: &str) -> bool {
+    pub(crate) fn names(&self, name: &str) -> bool {
         self.activation.as_deref().is_some_and(|pattern| matches(pattern, name))
     }
 }

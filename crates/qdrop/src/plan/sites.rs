@@ -28,8 +28,8 @@ struct Draft {
     first: bool,
 }
 
-/// All sites by the recipe, in network order.
-pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec<Site>> {
+/// All sites by the recipe, in network order, and the values that would be sites if the recipe did not leave them float.
+pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<(Vec<Site>, Vec<ValueId>)> {
     let a = &recipe.activations;
     let drafts = match recipe.placement() {
         _ if a.bits == 32 => BTreeMap::new(),
@@ -43,7 +43,7 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec
     drafts.sort_by_key(|&(v, _)| position(v));
     let nonnegative = view.nonnegative();
     let target = recipe.output.target;
-    let mut sites = Vec::new();
+    let (mut sites, mut float) = (Vec::new(), Vec::new());
     for (value, draft) in drafts {
         let mut bits = match () {
             () if draft.last => a.last(),
@@ -59,6 +59,7 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec
             symmetric = o.activation_symmetric.unwrap_or(symmetric);
         }
         if bits == 32 {
+            float.push(value);
             continue;
         }
         let symmetric = match () {
@@ -71,7 +72,7 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<Vec
         let readers = readers.filter(|_| !rules::WHOLE_VALUES.applies(target));
         sites.push(Site { name, value, readers, grid });
     }
-    Ok(sites)
+    Ok((sites, float))
 }
 
 /// The value on which what `value` holds is quantized: after the function that follows it, and after the junctions

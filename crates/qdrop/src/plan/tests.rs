@@ -253,6 +253,37 @@ fn gates_functions_of_several_nodes_and_joined_branches() {
     assert_eq!(sites(&plan), want);
 }
 
+/// Convolutions behind a float operand or in front of a float function are no integer kernels and need no quantizers.
+#[test]
+fn an_activation_that_the_recipe_leaves_float_takes_the_quantizers_of_its_kernels_along() {
+    let mut b = Builder::new();
+    let silu = |b: &mut Builder, y: ValueId| {
+        let s = b.node(Op::Unary(Unary::Sigmoid), &[y]);
+        b.binary(Binary::Mul, y, s)
+    };
+    let mut x = b.images(3, 4);
+    for (name, from) in [("a", 3), ("b", 4), ("c", 4)] {
+        x = b.conv(name, x, from, 4, 3); // v0, v3, v6
+        x = silu(&mut b, x); // v1 and v2, v4 and v5, v7 and v8
+    }
+    let y = b.conv("d", x, 4, 4, 1);
+    let graph = b.finish(&[y]);
+    let quantized = |float: Option<&str>, bits: u32| {
+        let mut recipe = Recipe::default();
+        recipe.activations.bits = 8;
+        let (activation, activation_bits) = (float.map(str::to_string), Some(bits));
+        recipe.overrides.extend(float.map(|_| Override { activation, activation_bits, ..Override::default() }));
+        let plan = planned(&graph, &recipe);
+        let names = |sites: &[Site]| sites.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(" ");
+        (names(&plan.sites), names(&plan.kernel_sites))
+    };
+    let of = |sites: &str, kernels: &str| (sites.to_string(), kernels.to_string());
+    assert_eq!(quantized(None, 8), of("v2 v5 v8", "x v0 v1 v3 v4 v6 v7"));
+    assert_eq!(quantized(Some("v2"), 32), of("v5 v8", "x v6 v7"));
+    assert_eq!(quantized(Some("v5"), 32), of("v2 v8", "x v0 v1"));
+    assert_eq!(quantized(Some("v2"), 16), of("v2 v5 v8", "x v6 v7"));
+}
+
 #[test]
 fn a_normalisation_before_a_layer_is_quantized_and_belongs_to_that_layer() {
     let mut b = Builder::new();

@@ -66,6 +66,14 @@ const KEYS: &[Key] = &[
          32, 0 with preset paper",
     ),
     (
+        "activations",
+        "noise_limit",
+        "0.002",
+        "noise that an activation may cause in the network's outputs alone, as a share of their energy: one that\n\
+         causes more stays float; where all activations have 8 bits or more, for target ort; 0 quantizes all of\n\
+         them (as in the paper); default 0.002, 0 with preset paper",
+    ),
+    (
         "mixed",
         "size",
         "\"w3\"",
