@@ -97,7 +97,7 @@ fn computed(graph: &Graph, facts: &Facts) -> Result<(Vec<ValueId>, Option<Error>
     for &v in &graph.outputs {
         match needed(graph, facts, &[v]) {
             Ok(_) => found.push(v),
-            Err(error) => drop(missing.get_or_insert(error)),
+            Err(error) => missing = missing.or(Some(error)),
         }
     }
     match missing {
