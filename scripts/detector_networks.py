@@ -6,7 +6,7 @@
 |---|---|
 | yolox.onnx | SiLU and depthwise convolutions, a pyramid that joins by Concat, heads of two branches for each level |
 | nanodet.onnx | LeakyRelu, a pyramid that joins by Add, one branch for each level |
-| retinanet.onnx | residual blocks, FPN of five levels with one head for all, torchvision's tail: thresholds, TopK, NMS class by class |
+| retinanet.onnx | one image without a batch axis, residual blocks, FPN of five levels with one head for all, torchvision's tail: thresholds, TopK, NMS class by class in a branch of an If |
 | faster_rcnn.onnx | residual blocks, FPN, RPN, NMS, RoiAlign on three levels, a box head of dense layers, torchvision's tail |
 | yolov8.onnx | SiLU, heads of two branches, distributions decoded: a column for each cell |
 | ultralytics.onnx | the same with Ultralytics' NMS inside: rows of a fixed number, filled with zeros |
@@ -41,9 +41,11 @@ def inputs(seed):
 class Net:
     """A graph in the making. Values are named by their number, as exporters name them."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, batched=True):
         self.rng = np.random.default_rng(seed)
+        self.batched = batched
         self.nodes, self.constants, self.outputs = [], [], []
+        self.made = 0
 
     def constant(self, value, dtype=None):
         name = f"c{len(self.constants)}"
@@ -51,8 +53,9 @@ class Net:
         return name
 
     def node(self, kind, *operands, results=1, **attributes):
-        names = [f"v{len(self.nodes)}_{k}" if results > 1 else f"v{len(self.nodes)}" for k in range(results)]
-        self.nodes.append(helper.make_node(kind, operands, names, name=f"{kind}_{len(self.nodes)}", **attributes))
+        names = [f"v{self.made}_{k}" if results > 1 else f"v{self.made}" for k in range(results)]
+        self.nodes.append(helper.make_node(kind, operands, names, name=f"{kind}_{self.made}", **attributes))
+        self.made += 1
         return names if results > 1 else names[0]
 
     def weight(self, *shape, scale=1.0):
@@ -105,12 +108,22 @@ class Net:
         """Numbers of the elements of a list that are true."""
         return self.node("Squeeze", self.node("NonZero", mask), self.ints(0))
 
+    def branch(self, condition, *branches):
+        """What the first of two functions makes where `condition` holds, else what the second makes."""
+        graphs = []
+        for name, make in zip(("then_branch", "else_branch"), branches):
+            outer, self.nodes = self.nodes, []
+            result = onnx.ValueInfoProto(name=make())
+            graphs.append(helper.make_graph(self.nodes, name, [], [result]))
+            self.nodes = outer
+        return self.node("If", condition, then_branch=graphs[0], else_branch=graphs[1])
+
     def output(self, name, value, dtype, *shape):
         self.nodes.append(helper.make_node("Identity", [value], [name], name=f"Identity_{name}"))
         self.outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
 
     def save(self, path):
-        x = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIDE, SIDE])
+        x = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIDE, SIDE] if self.batched else [3, SIDE, SIDE])
         graph = helper.make_graph(self.nodes, path.stem, [x], self.outputs, self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8,
                                   producer_name="detector_networks")
@@ -127,8 +140,15 @@ def cells(strides, centre=0.5):
 # Parts of networks
 
 
+def normalized(net, image):
+    """As torchvision's detectors begin."""
+    mean, std = [net.constant(np.reshape(v, (3, 1, 1)), F) for v in ([0.1, 0.2, 0.15], [0.9, 0.9, 0.9])]
+    return net.node("Div", net.node("Sub", image, mean), std)
+
+
 def resnet(net, width=6):
-    x = net.conv("images", 3, width, 3, 2, act="Relu")
+    x = "images" if net.batched else net.node("Unsqueeze", normalized(net, "images"), net.ints(0))
+    x = net.conv(x, 3, width, 3, 2, act="Relu")
     x = net.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     c2 = net.residual(x, width, width, 1)
     c3 = net.residual(c2, width, 8, 2)
@@ -219,11 +239,17 @@ def nms(net, boxes, scores, most, overlap):
 
 
 def by_class(net, boxes, scores, labels, overlap, most):
-    """Boxes, scores and labels after torchvision's batched NMS: classes are moved apart."""
-    far = net.node("Add", net.node("ReduceMax", boxes, keepdims=0), net.constant(1, F))
-    shift = net.node("Mul", net.node("Cast", labels, to=TensorProto.FLOAT), far)
-    moved = net.node("Add", boxes, net.node("Unsqueeze", shift, net.ints(1)))
-    keep = net.slice(nms(net, moved, scores, 1 << 30, overlap), 0, most, 0)
+    """Boxes, scores and labels after torchvision's batched NMS: classes are moved apart. None are suppressed if there are none."""
+    def moved():
+        far = net.node("Add", net.node("ReduceMax", boxes, keepdims=0), net.constant(1, F))
+        shift = net.node("Mul", net.node("Cast", labels, to=TensorProto.FLOAT), far)
+        apart = net.node("Add", boxes, net.node("Unsqueeze", shift, net.ints(1)))
+        return nms(net, apart, scores, 1 << 30, overlap)
+
+    elements = net.node("ReduceProd", net.node("Shape", boxes), keepdims=0)
+    empty = net.node("Equal", elements, net.constant(0, INT))
+    keep = net.branch(empty, lambda: net.node("Identity", net.ints()), moved)
+    keep = net.slice(keep, 0, most, 0)
     return [net.node("Gather", v, keep, axis=0) for v in (boxes, scores, labels)]
 
 
@@ -279,7 +305,7 @@ def nanodet():
 
 
 def retinanet():
-    net, width = Net(3), 8
+    net, width = Net(3, batched=False), 8
     maps = fpn(net, resnet(net), [8, 16, 32], width)
     maps[64] = net.conv(maps[32], width, width, 3, 2)
     maps[128] = net.conv(net.node("Relu", maps[64]), width, width, 3, 2)
@@ -461,10 +487,11 @@ def main(folder):
     answers = []
     for make in (yolox, nanodet, yolov8, retinanet, faster_rcnn, ultralytics, yolov7):
         path = folder / f"{make.__name__}.onnx"
-        make().save(path)
+        net = make()
+        net.save(path)
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         for seed in SEEDS:
-            outputs = session.run(None, {"images": inputs(seed)})
+            outputs = session.run(None, {"images": inputs(seed) if net.batched else inputs(seed)[0]})
             print(path.name, path.stat().st_size, seed, [o.shape for o in outputs])
             if make in (yolox, nanodet, yolov8):
                 continue

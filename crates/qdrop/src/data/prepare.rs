@@ -185,8 +185,10 @@ impl Prepare {
     /// width are fixed.
     #[must_use]
     pub fn for_inputs(mut self, inputs: &[InputSpec]) -> Prepare {
-        // Height, width and channels are the last three axes of the only input, or of the first that has as many.
-        let image = inputs.iter().find_map(|input| input.shape.last_chunk::<3>());
+        // Height, width and channels are the last three axes of the only input, or of the first that has as many; an input
+        // for one image may have no batch axis.
+        let mut shapes = inputs.iter().flat_map(|input| std::iter::once(&input.shape).chain(&input.other));
+        let image = shapes.find_map(|shape| shape.last_chunk::<3>());
         let size = match (image, self.layout) {
             (Some(&[_, Some(height), Some(width)]), Layout::Nchw) => (height, width),
             (Some(&[Some(height), Some(width), _]), Layout::Nhwc) => (height, width),

@@ -186,6 +186,9 @@ fn a_canvas_is_the_networks_where_it_is_fixed() {
     assert_eq!(fixed.letterbox, Some(Canvas::Size { height: 320, width: 640 }));
     let last = Prepare { layout: Layout::Nhwc, ..yolox() }.for_inputs(&spec([Some(320), Some(640), Some(3)]));
     assert_eq!(last.letterbox, fixed.letterbox);
+    // One image without a batch axis: the first axis of the file was taken for one.
+    let image = InputSpec::new("image", DType::F32, [Some(320), Some(640)]).or([Some(3), Some(320), Some(640)]);
+    assert_eq!(yolox().for_inputs(&[image]).letterbox, fixed.letterbox);
     let given = Prepare { letterbox: Some(Canvas::square(64)), ..yolox() };
     assert_eq!(given.clone().for_inputs(&spec([Some(3), Some(320), Some(640)])), given);
     for open in [&spec([Some(3), None, Some(640)])[..], &[InputSpec::new("x", DType::F32, [Some(3)])], &[]] {

@@ -19,8 +19,8 @@ const MOST_ELEMENTS: usize = 1 << 27;
 type Arrays = BTreeMap<ValueId, Array<f64>>;
 
 /// What some values of a graph need beyond what its facts tell.
-pub struct Stepwise<'a> {
-    graph: &'a Graph,
+pub struct Stepwise {
+    graph: Graph,
     /// In order.
     nodes: Vec<NodeId>,
     /// Values fed, with their types and shapes.
@@ -32,29 +32,15 @@ pub struct Stepwise<'a> {
     weights: BTreeMap<ValueId, Arc<Tensor>>,
 }
 
-impl<'a> Stepwise<'a> {
+impl Stepwise {
     /// The nodes on which `outputs` depend and whose results have no `facts`. An error where one of them cannot be run.
-    pub fn new(graph: &'a Graph, facts: &Facts, outputs: &[ValueId]) -> Result<Self> {
-        let mut needed: BTreeSet<ValueId> = outputs.iter().copied().collect();
+    pub fn new(graph: Graph, facts: &Facts, outputs: &[ValueId]) -> Result<Self> {
+        let nodes = needed(&graph, facts, outputs)?;
+        let operands = |&id: &NodeId| graph.node(id).inputs.iter().flatten().copied();
         // What is read by other nodes than layers.
-        let mut read = needed.clone();
-        let mut nodes = Vec::new();
-        for id in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
-            let node = graph.node(id);
-            if !node.outputs.iter().flatten().any(|v| needed.contains(v) && facts.get(*v).is_none()) {
-                continue;
-            }
-            if let Op::Opaque { kind, .. } = &node.op {
-                let error = Error::unsupported(format!("operator {kind} cannot be run here")).at(graph.describe(id));
-                return Err(error.hint("try `--runtime ort`; detections made elsewhere are measured with --detections"));
-            }
-            needed.extend(node.inputs.iter().flatten());
-            if !is_layer(&node.op) {
-                read.extend(node.inputs.iter().flatten());
-            }
-            nodes.push(id);
-        }
-        nodes.reverse();
+        let plain = nodes.iter().filter(|id| !is_layer(&graph.node(**id).op));
+        let read: BTreeSet<ValueId> = outputs.iter().copied().chain(plain.flat_map(operands)).collect();
+        let needed: BTreeSet<ValueId> = outputs.iter().copied().chain(nodes.iter().flat_map(operands)).collect();
         let (mut inputs, mut constants, mut weights) = (Vec::new(), Arrays::new(), BTreeMap::new());
         for &v in &needed {
             match facts.get(v) {
@@ -70,9 +56,19 @@ impl<'a> Stepwise<'a> {
         Ok(Stepwise { graph, nodes, inputs, outputs: outputs.to_vec(), constants, weights })
     }
 
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
     /// The values that must be known, in the order in which [`Stepwise::run`] takes them.
     pub fn inputs(&self) -> impl Iterator<Item = ValueId> {
         self.inputs.iter().map(|input| input.0)
+    }
+
+    /// The outputs, in the order in which [`Stepwise::run`] returns them.
+    pub fn outputs(&self) -> &[ValueId] {
+        &self.outputs
     }
 
     /// The outputs of a sample for which the inputs hold `values`.
@@ -82,10 +78,25 @@ impl<'a> Stepwise<'a> {
             let data = values.iter().map(|&x| f64::from(x)).collect();
             known.insert(*v, Array { dtype: *dtype, shape: shape.clone(), data });
         }
+        let made: BTreeMap<ValueId, NodeId> = self.nodes.iter().flat_map(|&id| self.results_of(id)).collect();
         let mut left = self.readers();
-        for &id in &self.nodes {
+        // Values to compute, the next one last: what no chosen branch reads is left out.
+        let mut wanted: Vec<ValueId> = self.outputs.iter().rev().copied().collect();
+        while let Some(&v) = wanted.last() {
+            if known.contains_key(&v) || self.constants.contains_key(&v) {
+                wanted.pop();
+                continue;
+            }
+            let &id = made.get(&v).ok_or_else(|| self.missing(v))?;
             let node = self.graph.node(id);
+            let read = self.read(id, &known).map_err(|e| e.at(self.graph.describe(id)))?;
+            let asked = wanted.len();
+            wanted.extend(read.iter().rev().filter(|v| made.contains_key(v) && !known.contains_key(v)));
+            if wanted.len() > asked {
+                continue;
+            }
             let results = match is_layer(&node.op) {
+                _ if node.op.is_choice() => self.content(&known, read[0]).map(|chosen| vec![chosen.clone()]),
                 true => self.layer(id, &known, device),
                 false => self.node(id, &known),
             };
@@ -102,6 +113,25 @@ impl<'a> Stepwise<'a> {
         self.outputs.iter().map(|&v| self.content(&known, v).cloned()).collect()
     }
 
+    fn results_of(&self, id: NodeId) -> impl Iterator<Item = (ValueId, NodeId)> {
+        self.graph.node(id).outputs.iter().flatten().map(move |&v| (v, id))
+    }
+
+    /// What node `id` reads: of a choice its condition and, once that is known, what it decides on alone.
+    fn read(&self, id: NodeId, known: &Arrays) -> Result<Vec<ValueId>> {
+        let node = self.graph.node(id);
+        if !node.op.is_choice() {
+            return Ok(node.inputs.iter().flatten().copied().collect());
+        }
+        let operand = |i: usize| node.input(i).ok_or_else(|| Error::internal("a choice without operands"));
+        let condition = operand(0)?;
+        let Ok(array) = self.content(known, condition) else { return Ok(vec![condition]) };
+        let [condition] = array.data[..] else {
+            return Err(Error::data(format!("the condition of an If has {} elements, expected one", array.data.len())));
+        };
+        Ok(vec![operand(if condition != 0.0 { 1 } else { 2 })?])
+    }
+
     /// How often each value is read; outputs once more.
     fn readers(&self) -> BTreeMap<ValueId, usize> {
         let mut readers = BTreeMap::new();
@@ -111,8 +141,11 @@ impl<'a> Stepwise<'a> {
     }
 
     fn content<'k>(&'k self, known: &'k Arrays, v: ValueId) -> Result<&'k Array<f64>> {
-        let missing = || Error::internal(format!("value `{}` is not computed", self.graph.value(v).name));
-        known.get(&v).or_else(|| self.constants.get(&v)).ok_or_else(missing)
+        known.get(&v).or_else(|| self.constants.get(&v)).ok_or_else(|| self.missing(v))
+    }
+
+    fn missing(&self, v: ValueId) -> Error {
+        Error::internal(format!("value `{}` is not computed", self.graph.value(v).name))
     }
 
     fn node(&self, id: NodeId, known: &Arrays) -> Result<Vec<Array<f64>>> {
@@ -154,7 +187,7 @@ impl<'a> Stepwise<'a> {
         let row = |&v: &ValueId| Ok(Rows::new(1, self.content(known, v)?.data.iter().map(|&x| x as f32).collect()));
         let rows = inputs.iter().map(row).collect::<Result<Vec<_>>>()?;
         let region = Region { nodes: vec![id], inputs, outputs, ..Region::default() };
-        let ready = device.inference(&compile(self.graph, &facts, &region)?)?;
+        let ready = device.inference(&compile(&self.graph, &facts, &region)?)?;
         for (array, rows) in arrays.iter_mut().zip(ready.run(&[], &[], &rows, &RowStore::memory())?) {
             array.data = rows.row(0)?.iter().map(|&x| f64::from(x)).collect();
         }
@@ -171,6 +204,28 @@ impl<'a> Stepwise<'a> {
     }
 }
 
+/// The nodes on which `outputs` depend and whose results have no `facts`, in order. An error where one of them cannot be run.
+pub fn needed(graph: &Graph, facts: &Facts, outputs: &[ValueId]) -> Result<Vec<NodeId>> {
+    let mut needed: BTreeSet<ValueId> = outputs.iter().copied().collect();
+    let mut nodes = Vec::new();
+    for id in graph.node_ids().rev() {
+        let node = graph.node(id);
+        if !node.outputs.iter().flatten().any(|v| needed.contains(v) && facts.get(*v).is_none()) {
+            continue;
+        }
+        if let Op::Opaque { kind, .. } = &node.op
+            && !node.op.is_choice()
+        {
+            let error = Error::unsupported(format!("operator {kind} cannot be run here")).at(graph.describe(id));
+            return Err(error.hint("try `--runtime ort`; detections made elsewhere are measured with --detections"));
+        }
+        needed.extend(node.inputs.iter().flatten());
+        nodes.push(id);
+    }
+    nodes.reverse();
+    Ok(nodes)
+}
+
 /// Whether `op` takes long enough to be compiled for its operands.
 fn is_layer(op: &Op) -> bool {
     op.weight_index().is_some()
@@ -183,6 +238,7 @@ mod tests {
     use crate::engine::facts;
     use crate::graph::testing::Builder;
     use crate::graph::{Binary, Dim};
+    use crate::tensor::Data;
 
     /// Rows of x with a first element above 0, times a matrix; and how many they are.
     fn network(opaque: bool) -> Graph {
@@ -208,7 +264,7 @@ mod tests {
     fn shapes_are_those_that_arise() {
         let graph = network(false);
         let facts = facts::infer(&graph, &[vec![4, 2]]).unwrap();
-        let stepwise = Stepwise::new(&graph, &facts, &graph.outputs).unwrap();
+        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs).unwrap();
         let device = processors(1).unwrap();
         let run = |x: [f32; 8]| {
             let first: Vec<f32> = x.iter().step_by(2).copied().collect();
@@ -235,6 +291,41 @@ mod tests {
     }
 
     #[test]
+    fn only_the_branch_that_is_chosen_is_computed() {
+        // The elements of x above 0 times the first of them; x where there are none.
+        let mut b = Builder::new();
+        let x = b.input("x", vec![Dim::Known(3)]);
+        let nothing = b.graph.add_constant("nothing", Tensor::scalar(0.0));
+        let mask = b.node(Op::Binary(Binary::Greater), &[x, nothing]);
+        let found = b.node(Op::NonZero, &[mask]);
+        let axis = b.graph.add_constant("axis", Tensor::i64s(vec![0]));
+        let index = b.node(Op::Squeeze, &[found, axis]);
+        let above = b.node(Op::Gather { axis: 0 }, &[x, index]);
+        let size = b.node(Op::Shape { start: 0, end: None }, &[above]);
+        let none = b.graph.add_constant("none", Tensor::i64s(vec![0]));
+        let empty = b.node(Op::Binary(Binary::Equal), &[size, none]);
+        let zero = b.graph.add_constant("zero", Tensor::new(vec![], Data::I64(vec![0])).unwrap());
+        let first = b.node(Op::Gather { axis: 0 }, &[above, zero]);
+        let first = b.node(Op::Binary(Binary::Mul), &[above, first]);
+        let y = b.node(Op::choice(), &[empty, x, first]);
+        let again = b.node(Op::choice(), &[empty, y, above]);
+        let graph = b.finish(&[y, again]);
+        let facts = facts::infer(&graph, &[vec![3]]).unwrap();
+        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs).unwrap();
+        let device = processors(1).unwrap();
+        let run = |x: [f32; 3]| {
+            let mask: Vec<f32> = x.iter().map(|&v| f32::from(u8::from(v > 0.0))).collect();
+            let of = |v: ValueId| if v == graph.inputs[0] { x.to_vec() } else { mask.clone() };
+            let values: Vec<Vec<f32>> = stepwise.inputs().map(of).collect();
+            let found = stepwise.run(&values.iter().map(|v| &v[..]).collect::<Vec<_>>(), &device).unwrap();
+            found.into_iter().map(|array| array.data).collect::<Vec<_>>()
+        };
+        assert_eq!(run([-1.0, 2.0, 3.0]), [[4.0, 6.0], [2.0, 3.0]]);
+        // There is no first element.
+        assert_eq!(run([-1.0, -2.0, -3.0]), [[-1.0, -2.0, -3.0], [-1.0, -2.0, -3.0]]);
+    }
+
+    #[test]
     fn sizes_that_data_ask_for_have_an_end() {
         // Zeros, 2³⁶ for each element of x above 0.
         let mut b = Builder::new();
@@ -248,7 +339,7 @@ mod tests {
         let y = b.node(Op::ConstantOfShape { value: Arc::new(Tensor::f32(&[1], vec![0.0])) }, &[size]);
         let graph = b.finish(&[y]);
         let facts = facts::infer(&graph, &[vec![2]]).unwrap();
-        let stepwise = Stepwise::new(&graph, &facts, &graph.outputs).unwrap();
+        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs).unwrap();
         let device = processors(1).unwrap();
         let run = |mask: [f32; 2]| stepwise.run(&vec![&mask[..]; stepwise.inputs().count()], &device);
         assert_eq!(run([0.0, 0.0]).unwrap()[0].shape, [1, 0]);
@@ -260,8 +351,8 @@ mod tests {
     fn what_cannot_be_run_is_named() {
         let graph = network(true);
         let facts = facts::infer(&graph, &[vec![4, 2]]).unwrap();
-        let error = Stepwise::new(&graph, &facts, &graph.outputs).err().unwrap().to_string();
+        let error = Stepwise::new(graph.clone(), &facts, &graph.outputs).err().unwrap().to_string();
         assert!(error.contains("(Strange): operator Strange cannot be run here; try `--runtime ort`; "), "{error}");
-        assert!(Stepwise::new(&graph, &facts, &graph.outputs[2..]).is_ok(), "not needed");
+        assert!(Stepwise::new(graph.clone(), &facts, &graph.outputs[2..]).is_ok(), "not needed");
     }
 }

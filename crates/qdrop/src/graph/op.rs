@@ -523,3 +523,20 @@ pub enum Op {
     #[allow(missing_docs)]
     Opaque { domain: String, kind: String },
 }
+
+/// Domain and name of [`Op::choice`], which no file has.
+const CHOICE: [&str; 2] = ["qdrop", "Choice"];
+
+impl Op {
+    /// The second operand where the first, a single element, is true, else the third; of these only the one that is chosen
+    /// is computed. An If becomes this where its branches have results of different sizes.
+    pub fn choice() -> Self {
+        let [domain, kind] = CHOICE.map(str::to_string);
+        Op::Opaque { domain, kind }
+    }
+
+    /// Whether this is a [`Op::choice`].
+    pub fn is_choice(&self) -> bool {
+        matches!(self, Op::Opaque { domain, kind } if [domain, kind] == CHOICE)
+    }
+}

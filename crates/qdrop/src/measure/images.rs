@@ -40,7 +40,7 @@ pub(super) fn check<J: Judge>(graph: &Graph, shapes: &[Vec<usize>], samples: &dy
     match (samples.is_empty(), Open::new(graph, shapes, device)?) {
         (false, Some(Ok(network))) => {
             let answers = network.run(&[samples.get(0)?], &Silent)?;
-            check_outputs::<J>(&answers[0], samples)
+            check_outputs::<J>(&answers[0], samples).map_err(|e| network.explain(e))
         }
         (_, Some(Err(error))) => of_graph::<J>(graph, shapes, samples).map_err(|_| error)?.0.check(samples),
         _ => of_graph::<J>(graph, shapes, samples)?.0.check(samples),

@@ -2,11 +2,12 @@
 
 use super::samples::Checked;
 use crate::engine::device::{Device, beside, processors};
-use crate::engine::facts;
+use crate::engine::facts::{self, Facts};
 use crate::engine::ops::Array;
-use crate::engine::stepwise::Stepwise;
-use crate::error::Result;
+use crate::engine::stepwise::{Stepwise, needed};
+use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, ValueId};
+use crate::onnx;
 use crate::probe::{Network, each, go_on, input_shapes, shapes_of};
 use crate::report::{Sink, Stage};
 use crate::tensor::{DType, Tensor};
@@ -22,28 +23,42 @@ pub(super) struct Given {
 
 /// A network whose outputs may have other sizes for each sample.
 pub(super) struct Open<'a> {
-    graph: &'a Graph,
     /// What does not depend on data.
     network: Network,
-    rest: Stepwise<'a>,
+    rest: Stepwise,
+    /// Why an output is left out.
+    missing: Option<Error>,
     device: &'a dyn Device,
 }
 
 impl<'a> Open<'a> {
-    /// `graph` (simplified), where the sizes of some of its outputs depend on data; an error inside where these cannot be
-    /// computed. `shapes` are those of one sample, without the batch axis.
-    pub fn new(graph: &'a Graph, shapes: &[Vec<usize>], device: &'a dyn Device) -> Result<Option<Result<Self>>> {
+    /// `graph` (simplified), where the sizes of some of its outputs depend on data: those of its outputs that can be computed;
+    /// an error inside where none can. `shapes` are those of one sample, without the batch axis.
+    pub fn new(graph: &Graph, shapes: &[Vec<usize>], device: &'a dyn Device) -> Result<Option<Result<Self>>> {
         let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
         let open = graph.outputs.iter().any(|&v| facts.get(v).is_none());
-        Ok(open.then(|| Self::any(graph, shapes, device)))
+        Ok(open.then(|| {
+            let (graph, facts) = branched(graph, shapes)?;
+            let (outputs, missing) = computed(&graph, &facts)?;
+            Ok(Open { missing, ..Self::of(graph, &facts, &outputs, device)? })
+        }))
     }
 
-    /// `graph`, whatever its outputs depend on.
-    pub fn any(graph: &'a Graph, shapes: &[Vec<usize>], device: &'a dyn Device) -> Result<Self> {
-        let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
-        let rest = Stepwise::new(graph, &facts, &graph.outputs)?;
-        let network = Network::of(graph, &facts, rest.inputs().collect(), device)?;
-        Ok(Open { graph, network, rest, device })
+    /// All outputs of `graph`, whatever they depend on.
+    pub fn any(graph: &Graph, shapes: &[Vec<usize>], device: &'a dyn Device) -> Result<Self> {
+        let (branched, facts) = branched(graph, shapes)?;
+        Self::of(branched, &facts, &graph.outputs, device)
+    }
+
+    fn of(graph: Graph, facts: &Facts, outputs: &[ValueId], device: &'a dyn Device) -> Result<Self> {
+        let rest = Stepwise::new(graph, facts, outputs)?;
+        let network = Network::of(rest.graph(), facts, rest.inputs().collect(), device)?;
+        Ok(Open { network, rest, missing: None, device })
+    }
+
+    /// `error` about the outputs; where one is left out and they are not recognised, why it is.
+    pub fn explain(self, error: Error) -> Error {
+        self.missing.filter(|_| error.kind() == Kind::Unsupported).unwrap_or(error)
     }
 
     /// Samples to run at a time, at most.
@@ -51,7 +66,7 @@ impl<'a> Open<'a> {
         self.network.chunk
     }
 
-    /// All outputs for each of `samples`, in the order of the graph's.
+    /// The outputs for each of `samples`, in the order of the graph's.
     pub fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Vec<Given>>> {
         let rows = self.network.run(samples, sink)?;
         let one = |sample: usize| {
@@ -59,21 +74,44 @@ impl<'a> Open<'a> {
             let values = rows.iter().map(|rows| rows.row(sample)).collect::<Result<Vec<_>>>()?;
             let found = self.rest.run(&values.iter().map(|v| &**v).collect::<Vec<_>>(), self.device)?;
             let given = |(&v, array): (&ValueId, Array<f64>)| Given {
-                name: self.graph.value(v).name.clone(),
+                name: self.rest.graph().value(v).name.clone(),
                 shape: array.shape,
                 integer: matches!(array.dtype, DType::I32 | DType::I64),
                 values: array.data.into_iter().map(|x| x as f32).collect(),
             };
-            Ok(self.graph.outputs.iter().zip(found).map(given).collect())
+            Ok(self.rest.outputs().iter().zip(found).map(given).collect())
         };
         beside(self.device, || (0..samples.len()).into_par_iter().map(one).collect())
     }
 }
 
-/// Whether all outputs of `graph` (simplified) can be computed, those whose sizes depend on data among them.
+/// Whether outputs of `graph` (simplified) can be computed, those whose sizes depend on data among them.
 pub(super) fn computes(graph: &Graph, shapes: &[Vec<usize>]) -> Result<bool> {
-    let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
-    Ok(Stepwise::new(graph, &facts, &graph.outputs).is_ok())
+    let (branched, facts) = branched(graph, shapes)?;
+    Ok(computed(&branched, &facts).is_ok())
+}
+
+/// The outputs of `graph` that can be computed, and why another one cannot; an error where there is none.
+fn computed(graph: &Graph, facts: &Facts) -> Result<(Vec<ValueId>, Option<Error>)> {
+    let (mut found, mut missing) = (Vec::new(), None);
+    for &v in &graph.outputs {
+        match needed(graph, facts, &[v]) {
+            Ok(_) => found.push(v),
+            Err(error) => missing = missing.or(Some(error)),
+        }
+    }
+    match missing {
+        Some(error) if found.is_empty() => Err(error),
+        missing => Ok((found, missing)),
+    }
+}
+
+/// `graph` with the branches of every If in place of it, and its facts.
+fn branched(graph: &Graph, shapes: &[Vec<usize>]) -> Result<(Graph, Facts)> {
+    let mut graph = graph.clone();
+    onnx::branch(&mut graph)?;
+    let facts = facts::infer(&graph, &input_shapes(&graph, Some(shapes))?)?;
+    Ok((graph, facts))
 }
 
 /// An output of a network for one sample.

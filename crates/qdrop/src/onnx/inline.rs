@@ -29,19 +29,40 @@ pub fn inline(graph: &mut Graph) -> Result<bool> {
 
 /// The same, with what is `known`.
 pub fn inline_with(graph: &mut Graph, known: Known) -> Result<bool> {
+    let model: ModelProto = kept(&graph.origin)?;
+    let functions: HashMap<(&str, &str, &str), &FunctionProto> =
+        model.functions.iter().map(|f| ((f.domain(), f.name(), f.overload()), f)).collect();
+    replace(graph, &model, &|graph, node| body(graph, &functions, node, known))
+}
+
+/// Puts both branches of every If in place of it, with an [`Op::choice`] between their results, and says whether there was
+/// one. Such a graph is run, not written.
+pub fn branch(graph: &mut Graph) -> Result<bool> {
+    let model: ModelProto = kept(&graph.origin)?;
+    replace(graph, &model, &|graph, node| match &node.op {
+        Op::Opaque { domain, kind } if is_default(domain) && kind == "If" => {
+            steps::branches(graph, node, &kept(&node.origin)?, &Op::choice())
+        }
+        _ => Ok(None),
+    })
+}
+
+/// Replaces nodes by the bodies that `body` has for them, and those in bodies in turn.
+fn replace(
+    graph: &mut Graph,
+    model: &ModelProto,
+    body: &dyn Fn(&Graph, &Node) -> Result<Option<Body>>,
+) -> Result<bool> {
     let carried = |n: &Node| matches!(n.op, Op::Opaque { .. }) && n.origin.is_some();
     if !graph.nodes.iter().any(carried) {
         return Ok(false);
     }
-    let model: ModelProto = kept(&graph.origin)?;
-    let functions: HashMap<(&str, &str, &str), &FunctionProto> =
-        model.functions.iter().map(|f| ((f.domain(), f.name(), f.overload()), f)).collect();
-    let mut builder = builder(graph, &model);
+    let mut builder = builder(graph, model);
     let nodes = std::mem::take(&mut builder.graph.nodes);
     let mut waiting: Vec<(Node, usize)> = nodes.into_iter().rev().map(|n| (n, 0)).collect();
     let mut replaced = 0;
     while let Some((node, depth)) = waiting.pop() {
-        let body = if carried(&node) { body(&builder.graph, &functions, &node, known)? } else { None };
+        let body = if carried(&node) { body(&builder.graph, &node)? } else { None };
         let Some(body) = body else {
             builder.graph.nodes.push(node);
             continue;

@@ -37,7 +37,7 @@ mod tests;
 mod writer;
 
 pub use body::Known;
-pub use inline::{inline, inline_with, unfold};
+pub use inline::{branch, inline, inline_with, unfold};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};

@@ -2,10 +2,11 @@
 
 use super::attrs::{self, Attrs};
 use super::body::{Body, Known, rename};
+use super::emit;
 use super::proto::*;
 use super::tensor;
 use crate::error::{Error, Result};
-use crate::graph::{Dim, Graph, Node, ValueId};
+use crate::graph::{Dim, Graph, Node, Op, ValueId};
 use crate::tensor::{Data, Tensor};
 use std::collections::HashMap;
 
@@ -15,7 +16,7 @@ const LIMIT: usize = 1000;
 /// What takes the place of `node` of operator `kind`, whose attributes are in `proto`.
 pub fn body(graph: &Graph, node: &Node, kind: &str, proto: &NodeProto, known: Known) -> Result<Option<Body>> {
     match kind {
-        "If" => branches(graph, node, proto),
+        "If" => branches(graph, node, proto, &Op::Where),
         "Loop" => loops(graph, node, proto),
         "Scan" => scan(graph, node, proto, known),
         _ => Ok(None),
@@ -64,8 +65,8 @@ fn elements(tensors: &[TensorProto]) -> u64 {
     tensors.iter().map(size).fold(0, u64::saturating_add)
 }
 
-/// Both branches and a choice between their results, where they are not most of the network.
-fn branches(graph: &Graph, node: &Node, proto: &NodeProto) -> Result<Option<Body>> {
+/// Both branches and a `choice` between their results, where they are not most of the network.
+pub fn branches(graph: &Graph, node: &Node, proto: &NodeProto, choice: &Op) -> Result<Option<Body>> {
     let (Some(yes), Some(no)) = (subgraph(proto, "then_branch")?, subgraph(proto, "else_branch")?) else {
         return Ok(None);
     };
@@ -82,7 +83,8 @@ fn branches(graph: &Graph, node: &Node, proto: &NodeProto) -> Result<Option<Body
     let yes = copy(&mut body, yes, &[], "then", false);
     let no = copy(&mut body, no, &[], "else", false);
     for (k, (yes, no)) in yes.iter().zip(&no).enumerate() {
-        body.nodes.push(operator("Where", &["condition", yes, no], format!("chosen_{k}")));
+        let chosen = operator(choice.kind(), &["condition", yes, no], format!("chosen_{k}"));
+        body.nodes.push(NodeProto { domain: emit::node(choice).domain, ..chosen });
         body.results.push(format!("chosen_{k}"));
     }
     Ok(Some(body))

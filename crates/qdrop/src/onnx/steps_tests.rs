@@ -168,6 +168,27 @@ fn branches_are_both_computed_where_data_decides() {
     assert_eq!(computed(&found, Tensor::f32(&[1, 2], vec![1.0, 2.0])), [[-1.0, -2.0]]);
 }
 
+/// A branch inside another is laid out too, and what they read outside stays.
+#[test]
+fn branches_of_different_sizes_become_a_choice() {
+    let inner = |name| body(name, vec![plain("Neg", &["x"], name)], &[], &[name], Vec::new());
+    let nested = node("If", "", &["c"], &["b"], vec![inner("then_branch"), inner("else_branch")]);
+    let yes = body("then_branch", vec![plain("NonZero", &["x"], "a")], &[], &["a"], Vec::new());
+    let no = body("else_branch", vec![nested], &[], &["b"], Vec::new());
+    let nodes = vec![
+        plain("ReduceMax", &["x"], "most"),
+        plain("Greater", &["most", "two"], "c"),
+        node("If", "", &["c"], &["y"], vec![yes, no]),
+    ];
+    let mut graph = graph(nodes, vec![numbers("two", &[], &[2.0])], &[1, 2], &["y"]);
+    assert!(branch(&mut graph).unwrap() && !branch(&mut graph).unwrap());
+    let choices: Vec<&Node> = graph.nodes.iter().filter(|n| n.op.is_choice()).collect();
+    let kinds: Vec<&str> = graph.nodes.iter().map(|n| n.op.kind()).collect();
+    assert_eq!(choices.len(), 2, "{kinds:?}");
+    assert_eq!(choices[1].outputs, [Some(graph.outputs[0])]);
+    assert_eq!(kinds.iter().filter(|k| **k == "Neg").count(), 2);
+}
+
 #[test]
 fn arithmetic_of_ai_onnx_ml_is_put_in_place() {
     let run = |kind: &str, attributes: Vec<AttributeProto>| {

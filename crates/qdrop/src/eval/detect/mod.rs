@@ -116,13 +116,14 @@ impl Detector {
     /// numbers are left out.
     pub fn decode(&self, values: &[&[f32]]) -> Result<Vec<Found>> {
         self.check(values)?;
+        let at = |e: Error| e.at(self.place());
         let (canvas, rules) = (self.canvas, self.family.rules());
         let candidates = match &self.form {
             Form::Cells { form, raw } => {
                 let raw = raw.unwrap_or_else(|| cells::is_raw(form, values[0], canvas));
                 cells::cells(form, raw, values[0], canvas, rules)
             }
-            Form::Channels(form) => cells::channels(form, values[0], rules),
+            Form::Channels(form) => cells::channels(form, values[0], rules).map_err(at)?,
             Form::Distributions(form) => distributions::decode(form, values, canvas, rules),
             Form::Anchors(form) => anchors::decode(form, values, canvas, rules),
             Form::Queries(form) => queries::decode(form, values, canvas, rules),
@@ -131,8 +132,12 @@ impl Detector {
         Ok(nms::finish(candidates, rules))
     }
 
+    fn place(&self) -> String {
+        format!("outputs of family `{}`", self.family)
+    }
+
     fn check(&self, values: &[&[f32]]) -> Result<()> {
-        let at = |e: Error| e.at(format!("outputs of family `{}`", self.family));
+        let at = |e: Error| e.at(self.place());
         let lengths: Vec<usize> = values.iter().map(|v| v.len()).collect();
         let fits = match &self.form {
             Form::Ends(ends) => lengths.len() == self.sizes.len() && ends.fits(&lengths),

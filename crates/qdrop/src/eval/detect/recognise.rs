@@ -3,7 +3,7 @@
 use super::anchors::{Anchors, PER_CELL, STRIDES};
 use super::cells::{Cells, Channels, count, grid};
 use super::distributions::Distributions;
-use super::ends::Ends;
+use super::ends::{self, Ends};
 use super::queries::Queries;
 use super::{Detector, Family, Output};
 use crate::error::{Error, Result};
@@ -11,6 +11,8 @@ use std::fmt;
 
 /// Sets of strides that files without anchors have.
 const LEVELS: [&[usize]; 3] = [&[8, 16, 32], &[8, 16, 32, 64], &[4, 8, 16, 32]];
+/// Stride of the maps from which masks are made.
+const PROTOTYPES: usize = 4;
 /// Bins of a distribution: of NanoDet and PicoDet, and of GFL.
 const BINS: [usize; 2] = [8, 17];
 
@@ -45,16 +47,19 @@ impl Form {
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Form::Cells { form: Cells { strides, classes, anchors }, raw } => {
+            Form::Cells { form: Cells { strides, classes, masks, anchors }, raw } => {
                 let what = match raw {
                     Some(true) => "offsets",
                     Some(false) => "a box in pixels",
                     None => "a box (in pixels or not: the values tell)",
                 };
                 let each = if *anchors == 1 { String::new() } else { format!("{anchors} anchors of ") };
-                write!(f, "{what}, objectness and {classes} scores for {each}each cell of strides {}", listed(strides))
+                let scores = scored(*classes, *masks);
+                write!(f, "{what}, objectness and {scores} for {each}each cell of strides {}", listed(strides))
             }
-            Form::Channels(form) => write!(f, "a box in pixels and {} scores for each cell", form.classes),
+            Form::Channels(Channels { classes, masks, .. }) => {
+                write!(f, "a box in pixels and {} for each cell", scored(*classes, *masks))
+            }
             Form::Distributions(Distributions { strides, classes, bins, .. }) => {
                 write!(
                     f,
@@ -63,8 +68,20 @@ impl fmt::Display for Form {
             }
             Form::Anchors(form) => write!(f, "{} scores and offsets for each anchor of torchvision's", form.classes),
             Form::Queries(form) => write!(f, "{} scores and a box for each query", form.classes),
+            Form::Ends(Ends::Rows { columns }) if *columns > ends::COLUMNS => {
+                let masks = columns - ends::COLUMNS;
+                write!(f, "final boxes and {masks} coefficients of masks, which are not read, for each")
+            }
             Form::Ends(_) => f.write_str("final boxes"),
         }
+    }
+}
+
+/// Scores and what lies behind them, in words.
+fn scored(classes: usize, masks: usize) -> String {
+    match masks {
+        0 => format!("{classes} scores"),
+        _ => format!("{classes} scores, and {masks} coefficients of masks, which are not read,"),
     }
 }
 
@@ -184,29 +201,43 @@ impl Outputs<'_> {
     fn yolox(&self, raw: Option<bool>) -> Recognised {
         let (index, form) = self.single(|rows, columns| {
             let strides = self.strides(rows)?;
-            let fits = columns > 5 && (raw.is_some() || self.beside_scores(columns) == Some(5));
-            fits.then(|| Cells { strides, classes: columns - 5, anchors: 1 })
+            // No network of this family finds masks.
+            let told = || self.masks() == 0 && self.beside_scores(columns) == Some(5);
+            let fits = columns > 5 && (raw.is_some() || told());
+            fits.then(|| Cells { strides, classes: columns - 5, masks: 0, anchors: 1 })
         })?;
         Some((Form::Cells { form, raw }, vec![index]))
     }
 
     fn yolov5(&self) -> Recognised {
+        let masks = self.masks();
         let (index, form) = self.single(|rows, columns| {
             let strides = self.strides(rows / 3).filter(|_| rows.is_multiple_of(3))?;
-            (columns > 5).then(|| Cells { strides, classes: columns - 5, anchors: 3 })
+            let classes = columns.checked_sub(masks.saturating_add(5)).filter(|&c| c > 0)?;
+            Some(Cells { strides, classes, masks, anchors: 3 })
         })?;
         Some((Form::Cells { form, raw: Some(false) }, vec![index]))
     }
 
+    /// Coefficients of masks behind the scores of a box: as many as there are prototypes in a map of stride 4.
+    fn masks(&self) -> usize {
+        let map = |o: &Output| match *o.shape {
+            [1, prototypes, height, width] if (height, width) == grid(self.canvas, PROTOTYPES) => Some(prototypes),
+            _ => None,
+        };
+        self.all.iter().find_map(map).unwrap_or(0)
+    }
+
     fn yolov8(&self, asked: bool) -> Recognised {
+        let masks = self.masks();
+        let classes = |columns: usize| columns.checked_sub(masks.saturating_add(4)).filter(|&c| c > 0);
         let by_row = |rows: usize, columns: usize| {
-            let known = if asked { columns > 4 } else { self.classes.is_some_and(|c| columns == 4 + c) };
-            let fits = known && self.strides(rows).is_some();
-            fits.then(|| Channels { rows, classes: columns - 4, by_row: true })
+            let classes = classes(columns).filter(|&c| asked || self.classes == Some(c))?;
+            self.strides(rows).map(|_| Channels { rows, classes, masks, by_row: true })
         };
         let by_channel = |rows: usize, columns: usize| {
-            let fits = rows > 4 && self.strides(columns).is_some();
-            fits.then(|| Channels { rows: columns, classes: rows - 4, by_row: false })
+            let classes = classes(rows)?;
+            self.strides(columns).map(|_| Channels { rows: columns, classes, masks, by_row: false })
         };
         let (index, form) = self.single(|r, c| by_channel(r, c).or_else(|| by_row(r, c)))?;
         Some((Form::Channels(form), vec![index]))
@@ -384,20 +415,26 @@ impl Outputs<'_> {
 
     /// Queries whose boxes and scores lie in one output.
     fn joined_queries(&self, asked: bool) -> Recognised {
+        let final_boxes = self.end_columns();
         let (index, classes) = self.single(|_, columns| {
-            // Six columns are those of final boxes.
-            let fits = if asked { columns > 4 } else { columns != 6 && self.classes.is_some_and(|c| columns == 4 + c) };
-            fits.then(|| columns - 4)
+            let classes = columns.checked_sub(4).filter(|&c| c > 0)?;
+            (asked || (columns != final_boxes && self.classes == Some(classes))).then_some(classes)
         })?;
         Some((Form::Queries(Queries { classes, softmax: false, joined: true }), vec![index]))
+    }
+
+    /// Columns of final boxes in rows.
+    fn end_columns(&self) -> usize {
+        self.masks().saturating_add(ends::COLUMNS)
     }
 
     fn ends(&self) -> Recognised {
         if let Some(lists) = self.lists() {
             return Some(lists);
         }
-        if let Some((index, ())) = self.single(|_, columns| (columns == 6).then_some(())) {
-            return Some((Form::Ends(Ends::Rows), vec![index]));
+        let columns = self.end_columns();
+        if let Some((index, ())) = self.single(|_, own| (own == columns).then_some(())) {
+            return Some((Form::Ends(Ends::Rows { columns }), vec![index]));
         }
         let numbered = (0..self.all.len()).find(|&i| matches!(self.all[i].shape, [_, 7]))?;
         Some((Form::Ends(Ends::Numbered), vec![numbered]))

@@ -105,6 +105,44 @@ fn cells_are_told_from_pixels_by_where_boxes_lie() {
     }
 }
 
+#[test]
+fn coefficients_of_masks_are_no_scores() {
+    const MASKS: usize = 2;
+    for name in ["yolov5", "yolov8", "yolov8 by row", "ultralytics end to end"] {
+        let mut one = named(name);
+        let [_, rows, columns] = one.outputs[0].shape[..] else { panic!("{name}") };
+        let by_channel = name == "yolov8";
+        let extra = |values: &[f32], n: usize| [values, &vec![7.0; n]].concat();
+        let output = &mut one.outputs[0];
+        if by_channel {
+            output.values = extra(&output.values, MASKS * columns);
+            output.shape = vec![1, rows + MASKS, columns];
+        } else {
+            output.values = output.values.chunks(columns).flat_map(|row| extra(row, MASKS)).collect();
+            output.shape = vec![1, rows, columns + MASKS];
+        }
+        let shape = vec![1, MASKS, one.canvas.0 / 4, one.canvas.1 / 4];
+        one.outputs.push(Values { name: "prototypes".into(), shape, integer: false, values: Vec::new() });
+        let detector = one.recognise(Some(one.classes), None).unwrap();
+        assert!(detector.to_string().contains("2 coefficients of masks, which are not read, for "), "{detector}");
+        assert_eq!(detector.family(), one.family.parse().unwrap());
+        one.compare(&detector);
+    }
+}
+
+#[test]
+fn channels_that_are_no_scores_are_refused() {
+    let mut one = named("yolov8");
+    let cells = one.outputs[0].shape[2];
+    // The angle of a box behind its scores.
+    one.outputs[0].values.extend((0..cells).map(|i| -0.7 + i as f32 / cells as f32));
+    one.outputs[0].shape[1] += 1;
+    let detector = one.recognise(None, None).unwrap();
+    let error = detector.decode(&one.values(&detector)).unwrap_err().to_string();
+    let want = "outputs of family `yolov8`: expected scores from 0 to 1 behind a box, got -0.7 in channel 7; channels that hold";
+    assert!(error.starts_with(want), "{error}");
+}
+
 fn family(shapes: &[&[usize]], canvas: usize, classes: Option<usize>) -> Result<String> {
     let outputs: Vec<Output> = shapes.iter().map(|s| Output { name: "o", shape: s, integer: false }).collect();
     Detector::recognise(&outputs, (canvas, canvas), classes, None).map(|d| d.family().to_string())
