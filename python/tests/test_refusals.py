@@ -14,6 +14,7 @@ import pytest
 from conftest import SHORT, two_inputs
 
 import qdrop
+from qdrop._errors import made
 
 
 def refused(kind: type[qdrop.Error], model: Any, samples: Any, **options: Any) -> qdrop.Error:
@@ -148,6 +149,12 @@ def test_labels(demo: qdrop.Demo) -> None:
     assert "shape [20]" in evaluate((x, np.eye(20)[y])).message
     assert "expected a target, got none" in evaluate(x, metric=lambda outputs, targets: 0).message
     assert "expected a metric, got str" in evaluate((x, y), metric="top1").message
+
+
+def test_bugs_are_exceptions_too() -> None:
+    error = made("internal", ["unit `a`"], "a panic: too many", "please report it", None)
+    assert type(error) is qdrop.InternalError and isinstance(error, RuntimeError)
+    assert str(error) == "unit `a`: a panic: too many\nhint: please report it"
 
 
 def test_errors_pickle_and_print() -> None:

@@ -19,7 +19,7 @@ mod _qdrop {
     use super::samples::{Collector, Samples};
     #[pymodule_export]
     use super::work::{
-        Quantized, answers, compare, demo, evaluate, panic, plan, quantize, report_html, report_text, run, save,
+        Quantized, answers, compare, demo, evaluate, plan, quantize, report_html, report_text, run, save,
         sensitivity, sensitivity_shown,
     };
 

@@ -275,9 +275,3 @@ pub fn demo(py: Python<'_>, count: usize, seed: u64) -> (Py<PyBytes>, usize, Py<
 pub fn run(py: Python<'_>, args: Vec<std::ffi::OsString>) -> u8 {
     py.detach(|| qdrop_cli::run(args))
 }
-
-/// Panics inside the guard that all work has; for tests of the guard.
-#[pyfunction]
-pub fn panic(py: Python<'_>, message: String) -> PyResult<()> {
-    drive(py, &Progress::none(), move |_| -> Result<()> { std::panic::panic_any(message) })
-}
