@@ -218,7 +218,7 @@ def evaluate(
         returns is found under its name, or under the names of the dict that it returns. An object with ``update`` and
         ``compute``, such as those of torchmetrics, gets the outputs ``[1, ...]`` and the targets of one sample after the other,
         and nothing is kept. Outputs are float32.
-    :param runtime: ``"ort"`` or the path of ONNX Runtime's library: the network runs there. Not with a ``metric``.
+    :param runtime: ``"ort"`` or the path of ONNX Runtime's library: the network runs there.
     """
     made = _recipe(recipe, options)
     network = native(model, fix, known=True)
@@ -233,8 +233,6 @@ def evaluate(
             f"expected a metric, got {type(metric).__name__}",
             hint="give a function of outputs and targets, or an object with update and compute",
         )
-    if runtime is not None:
-        raise RecipeError("`runtime` cannot be used with a metric of your own", hint="leave `runtime` out")
     targets: list[Any] = []
     samples = opened(network, data, made, calibration=False, targets=targets)
     names: list[str] = network.outputs
@@ -250,7 +248,7 @@ def evaluate(
                 own.append(a)
 
     threads = made.to_dict()["method"]["threads"]
-    _qdrop.answers(network, samples, threads, each, receiver(progress))
+    _qdrop.answers(network, samples, threads, _library(runtime), each, receiver(progress))
     if streamed is not None:
         value = streamed.compute()
     else:

@@ -99,6 +99,7 @@ def answers(
     data: Samples,
     threads: int,
     each: Callable[[int, list[tuple[list[int], bytes]]], None],
+    runtime: _Path | None,
     progress: _Progress,
 ) -> None: ...
 def sensitivity(model: Model, recipe_toml: str, data: Samples, progress: _Progress) -> str: ...

@@ -115,6 +115,47 @@ def test_outputs_are_those_of_onnx_runtime(demo: qdrop.Demo, quantized: qdrop.Qu
     score = qdrop.evaluate(quantized, (images, theirs.argmax(1)), runtime="ort", progress=False)
     assert score["top1"] == 100
 
+    def kept(outputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> float:
+        assert outputs.dtype == np.float32
+        np.testing.assert_allclose(outputs, theirs, atol=1e-4)
+        return float((targets == data[1]).mean())
+
+    assert qdrop.evaluate(quantized, data, metric=kept, runtime="ort", progress=False) == {"kept": 1}
+
+
+def test_metrics_of_outputs_in_onnx_runtime() -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    make, real = onnx.helper, onnx.TensorProto.FLOAT
+
+    def value(name: str, kind: int, shape: list[Any]) -> Any:
+        return make.make_tensor_value_info(name, kind, shape)
+
+    # An output by sample, one whose size depends on the sample, and one without a batch.
+    nodes = [
+        make.make_node("Relu", ["x"], ["y"]),
+        make.make_node("NonZero", ["y"], ["where"]),
+        make.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+    ]
+    outputs = [value("y", real, ["n", 4]), value("where", onnx.TensorProto.INT64, [2, "k"]), value("sum", real, [])]
+    graph = make.make_graph(nodes, "net", [value("x", real, ["n", 4])], outputs)
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    x = np.array([[1, -1, 2, -2], [-1, -1, -1, 3], [1, 1, 1, 1]], np.float32)
+
+    def own(outputs: dict[str, Any], targets: np.ndarray[Any, Any]) -> bool:
+        assert np.array_equal(outputs["y"], np.maximum(x, 0)) and np.array_equal(outputs["sum"], x.sum(1))
+        assert [w.shape for w in outputs["where"]] == [(2, 2), (2, 1), (2, 4)]
+        return targets.tolist() == [0, 1, 2]
+
+    for runtime in (None, "ort"):
+        assert qdrop.evaluate(model, (x, np.arange(3)), metric=own, runtime=runtime, progress=False) == {"own": True}
+
+    def broken(outputs: Any, targets: Any) -> None:
+        raise LookupError("in the metric")
+
+    with pytest.raises(LookupError, match="in the metric"):
+        qdrop.evaluate(model, (x, np.arange(3)), metric=broken, runtime="ort", progress=False)
+
 
 def test_values_are_compared(demo: qdrop.Demo, network: Path, quantized: qdrop.QuantizedModel) -> None:
     same = qdrop.compare(network, demo.model, demo.images[:8], progress=False)

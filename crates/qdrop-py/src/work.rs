@@ -9,7 +9,7 @@ use pyo3::types::PyBytes;
 use qdrop::plan::Sensitivity;
 use qdrop::report::Report;
 use qdrop::runtime::Library;
-use qdrop::{Error, Quantizer, Result, WorkDir};
+use qdrop::{Answer, Error, Quantizer, Result, WorkDir};
 use qdrop_cli::show;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -165,10 +165,12 @@ pub fn evaluate(
     })
 }
 
-/// Calls `each` with the index of every sample and the outputs for it, as pairs of a shape and the bytes of float32 numbers.
+/// Calls `each` with the index of every sample and the outputs for it, as pairs of a shape and the bytes of float32 numbers;
+/// in a `runtime`, if one is named.
 #[pyfunction]
 pub fn answers(
     py: Python<'_>,
+    runtime: Option<PathBuf>,
     model: &Model,
     data: &Samples,
     threads: usize,
@@ -178,7 +180,7 @@ pub fn answers(
     let (model, set, each) = (Arc::clone(&model.model), Arc::clone(&data.set), Arc::new(each));
     drive(py, &progress, move |caller: &mut Caller<()>| {
         let calls = caller.clone();
-        model.answers(&*set.used()?, threads, caller, |index, outputs| {
+        let told = |index: usize, outputs: &[Answer<'_>]| {
             let each = Arc::clone(&each);
             let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
             let outputs: Vec<_> = outputs.iter().map(|o| (o.shape.to_vec(), bytes(o.values))).collect();
@@ -186,7 +188,12 @@ pub fn answers(
                 let pairs = outputs.iter().map(|(shape, bytes)| (shape.clone(), PyBytes::new(py, bytes)));
                 each.call1(py, (index, pairs.collect::<Vec<_>>())).map(drop)
             })
-        })
+        };
+        let samples = set.used()?;
+        match library(runtime)? {
+            Some(library) => model.answers_deployed(&model.deploy(&library, threads)?, &*samples, caller, told),
+            None => model.answers(&*samples, threads, caller, told),
+        }
     })
 }
 

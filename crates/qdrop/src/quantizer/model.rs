@@ -278,6 +278,19 @@ impl Model {
         pipeline::outputs(&graph, &Checked::new(&graph, &shapes, samples)?, threads, sink, each)
     }
 
+    /// As [`Model::answers`], of `file`, which this network is in a runtime.
+    pub fn answers_deployed(
+        &self,
+        file: &Deployed,
+        samples: &dyn Samples,
+        sink: &mut dyn Sink,
+        each: impl FnMut(usize, &[Answer<'_>]) -> Result<()>,
+    ) -> Result<()> {
+        let samples = &Remembered::first(samples);
+        let (graph, shapes) = self.prepared(samples)?;
+        pipeline::outputs_deployed(file, &graph, &Checked::new(&graph, &shapes, samples)?, sink, each)
+    }
+
     /// Compares each value of this network with the value of the same name in `other`, over `samples`, without their
     /// padding. Of `recipe`, `input` (how samples are prepared) and the number of threads count.
     pub fn compare(
