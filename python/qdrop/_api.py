@@ -183,6 +183,7 @@ def sensitivity(
     model: ModelLike,
     calibration: Data,
     *,
+    stripe: tuple[int, int] | None = None,
     recipe: Recipe | str | os.PathLike[str] | None = None,
     fix: Fix | None = None,
     progress: Progress = True,
@@ -190,13 +191,14 @@ def sensitivity(
 ) -> Sensitivity:
     """Measures how the bits of each layer and activation, one at a time, affect the outputs of ``model``.
 
-    ``candidates=[2, 4, 8]`` are the bits to measure; the other arguments are those of ``quantize``.
+    ``candidates=[2, 4, 8]`` are the bits to measure. With ``stripe=(i, n)`` only every nth layer and every nth activation is
+    measured, from the ith on, both counted from 0; ``Sensitivity.merge`` joins all n shares. The other arguments are those of
+    ``quantize``.
     """
     made = _recipe(recipe, options)
     network = native(model, fix)
     samples = opened(network, calibration, made, calibration=True)
-    found = _qdrop.sensitivity(network, made.to_toml(), samples, receiver(progress))
-    return Sensitivity(found, tuple(sorted(set(made.to_dict()["mixed"]["candidates"]))))
+    return Sensitivity(_qdrop.sensitivity(network, made.to_toml(), samples, stripe, receiver(progress)))
 
 
 def evaluate(

@@ -118,6 +118,7 @@ def in_python(hint: str) -> str:
     hint = re.sub(r"`qdrop (plan|sensitivity|compare)\b[^`]*`", r"`qdrop.\1`", hint)
     return re.sub(r"`?(?<![\w-])--([a-z][a-z0-9-]*)`?", name, hint)
 
+    hint = re.sub(r"`qdrop sensitivity --merge[^`]*`", "`qdrop.Sensitivity.merge`", hint)
 
 def made(kind: str, places: Sequence[str], message: str, hint: str | None, errno: int | None) -> Error:
     """The exception for an error of the library."""

@@ -54,6 +54,32 @@ def test_bits_are_chosen_by_sensitivities(demo: qdrop.Demo, network: Path, tmp_p
     assert (tmp_path / "o.onnx").read_bytes() == done.to_bytes()
 
 
+def test_shares_of_sensitivities_are_joined(demo: qdrop.Demo, tmp_path: Path) -> None:
+    def measured(**options: Any) -> qdrop.Sensitivity:
+        return qdrop.sensitivity(demo.model, demo.images, candidates=[2, 8], progress=False, **options)
+
+    shares = [measured(stripe=(i, 3)) for i in range(3)]
+    assert [len(share.report["layers"]) for share in shares] == [4, 3, 3]
+    assert "share 1/3" in repr(shares[1])
+    shares[1].save(tmp_path / "share.json")
+    shares[1] = qdrop.Sensitivity.load(tmp_path / "share.json")
+    assert qdrop.Sensitivity.merge(reversed(shares)) == measured()
+    with pytest.raises(qdrop.DataError, match="share 1/3 is missing") as missing:
+        qdrop.Sensitivity.merge([shares[0], shares[2]])
+    assert missing.value.hint == "measure it with `stripe` 1/3"
+    with pytest.raises(qdrop.DataError, match=r"`shares\[0\]` and `shares\[1\]` are both share 0/3"):
+        qdrop.Sensitivity.merge([shares[0], shares[0]])
+    with pytest.raises(qdrop.DataError, match="got share 0/3") as partial:
+        qdrop.plan(demo.model, size="w4", sensitivity=shares[0])
+    assert partial.value.hint == "join all shares with `qdrop.Sensitivity.merge`"
+    with pytest.raises(qdrop.RecipeError, match="from 0 to 2, got 3/3"):
+        measured(stripe=(3, 3))
+    (tmp_path / "share.json").write_text("{}")
+    with pytest.raises(qdrop.DataError, match="expected sensitivities in JSON") as damaged:
+        qdrop.Sensitivity.load(tmp_path / "share.json")
+    assert damaged.value.places == (str(tmp_path / "share.json"),)
+
+
 def test_scores_are_those_of_the_command_line(demo: qdrop.Demo, network: Path, tmp_path: Path) -> None:
     test = qdrop.demo(200, seed=2)
     score = qdrop.evaluate(demo.model, (test.images, test.labels), progress=False)

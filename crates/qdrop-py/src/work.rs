@@ -6,7 +6,7 @@ use crate::model::{Model, recipe};
 use crate::samples::Samples;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use qdrop::plan::Sensitivity;
+use qdrop::plan::{Sensitivity, Stripe};
 use qdrop::report::Report;
 use qdrop::runtime::Library;
 use qdrop::{Answer, Error, Quantizer, Result, WorkDir};
@@ -21,10 +21,7 @@ fn library(runtime: Option<PathBuf>) -> Result<Option<Library>> {
 }
 
 fn measured(text: Option<String>) -> Result<Option<Sensitivity>> {
-    let read = |text: String| {
-        serde_json::from_str(&text).map_err(|e| Error::data(format!("expected sensitivities in JSON: {e}")))
-    };
-    text.map(read).transpose()
+    text.as_deref().map(Sensitivity::from_json).transpose()
 }
 
 /// A quantized network that is too large to be returned as bytes.
@@ -170,10 +167,10 @@ pub fn evaluate(
 #[pyfunction]
 pub fn answers(
     py: Python<'_>,
-    runtime: Option<PathBuf>,
     model: &Model,
     data: &Samples,
     threads: usize,
+    runtime: Option<PathBuf>,
     each: Py<PyAny>,
     progress: Progress,
 ) -> PyResult<()> {
@@ -197,20 +194,35 @@ pub fn answers(
     })
 }
 
-/// Sensitivities, as JSON.
+/// Sensitivities, as JSON, of everything or of the share `stripe`.
 #[pyfunction]
 pub fn sensitivity(
     py: Python<'_>,
     model: &Model,
     recipe_toml: &str,
     data: &Samples,
+    stripe: Option<(usize, usize)>,
     progress: Progress,
 ) -> PyResult<String> {
     let (model, recipe, set) = (Arc::clone(&model.model), recipe(py, recipe_toml)?, Arc::clone(&data.set));
     drive(py, &progress, move |caller| {
-        let found = model.sensitivity(&*set.used()?, &recipe, caller)?;
+        let share = stripe.map(|(index, count)| Stripe::new(index, count)).transpose()?;
+        let found = model.sensitivity(&*set.used()?, &recipe, share, caller)?;
         serde_json::to_string(&found).map_err(|e| Error::internal(e.to_string()))
     })
+}
+
+/// The sensitivities of which `shares`, pairs of a name and JSON, are all shares, as JSON.
+#[pyfunction]
+pub fn sensitivity_merged(py: Python<'_>, shares: Vec<(String, String)>) -> PyResult<String> {
+    let merged = || {
+        let read = |(name, json): (String, String)| {
+            Sensitivity::from_json(&json).map(|found| (name.clone(), found)).map_err(|e| e.at(name))
+        };
+        let whole = Sensitivity::merge(shares.into_iter().map(read).collect::<Result<_>>()?)?;
+        serde_json::to_string(&whole).map_err(|e| Error::internal(e.to_string()))
+    };
+    merged().map_err(|e| raised(py, &e))
 }
 
 /// How `b` differs from `a`, value by value: tables and JSON.
@@ -260,12 +272,12 @@ pub fn report_html(py: Python<'_>, json: &str) -> PyResult<String> {
     Report::from_json(json.as_bytes()).map(|report| report.html()).map_err(|e| raised(py, &e))
 }
 
-/// The sensitivities in `json` as tables at these `bits`, as a page, and as the lines of a CSV file.
+/// The sensitivities in `json` as tables, as a page, and as the lines of a CSV file.
 #[pyfunction]
-pub fn sensitivity_shown(py: Python<'_>, json: String, bits: Vec<u32>) -> PyResult<(String, String, String)> {
+pub fn sensitivity_shown(py: Python<'_>, json: &str) -> PyResult<(String, String, String)> {
     let shown = || -> Result<_> {
-        let found = measured(Some(json))?.ok_or_else(|| Error::internal("no sensitivities"))?;
-        Ok((show::sensitivities(&found, &bits)?.text, found.html(), show::sensitivities_csv(&found)))
+        let found = Sensitivity::from_json(json)?;
+        Ok((show::sensitivities(&found)?.text, found.html(), show::sensitivities_csv(&found)))
     };
     shown().map_err(|e| raised(py, &e))
 }
