@@ -99,12 +99,15 @@ _CLASSES: dict[str, type[Error]] = {
 _NAMES = {
     "calib": "calibration",
     "data": "the samples",
+    "file-format": "format",
+    "ignore-label": "ignore_labels",
     "iters": "iterations",
     "activation-bits": "activations",
     "weight-bits": "weights",
     "lambda": "lambda_",
     "target-bitops": "bitops",
     "target-size": "size",
+    "shape": "shapes",
 }
 
 
@@ -115,10 +118,10 @@ def in_python(hint: str) -> str:
         option = match.group(1)
         return f"`{_NAMES.get(option, option.replace('-', '_'))}`"
 
+    hint = re.sub(r"`qdrop sensitivity --merge[^`]*`", "`qdrop.Sensitivity.merge`", hint)
     hint = re.sub(r"`qdrop (plan|sensitivity|compare)\b[^`]*`", r"`qdrop.\1`", hint)
     return re.sub(r"`?(?<![\w-])--([a-z][a-z0-9-]*)`?", name, hint)
 
-    hint = re.sub(r"`qdrop sensitivity --merge[^`]*`", "`qdrop.Sensitivity.merge`", hint)
 
 def made(kind: str, places: Sequence[str], message: str, hint: str | None, errno: int | None) -> Error:
     """The exception for an error of the library."""
