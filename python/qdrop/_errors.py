@@ -105,9 +105,10 @@ _NAMES = {
     "activation-bits": "activations",
     "weight-bits": "weights",
     "lambda": "lambda_",
+    "runtime-library": "runtime",
+    "shape": "shapes",
     "target-bitops": "bitops",
     "target-size": "size",
-    "shape": "shapes",
 }
 
 

@@ -81,7 +81,7 @@ fn shares_of_the_sensitivities_come_to_what_one_run_measures() {
     let line = "sensitivity model.onnx --calib images --sensitivity-samples 8 --candidates 2,8";
     ok(dir, &format!("{line} -o whole.json"));
     let table = ok(dir, &format!("{line} --stripe 1/2 --threads 1 -o b.json"));
-    assert!(table.contains("Weights (share 1/2)") && table.contains("\n 4 ") && !table.contains("stem "), "{table}");
+    assert!(table.contains("Weights (share 1/2)") && table.contains("\n  4  head ") && !table.contains("stem "), "{table}");
     ok(dir, &format!("{line} --stripe 0/2 -o a.json"));
     let merged = ok(dir, "sensitivity --merge b.json a.json -o merged.json");
     let bytes = |name: &str| std::fs::read(dir.join(name)).unwrap();

@@ -222,7 +222,7 @@ pub struct Sensitivity {
     #[arg(long, value_name = "PATH", required_unless_present = "merge")]
     pub calib: Option<PathBuf>,
     /// Measure only every Nth layer and every Nth activation: those numbered I, I + N, I + 2N, ..., both counted from 0,
-    /// with I from 0 to N - 1: several machines divide the work, and --merge joins their files
+    /// with I from 0 to N - 1. Several machines can divide the work, and --merge joins their files
     #[arg(long, value_name = "I/N", value_parser = stripe)]
     pub stripe: Option<Stripe>,
     /// Measure nothing, but join the files of all shares that --stripe measured
