@@ -81,7 +81,10 @@ fn shares_of_the_sensitivities_come_to_what_one_run_measures() {
     let line = "sensitivity model.onnx --calib images --sensitivity-samples 8 --candidates 2,8";
     ok(dir, &format!("{line} -o whole.json"));
     let table = ok(dir, &format!("{line} --stripe 1/2 --threads 1 -o b.json"));
-    assert!(table.contains("Weights (share 1/2)") && table.contains("\n  4  head ") && !table.contains("stem "), "{table}");
+    assert!(
+        table.contains("Weights (share 1/2)") && table.contains("\n  4  head ") && !table.contains("stem "),
+        "{table}"
+    );
     ok(dir, &format!("{line} --stripe 0/2 -o a.json"));
     let merged = ok(dir, "sensitivity --merge b.json a.json -o merged.json");
     let bytes = |name: &str| std::fs::read(dir.join(name)).unwrap();
@@ -113,7 +116,8 @@ fn shares_of_the_sensitivities_come_to_what_one_run_measures() {
         ("--merge a.json b.json -o b.json", "are the same file"),
         ("--merge a.json --stripe 0/2", "cannot be used with"),
         ("--merge a.json --candidates 2", "cannot be used with"),
-        ("--merge a.json --input none", "cannot be used with"),
+        ("--merge a.json --input none", "no effect"),
+        ("--merge a.json --labels maps", "no effect"),
         ("model.onnx", "--calib"),
         ("model.onnx --calib images --stripe 0/2 -o out.csv", "ends in .json"),
         ("model.onnx --calib images --stripe 2/2", "from 0 to 1"),

@@ -227,7 +227,7 @@ pub struct Sensitivity {
     pub stripe: Option<Stripe>,
     /// Measure nothing, but join the files of all shares that --stripe measured
     #[arg(long, value_name = "FILE", num_args = 1..,
-        conflicts_with_all = ["model", "calib", "stripe", "Fix", "RecipeFlags", "Input"])]
+        conflicts_with_all = ["model", "calib", "stripe", "Fix", "RecipeFlags"])]
     pub merge: Vec<PathBuf>,
     /// Also write the result to this file: .json (read by plan and quantize), .csv, or .html (a page with charts)
     #[arg(short, long, value_name = "FILE")]

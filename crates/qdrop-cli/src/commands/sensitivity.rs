@@ -69,6 +69,10 @@ fn measure(args: &args::Sensitivity, model: &Path, calib: &PathBuf, detail: Deta
 
 /// The shares in the files that were named, as one.
 fn merge(args: &args::Sensitivity) -> Result<Sensitivity> {
+    if args.input != args::Input::default() {
+        let error = Error::recipe("--merge: options of samples have no effect where nothing is measured");
+        return Err(error.hint("leave them out"));
+    }
     if let Some(path) = &args.output {
         let reads: Vec<&Path> = args.merge.iter().map(PathBuf::as_path).collect();
         checks::writable(path, &reads, "-o")?;
