@@ -183,6 +183,7 @@ def sensitivity(
     model: ModelLike,
     calibration: Data,
     *,
+    stripe: tuple[int, int] | None = None,
     recipe: Recipe | str | os.PathLike[str] | None = None,
     fix: Fix | None = None,
     progress: Progress = True,
@@ -190,13 +191,14 @@ def sensitivity(
 ) -> Sensitivity:
     """Measures how the bits of each layer and activation, one at a time, affect the outputs of ``model``.
 
-    ``candidates=[2, 4, 8]`` are the bits to measure; the other arguments are those of ``quantize``.
+    ``candidates=[2, 4, 8]`` are the bits to measure. With ``stripe=(i, n)`` only every nth layer and every nth activation is
+    measured, from the ith on, both counted from 0; ``Sensitivity.merge`` joins all n shares. The other arguments are those of
+    ``quantize``.
     """
     made = _recipe(recipe, options)
     network = native(model, fix)
     samples = opened(network, calibration, made, calibration=True)
-    found = _qdrop.sensitivity(network, made.to_toml(), samples, receiver(progress))
-    return Sensitivity(found, tuple(sorted(set(made.to_dict()["mixed"]["candidates"]))))
+    return Sensitivity(_qdrop.sensitivity(network, made.to_toml(), samples, stripe, receiver(progress)))
 
 
 def evaluate(
@@ -218,7 +220,7 @@ def evaluate(
         returns is found under its name, or under the names of the dict that it returns. An object with ``update`` and
         ``compute``, such as those of torchmetrics, gets the outputs ``[1, ...]`` and the targets of one sample after the other,
         and nothing is kept. Outputs are float32.
-    :param runtime: ``"ort"`` or the path of ONNX Runtime's library: the network runs there. Not with a ``metric``.
+    :param runtime: ``"ort"`` or the path of ONNX Runtime's library: the network runs there.
     """
     made = _recipe(recipe, options)
     network = native(model, fix, known=True)
@@ -233,8 +235,6 @@ def evaluate(
             f"expected a metric, got {type(metric).__name__}",
             hint="give a function of outputs and targets, or an object with update and compute",
         )
-    if runtime is not None:
-        raise RecipeError("`runtime` cannot be used with a metric of your own", hint="leave `runtime` out")
     targets: list[Any] = []
     samples = opened(network, data, made, calibration=False, targets=targets)
     names: list[str] = network.outputs
@@ -250,7 +250,7 @@ def evaluate(
                 own.append(a)
 
     threads = made.to_dict()["method"]["threads"]
-    _qdrop.answers(network, samples, threads, each, receiver(progress))
+    _qdrop.answers(network, samples, threads, _library(runtime), each, receiver(progress))
     if streamed is not None:
         value = streamed.compute()
     else:

@@ -99,10 +99,14 @@ _CLASSES: dict[str, type[Error]] = {
 _NAMES = {
     "calib": "calibration",
     "data": "the samples",
+    "file-format": "format",
+    "ignore-label": "ignore_labels",
     "iters": "iterations",
     "activation-bits": "activations",
     "weight-bits": "weights",
     "lambda": "lambda_",
+    "runtime-library": "runtime",
+    "shape": "shapes",
     "target-bitops": "bitops",
     "target-size": "size",
 }
@@ -115,6 +119,7 @@ def in_python(hint: str) -> str:
         option = match.group(1)
         return f"`{_NAMES.get(option, option.replace('-', '_'))}`"
 
+    hint = re.sub(r"`qdrop sensitivity --merge[^`]*`", "`qdrop.Sensitivity.merge`", hint)
     hint = re.sub(r"`qdrop (plan|sensitivity|compare)\b[^`]*`", r"`qdrop.\1`", hint)
     return re.sub(r"`?(?<![\w-])--([a-z][a-z0-9-]*)`?", name, hint)
 

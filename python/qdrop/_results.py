@@ -6,6 +6,7 @@ import html as _html
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,24 +162,32 @@ class Comparison(_Shown):
 class Sensitivity:
     """How the bits of each layer and activation alone affect the outputs; ``quantize`` can choose bits by it."""
 
-    def __init__(self, report: str, bits: tuple[int, ...]) -> None:
+    def __init__(self, report: str) -> None:
         self._report = report
-        self._bits = bits
-        self._text, self._page, self._csv = _qdrop.sensitivity_shown(report, list(bits))
+        self._text, self._page, self._csv = _qdrop.sensitivity_shown(report)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Sensitivity:
         """Reads a file that ``save`` or ``qdrop sensitivity -o`` wrote as JSON."""
         try:
             text = Path(path).read_text(encoding="utf-8")
-            errors = json.loads(text)["layers"]
         except OSError as error:
             raised = IoError(error.strerror or str(error), places=[str(path)])
             raised.errno = error.errno
             raise raised from None
-        except (ValueError, KeyError, TypeError):
+        except UnicodeDecodeError:
             raise DataError("expected sensitivities in JSON", places=[str(path)]) from None
-        return cls(text, tuple(sorted({e["bits"] for curve in errors for e in curve["errors"]})))
+        try:
+            return cls(text)
+        except DataError as error:
+            error.places += (str(path),)
+            raise
+
+    @classmethod
+    def merge(cls, shares: Iterable[Sensitivity]) -> Sensitivity:
+        """Joins all shares that ``sensitivity(..., stripe=(i, n))`` measured, in any order: the same as if everything had been
+        measured in one call."""
+        return cls(_qdrop.sensitivity_merged([(f"shares[{i}]", share._report) for i, share in enumerate(shares)]))
 
     @property
     def report(self) -> dict[str, Any]:
@@ -206,7 +215,7 @@ class Sensitivity:
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Sensitivity, (self._report, self._bits)
+        return Sensitivity, (self._report,)
 
 
 class Score(dict[str, Any]):

@@ -54,6 +54,32 @@ def test_bits_are_chosen_by_sensitivities(demo: qdrop.Demo, network: Path, tmp_p
     assert (tmp_path / "o.onnx").read_bytes() == done.to_bytes()
 
 
+def test_shares_of_sensitivities_are_joined(demo: qdrop.Demo, tmp_path: Path) -> None:
+    def measured(**options: Any) -> qdrop.Sensitivity:
+        return qdrop.sensitivity(demo.model, demo.images, candidates=[2, 8], progress=False, **options)
+
+    shares = [measured(stripe=(i, 3)) for i in range(3)]
+    assert [len(share.report["layers"]) for share in shares] == [4, 3, 3]
+    assert "share 1/3" in repr(shares[1])
+    shares[1].save(tmp_path / "share.json")
+    shares[1] = qdrop.Sensitivity.load(tmp_path / "share.json")
+    assert qdrop.Sensitivity.merge(reversed(shares)) == measured()
+    with pytest.raises(qdrop.DataError, match="share 1/3 is missing") as missing:
+        qdrop.Sensitivity.merge([shares[0], shares[2]])
+    assert missing.value.hint == "measure it with `stripe` 1/3"
+    with pytest.raises(qdrop.DataError, match=r"`shares\[0\]` and `shares\[1\]` are both share 0/3"):
+        qdrop.Sensitivity.merge([shares[0], shares[0]])
+    with pytest.raises(qdrop.DataError, match="got share 0/3") as partial:
+        qdrop.plan(demo.model, size="w4", sensitivity=shares[0])
+    assert partial.value.hint == "join all shares with `qdrop.Sensitivity.merge`"
+    with pytest.raises(qdrop.RecipeError, match="from 0 to 2, got 3/3"):
+        measured(stripe=(3, 3))
+    (tmp_path / "share.json").write_text("{}")
+    with pytest.raises(qdrop.DataError, match="expected sensitivities in JSON") as damaged:
+        qdrop.Sensitivity.load(tmp_path / "share.json")
+    assert damaged.value.places == (str(tmp_path / "share.json"),)
+
+
 def test_scores_are_those_of_the_command_line(demo: qdrop.Demo, network: Path, tmp_path: Path) -> None:
     test = qdrop.demo(200, seed=2)
     score = qdrop.evaluate(demo.model, (test.images, test.labels), progress=False)
@@ -114,6 +140,47 @@ def test_outputs_are_those_of_onnx_runtime(demo: qdrop.Demo, quantized: qdrop.Qu
     assert np.abs(ours[0] - theirs).mean() < 0.05 * np.abs(theirs).mean()
     score = qdrop.evaluate(quantized, (images, theirs.argmax(1)), runtime="ort", progress=False)
     assert score["top1"] == 100
+
+    def kept(outputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> float:
+        assert outputs.dtype == np.float32
+        np.testing.assert_allclose(outputs, theirs, atol=1e-4)
+        return float((targets == data[1]).mean())
+
+    assert qdrop.evaluate(quantized, data, metric=kept, runtime="ort", progress=False) == {"kept": 1}
+
+
+def test_metrics_of_outputs_in_onnx_runtime() -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    make, real = onnx.helper, onnx.TensorProto.FLOAT
+
+    def value(name: str, kind: int, shape: list[Any]) -> Any:
+        return make.make_tensor_value_info(name, kind, shape)
+
+    # An output by sample, one whose size depends on the sample, and one without a batch.
+    nodes = [
+        make.make_node("Relu", ["x"], ["y"]),
+        make.make_node("NonZero", ["y"], ["where"]),
+        make.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+    ]
+    outputs = [value("y", real, ["n", 4]), value("where", onnx.TensorProto.INT64, [2, "k"]), value("sum", real, [])]
+    graph = make.make_graph(nodes, "net", [value("x", real, ["n", 4])], outputs)
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    x = np.array([[1, -1, 2, -2], [-1, -1, -1, 3], [1, 1, 1, 1]], np.float32)
+
+    def own(outputs: dict[str, Any], targets: np.ndarray[Any, Any]) -> bool:
+        assert np.array_equal(outputs["y"], np.maximum(x, 0)) and np.array_equal(outputs["sum"], x.sum(1))
+        assert [w.shape for w in outputs["where"]] == [(2, 2), (2, 1), (2, 4)]
+        return targets.tolist() == [0, 1, 2]
+
+    for runtime in (None, "ort"):
+        assert qdrop.evaluate(model, (x, np.arange(3)), metric=own, runtime=runtime, progress=False) == {"own": True}
+
+    def broken(outputs: Any, targets: Any) -> None:
+        raise LookupError("in the metric")
+
+    with pytest.raises(LookupError, match="in the metric"):
+        qdrop.evaluate(model, (x, np.arange(3)), metric=broken, runtime="ort", progress=False)
 
 
 def test_values_are_compared(demo: qdrop.Demo, network: Path, quantized: qdrop.QuantizedModel) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pytest
 from conftest import SHORT, two_inputs
 
 import qdrop
+from qdrop import _qdrop
+from qdrop._errors import in_python, made
 
 
 def refused(kind: type[qdrop.Error], model: Any, samples: Any, **options: Any) -> qdrop.Error:
@@ -148,6 +152,28 @@ def test_labels(demo: qdrop.Demo) -> None:
     assert "shape [20]" in evaluate((x, np.eye(20)[y])).message
     assert "expected a target, got none" in evaluate(x, metric=lambda outputs, targets: 0).message
     assert "expected a metric, got str" in evaluate((x, y), metric="top1").message
+
+
+def test_options_in_messages_are_those_of_python() -> None:
+    known = {name for option in _qdrop.recipe_options() for name in option} | {"lambda_", "the samples"}
+    for function in (qdrop.quantize, qdrop.plan, qdrop.sensitivity, qdrop.evaluate):
+        known |= set(inspect.signature(function).parameters)
+    # Only the command line has them.
+    known |= {"detections", "merge"}
+    named = set()
+    for path in Path(__file__).parents[2].glob("crates/qdrop/src/**/*.rs"):
+        code = path.read_text(encoding="utf-8").split("#[cfg(test)]")[0]
+        lines = (line for line in code.splitlines() if not line.lstrip().startswith("//"))
+        for text in re.findall(r'"[^"]*"', "\n".join(lines)):
+            named |= {(option, in_python(option)) for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*\b(?!:)", text)}
+    unknown = {option for option, name in named if name.strip("`") not in known}
+    assert len(named) > 20 and not unknown, unknown
+
+
+def test_bugs_are_exceptions_too() -> None:
+    error = made("internal", ["unit `a`"], "a panic: too many", "please report it", None)
+    assert type(error) is qdrop.InternalError and isinstance(error, RuntimeError)
+    assert str(error) == "unit `a`: a panic: too many\nhint: please report it"
 
 
 def test_errors_pickle_and_print() -> None:

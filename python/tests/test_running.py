@@ -1,4 +1,4 @@
-"""While a run works: progress, interruption, other threads and processes, panics."""
+"""While a run works: progress, interruption, other threads and processes."""
 
 from __future__ import annotations
 
@@ -161,11 +161,3 @@ def test_forked_processes_work(demo: qdrop.Demo, quantized: qdrop.QuantizedModel
     found = queue.get(timeout=120)
     process.join(30)
     assert process.exitcode == 0 and found.to_bytes() == quantized.to_bytes()
-
-
-def test_a_panic_is_an_exception() -> None:
-    from qdrop import _qdrop
-
-    with pytest.raises(qdrop.InternalError, match="a panic: too many") as caught:
-        _qdrop.panic("too many")
-    assert isinstance(caught.value, RuntimeError) and "report" in (caught.value.hint or "")

@@ -25,23 +25,23 @@ pub fn check(bits: &args::Bits, recipe: &Recipe, taken: &[&Path]) -> Result<()> 
 
 /// What bits are chosen by, from the file that was named.
 pub fn measured(bits: &args::Bits) -> Result<Option<Sensitivity>> {
-    bits.sensitivity.as_deref().map(read).transpose()
+    let whole = |path: &Path| {
+        let found = read(path)?;
+        found.require_whole().map_err(|e| e.at(path.display()))?;
+        Ok(found)
+    };
+    bits.sensitivity.as_deref().map(whole).transpose()
 }
 
-fn read(path: &Path) -> Result<Sensitivity> {
+/// The sensitivities in the file at `path`, of all layers and activations or of a share.
+pub fn read(path: &Path) -> Result<Sensitivity> {
     let at = |e: Error| e.at(path.display()).hint("make the file with `qdrop sensitivity MODEL -o FILE.json`");
     let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
     if size > LONGEST {
         return Err(at(Error::data(format!("expected a file of at most {LONGEST} bytes, got {size}"))));
     }
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    let found: Sensitivity =
-        serde_json::from_str(&text).map_err(|e| at(Error::data(format!("expected sensitivities in JSON: {e}"))))?;
-    if found.schema != Sensitivity::SCHEMA {
-        let message = format!("expected layout {} of sensitivities, got {}", Sensitivity::SCHEMA, found.schema);
-        return Err(at(Error::data(message)));
-    }
-    Ok(found)
+    Sensitivity::from_json(&text).map_err(at)
 }
 
 /// Writes `recipe` where it was wanted.

@@ -29,9 +29,9 @@ pub fn planned(model: &Model, recipe: Recipe, planned: &Planned) -> Result<Shown
     Ok(Shown { text: view.text(), json: json(&view)? })
 }
 
-/// Sensitivities at the given bits, as `qdrop sensitivity` prints them.
-pub fn sensitivities(found: &Sensitivity, bits: &[u32]) -> Result<Shown> {
-    Ok(Shown { text: out::draw(&sensitivity::tables(found, bits, Sort::Network)), json: json(found)? })
+/// Sensitivities, as `qdrop sensitivity` prints them.
+pub fn sensitivities(found: &Sensitivity) -> Result<Shown> {
+    Ok(Shown { text: out::draw(&sensitivity::tables(found, Sort::Network)), json: json(found)? })
 }
 
 /// Sensitivities as the lines of a CSV file.

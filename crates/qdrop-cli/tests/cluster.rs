@@ -4,7 +4,7 @@
 
 mod common;
 
-use qdrop_testing::{programs, python_with};
+use qdrop_testing::{npy, programs, python_with};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -202,15 +202,15 @@ fn parent(process: u32) -> u32 {
     behind_name.split_whitespace().nth(1).and_then(|p| p.parse().ok()).unwrap_or(0)
 }
 
-/// Processes of the program that do the run `index` of a sweep below `dir`.
-fn doing(dir: &Path, index: usize) -> Vec<u32> {
+/// Processes of the program in or below `dir` whose words hold `option` and its `value`.
+fn doing(dir: &Path, option: &str, value: &str) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
     let does = |process: &u32| {
         let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
         let words: Vec<String> = line.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
         words[0].ends_with("qdrop")
-            && words.iter().any(|w| Path::new(w).starts_with(dir))
-            && words.windows(2).any(|w| w[0] == "--index" && w[1] == index.to_string())
+            && std::fs::read_link(format!("/proc/{process}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
+            && words.windows(2).any(|w| w[0] == option && w[1] == value)
     };
     processes.filter(does).collect()
 }
@@ -226,14 +226,28 @@ fn script(python: &Path, name: &str, dir: &Path, line: &str) -> Command {
     command
 }
 
+/// Kills the worker of a cluster whose program has these words, and waits until the program is gone too.
+fn kill_worker(dir: &Path, option: &str, value: &str) {
+    let mut found = Vec::new();
+    until("the program runs", || {
+        found = doing(dir, option, value);
+        !found.is_empty()
+    });
+    let [program] = found[..] else { panic!("one worker alone has it: {found:?}") };
+    let worker = parent(program);
+    assert!(parent(worker) > 1, "the worker is a process of the cluster");
+    output(Command::new("kill").args(["-KILL", &worker.to_string()]));
+    until("the program went with its worker", || !doing(dir, option, value).contains(&program));
+}
+
 #[test]
 fn tasks_of_ray_come_to_what_one_machine_does() {
     let Some(python) = python_with("ray") else { return };
     let world = world();
     let dir = &world.path().canonicalize().unwrap();
     let said = std::fs::File::create(dir.join("said")).unwrap();
-    let line = "grid.toml -o cluster --local-cpus 2 --keep-models";
-    let mut command = script(&python, "ray_sweep.py", dir, line);
+    let line = "sweep grid.toml -o cluster --local-cpus 2 --keep-models";
+    let mut command = script(&python, "qdrop_ray.py", dir, line);
     let mut driver = command.stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap();
     let said = || std::fs::read_to_string(dir.join("said")).unwrap();
     let units = dir.join(format!("cluster/runs/{}.work", LONG.1));
@@ -242,12 +256,7 @@ fn tasks_of_ray_come_to_what_one_machine_does() {
         assert!(driver.try_wait().unwrap().is_none(), "{}", said());
         unit()
     });
-    let first = doing(dir, LONG.0);
-    assert_eq!(first.len(), 1, "{}", said());
-    let worker = parent(first[0]);
-    assert!(parent(worker) > 1, "the worker that does the run is a process of the cluster");
-    output(Command::new("kill").args(["-KILL", &worker.to_string()]));
-    until("the run went with its worker", || !doing(dir, LONG.0).contains(&first[0]));
+    kill_worker(dir, "--index", &LONG.0.to_string());
     until("all runs are done", || driver.try_wait().unwrap().is_some());
     assert!(driver.wait().unwrap().success(), "{}", said());
     assert!(said().contains("kept from an earlier run"), "{}", said());
@@ -259,9 +268,39 @@ fn tasks_of_ray_come_to_what_one_machine_does() {
         changed(SWEEP, &[("{ name = \"W4A4\" }", "{ name = \"bad\", calib = \"corrupt\" }")]),
     )
     .unwrap();
-    let failed = script(&python, "ray_sweep.py", dir, "grid.toml -o cluster --local-cpus 2").output().unwrap();
+    let failed = script(&python, "qdrop_ray.py", dir, "sweep grid.toml -o cluster --local-cpus 2").output().unwrap();
     let text = String::from_utf8_lossy(&failed.stderr);
     assert!(failed.status.code() == Some(2) && text.contains("07.bmp"), "{text}");
+}
+
+#[test]
+fn shares_on_ray_come_to_what_one_machine_measures() {
+    let Some(python) = python_with("ray") else { return };
+    let world = world();
+    let dir = &world.path().canonicalize().unwrap();
+    // Large enough that a share takes seconds.
+    let (side, images) = (96, 256);
+    qdrop::onnx::write(&common::network_of(side, &[]), &dir.join("large.onnx")).unwrap();
+    let values = (0..images * 3 * side * side).flat_map(|i| ((i * 7919 % 251) as f32 / 250.0 - 0.5).to_le_bytes());
+    npy(&dir.join("large.npy"), "<f4", &[images, 3, side, side], &values.collect::<Vec<_>>());
+    let words = "large.onnx --calib large.npy --sensitivity-samples 256";
+    let line = format!("sensitivity -o ray.json --shares 3 --local-cpus 2 -- {words}");
+    let said = std::fs::File::create(dir.join("said")).unwrap();
+    let mut driver =
+        script(&python, "qdrop_ray.py", dir, &line).stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap();
+    let said = || std::fs::read_to_string(dir.join("said")).unwrap();
+    kill_worker(dir, "--stripe", "0/3");
+    until("all shares are measured", || driver.try_wait().unwrap().is_some());
+    assert!(driver.wait().unwrap().success(), "{}", said());
+    common::ok(dir, &format!("sensitivity {words} -o alone.json"));
+    let bytes = |name: &str| std::fs::read(dir.join(name)).unwrap();
+    assert!(bytes("ray.json") == bytes("alone.json"));
+
+    // An error of a share is told.
+    let line = "sensitivity -o none.json --shares 2 --local-cpus 2 -- large.onnx --calib corrupt";
+    let failed = script(&python, "qdrop_ray.py", dir, line).output().unwrap();
+    let text = String::from_utf8_lossy(&failed.stderr);
+    assert!(failed.status.code() == Some(2) && text.contains("07.bmp") && !dir.join("none.json").exists(), "{text}");
 }
 
 #[test]

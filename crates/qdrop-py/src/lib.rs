@@ -19,8 +19,8 @@ mod _qdrop {
     use super::samples::{Collector, Samples};
     #[pymodule_export]
     use super::work::{
-        Quantized, answers, compare, demo, evaluate, panic, plan, quantize, report_html, report_text, run, save,
-        sensitivity, sensitivity_shown,
+        Quantized, answers, compare, demo, evaluate, plan, quantize, report_html, report_text, run, save, sensitivity,
+        sensitivity_merged, sensitivity_shown,
     };
 
     #[pymodule_init]

@@ -6,10 +6,10 @@ use crate::model::{Model, recipe};
 use crate::samples::Samples;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use qdrop::plan::Sensitivity;
+use qdrop::plan::{Sensitivity, Stripe};
 use qdrop::report::Report;
 use qdrop::runtime::Library;
-use qdrop::{Error, Quantizer, Result, WorkDir};
+use qdrop::{Answer, Error, Quantizer, Result, WorkDir};
 use qdrop_cli::show;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,10 +21,7 @@ fn library(runtime: Option<PathBuf>) -> Result<Option<Library>> {
 }
 
 fn measured(text: Option<String>) -> Result<Option<Sensitivity>> {
-    let read = |text: String| {
-        serde_json::from_str(&text).map_err(|e| Error::data(format!("expected sensitivities in JSON: {e}")))
-    };
-    text.map(read).transpose()
+    text.as_deref().map(Sensitivity::from_json).transpose()
 }
 
 /// A quantized network that is too large to be returned as bytes.
@@ -165,20 +162,22 @@ pub fn evaluate(
     })
 }
 
-/// Calls `each` with the index of every sample and the outputs for it, as pairs of a shape and the bytes of float32 numbers.
+/// Calls `each` with the index of every sample and the outputs for it, as pairs of a shape and the bytes of float32 numbers;
+/// in a `runtime`, if one is named.
 #[pyfunction]
 pub fn answers(
     py: Python<'_>,
     model: &Model,
     data: &Samples,
     threads: usize,
+    runtime: Option<PathBuf>,
     each: Py<PyAny>,
     progress: Progress,
 ) -> PyResult<()> {
     let (model, set, each) = (Arc::clone(&model.model), Arc::clone(&data.set), Arc::new(each));
     drive(py, &progress, move |caller: &mut Caller<()>| {
         let calls = caller.clone();
-        model.answers(&*set.used()?, threads, caller, |index, outputs| {
+        let told = |index: usize, outputs: &[Answer<'_>]| {
             let each = Arc::clone(&each);
             let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
             let outputs: Vec<_> = outputs.iter().map(|o| (o.shape.to_vec(), bytes(o.values))).collect();
@@ -186,24 +185,44 @@ pub fn answers(
                 let pairs = outputs.iter().map(|(shape, bytes)| (shape.clone(), PyBytes::new(py, bytes)));
                 each.call1(py, (index, pairs.collect::<Vec<_>>())).map(drop)
             })
-        })
+        };
+        let samples = set.used()?;
+        match library(runtime)? {
+            Some(library) => model.answers_deployed(&model.deploy(&library, threads)?, &*samples, caller, told),
+            None => model.answers(&*samples, threads, caller, told),
+        }
     })
 }
 
-/// Sensitivities, as JSON.
+/// Sensitivities, as JSON, of everything or of the share `stripe`.
 #[pyfunction]
 pub fn sensitivity(
     py: Python<'_>,
     model: &Model,
     recipe_toml: &str,
     data: &Samples,
+    stripe: Option<(usize, usize)>,
     progress: Progress,
 ) -> PyResult<String> {
     let (model, recipe, set) = (Arc::clone(&model.model), recipe(py, recipe_toml)?, Arc::clone(&data.set));
     drive(py, &progress, move |caller| {
-        let found = model.sensitivity(&*set.used()?, &recipe, caller)?;
+        let share = stripe.map(|(index, count)| Stripe::new(index, count)).transpose()?;
+        let found = model.sensitivity(&*set.used()?, &recipe, share, caller)?;
         serde_json::to_string(&found).map_err(|e| Error::internal(e.to_string()))
     })
+}
+
+/// The sensitivities of which `shares`, pairs of a name and JSON, are all shares, as JSON.
+#[pyfunction]
+pub fn sensitivity_merged(py: Python<'_>, shares: Vec<(String, String)>) -> PyResult<String> {
+    let merged = || {
+        let read = |(name, json): (String, String)| {
+            Sensitivity::from_json(&json).map(|found| (name.clone(), found)).map_err(|e| e.at(name))
+        };
+        let whole = Sensitivity::merge(shares.into_iter().map(read).collect::<Result<_>>()?)?;
+        serde_json::to_string(&whole).map_err(|e| Error::internal(e.to_string()))
+    };
+    merged().map_err(|e| raised(py, &e))
 }
 
 /// How `b` differs from `a`, value by value: tables and JSON.
@@ -253,12 +272,12 @@ pub fn report_html(py: Python<'_>, json: &str) -> PyResult<String> {
     Report::from_json(json.as_bytes()).map(|report| report.html()).map_err(|e| raised(py, &e))
 }
 
-/// The sensitivities in `json` as tables at these `bits`, as a page, and as the lines of a CSV file.
+/// The sensitivities in `json` as tables, as a page, and as the lines of a CSV file.
 #[pyfunction]
-pub fn sensitivity_shown(py: Python<'_>, json: String, bits: Vec<u32>) -> PyResult<(String, String, String)> {
+pub fn sensitivity_shown(py: Python<'_>, json: &str) -> PyResult<(String, String, String)> {
     let shown = || -> Result<_> {
-        let found = measured(Some(json))?.ok_or_else(|| Error::internal("no sensitivities"))?;
-        Ok((show::sensitivities(&found, &bits)?.text, found.html(), show::sensitivities_csv(&found)))
+        let found = Sensitivity::from_json(json)?;
+        Ok((show::sensitivities(&found)?.text, found.html(), show::sensitivities_csv(&found)))
     };
     shown().map_err(|e| raised(py, &e))
 }
@@ -274,10 +293,4 @@ pub fn demo(py: Python<'_>, count: usize, seed: u64) -> (Py<PyBytes>, usize, Py<
 #[pyfunction]
 pub fn run(py: Python<'_>, args: Vec<std::ffi::OsString>) -> u8 {
     py.detach(|| qdrop_cli::run(args))
-}
-
-/// Panics inside the guard that all work has; for tests of the guard.
-#[pyfunction]
-pub fn panic(py: Python<'_>, message: String) -> PyResult<()> {
-    drive(py, &Progress::none(), move |_| -> Result<()> { std::panic::panic_any(message) })
 }

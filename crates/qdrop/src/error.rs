@@ -152,3 +152,21 @@ impl std::error::Error for Error {
         self.0.source.as_ref().map(|s| s.as_ref() as _)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_internal_error() {
+        let panics: [fn() -> Result<()>; 3] =
+            [|| std::panic::panic_any("too many".to_string()), || panic!("too many"), || std::panic::panic_any(3)];
+        for (work, want) in panics.into_iter().zip(["too many", "too many", "of unknown cause"]) {
+            let error = Error::caught(work).unwrap_err();
+            assert_eq!((error.kind(), error.message()), (Kind::Internal, format!("a panic: {want}").as_str()));
+            assert!(error.advice().is_some_and(|hint| hint.contains("report it")), "{error}");
+        }
+        assert_eq!(Error::caught(|| Ok(3)).ok(), Some(3));
+        assert_eq!(Error::caught::<()>(|| Err(Error::data("none"))).unwrap_err().kind(), Kind::Data);
+    }
+}

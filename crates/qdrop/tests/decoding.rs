@@ -94,7 +94,7 @@ fn measuring_and_comparing_decode_every_sample_once() {
     samples.once("answers");
     model.compare(&model, &samples, &recipe, &mut Silent).unwrap();
     samples.once("compare");
-    model.sensitivity(&samples, &recipe, &mut Silent).unwrap();
+    model.sensitivity(&samples, &recipe, None, &mut Silent).unwrap();
     samples.once("sensitivity");
 }
 

@@ -147,7 +147,7 @@ fn networks_are_compared_planned_and_measured() {
     model.check(&recipe).unwrap();
 
     let few = Subset::first(&samples, 8);
-    let measured: Sensitivity = model.sensitivity(&few, &recipe, &mut Silent).unwrap();
+    let measured: Sensitivity = model.sensitivity(&few, &recipe, None, &mut Silent).unwrap();
     assert_eq!(measured.layers.len(), 3);
     let mut wanted = recipe.clone();
     wanted.mixed.size = Some("w4".parse().unwrap());

@@ -203,6 +203,9 @@ Examples:
   qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --sort error \\
       --candidates 2,3,4
   qdrop sensitivity mobilenetv2.onnx --calib calib.csv --input imagenet -o sensitivity.json
+  qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --stripe 0/2 -o share0.json
+  qdrop sensitivity resnet20.onnx --calib calib/ --input imagenet-norm --stripe 1/2 -o share1.json
+  qdrop sensitivity --merge share0.json share1.json -o sensitivity.json
 
 With `--sensitivity sensitivity.json`, plan and quantize choose bits from that file instead of measuring again.
 
@@ -213,10 +216,19 @@ causes is removed, as learned and corrected biases remove it; this predicts best
 `--method rtn --correct-samples 0` keeps the shift.")]
 pub struct Sensitivity {
     /// The float ONNX file
-    pub model: PathBuf,
+    #[arg(required_unless_present = "merge")]
+    pub model: Option<PathBuf>,
     /// Calibration samples, a few hundred, without labels: an image folder, or a CSV, .npy, .npz or .safetensors file
-    #[arg(long, value_name = "PATH")]
-    pub calib: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "merge")]
+    pub calib: Option<PathBuf>,
+    /// Measure only every Nth layer and every Nth activation: those numbered I, I + N, I + 2N, ..., both counted from 0,
+    /// with I from 0 to N - 1. Several machines can divide the work, and --merge joins their files
+    #[arg(long, value_name = "I/N", value_parser = stripe)]
+    pub stripe: Option<Stripe>,
+    /// Measure nothing, but join the files of all shares that --stripe measured
+    #[arg(long, value_name = "FILE", num_args = 1..,
+        conflicts_with_all = ["model", "calib", "stripe", "Fix", "RecipeFlags"])]
+    pub merge: Vec<PathBuf>,
     /// Also write the result to this file: .json (read by plan and quantize), .csv, or .html (a page with charts)
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -129,6 +129,8 @@ mod tests {
             "eval --detections d.json --data val.json --task coco",
             "eval m.onnx --data dev.json --task squad --doc-stride 64 --min f1=80 --min exact_match=70",
             "sensitivity m.onnx --calib c --input none --candidates 2,4 --sort error -o s.csv --sensitivity-samples 8",
+            "sensitivity m.onnx --calib c --stripe 1/2 --threads 2 -o a.json",
+            "sensitivity --merge a.json b.json --sort error -o s.html",
             "quantize m.onnx --calib c --target-size 1.5MiB --target-bitops w4a4 --sensitivity s.json --save-recipe r.toml",
             "quantize m.onnx --calib c --target-size w3 --keep-first-last",
             "quantize m.onnx --calib c --symmetric=weights --first-output-8bit=false --observer min-max -q",

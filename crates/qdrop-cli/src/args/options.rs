@@ -237,7 +237,7 @@ pub enum Symmetric {
 }
 
 /// How images and text become network input; each option overrides the recipe.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Images")]
 pub struct Input {
     /// Preset: for classifiers imagenet (resize 256, crop 224, mean and std) or imagenet-norm (mean and std only); for
@@ -301,7 +301,7 @@ pub struct Input {
 }
 
 /// Where annotated images lie, and how a detector's outputs are read; each option overrides the recipe.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Detection")]
 pub struct Detection {
     /// Folder with the images of annotation files, or with such folders named as the files [default: the folder named as
@@ -315,7 +315,7 @@ pub struct Detection {
 }
 
 /// Where label maps lie, and which of their numbers count; each option overrides the recipe.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Segmentation")]
 pub struct Segmentation {
     /// Folder with the label maps of images, PNG files with the images' names [default: the column labels of a CSV file
@@ -328,7 +328,7 @@ pub struct Segmentation {
 }
 
 /// How text becomes network input; each option overrides the recipe.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Text")]
 pub struct Text {
     /// Samples are of this task, which decides how files are read and what is measured: text (sst2, mrpc, cola, rte, qnli,

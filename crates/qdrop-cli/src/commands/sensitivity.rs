@@ -2,7 +2,7 @@
 
 use crate::args::{self, Print, Sort};
 use crate::progress::Detail;
-use crate::{Outcome, checks, flags, out, progress};
+use crate::{Outcome, bits, checks, flags, out, progress};
 use qdrop::data::Subset;
 use qdrop::plan::{Curve, Sensitivity};
 use qdrop::report::{Table, count};
@@ -19,24 +19,11 @@ enum Form {
 
 /// Runs the command.
 pub fn run(args: &args::Sensitivity, detail: Detail) -> Result<Outcome> {
-    let mut recipe = flags::read(args.flags.recipe.as_deref())?;
-    flags::apply(&mut recipe, &args.flags);
-    flags::apply_input(&mut recipe, &args.input);
-    recipe.validate()?;
-    checks::readable_file(&args.model)?;
-    checks::exists(&args.calib)?;
-    let form = args.output.as_deref().map(form).transpose()?;
-    if let Some(path) = &args.output {
-        let files = checks::run_files(&args.model, [&args.calib], &recipe);
-        let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.flags.recipe.as_deref()).collect();
-        checks::writable(path, &reads, "-o")?;
-    }
-    let mut sink = progress::sink(detail);
-    let model = args.fix.load(&args.model)?;
-    let limit = recipe.input.samples;
-    let calib = Dataset::open(&args.calib, &model, &recipe, limit, sink.as_ref())?;
-    let calib = Subset::spread(calib, limit)?;
-    let found = model.sensitivity(&calib, &recipe, sink.as_mut())?;
+    let form = args.output.as_deref().map(|path| form(path, args.stripe.is_some())).transpose()?;
+    let (found, skipped) = match (&args.model, &args.calib) {
+        (Some(model), Some(calib)) => measure(args, model, calib, detail)?,
+        _ => (merge(args)?, 0),
+    };
     if let (Some(path), Some(form)) = (&args.output, form) {
         let text = match form {
             Form::Json => serde_json::to_string_pretty(&found).map_err(|e| Error::internal(format!("no JSON: {e}")))?,
@@ -48,9 +35,9 @@ pub fn run(args: &args::Sensitivity, detail: Detail) -> Result<Outcome> {
     match args.format {
         Print::Json => out::json(&found)?,
         Print::Text => {
-            let mut text = out::draw(&tables(&found, &recipe.mixed.bits(), args.sort));
-            if calib.skipped() > 0 {
-                text.push_str(&format!("\n{} samples skipped because they could not be read\n", calib.skipped()));
+            let mut text = out::draw(&tables(&found, args.sort));
+            if skipped > 0 {
+                text.push_str(&format!("\n{skipped} samples skipped because they could not be read\n"));
             }
             out::print(&text)?;
         }
@@ -58,17 +45,58 @@ pub fn run(args: &args::Sensitivity, detail: Detail) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn form(path: &Path) -> Result<Form> {
+/// What the command line asks for, and the number of samples that could not be read.
+fn measure(args: &args::Sensitivity, model: &Path, calib: &PathBuf, detail: Detail) -> Result<(Sensitivity, usize)> {
+    let mut recipe = flags::read(args.flags.recipe.as_deref())?;
+    flags::apply(&mut recipe, &args.flags);
+    flags::apply_input(&mut recipe, &args.input);
+    recipe.validate()?;
+    checks::readable_file(model)?;
+    checks::exists(calib)?;
+    if let Some(path) = &args.output {
+        let files = checks::run_files(model, [calib], &recipe);
+        let reads: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(args.flags.recipe.as_deref()).collect();
+        checks::writable(path, &reads, "-o")?;
+    }
+    let mut sink = progress::sink(detail);
+    let model = args.fix.load(model)?;
+    let limit = recipe.input.samples;
+    let calib = Dataset::open(calib, &model, &recipe, limit, sink.as_ref())?;
+    let calib = Subset::spread(calib, limit)?;
+    let found = model.sensitivity(&calib, &recipe, args.stripe, sink.as_mut())?;
+    Ok((found, calib.skipped()))
+}
+
+/// The shares in the files that were named, as one.
+fn merge(args: &args::Sensitivity) -> Result<Sensitivity> {
+    if args.input != args::Input::default() {
+        let error = Error::recipe("--merge: options of samples have no effect where nothing is measured");
+        return Err(error.hint("leave them out"));
+    }
+    if let Some(path) = &args.output {
+        let reads: Vec<&Path> = args.merge.iter().map(PathBuf::as_path).collect();
+        checks::writable(path, &reads, "-o")?;
+    }
+    let named = |path: &PathBuf| Ok((path.display().to_string(), bits::read(path)?));
+    Sensitivity::merge(args.merge.iter().map(named).collect::<Result<_>>()?)
+}
+
+fn form(path: &Path, share: bool) -> Result<Form> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("json") => Ok(Form::Json),
+        _ if share => {
+            let error = Error::recipe("expected a file name that ends in .json for a share").at(path.display());
+            Err(error.hint("`qdrop sensitivity --merge` writes .csv and .html when it has joined the shares"))
+        }
         Some("csv") => Ok(Form::Csv),
         Some("html") => Ok(Form::Html),
         _ => Err(Error::recipe("expected a file name that ends in .json, .csv or .html").at(path.display())),
     }
 }
 
-/// Rows for `bits`, in order of `sort`.
-pub fn tables(found: &Sensitivity, bits: &[u32], sort: Sort) -> Vec<Table> {
+/// Rows in order of `sort`.
+pub fn tables(found: &Sensitivity, sort: Sort) -> Vec<Table> {
+    let bits = found.bits();
     let columns: String = bits.iter().map(|b| format!("|>{b} bit")).collect();
     let kinds = [("Weights", "layer", &found.layers), ("Activations", "value", &found.activations)];
     let table = |(title, what, curves): (&str, &str, &Vec<Curve>)| {
@@ -76,8 +104,9 @@ pub fn tables(found: &Sensitivity, bits: &[u32], sort: Sort) -> Vec<Table> {
             "Weights" if found.biases_corrected => ", mean shifts removed",
             _ => "",
         };
+        let of = found.share.as_ref().map_or_else(String::new, |s| format!(" (share {})", s.stripe));
         let title =
-            format!("{title}, one at a time: signal to noise of the outputs in dB, {} samples{on}", found.samples);
+            format!("{title}{of}, one at a time: signal to noise of the outputs in dB, {} samples{on}", found.samples);
         let mut table = Table::new(title, &format!(">#|{what}|>elements{columns}"));
         let mut rows: Vec<(usize, &Curve)> = curves.iter().enumerate().collect();
         if sort == Sort::Error {
@@ -89,7 +118,7 @@ pub fn tables(found: &Sensitivity, bits: &[u32], sort: Sort) -> Vec<Table> {
                 let found = curve.errors.iter().find(|e| e.bits == bits);
                 found.map_or_else(|| "-".into(), |e| format!("{:.1}", e.snr()))
             };
-            let first = [(i + 1).to_string(), curve.name.clone(), count(curve.elements)];
+            let first = [(found.position(i) + 1).to_string(), curve.name.clone(), count(curve.elements)];
             table.row(first.into_iter().chain(bits.iter().map(snr)));
         }
         table

@@ -3,18 +3,19 @@
 use super::accuracy::{answering, check_answers, only, scores};
 use super::detection::{self, Detected};
 use super::images;
-use super::open::Given;
-use super::samples::check_classes;
+use super::open::{Answer, Given, answers, batched};
+use super::samples::{Checked, check_classes};
 use super::segmentation;
 use crate::data::{Remembered, Samples};
 use crate::disk;
 use crate::engine::device::processors;
+use crate::engine::facts;
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Dim, Fact, Graph, ValueId};
 use crate::onnx;
 use crate::plan::Task;
-use crate::probe::{Answering, go_on, shapes_of};
-use crate::report::{Event, Score, Silent, Sink};
+use crate::probe::{Answering, go_on, input_shapes, shapes_of};
+use crate::report::{Event, Score, Silent, Sink, Stage};
 use crate::runtime::{Library, Options, Session};
 use crate::tensor::{DType, Rows, Tensor};
 use std::ops::RangeInclusive;
@@ -301,6 +302,27 @@ pub fn detect_deployed(files: &[&Deployed], samples: &dyn Samples, sink: &mut dy
     // The number of boxes may differ from sample to sample, so each is run alone.
     let run = |file: usize, sample: &[Tensor], sink: &dyn Sink| files[file].alone(sample, sink);
     images::measure_each::<detection::Tally>(files.len(), samples, &run, sink)
+}
+
+/// As [`super::outputs`], of `file`, which `graph` (simplified) is in a runtime.
+pub fn outputs_deployed(
+    file: &Deployed,
+    graph: &Graph,
+    samples: &Checked,
+    sink: &mut dyn Sink,
+    mut take: impl FnMut(usize, &[Answer<'_>]) -> Result<()>,
+) -> Result<()> {
+    let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes_of(samples)?))?)?;
+    let batched = batched(graph, &facts);
+    let total = samples.len();
+    // The sizes of outputs may differ from sample to sample, so each is run alone.
+    for index in 0..total {
+        go_on(sink)?;
+        let outputs = file.alone(&samples.get(index)?, sink)?;
+        take(index, &answers(&outputs, &batched))?;
+        sink.event(&Event::StageProgress { stage: Stage::Evaluate, done: index + 1, total });
+    }
+    Ok(())
 }
 
 /// The inputs and outputs of `session`, without a node.

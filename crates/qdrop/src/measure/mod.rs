@@ -16,7 +16,7 @@ mod segmentation;
 
 pub use accuracy::{check_task, detect_all, measure, measure_all, unknown_answer};
 pub use compare::{compare, compare_recorded};
-pub use deployed::{Deployed, detect_deployed, measure_deployed};
+pub use deployed::{Deployed, detect_deployed, measure_deployed, outputs_deployed};
 pub use detection::{Detected, recognise};
 pub use divergence::{Divergence, divergence};
 pub use latency::{Pace, pace};

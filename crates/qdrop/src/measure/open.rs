@@ -123,6 +123,28 @@ pub struct Answer<'a> {
     pub values: &'a [f32],
 }
 
+/// Which outputs of `graph` have the batch axis in front. A first size that depends on data is no batch; where it is not
+/// known, what the file declares counts.
+pub(super) fn batched(graph: &Graph, facts: &Facts) -> Vec<bool> {
+    let declared = |v: ValueId| graph.value(v).fact.shape.as_ref()?.first();
+    let mut inputs = graph.inputs.iter().zip(graph.batch_axes());
+    let batch = inputs.find_map(|(&v, axis)| if axis == Some(0) { declared(v) } else { None });
+    let one = |&v: &ValueId| match facts.get(v) {
+        Some(fact) => fact.shape.first() == Some(&1),
+        None => batch.is_some() && declared(v) == batch,
+    };
+    graph.outputs.iter().map(one).collect()
+}
+
+/// What `outputs`, of which some are `batched`, are to callers.
+pub(super) fn answers<'a>(outputs: &'a [Given], batched: &[bool]) -> Vec<Answer<'a>> {
+    let one = |(output, &batched): (&'a Given, &bool)| {
+        let skipped = usize::from(batched && output.shape.first() == Some(&1));
+        Answer { shape: &output.shape[skipped..], values: &output.values }
+    };
+    outputs.iter().zip(batched).map(one).collect()
+}
+
 /// Calls `take` with the index of every one of `samples` and all outputs of `graph` (simplified), in order. `threads` 0 takes
 /// all cores.
 pub fn outputs(
@@ -135,16 +157,12 @@ pub fn outputs(
     let device = &processors(threads)?;
     let shapes = shapes_of(samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
-    // A first size that depends on data is no batch.
-    let batched = |v: &ValueId| facts.get(*v).is_some_and(|f| f.shape.first() == Some(&1));
-    let skipped: Vec<usize> = graph.outputs.iter().map(|v| usize::from(batched(v))).collect();
+    let batched = batched(graph, &facts);
     let network = Open::any(graph, &shapes, device)?;
     let job = |_, inputs: &[Vec<Tensor>], sink: &dyn Sink| network.run(inputs, sink);
     each(samples, 1..=network.chunk(), device, Stage::Evaluate, sink, job, |first, all| {
         for (index, outputs) in (first..).zip(&all) {
-            let answers = outputs.iter().zip(&skipped);
-            let answers = answers.map(|(o, &skip)| Answer { shape: &o.shape[skip..], values: &o.values });
-            take(index, &answers.collect::<Vec<_>>())?;
+            take(index, &answers(outputs, &batched))?;
         }
         Ok(())
     })

@@ -56,8 +56,8 @@ fn named<'a>(run: &SweepRun, path: &'a Path) -> Cow<'a, str> {
 /// How samples become network input, with files as the sweep names them.
 fn input(run: &SweepRun) -> Input {
     let mut input = run.recipe.input.clone();
-    if let Some(tokenizer) = &mut input.tokenizer {
-        *tokenizer = named(run, Path::new(&*tokenizer)).into_owned();
+    for path in input.paths_mut() {
+        *path = named(run, Path::new(&*path)).into_owned();
     }
     input
 }

@@ -13,7 +13,8 @@ mod written;
 pub use crate::measure::{
     Answer, Checked, Deployed, Detected, Divergence, Drawing, Pace, check_labels, check_task, compare,
     compare_recorded, compared, detect_all, detect_deployed, divergence, left_out, measure, measure_all,
-    measure_deployed, near_chance, outputs, pace, pictures, quality, recognise, shown, unknown_answer,
+    measure_deployed, near_chance, outputs, outputs_deployed, pace, pictures, quality, recognise, shown,
+    unknown_answer,
 };
 pub use crate::prepare::{fix, prepare};
 pub use crate::probe::{declared_shapes, input_shapes, sample_shapes, several_at_once};

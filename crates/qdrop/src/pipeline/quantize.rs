@@ -467,7 +467,7 @@ impl<'a> Run<'a> {
         let precise = self.store.single();
         let calibration = Calibration { store: &precise, ..self.calibration(network, loaded) };
         let start = Instant::now();
-        let measured = calibration.sensitivity(watch, wanted, self.work, self.sink)?;
+        let measured = calibration.sensitivity(watch, wanted, None, self.work, self.sink)?;
         self.report.timings.push(Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() });
         let chosen = crate::plan::choose(&network.graph, &network.facts, self.recipe, &measured.sensitivity)?;
         let recipe = self.recipe.with(&chosen);

@@ -6,14 +6,21 @@ use crate::engine::device::processors;
 use crate::engine::facts;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Measure, Mixed, Recipe, Sensitivity};
+use crate::plan::{Measure, Mixed, Recipe, Sensitivity, Stripe};
 use crate::probe::{self, Calibration, Deviation, Loaded, Network, Padding, input_shapes};
 use crate::report::{Sink, Stage, timed};
 use crate::tensor::{Precision, RowStore, Rows, Tensor};
 
-/// Measures every layer and activation of `graph` (simplified) that `recipe` quantizes, with each of its candidates, on
-/// [`Mixed::samples`] of `samples`. First grids are fitted to as many as the recipe says. The caller names the model.
-pub fn sensitivity(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: &mut dyn Sink) -> Result<Sensitivity> {
+/// Measures every layer and activation of `graph` (simplified) that `recipe` quantizes, or a `share` of them, with each of
+/// its candidates, on [`Mixed::samples`] of `samples`. First grids are fitted to as many as the recipe says. The caller
+/// names the model.
+pub fn sensitivity(
+    graph: &Graph,
+    recipe: &Recipe,
+    samples: &dyn Samples,
+    share: Option<Stripe>,
+    sink: &mut dyn Sink,
+) -> Result<Sensitivity> {
     let mixed = Mixed { size: None, bitops: None, ..recipe.mixed.clone() };
     let recipe = &Recipe { mixed, ..recipe.clone() };
     let device = &processors(recipe.method.threads)?;
@@ -36,7 +43,7 @@ pub fn sensitivity(graph: &Graph, recipe: &Recipe, samples: &dyn Samples, sink: 
     let watch = observed.sites;
     let all = recipe.mixed.bits();
     let wanted = Measure { layers: vec![all.clone(); plan.layers.len()], sites: vec![all; plan.sites.len()] };
-    Ok(calibration.sensitivity(&watch, &wanted, None, sink)?.sensitivity)
+    Ok(calibration.sensitivity(&watch, &wanted, share, None, sink)?.sensitivity)
 }
 
 /// Squared error of the outputs of `written`, what `graph` (both simplified) became, as a share of their energy and summed
@@ -124,7 +131,7 @@ mod tests {
     #[test]
     fn errors_fall_with_bits_and_shifts_of_means_are_taken_out() {
         let graph = network();
-        let measured = |method| sensitivity(&graph, &recipe(method), &noise(24), &mut Silent).unwrap();
+        let measured = |method| sensitivity(&graph, &recipe(method), &noise(24), None, &mut Silent).unwrap();
         let (corrected, plain) = (measured(MethodName::Qdrop), measured(MethodName::Rtn));
         assert_eq!((corrected.biases_corrected, plain.biases_corrected, corrected.samples), (true, false, 16));
         assert_eq!((corrected.layers.len(), corrected.activations.len()), (4, 3));
@@ -150,7 +157,7 @@ mod tests {
         let y = b.node(Op::GlobalAveragePool, &[y]);
         let graph = b.finish(&[y]);
         let error = |method| {
-            let found = sensitivity(&graph, &recipe(method), &noise(24), &mut Silent).unwrap();
+            let found = sensitivity(&graph, &recipe(method), &noise(24), None, &mut Silent).unwrap();
             assert!(found.layers[0].errors[0].agreement.is_none(), "no classifier");
             found.layers[0].error(2).unwrap()
         };
@@ -163,9 +170,25 @@ mod tests {
         let with = |threads| {
             let mut recipe = recipe(MethodName::Qdrop);
             (recipe.method.threads, recipe.mixed.candidates) = (threads, vec![3, 8]);
-            sensitivity(&network(), &recipe, &noise(24), &mut Silent).unwrap()
+            sensitivity(&network(), &recipe, &noise(24), None, &mut Silent).unwrap()
         };
         assert_eq!(with(1), with(3));
+    }
+
+    #[test]
+    fn shares_come_to_the_whole() {
+        let (graph, noise) = (network(), noise(24));
+        // With 8 bits alone sites are screened, and none can be judged without the others.
+        for candidates in [vec![3, 8], vec![8]] {
+            let mut recipe = recipe(MethodName::Qdrop);
+            recipe.mixed.candidates = candidates;
+            let measured = |share| sensitivity(&graph, &recipe, &noise, share, &mut Silent).unwrap();
+            let whole = measured(None);
+            for count in [2, 5] {
+                let share = |i: usize| (i.to_string(), measured(Some(Stripe::new(i, count).unwrap())));
+                assert_eq!(Sensitivity::merge((0..count).map(share).collect()).unwrap(), whole, "{count}");
+            }
+        }
     }
 
     #[test]
@@ -175,7 +198,7 @@ mod tests {
         let op = Op::ArgReduce { largest: true, axis: 1, keepdims: false, select_last_index: false };
         graph.nodes.push(Node::new("argmax", op, &[graph.outputs[0]], &[class]));
         graph.outputs = vec![class];
-        let error = sensitivity(&graph, &recipe(MethodName::Rtn), &noise(8), &mut Silent).unwrap_err();
+        let error = sensitivity(&graph, &recipe(MethodName::Rtn), &noise(8), None, &mut Silent).unwrap_err();
         assert!(error.message().contains("no output of real numbers"), "{error}");
     }
 
@@ -188,7 +211,7 @@ mod tests {
         graph.nodes.push(Node::new("argmax", op, &[graph.outputs[0]], &[class]));
         let relu = graph.nodes.iter().rfind(|n| n.op == Op::Unary(Unary::Relu)).and_then(|n| n.output(0)).unwrap();
         graph.outputs = vec![class, relu];
-        let found = sensitivity(&graph, &recipe(MethodName::Rtn), &noise(8), &mut Silent).unwrap();
+        let found = sensitivity(&graph, &recipe(MethodName::Rtn), &noise(8), None, &mut Silent).unwrap();
         assert!(found.layers[3].errors.is_empty() && found.layers[..3].iter().all(|l| l.errors.len() == 5));
     }
 

@@ -60,8 +60,9 @@ pub fn measure(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Measure>
 }
 
 /// Chooses bits for `graph` as `recipe` asks, by what was measured about it. What no output depends on keeps the
-/// recipe's bits. An error when `measured` is of another network or lacks candidates.
+/// recipe's bits. An error when `measured` is of another network, a share, or lacks candidates.
 pub fn choose(graph: &Graph, facts: &Facts, recipe: &Recipe, measured: &Sensitivity) -> Result<Chosen> {
+    measured.require_whole()?;
     let mut mixing = Mixing::new(graph, facts, recipe)?;
     mixing.check()?;
     let names = mixing.addresses()?;

@@ -43,6 +43,7 @@ fn sensitivity(graph: &Graph, recipe: &Recipe, seed: u64) -> Sensitivity {
         model: "m".into(),
         samples: 8,
         biases_corrected: true,
+        share: None,
         layers: layers.collect(),
         activations: sites.collect(),
     }
@@ -194,6 +195,7 @@ fn what_meets_in_a_product_has_one_width() {
         model: String::new(),
         samples: 1,
         biases_corrected: false,
+        share: None,
         layers: layers.collect(),
         activations: sites.collect(),
     };
@@ -231,6 +233,7 @@ fn tables_choose_too() {
         model: String::new(),
         samples: 1,
         biases_corrected: false,
+        share: None,
         layers: base.layers.iter().map(curve).collect(),
         activations: base.sites.iter().map(site).collect(),
     };

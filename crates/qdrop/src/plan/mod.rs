@@ -45,7 +45,7 @@ pub use recipe::{
     Observer, Output, Override, Part, Placement, Preset, Recipe, Scope, Units, Weights,
 };
 pub use rules::{Hit, Rule};
-pub use sensitivity::{BitError, Curve, Sensitivity};
+pub use sensitivity::{BitError, Curve, Sensitivity, Share};
 pub use size::ByteSize;
 pub use stripe::Stripe;
 pub use sweep::{Case, Sweep, SweepRun};

@@ -520,6 +520,13 @@ pub struct Input {
     pub doc_stride: Option<usize>,
 }
 
+impl Input {
+    /// The paths among the options.
+    pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        [&mut self.images, &mut self.labels, &mut self.tokenizer].into_iter().flatten()
+    }
+}
+
 /// Form of the written file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

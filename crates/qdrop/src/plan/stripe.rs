@@ -8,6 +8,7 @@ use std::str::FromStr;
 /// One of several shares of a list: of `count` shares, the one with the number `index` (from 0) holds the items `index`,
 /// `index + count`, `index + 2 * count` and so on. Written `INDEX/COUNT`, such as `0/4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Stripe {
     index: usize,
     count: usize,
@@ -38,6 +39,11 @@ impl Stripe {
     pub fn contains(self, position: usize) -> bool {
         position % self.count == self.index
     }
+
+    /// The number of items that it holds of a list of `length`.
+    pub fn holds(self, length: usize) -> usize {
+        length.saturating_sub(self.index).div_ceil(self.count)
+    }
 }
 
 impl FromStr for Stripe {
@@ -49,6 +55,20 @@ impl FromStr for Stripe {
             Error::recipe(format!("expected INDEX/COUNT, such as 0/4 for the first of four shares, got `{text}`"))
         })?;
         Stripe::new(index, count)
+    }
+}
+
+impl TryFrom<String> for Stripe {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Stripe> for String {
+    fn from(stripe: Stripe) -> Self {
+        stripe.to_string()
     }
 }
 

@@ -86,7 +86,7 @@ pub struct SweepRun {
     pub name: String,
     /// One case per axis, in the order of the file.
     pub cases: Vec<Case>,
-    /// The folder of the sweep's file, to which the paths below are relative unless the sweep gives them from the root.
+    /// The folder of the sweep's file, to which all paths are relative unless the sweep gives them from the root.
     pub folder: PathBuf,
     /// The float network.
     pub model: PathBuf,
@@ -194,8 +194,8 @@ impl Sweep {
         let (model, calib, eval) = (file("model")?, file("calib")?, file("eval")?);
         let text = toml::to_string(&all).map_err(|e| Error::recipe(e.to_string()).at(place()))?;
         let mut recipe = Recipe::from_toml(&text).map_err(|e| e.at(place()))?;
-        if let Some(tokenizer) = &mut recipe.input.tokenizer {
-            *tokenizer = folder.join(&*tokenizer).to_string_lossy().into_owned();
+        for path in recipe.input.paths_mut() {
+            *path = folder.join(&*path).to_string_lossy().into_owned();
         }
         let cases = chosen.iter().map(|(case, _)| case.clone()).collect();
         Ok(SweepRun { name, cases, folder: folder.to_path_buf(), model, calib, eval, recipe })
@@ -278,6 +278,15 @@ mod tests {
         assert_eq!((last.recipe.method.name, last.recipe.method.iterations), (MethodName::Qdrop, Some(7)));
         assert_eq!(last.cases.iter().map(|c| c.averaged).collect::<Vec<_>>(), [false, false, true]);
         assert_eq!((last.cases[2].number(), last.cases[1].number()), (Some(2.0), None));
+    }
+
+    #[test]
+    fn all_paths_begin_at_the_folder() {
+        let inputs = "input.images = \"val\"\ninput.labels = \"/maps\"\ninput.tokenizer = \"../t.json\"\n[[axis]]";
+        let text = TEXT.replacen("[[axis]]", inputs, 1);
+        let input = &Sweep::from_toml(&text).unwrap().runs(Path::new("/home/a")).unwrap()[0].recipe.input;
+        let paths = [&input.images, &input.labels, &input.tokenizer].map(Option::as_deref);
+        assert_eq!(paths, [Some("/home/a/val"), Some("/maps"), Some("/home/a/../t.json")]);
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::engine::program::compile;
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::plan::{
-    BitError, Curve, GridSpec, Layer, LayerId, Measure, Plan, Recipe, Sensitivity, Site, SiteId, learned_biases,
+    BitError, Curve, GridSpec, Layer, LayerId, Measure, Plan, Recipe, Sensitivity, Share, Site, SiteId, Stripe,
+    learned_biases,
 };
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, Sink, Stage, timed};
@@ -69,11 +70,13 @@ impl Measured {
 }
 
 impl Calibration<'_> {
-    /// Measures the bits that `wanted` lists, or finds in `work` that an earlier run did. `watch` has seen the sites.
+    /// Measures the bits that `wanted` lists, of all layers and sites or of a `share`. The whole is found in `work` where an
+    /// earlier run measured it. `watch` has seen the sites.
     pub fn sensitivity(
         &self,
         watch: &Watch,
         wanted: &Measure,
+        share: Option<Stripe>,
         work: Option<&WorkDir>,
         sink: &mut dyn Sink,
     ) -> Result<Measured> {
@@ -91,16 +94,19 @@ impl Calibration<'_> {
 
         let program = compile(self.graph, self.facts, &region)?;
         let names: Vec<&str> = self.plan.layers.iter().map(|l| self.graph.value(l.weight).name.as_str()).collect();
-        let plan = (&self.plan.layers, names, &self.plan.sites, self.recipe.resolved().learns);
+        let plan = (&self.plan.layers, names, &self.plan.sites, corrects(self.recipe));
         let rows: Vec<&Rows> = inputs.values().chain(refining.values()).collect();
-        let key = work::key_of(&(program, plan, &weights, &grids), &rows)?;
+        let key = work::key_of(&(Sensitivity::SCHEMA, program, plan, &weights, &grids), &rows)?;
+        let work = work.filter(|_| share.is_none());
         if let Some(measured) = work.and_then(|work| work.found(&key, sink)) {
             return Ok(measured);
         }
-        let grids = self.refined(grids, watch, (&refining, padding.as_ref()), sink)?;
-        let (sensitivity, _) = timed(sink, Stage::Sensitivity, Some(STEPS), |sink| {
-            self.forward(inputs, few.len(), &weights, &grids, sink)
+        let grids = self.refined(grids, share, watch, (&refining, padding.as_ref()), sink)?;
+        let (mut sensitivity, _) = timed(sink, Stage::Sensitivity, Some(STEPS), |sink| {
+            self.forward(inputs, few.len(), share, &weights, &grids, sink)
         })?;
+        let (layers, activations) = (self.plan.layers.len(), self.plan.sites.len());
+        sensitivity.share = share.map(|stripe| Share { stripe, layers, activations, key: key.to_hex().to_string() });
         let measured = Measured { sensitivity, grids };
         work.map_or(Ok(()), |work| work.keep(&key, &measured))?;
         Ok(measured)
@@ -139,10 +145,11 @@ impl Calibration<'_> {
     }
 
     /// First grids as a run would refine them, on `inputs`: sites are screened where that is what a run with any choice of
-    /// these bits does.
+    /// these bits does, else those of `share` are refined.
     fn refined(
         &self,
         mut tries: Tries<First>,
+        share: Option<Stripe>,
         watch: &Watch,
         (inputs, padding): (&Cache, Option<&Padding>),
         sink: &mut dyn Sink,
@@ -153,8 +160,11 @@ impl Calibration<'_> {
         // A round takes one try of every site; screening looks at all sites at once, and at the last try of those without
         // another.
         for round in (0..most).filter(|_| inputs.values().any(|rows| !rows.is_empty())) {
-            let open: Vec<SiteId> =
-                self.plan.site_ids().filter(|s| screens || tries[s.index()].len() > round).collect();
+            let open: Vec<SiteId> = self
+                .plan
+                .site_ids()
+                .filter(|s| screens || is_in(share, s.index()) && tries[s.index()].len() > round)
+                .collect();
             let of = |&s: &SiteId| tries[s.index()].get(round).or(tries[s.index()].last()).map(|t| (s, t));
             let (sites, mut grids): (Vec<Site>, Vec<Grid>) =
                 open.iter().filter_map(of).map(|(s, t)| (with(self.plan.site(s), t.0), t.1.grid.clone())).unzip();
@@ -178,11 +188,12 @@ impl Calibration<'_> {
         Ok(tries)
     }
 
-    /// Runs the float network forward once and measures layers and sites where they stand.
+    /// Runs the float network forward once and measures the layers and sites of `share` where they stand.
     fn forward(
         &self,
         inputs: Cache,
         samples: usize,
+        share: Option<Stripe>,
         weights: &Tries<QuantizedWeight>,
         grids: &Tries<First>,
         sink: &mut dyn Sink,
@@ -205,8 +216,8 @@ impl Calibration<'_> {
         let wanted = forward.outputs(padding.as_ref(), sink)?;
         let layer = |l: LayerId| Some((forward.until_reader(&self.plan.layer(l).nodes)?, Item::Layer(l)));
         let site = |s: SiteId| Some((forward.until_known(self.plan.site(s).value)?, Item::Site(s)));
-        let at_layers = self.plan.layer_ids().filter_map(layer);
-        let at_sites = self.plan.site_ids().filter_map(site);
+        let at_layers = self.plan.layer_ids().filter(|l| is_in(share, l.index())).filter_map(layer);
+        let at_sites = self.plan.site_ids().filter(|s| is_in(share, s.index())).filter_map(site);
         let mut items: Vec<(usize, Item)> = at_layers.chain(at_sites).collect();
         items.sort_by_key(|item| item.0);
         let mut progress = Progress::new(&forward, &items, weights, grids);
@@ -263,8 +274,9 @@ impl Calibration<'_> {
             model: String::new(),
             samples,
             biases_corrected: corrects(self.recipe),
-            layers: layers.iter().zip(of_layers).map(layer).collect(),
-            activations: sites.iter().zip(of_sites).map(site).collect(),
+            share: None,
+            layers: shared(share, layers.iter().zip(of_layers)).map(layer).collect(),
+            activations: shared(share, sites.iter().zip(of_sites)).map(site).collect(),
         })
     }
 
@@ -290,6 +302,16 @@ impl Calibration<'_> {
         let learned = learned_biases(self.graph, self.plan, self.plan.layer_ids())?;
         Ok(learned.into_iter().map(|(l, id, content)| (l, (id, content))).collect())
     }
+}
+
+/// Whether what is at `position` is in `share`; without one, everything is.
+fn is_in(share: Option<Stripe>, position: usize) -> bool {
+    share.is_none_or(|share| share.contains(position))
+}
+
+/// Those of `items` that are in `share`.
+fn shared<T>(share: Option<Stripe>, items: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    items.enumerate().filter(move |(i, _)| is_in(share, *i)).map(|(_, item)| item)
 }
 
 /// Whether a run by `recipe` takes the shifts of means that rounding causes out of biases, by learning or at once.

@@ -7,7 +7,7 @@ use crate::eval::detect::Detector;
 use crate::graph::{Dim, Graph, ValueId};
 use crate::onnx;
 use crate::pipeline::{self, Answer, Bench, Checked, Deployed, Detected, Divergence, Memory};
-use crate::plan::{Chosen, Cost, FactorSite, Plan, Recipe, Sensitivity, Task};
+use crate::plan::{Chosen, Cost, FactorSite, Plan, Recipe, Sensitivity, Stripe, Task};
 use crate::probe::shapes_of;
 use crate::report::{Score, Sink};
 use crate::runtime::Library;
@@ -278,6 +278,19 @@ impl Model {
         pipeline::outputs(&graph, &Checked::new(&graph, &shapes, samples)?, threads, sink, each)
     }
 
+    /// As [`Model::answers`], of `file`, which this network is in a runtime.
+    pub fn answers_deployed(
+        &self,
+        file: &Deployed,
+        samples: &dyn Samples,
+        sink: &mut dyn Sink,
+        each: impl FnMut(usize, &[Answer<'_>]) -> Result<()>,
+    ) -> Result<()> {
+        let samples = &Remembered::first(samples);
+        let (graph, shapes) = self.prepared(samples)?;
+        pipeline::outputs_deployed(file, &graph, &Checked::new(&graph, &shapes, samples)?, sink, each)
+    }
+
     /// Compares each value of this network with the value of the same name in `other`, over `samples`, without their
     /// padding. Of `recipe`, `input` (how samples are prepared) and the number of threads count.
     pub fn compare(
@@ -320,11 +333,18 @@ impl Model {
         pipeline::divergence(&graph, file, &Checked::new(&graph, &shapes, samples)?, recipe, sink)
     }
 
-    /// Measures on `samples` how the bits of each layer and activation, one at a time, affect the network's outputs.
-    pub fn sensitivity(&self, samples: &dyn Samples, recipe: &Recipe, sink: &mut dyn Sink) -> Result<Sensitivity> {
+    /// Measures on `samples` how the bits of each layer and activation, one at a time, affect the network's outputs; with a
+    /// `share`, only of those that it holds, for [`Sensitivity::merge`].
+    pub fn sensitivity(
+        &self,
+        samples: &dyn Samples,
+        recipe: &Recipe,
+        share: Option<Stripe>,
+        sink: &mut dyn Sink,
+    ) -> Result<Sensitivity> {
         let samples = &Remembered::first(samples);
         let (graph, shapes) = self.prepared(samples)?;
-        let found = pipeline::sensitivity(&graph, recipe, &Checked::new(&graph, &shapes, samples)?, sink)?;
+        let found = pipeline::sensitivity(&graph, recipe, &Checked::new(&graph, &shapes, samples)?, share, sink)?;
         Ok(Sensitivity { model: self.name(), ..found })
     }
 

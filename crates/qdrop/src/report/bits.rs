@@ -123,6 +123,7 @@ mod tests {
             model: "nets/<b>.onnx".into(),
             samples: 64,
             biases_corrected: true,
+            share: None,
             layers: vec![curve("conv<1>", &[(2, 0.1), (8, 0.0)]), curve("unseen", &[])],
             activations: vec![],
         };
