@@ -128,6 +128,7 @@ fn run<'s>(
     let mut loaded = run.load(samples, &kept)?;
     let mut begun = run.begin(network, &loaded, &shapes)?;
     if let Some((recipe, message)) = begun.leave_float(run.recipe) {
+        drop(begun);
         run.sink.event(&Event::Note { message });
         with_float = recipe;
         (run.recipe, run.report.recipe) = (&with_float, with_float.explicit().to_toml()?);
