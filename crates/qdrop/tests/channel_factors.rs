@@ -5,7 +5,7 @@
 use qdrop::data::Arrays;
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::pipeline::{self, Deployed};
-use qdrop::plan::{MethodName, Preset, Recipe, Target};
+use qdrop::plan::{MethodName, Override, Preset, Recipe, Target};
 use qdrop::report::{Event, Silent, Sink};
 use qdrop::runtime::Library;
 use qdrop::tensor::{DType, Tensor};
@@ -198,6 +198,14 @@ fn activations_that_cost_the_outputs_too_much_stay_float() {
     assert!(!spared(&|recipe| recipe.method.preset = Preset::Paper));
     assert!(!spared(&|recipe| recipe.activations.bits = 6), "few bits are learned");
     assert!(!spared(&|recipe| recipe.output.target = Target::Openvino));
+    let mut recipe = Recipe::default();
+    (recipe.weights.bits, recipe.activations.bits, recipe.method.name) = (8, 8, MethodName::Rtn);
+    recipe.activations.factor_samples = Some(0);
+    let mut wished = Override::default();
+    (wished.activation, wished.activation_bits) = (Some("n2".into()), Some(8));
+    recipe.overrides.push(wished.clone());
+    let done = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
+    assert_eq!(Recipe::from_toml(&done.report.recipe).unwrap().overrides, [wished], "bits that the recipe names");
 }
 
 /// Collects notes.

@@ -323,22 +323,22 @@ struct Begun<'a> {
 }
 
 impl Begun<'_> {
-    /// `recipe` with those activations left float that cost the outputs more than its limit, and a note that names them;
-    /// `None` where there are none.
+    /// `recipe` with those activations left float that cost the outputs more than its limit and whose bits it does not name,
+    /// and a note that names them; `None` where there are none.
     fn leave_float(&self, recipe: &Recipe) -> Option<(Recipe, String)> {
         let (limit, activations) = (recipe.resolved().noise_limit, self.activations.as_ref()?);
         let sites = &self.network.plan.sites;
         if limit == 0.0 || !probe::screened(sites) {
             return None;
         }
-        let mut recipe = recipe.clone();
-        let mut named = Vec::new();
+        let (mut exceptions, mut named) = (Vec::new(), Vec::new());
         for (site, effect) in sites.iter().zip(&activations.effects) {
             let exception =
                 Override { activation: Some(site.name.clone()), activation_bits: Some(32), ..Override::default() };
             let alone = sites.iter().filter(|s| exception.names(&s.name)).count() == 1;
-            if let Some((_, noise)) = effect.filter(|e| e.1 > limit && alone) {
-                recipe.overrides.push(exception);
+            let wished = recipe.overrides.iter().any(|o| o.activation_bits.is_some() && o.names(&site.name));
+            if let Some((_, noise)) = effect.filter(|e| e.1 > limit && alone && !wished) {
+                exceptions.push(exception);
                 named.push(format!("`{}` ({:.2} %)", site.name, noise * 100.0));
             }
         }
@@ -347,6 +347,8 @@ impl Begun<'_> {
              quantizes them",
             named.join(", ")
         );
+        let mut recipe = recipe.clone();
+        recipe.overrides.extend(exceptions);
         (!named.is_empty()).then_some((recipe, message))
     }
 }
