@@ -157,8 +157,10 @@ pub(super) fn pixels(path: &Path, memory: u64) -> Result<Pixels> {
 
 /// The image of a JPEG file. Its values are those of libjpeg-turbo, with which Pillow and OpenCV read it.
 fn decode_jpeg(bytes: &[u8], memory: u64) -> Result<Pixels> {
-    let (width, height) = decoder(bytes, ImageFormat::Jpeg, memory)?.dimensions();
     let jpeg = libjpeg_turbo_rs::Decoder::new(bytes).map_err(corrupt)?;
+    let (width, height) = (u32::from(jpeg.header().width), u32::from(jpeg.header().height));
+    let bytes_taken = u64::from(width) * u64::from(height) * JPEG_BYTES;
+    check_size(width.into(), height.into(), bytes_taken, memory)?;
     if jpeg.header().components.len() == 4 && jpeg.jpeg_subsampling() != Subsampling::S444 {
         return Err(corrupt("it is CMYK with channels of fewer pixels; save it as RGB"));
     }

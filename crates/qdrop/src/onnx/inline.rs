@@ -29,6 +29,9 @@ pub fn inline(graph: &mut Graph) -> Result<bool> {
 
 /// The same, with what is `known`.
 pub fn inline_with(graph: &mut Graph, known: Known) -> Result<bool> {
+    if !graph.nodes.iter().any(carried) {
+        return Ok(false);
+    }
     let model: ModelProto = kept(&graph.origin)?;
     let functions: HashMap<(&str, &str, &str), &FunctionProto> =
         model.functions.iter().map(|f| ((f.domain(), f.name(), f.overload()), f)).collect();
@@ -38,6 +41,9 @@ pub fn inline_with(graph: &mut Graph, known: Known) -> Result<bool> {
 /// Puts both branches of every If in place of it, with an [`Op::choice`] between their results, and says whether there was
 /// one. Such a graph is run, not written.
 pub fn branch(graph: &mut Graph) -> Result<bool> {
+    if !graph.nodes.iter().any(carried) {
+        return Ok(false);
+    }
     let model: ModelProto = kept(&graph.origin)?;
     replace(graph, &model, &|graph, node| match &node.op {
         Op::Opaque { domain, kind } if is_default(domain) && kind == "If" => {
@@ -47,16 +53,17 @@ pub fn branch(graph: &mut Graph) -> Result<bool> {
     })
 }
 
+/// Whether a node is known by its text alone.
+fn carried(node: &Node) -> bool {
+    matches!(node.op, Op::Opaque { .. }) && node.origin.is_some()
+}
+
 /// Replaces nodes by the bodies that `body` has for them, and those in bodies in turn.
 fn replace(
     graph: &mut Graph,
     model: &ModelProto,
     body: &dyn Fn(&Graph, &Node) -> Result<Option<Body>>,
 ) -> Result<bool> {
-    let carried = |n: &Node| matches!(n.op, Op::Opaque { .. }) && n.origin.is_some();
-    if !graph.nodes.iter().any(carried) {
-        return Ok(false);
-    }
     let mut builder = builder(graph, model);
     let nodes = std::mem::take(&mut builder.graph.nodes);
     let mut waiting: Vec<(Node, usize)> = nodes.into_iter().rev().map(|n| (n, 0)).collect();

@@ -324,7 +324,7 @@ struct Begun<'a> {
 
 impl Begun<'_> {
     /// `recipe` with those activations left float that cost the outputs more than its limit and whose bits it does not name,
-    /// and a note that names them; `None` where there are none.
+    /// and without a limit, so that it repeats the run; and a note that names them. `None` where there are none.
     fn leave_float(&self, recipe: &Recipe) -> Option<(Recipe, String)> {
         let (limit, activations) = (recipe.resolved().noise_limit, self.activations.as_ref()?);
         let sites = &self.network.plan.sites;
@@ -349,6 +349,7 @@ impl Begun<'_> {
         );
         let mut recipe = recipe.clone();
         recipe.overrides.extend(exceptions);
+        recipe.activations.noise_limit = Some(0.0);
         (!named.is_empty()).then_some((recipe, message))
     }
 }
