@@ -71,6 +71,10 @@ impl Trainer for RecordingTrainer<'_> {
         self.trainer.biases()
     }
 
+    fn scaled(&self) -> Vec<Vec<f32>> {
+        self.trainer.scaled()
+    }
+
     fn grids(&self) -> Vec<Grid> {
         self.trainer.grids()
     }

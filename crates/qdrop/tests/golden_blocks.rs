@@ -158,6 +158,7 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
     let problem = Problem {
         weights: (0..).map(LayerId).zip(&block.convs).map(weight).collect(),
         biases: Vec::new(),
+        scaled: Vec::new(),
         grids: names.iter().map(|n| r.grid(n, bits.1, None)).collect(),
         scale_rates: vec![1.0; names.len()],
         float_inputs: r.rows("fp_inp"),
@@ -172,6 +173,7 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
         rounding_lr: number("weight_lr"),
         bias_lr: 0.0,
         scale_lr: number("scale_lr"),
+        scaled_lr: 0.0,
         lambda: number("reg_weight"),
         warmup: number("warm_up"),
         beta_start: 20.0,

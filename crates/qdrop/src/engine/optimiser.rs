@@ -1,7 +1,7 @@
 //! What is learned, on every device: the update rule of Adam, the steps of sites, and biases.
 
 use super::ops::Real;
-use super::train::{Bias, Problem, Step};
+use super::train::{Bias, Problem, Scaled, Step};
 use crate::quant::Grid;
 use crate::quant::lsq::{gradient_factor, step_floor};
 
@@ -110,10 +110,39 @@ impl LearnedBias {
     }
 }
 
+/// A [`Scaled`] constant while it is learned.
+#[derive(Debug, Clone)]
+pub(super) struct LearnedScaled<'a> {
+    of: &'a Scaled,
+    pub scale: Vec<f32>,
+    pub content: Vec<f32>,
+    moments: Moments,
+}
+
+impl<'a> LearnedScaled<'a> {
+    pub fn new(of: &'a Scaled) -> Self {
+        let moments = Moments::new(of.scale.len());
+        LearnedScaled { of, scale: of.scale.clone(), content: of.content(&of.scale), moments }
+    }
+
+    /// One update for the gradient of the content. What is learned is the logarithm of every scale, so that all move by like
+    /// shares.
+    pub fn update(&mut self, mut gradient: Vec<f32>, step: &Step) {
+        let mut slopes = vec![0f64; self.scale.len()];
+        gradient.iter_mut().zip(&self.content).for_each(|(g, &w)| *g *= w);
+        self.of.for_each(&mut gradient, |part, c| slopes[c] += part.iter().map(|&g| f64::from(g)).sum::<f64>());
+        let slopes: Vec<f32> = slopes.into_iter().map(|g| g as f32).collect();
+        let changes = self.moments.changes(&slopes, step.scaled_lr, step.iteration);
+        self.scale.iter_mut().zip(changes).for_each(|(s, change)| *s *= (-change).exp());
+        self.content = self.of.content(&self.scale);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::philox::Stream;
+    use crate::engine::train::{Choices, RandomDraws};
 
     /// Iterations of a test.
     const ITERATIONS: usize = 2000;
@@ -149,5 +178,51 @@ mod tests {
     fn single_precision_has_its_own_constants() {
         let of = [0.1, 0.999, 0.001, 1e-8].map(<f32 as Real>::of);
         assert_eq!(of.map(f32::to_bits), [0.1f32, 0.999, 0.001, 1e-8].map(f32::to_bits));
+    }
+
+    #[test]
+    fn scales_move_by_the_sum_of_their_channels_gradients_and_by_like_shares() {
+        let base: Vec<f32> = (0..12).map(|i| i as f32 - 4.0).collect();
+        let gradient: Vec<f32> = (0..12).map(|i| [3.0, -1.0, 0.5, -2.0, 1.0][i % 5]).collect();
+        for (axis, scale) in [(None, vec![0.5]), (Some(0), vec![0.5, 2.0]), (Some(1), vec![0.5, 40.0, 1e-4])] {
+            let constant = Scaled { base: base.clone(), shape: vec![2, 3, 2], axis, scale: scale.clone() };
+            let channels: Vec<usize> =
+                (0..12).map(|i| axis.map_or(0, |axis: usize| if axis == 0 { i / 6 } else { i / 2 % 3 })).collect();
+            let content: Vec<f32> = base.iter().zip(&channels).map(|(&b, &c)| b * scale[c]).collect();
+            assert_eq!(constant.content(&scale), content);
+            let mut learned = LearnedScaled::new(&constant);
+            let step = Step { scaled_lr: 1e-2, ..step() };
+            learned.update(gradient.clone(), &step);
+            for (c, (&before, &after)) in scale.iter().zip(&learned.scale).enumerate() {
+                let mine = (0..12).filter(|&i| channels[i] == c);
+                let slope: f32 = mine.map(|i| gradient[i] * content[i]).sum();
+                // The first update of Adam is the learning rate against the sign of the gradient.
+                let share = f64::from(after / before).ln();
+                assert!((share + 1e-2 * f64::from(slope.signum())).abs() < 1e-5, "{axis:?}, {c}: {share} for {slope}");
+            }
+            assert_eq!(learned.content, constant.content(&learned.scale));
+        }
+    }
+
+    fn step() -> Step<'static> {
+        let choices = Choices::Drawn(RandomDraws {
+            seed: 0,
+            unit: 0,
+            batch: 1,
+            samples: 1,
+            input_keep: 1.0,
+            activation_keep: 1.0,
+        });
+        Step {
+            iteration: 1,
+            choices,
+            lambda: 0.0,
+            beta: 0.0,
+            rounding_lr: 0.0,
+            bias_lr: 0.0,
+            scale_lr: 0.0,
+            scaled_lr: 0.0,
+            settled_below: None,
+        }
     }
 }

@@ -32,16 +32,48 @@ pub struct Bias {
     pub step: Vec<f32>,
 }
 
+/// A constant that is learned up to a scale per channel: a weight whose integers are decided, by its steps, or what divides
+/// the channels of an activation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scaled {
+    /// Per element what its scale multiplies: of a weight the integer less the zero point.
+    pub base: Vec<f32>,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Axis of the channels; `None` for one scale.
+    pub axis: Option<usize>,
+    /// First scales.
+    pub scale: Vec<f32>,
+}
+
+impl Scaled {
+    /// The elements with `scale`.
+    pub fn content(&self, scale: &[f32]) -> Vec<f32> {
+        let mut content = self.base.clone();
+        self.for_each(&mut content, |values, c| values.iter_mut().for_each(|v| *v *= scale[c]));
+        content
+    }
+
+    /// Calls `f` with every stretch of `values` that lies in one channel, and the number of that channel.
+    pub(super) fn for_each(&self, values: &mut [f32], mut f: impl FnMut(&mut [f32], usize)) {
+        let inner = self.axis.map_or(values.len(), |axis| self.shape[axis + 1..].iter().product());
+        let stretches = values.chunks_mut(inner.max(1)).enumerate();
+        stretches.for_each(|(i, stretch)| f(stretch, i % self.scale.len()));
+    }
+}
+
 /// One unit with everything it is solved from. What is listed per site is in the order of the program's sites; a unit has
 /// no other numbers for them.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// The unit's program; its weights are `weights` and then `biases`, its sites `grids`.
+    /// The unit's program; its weights are `weights`, then `biases`, then `scaled`, its sites `grids`.
     pub program: Program,
     /// Weights to round.
     pub weights: Vec<Weight>,
     /// Biases to learn; empty where they stay as they are.
     pub biases: Vec<Bias>,
+    /// Constants of which scales are learned.
+    pub scaled: Vec<Scaled>,
     /// First grids of the sites.
     pub grids: Vec<Grid>,
     /// Per site: what the learning rate of its step is multiplied by.
@@ -101,8 +133,10 @@ pub struct Step<'a> {
     pub rounding_lr: f64,
     /// Learning rate of the biases, in units of their weights' steps.
     pub bias_lr: f64,
-    /// Learning rate of the steps; 0 leaves them as they are.
+    /// Learning rate of the steps of sites; 0 leaves them as they are.
     pub scale_lr: f64,
+    /// Learning rate of the scales of [`Problem::scaled`], as a share of each.
+    pub scaled_lr: f64,
     /// Regulariser, summed over all weights and without `lambda`, below which the roundings are settled: where it is so
     /// low before the update of an iteration whose `lambda` is above 0, this update is the last. `None`: never.
     pub settled_below: Option<f64>,
@@ -170,6 +204,9 @@ pub trait Trainer {
 
     /// Biases so far.
     fn biases(&self) -> Vec<Vec<f32>>;
+
+    /// Scales of the scaled constants so far.
+    fn scaled(&self) -> Vec<Vec<f32>>;
 
     /// Grids of the sites with their steps so far.
     fn grids(&self) -> Vec<Grid>;

@@ -93,7 +93,7 @@ pub fn bench(
     let calibrate = samples.len as f64 / start.elapsed().as_secs_f64();
     let weight_grids = beside(device, || calibrate::fit_weights(graph, &plan))?;
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
-    let found = NetworkSolution { weights, biases: Biases::new(), grids };
+    let found = NetworkSolution { weights, constants: Biases::new(), grids };
 
     let mut float = probe::load(graph, &samples, device, &store, sink)?;
     let mut quantized: Cache = float.clone();

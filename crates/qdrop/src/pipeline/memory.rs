@@ -9,7 +9,7 @@ use crate::graph::{Graph, NodeId, Op, ValueId};
 use crate::plan::{FactorSite, Layer, Plan, Recipe, Unit, factor_sites};
 use crate::probe::{self, Weights, input_shapes, screened};
 use crate::quant::{Distribution, Observation};
-use crate::recon::Units;
+use crate::recon::{Learned, Units};
 use crate::report::bytes;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -235,7 +235,9 @@ fn predict(
             stages.add(read + 2 * left + waiting, inference);
         }
         if effective.tune_iterations > 0 {
-            stages.add(inputs + ends, whole.learning.max(whole.inference) + float);
+            let tuned = Learned::new(graph, facts, plan, &effective)?.region;
+            let tuned = needs(&compile(graph, facts, &tuned)?)?;
+            stages.add(inputs + ends, tuned.learning.max(tuned.inference) + float);
         }
         stages.network -= if weighs { positions } else { 0 };
     }

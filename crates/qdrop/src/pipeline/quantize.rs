@@ -152,7 +152,7 @@ fn run<'s>(
     drop(watch);
     let weights = calibrate::round_to_nearest(&network.graph, &network.plan, &weight_grids)?;
     let (weights, biases) = run.correct(&network, &loaded, weights, [&activations.refined, &kernel_grids])?;
-    let nearest = NetworkSolution { weights, biases, grids: activations.refined.clone() };
+    let nearest = NetworkSolution { weights, constants: biases, grids: activations.refined.clone() };
     if let (Some(_), Some(costs)) = (share, &costs) {
         run.learn(&network, recipe, (&mut loaded, &again), &weight_grids, nearest, costs)?;
         return Ok(Ended::Share(run.report.units));
@@ -282,12 +282,12 @@ impl<'a> Network<'a> {
         for &id in &self.divided {
             raised.rename_value(id, &format!("{}_divided", self.graph.value(id).name));
         }
-        for (&id, content) in &found.biases {
-            let bias = raised.value_mut(id);
-            if let Some(old) = &bias.constant {
+        for (&id, content) in &found.constants {
+            let constant = raised.value_mut(id);
+            if let Some(old) = &constant.constant {
                 let content: Vec<f64> = content.iter().map(|&v| f64::from(v)).collect();
                 let new = Tensor::from_f64(old.dtype(), old.shape(), &content)?;
-                (bias.constant, bias.origin) = (Some(Arc::new(new)), None);
+                (constant.constant, constant.origin) = (Some(Arc::new(new)), None);
             }
         }
         let opset = lower::required_opset(recipe.output, &self.plan);

@@ -48,6 +48,8 @@ pub struct Effective {
     pub stop_settled: bool,
     /// Whether biases are learned.
     pub learn_biases: bool,
+    /// Whether steps of weights and channel factors are learned while the whole network is tuned.
+    pub learn_weight_scales: bool,
     /// Whether the loss weighs the elements of units' outputs.
     pub weigh_outputs: bool,
     /// Samples on which biases and steps of weights are corrected where nothing is learned; 0 for no correction.
@@ -113,6 +115,7 @@ impl Recipe {
             step_iterations: if weights_first && scale_lr > 0.0 { iterations.div_ceil(STEP_SHARE) } else { 0 },
             stop_settled: method.stop_settled.unwrap_or(beyond),
             learn_biases: method.learn_biases.unwrap_or(qdrop_beyond),
+            learn_weight_scales: method.learn_weight_scales.unwrap_or(qdrop_beyond),
             weigh_outputs: method.weigh_outputs.unwrap_or(qdrop_beyond),
             correct_samples: if learns { 0 } else { method.correct_samples.unwrap_or(few) },
             tune_iterations: method.tune_iterations.unwrap_or(tuning),
@@ -174,6 +177,7 @@ impl Recipe {
         (method.stop_settled, method.weigh_outputs) = (Some(e.stop_settled), Some(e.weigh_outputs));
         method.correct_samples = Some(e.correct_samples);
         method.tune_iterations = Some(e.tune_iterations);
+        method.learn_weight_scales = Some(e.learn_weight_scales);
         recipe.units.granularity = Some(e.granularity);
         recipe
     }

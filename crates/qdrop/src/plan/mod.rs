@@ -4,7 +4,6 @@
 mod accepts;
 mod atoms;
 mod attention;
-mod biases;
 mod budget;
 mod canvas;
 mod check;
@@ -16,6 +15,7 @@ mod held;
 mod integer;
 mod knapsack;
 mod layers;
+mod learned;
 mod mixed;
 mod names;
 mod recipe;
@@ -32,12 +32,12 @@ mod text;
 mod units;
 mod view;
 
-pub(crate) use biases::learned_biases;
 pub use budget::{BitopsTarget, SizeTarget};
 pub use canvas::{Canvas, PadPlace};
 pub use cost::{Cost, cost};
 pub use effective::Effective;
 pub use factors::{Before, Carrier, FactorSite, Floor, Member, Pair, Reader, factor_sites, floors};
+pub(crate) use learned::{learned_biases, learned_factors, learned_steps};
 pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
 pub use recipe::{

@@ -305,6 +305,9 @@ pub struct Method {
     /// its outputs; 0 leaves this stage out, as published. Default: for QDrop half of `iterations`, at most 1000; 0 for
     /// the others and with the preset `paper`.
     pub tune_iterations: Option<usize>,
+    /// Whether the steps of weights and the factors of activations' channels are learned in these iterations too; integers
+    /// stay. Default: true for QDrop, false for the others and with the preset `paper`.
+    pub learn_weight_scales: Option<bool>,
     /// Seed for all random choices. Default: 1005.
     pub seed: u64,
     /// Number of threads; 0 uses all cores. Affects the speed, not the result. Default: 0.
@@ -338,6 +341,7 @@ impl Default for Method {
             weigh_outputs: None,
             correct_samples: None,
             tune_iterations: None,
+            learn_weight_scales: None,
             seed: 1005,
             threads: 0,
             memory: None,

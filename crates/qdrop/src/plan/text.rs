@@ -177,9 +177,16 @@ const KEYS: &[Key] = &[
         "method",
         "tune_iterations",
         "1000",
-        "iterations in which, after the last unit, biases and activation steps of the whole network are learned\n\
+        "iterations in which, after the last unit, biases and steps of the whole network are learned\n\
          against its outputs (0 in the paper); default half of iterations, at most 1000, for qdrop; 0 for the\n\
          others and with preset paper",
+    ),
+    (
+        "method",
+        "learn_weight_scales",
+        "true",
+        "whether the steps of weights and the factors of activations' channels are learned in these iterations\n\
+         too (not in the paper); default true for qdrop, false for the others and with preset paper",
     ),
     (
         "method",

@@ -11,11 +11,21 @@ impl Kept for Solution {
 
 /// The hash of everything that a solution follows from.
 pub(crate) fn key(problem: &Problem, settings: &Settings, draws: &RandomDraws) -> Result<blake3::Hash> {
-    let Problem { program, weights, biases, grids, scale_rates, float_inputs, quantized_inputs, targets, loss_weights } =
-        problem;
+    let Problem {
+        program,
+        weights,
+        biases,
+        scaled,
+        grids,
+        scale_rates,
+        float_inputs,
+        quantized_inputs,
+        targets,
+        loss_weights,
+    } = problem;
     let mut hasher = blake3::Hasher::new();
     hasher.update(REVISION);
-    hasher.update(&encode(&(program, weights, biases, grids, scale_rates, settings, draws))?);
+    hasher.update(&encode(&(program, weights, biases, scaled, grids, scale_rates, settings, draws))?);
     for rows in float_inputs.iter().chain(quantized_inputs).chain(targets) {
         update(&mut hasher, rows)?;
     }
@@ -41,12 +51,13 @@ mod tests {
             weights: vec![QuantizedWeight { layer: LayerId(300), grid: grid.clone(), integers: vec![1, 15] }],
             alpha: vec![vec![0.5]],
             biases: vec![(LayerId(301), vec![2.0])],
+            scaled: vec![vec![0.25]],
             grids: vec![grid.clone()],
             losses: Vec::new(),
         };
         let weights = [(300usize, &grid, vec![1u8, 15])].to_vec();
         let biases = [(301usize, vec![2f32])].to_vec();
-        let plain = (weights, vec![vec![0.5f32]], biases, vec![&grid], Vec::<f64>::new());
+        let plain = (weights, vec![vec![0.5f32]], biases, vec![vec![0.25f32]], vec![&grid], Vec::<f64>::new());
         let bytes = encode(&solution).unwrap();
         assert_eq!(bytes, encode(&plain).unwrap());
         assert_eq!(postcard::from_bytes::<Solution>(&bytes).unwrap(), solution);

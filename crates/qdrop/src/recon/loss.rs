@@ -136,6 +136,7 @@ mod tests {
             program,
             weights: Vec::new(),
             biases: vec![Bias { layer: LayerId(0), step: vec![0.1; float.len()], float }],
+            scaled: Vec::new(),
             // No value of the images lies between two steps.
             grids: vec![Grid::per_tensor(4, 0.19, 8).unwrap()],
             scale_rates: vec![1.0],
@@ -166,6 +167,7 @@ mod tests {
                     rounding_lr: 0.0,
                     bias_lr: 0.0,
                     scale_lr: 0.0,
+                    scaled_lr: 0.0,
                     settled_below: None,
                 };
                 trainer.step(&step).unwrap();

@@ -21,5 +21,5 @@ pub use solve::{Settings, Solution, solve};
 pub(crate) use job::Job;
 pub(crate) use network_solution::NetworkSolution;
 pub(crate) use speed::{Costs, measure};
-pub(crate) use tune::iterations;
+pub(crate) use tune::{Learned, iterations};
 pub(crate) use unit::Units;

@@ -117,7 +117,7 @@ impl Job<'_> {
                     float.retain(|v, _| read_later(v));
                 }
                 let before = found.clone();
-                compiled.keep_biases(&mut solution, &mut found.biases);
+                compiled.keep_biases(&mut solution, &mut found.constants);
                 for weight in solution.weights {
                     let at = weight.layer.index();
                     found.weights[at] = weight;
@@ -164,6 +164,7 @@ impl Job<'_> {
             rounding_lr: effective.rounding_lr,
             bias_lr: effective.rounding_lr,
             scale_lr: if pass == Pass::Weights { 0.0 } else { effective.scale_lr },
+            scaled_lr: 0.0,
             lambda: if pass == Pass::Steps { 0.0 } else { method.lambda },
             warmup: method.warmup,
             beta_start: method.beta_start,

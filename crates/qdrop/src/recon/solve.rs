@@ -20,8 +20,11 @@ pub struct Settings {
     pub rounding_lr: f64,
     /// Learning rate of the biases at the start, in units of their weights' steps, from where it falls to 0 by a cosine.
     pub bias_lr: f64,
-    /// Learning rate of the steps at the start, from where it falls to 0 by a cosine; 0 leaves them as they are.
+    /// Learning rate of the steps of activations at the start, from where it falls to 0 by a cosine; 0 leaves them as they
+    /// are.
     pub scale_lr: f64,
+    /// Learning rate of the scales of constants at the start, as a share of each, from where it falls to 0 by a cosine.
+    pub scaled_lr: f64,
     /// Weight of the rounding regulariser.
     pub lambda: f64,
     /// Part of the iterations before the regulariser begins, 0 to 1.
@@ -59,6 +62,7 @@ impl Settings {
             rounding_lr: self.rounding_lr,
             bias_lr: self.bias_lr * fall,
             scale_lr: self.scale_lr * fall,
+            scaled_lr: self.scaled_lr * fall,
             settled_below: self.stop_settled.then_some(SETTLED * weights as f64),
         }
     }
@@ -73,6 +77,8 @@ pub struct Solution {
     pub alpha: Vec<Vec<f32>>,
     /// Learned biases: the layer in the plan, content.
     pub biases: Vec<(LayerId, Vec<f32>)>,
+    /// Learned scales of the problem's scaled constants.
+    pub scaled: Vec<Vec<f32>>,
     /// Final grids of the sites.
     pub grids: Vec<Grid>,
     /// Losses of each iteration.
@@ -111,7 +117,7 @@ pub fn solve(
     let harden = |(w, a): (&Weight, &Vec<f32>)| rounding::harden(w.layer, &w.float, a, &w.shape, &w.grid);
     let weights = problem.weights.iter().zip(&alpha).map(harden).collect::<Result<Vec<_>>>()?;
     let biases = problem.biases.iter().map(|b| b.layer).zip(trainer.biases()).collect();
-    Ok(Solution { weights, alpha, biases, grids, losses })
+    Ok(Solution { weights, alpha, biases, scaled: trainer.scaled(), grids, losses })
 }
 
 /// Adds the losses that were not read yet to those of earlier iterations; an error where one is not finite.
@@ -172,6 +178,10 @@ mod tests {
             Vec::new()
         }
 
+        fn scaled(&self) -> Vec<Vec<f32>> {
+            Vec::new()
+        }
+
         fn grids(&self) -> Vec<Grid> {
             Vec::new()
         }
@@ -184,6 +194,7 @@ mod tests {
             program: Program::default(),
             weights: vec![Weight { layer: LayerId(0), float: vec![0.4], shape: vec![1], grid }],
             biases: Vec::new(),
+            scaled: Vec::new(),
             grids: Vec::new(),
             scale_rates: Vec::new(),
             float_inputs: Vec::new(),
@@ -197,6 +208,7 @@ mod tests {
             rounding_lr: 0.0,
             bias_lr: 0.0,
             scale_lr: 0.0,
+            scaled_lr: 0.0,
             lambda: 0.1,
             warmup: 0.2,
             beta_start: 20.0,

@@ -64,6 +64,7 @@ pub(crate) fn measure(
         rounding_lr,
         bias_lr: rounding_lr,
         scale_lr,
+        scaled_lr: 0.0,
         settled_below: None,
     };
     // Buffers are made in the first one.

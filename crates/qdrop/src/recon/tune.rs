@@ -1,5 +1,5 @@
-//! The last stage: biases and activation steps of the whole quantized network are learned against the float network's
-//! outputs. Integers stay.
+//! The last stage: biases, channel factors, and the steps of weights and activations of the whole quantized network are
+//! learned against the float network's outputs. Integers stay.
 //!
 //! Units are solved one after the other, each for its own output; what is left of their errors adds up on the way. Here
 //! all answer for the network's outputs at once. Few numbers are learned, so a few hundred samples suffice.
@@ -12,14 +12,15 @@ use super::solve::Settings;
 use super::unit::{bias, rounded};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
-use crate::engine::train::{Problem, RandomDraws};
+use crate::engine::train::{Problem, RandomDraws, Scaled};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, Op, ValueId};
-use crate::plan::{LayerId, Recipe, SiteId, learned_biases};
+use crate::graph::{Graph, Node, NodeId, Op, ValueId};
+use crate::plan::{Effective, LayerId, Plan, Recipe, SiteId, learned_biases, learned_factors, learned_steps};
 use crate::probe;
-use crate::quant::Grid;
+use crate::quant::{Grid, QuantizedWeight};
 use crate::report::{Event, Sink, UnitReport};
 use crate::tensor::Rows;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Number of the random streams, which separates them from those of units.
@@ -28,6 +29,8 @@ const STREAM: u32 = u32::MAX;
 const BIAS_LR: f64 = 1e-1;
 /// First learning rate of activation steps, as a share of each.
 const SCALE_LR: f64 = 1e-2;
+/// First learning rate of the steps of weights and of channel factors, as a share of each.
+const SCALED_LR: f64 = 3e-3;
 
 /// Multiply-adds of recurrent operators for one sample beyond which nothing is learned through them.
 const RECURRENT: u64 = 1 << 20;
@@ -55,17 +58,51 @@ fn recurrent(graph: &Graph, facts: &Facts) -> u64 {
     graph.nodes.iter().filter(|n| matches!(n.op, Op::Recurrent(_))).map(one).sum()
 }
 
-/// The whole network as a problem.
-struct Network {
-    problem: Problem,
-    /// Where its biases lie.
-    biases: Vec<ValueId>,
-    /// Its sites, in the plan.
+/// What is learned of the whole network: of the part that its outputs depend on.
+pub(crate) struct Learned {
+    /// That part.
+    pub region: Region,
+    /// Biases: layer, value, float content.
+    biases: Vec<(LayerId, ValueId, Vec<f32>)>,
+    /// Layers whose weights' steps are learned.
+    stepped: Vec<LayerId>,
+    /// The constants that divide channels of activations.
+    factors: Vec<ValueId>,
+    /// Sites whose steps are learned.
     sites: Vec<SiteId>,
 }
 
+impl Learned {
+    pub fn new(graph: &Graph, facts: &Facts, plan: &Plan, effective: &Effective) -> Result<Self> {
+        let region = probe::whole(graph, facts);
+        let nodes: BTreeSet<NodeId> = region.nodes.iter().copied().collect();
+        let computed: BTreeSet<ValueId> =
+            nodes.iter().flat_map(|&n| graph.node(n).outputs.iter().flatten().copied()).collect();
+        let reached = |v: ValueId| region.inputs.contains(&v) || computed.contains(&v);
+        let sites: Vec<SiteId> = plan.site_ids().filter(|&s| reached(plan.site(s).value)).collect();
+        let layers: Vec<LayerId> =
+            plan.layer_ids().filter(|&l| plan.layer(l).nodes.iter().all(|n| nodes.contains(n))).collect();
+        let mut biases = Vec::new();
+        if effective.learn_biases {
+            biases = learned_biases(graph, plan, layers.iter().copied())?;
+        }
+        let (mut stepped, mut factors) = (Vec::new(), Vec::new());
+        if effective.learn_weight_scales {
+            stepped = layers.into_iter().filter(|&l| learned_steps(graph, plan, l)).collect();
+            factors = learned_factors(graph, facts, plan, &sites);
+        }
+        let scaled = stepped.iter().map(|&l| plan.layer(l).weight).chain(factors.iter().copied());
+        let region = Region {
+            weights: biases.iter().map(|b| b.1).chain(scaled).collect(),
+            sites: sites.iter().map(|&s| plan.site(s)).map(|s| (s.value, s.readers.clone())).collect(),
+            ..region
+        };
+        Ok(Learned { region, biases, stepped, factors, sites })
+    }
+}
+
 impl Job<'_> {
-    /// Learns the biases and steps of `found`, which stays as it is where that does not bring the outputs closer.
+    /// Learns the biases, steps and channel factors of `found`, which stays as it is where that does not bring the outputs closer.
     pub fn tune(
         &self,
         found: &mut NetworkSolution,
@@ -74,9 +111,10 @@ impl Job<'_> {
     ) -> Result<Option<UnitReport>> {
         let start = Instant::now();
         let scale_lr = if self.recipe.resolved().scale_lr > 0.0 { SCALE_LR } else { 0.0 };
-        let network = self.network(found, sink)?;
-        let problem = &network.problem;
-        if problem.targets.is_empty() || problem.biases.is_empty() && (problem.grids.is_empty() || scale_lr == 0.0) {
+        let learned = Learned::new(self.graph, self.facts, self.plan, &self.recipe.resolved())?;
+        let problem = &self.network(&learned, found, sink)?;
+        let steps = scale_lr > 0.0 && !problem.grids.is_empty();
+        if problem.targets.is_empty() || problem.biases.is_empty() && problem.scaled.is_empty() && !steps {
             return Ok(None);
         }
         let layers: Vec<String> = self.plan.layers.iter().map(|l| l.name.clone()).collect();
@@ -87,6 +125,7 @@ impl Job<'_> {
             rounding_lr: 0.0,
             bias_lr: BIAS_LR,
             scale_lr,
+            scaled_lr: std::env::var("WLR").ok().and_then(|v| v.parse().ok()).unwrap_or(SCALED_LR),
             lambda: 0.0,
             warmup: method.warmup,
             beta_start: method.beta_start,
@@ -101,25 +140,34 @@ impl Job<'_> {
             input_keep: 1.0,
             activation_keep: 1.0,
         };
-        let measure = |biases: &[&[f32]], grids: &[Grid], sink: &dyn Sink| {
+        let measure = |biases: &[&[f32]], scaled: &[&[f32]], grids: &[Grid], sink: &dyn Sink| {
             // What it works in is free while the network learns.
             let ready = self.device.inference(&problem.program)?;
             let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
+            let scaled: Vec<Vec<f32>> = problem.scaled.iter().zip(scaled).map(|(c, scale)| c.content(scale)).collect();
+            let weights: Vec<&[f32]> = biases.iter().copied().chain(scaled.iter().map(Vec::as_slice)).collect();
             let mut loss = Loss::new(&problem.program, &problem.targets, &problem.loss_weights);
             let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs).and_then(|()| probe::go_on(sink));
-            ready.run_each(biases, &grids, &problem.quantized_inputs, &mut add)?;
+            ready.run_each(&weights, &grids, &problem.quantized_inputs, &mut add)?;
             Ok::<_, Error>(loss.distance())
         };
-        let before: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
-        let first = measure(&before, &problem.grids, sink)?;
+        let biases: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
+        let scales: Vec<&[f32]> = problem.scaled.iter().map(|c| c.scale.as_slice()).collect();
+        let first = measure(&biases, &scales, &problem.grids, sink)?;
         let solved = self.solve(problem, &settings, &draws, pace, sink);
         let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
-        let after: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
-        let mut last = measure(&after, &solution.grids, sink)?;
+        let biases: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
+        let scales: Vec<&[f32]> = solution.scaled.iter().map(Vec::as_slice).collect();
+        let mut last = measure(&biases, &scales, &solution.grids, sink)?;
         let closer = last.loss < first.loss;
         if closer {
-            found.biases.extend(network.biases.iter().copied().zip(solution.biases.into_iter().map(|b| b.1)));
-            for (&site, grid) in network.sites.iter().zip(solution.grids) {
+            found.constants.extend(learned.biases.iter().map(|b| b.1).zip(solution.biases.into_iter().map(|b| b.1)));
+            let mut scaled = solution.scaled.into_iter();
+            for (layer, scale) in learned.stepped.iter().zip(&mut scaled) {
+                found.weights[layer.index()].grid.scale = scale;
+            }
+            found.constants.extend(learned.factors.iter().copied().zip(scaled));
+            for (&site, grid) in learned.sites.iter().zip(solution.grids) {
                 found.grids[site.index()] = grid;
             }
         } else {
@@ -131,46 +179,46 @@ impl Job<'_> {
         Ok(Some(report))
     }
 
-    /// What the outputs depend on, with the integers of `found`, to be solved for its biases and steps.
-    fn network(&self, found: &NetworkSolution, sink: &dyn Sink) -> Result<Network> {
-        let region = probe::whole(self.graph, self.facts);
+    /// What is `learned` as a problem, with the integers of `found`.
+    fn network(&self, learned: &Learned, found: &NetworkSolution, sink: &dyn Sink) -> Result<Problem> {
+        let Job { graph, facts, plan, .. } = *self;
+        let Learned { region, biases, stepped, factors, sites } = learned;
         let rows: Vec<Rows> = region.inputs.iter().map(|v| self.inputs[v].clone()).collect();
-        let float = self.device.inference(&compile(self.graph, self.facts, &region)?)?;
+        let float = self.device.inference(&compile(graph, facts, &probe::whole(graph, facts))?)?;
         let targets = float.run_while(&[], &[], &rows, self.store, &mut || probe::go_on(sink))?;
-
-        let mut biases = Vec::new();
-        if self.recipe.resolved().learn_biases {
-            let reached = |&l: &LayerId| self.plan.layer(l).nodes.iter().all(|n| region.nodes.contains(n));
-            biases = learned_biases(self.graph, self.plan, self.plan.layer_ids().filter(reached))?;
-        }
-        let computed = |v: ValueId| region.nodes.iter().any(|&n| self.graph.node(n).outputs.contains(&Some(v)));
-        let reached = |&s: &SiteId| {
-            let value = self.plan.site(s).value;
-            region.inputs.contains(&value) || computed(value)
+        let rounded = rounded(graph, plan, found.weights.iter())?;
+        let facts = facts::infer(&rounded, &probe::input_facts(graph, facts))?;
+        let start = |(layer, id, float): &(LayerId, ValueId, Vec<f32>)| {
+            bias(*layer, found.constants.get(id).unwrap_or(float).clone(), self.weight_grids)
         };
-        let sites: Vec<SiteId> = self.plan.site_ids().filter(reached).collect();
-        let rounded = rounded(self.graph, self.plan, found.weights.iter())?;
-        let facts = facts::infer(&rounded, &probe::input_facts(self.graph, self.facts))?;
-        let region = Region {
-            weights: biases.iter().map(|b| b.1).collect(),
-            sites: sites.iter().map(|&s| self.plan.site(s)).map(|s| (s.value, s.readers.clone())).collect(),
-            ..region
-        };
+        let steps = stepped.iter().map(|&l| steps(&found.weights[l.index()], &plan.layer(l).shape));
         let grids: Vec<Grid> = sites.iter().map(|s| found.grids[s.index()].clone()).collect();
-        let start = |(layer, id, float): (LayerId, ValueId, Vec<f32>)| {
-            bias(layer, found.biases.get(&id).cloned().unwrap_or(float), self.weight_grids)
-        };
-        let problem = Problem {
-            program: compile(&rounded, &facts, &region)?,
+        Ok(Problem {
+            program: compile(&rounded, &facts, region)?,
             weights: Vec::new(),
-            biases: biases.into_iter().map(start).collect(),
+            biases: biases.iter().map(start).collect(),
+            scaled: steps.chain(factors.iter().map(|&v| divisor(graph, v))).collect::<Result<_>>()?,
             scale_rates: grids.iter().map(|g| f64::from(g.scale[0])).collect(),
             grids,
             float_inputs: rows.clone(),
             quantized_inputs: rows,
             loss_weights: vec![None; targets.len()],
             targets,
-        };
-        Ok(Network { problem, biases: region.weights, sites })
+        })
     }
+}
+
+/// `weight`, of `shape`, as a constant of which the steps are learned.
+fn steps(weight: &QuantizedWeight, shape: &[usize]) -> Result<Scaled> {
+    let grid = &weight.grid;
+    let integers = Grid { scale: vec![1.0; grid.scale.len()], ..grid.clone() };
+    let base = integers.dequantize_u8(shape, &weight.integers)?;
+    Ok(Scaled { base, shape: shape.to_vec(), axis: grid.axis, scale: grid.scale.clone() })
+}
+
+/// What divides the channels of an activation, the constant `id`, as one that is learned.
+fn divisor(graph: &Graph, id: ValueId) -> Result<Scaled> {
+    let tensor = graph.constant(id).ok_or_else(|| Error::internal("what divides an activation is not constant"))?;
+    let (shape, scale) = (tensor.shape().to_vec(), tensor.to_f32()?);
+    Ok(Scaled { base: vec![1.0; scale.len()], axis: shape.iter().position(|&d| d > 1), shape, scale })
 }

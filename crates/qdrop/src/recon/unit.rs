@@ -81,7 +81,7 @@ impl<'a> Units<'a> {
                 let fixed = unit.fixed.iter().map(|l| &found.weights[l.index()]);
                 let mut rounded = rounded(graph, plan, fixed)?;
                 for (_, bias, _) in learned_biases(graph, plan, unit.fixed.iter().copied())? {
-                    if let Some(content) = found.biases.get(&bias) {
+                    if let Some(content) = found.constants.get(&bias) {
                         let learned = Tensor::f32(&[content.len()], content.clone());
                         rounded.value_mut(bias).constant = Some(Arc::new(learned));
                     }
@@ -143,7 +143,7 @@ impl Compiled<'_> {
             w.grid.dequantize_u8(&self.plan.layer(l).shape, &w.integers)
         };
         let weights = self.unit.layers.iter().map(one).collect::<Result<Vec<_>>>()?;
-        let biases = self.biases.iter().map(|b| found.biases.get(&b.1).unwrap_or(&b.2).as_slice());
+        let biases = self.biases.iter().map(|b| found.constants.get(&b.1).unwrap_or(&b.2).as_slice());
         let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).chain(biases).collect();
         let grids: Vec<Option<&Grid>> =
             self.sites.iter().map(|s| activations.then(|| &found.grids[s.index()])).collect();
@@ -177,6 +177,7 @@ impl Compiled<'_> {
             program: self.program.clone(),
             weights: self.unit.layers.iter().zip(&self.float).map(weight).collect(),
             biases: self.biases.iter().map(bias).collect(),
+            scaled: Vec::new(),
             scale_rates: self.sites.iter().map(|s| scale_rate(&grids[s.index()])).collect(),
             grids: self.sites.iter().map(|s| grids[s.index()].clone()).collect(),
             float_inputs: self.inputs(float)?,

@@ -6,7 +6,7 @@ use super::rounding::Rounding;
 use super::run::{Frame, Shared, Sums};
 use super::{Frames, Threads, check, footprint};
 use crate::engine::fused::MaskIndex;
-use crate::engine::optimiser::{LearnedBias, LearnedScales};
+use crate::engine::optimiser::{LearnedBias, LearnedScaled, LearnedScales};
 use crate::engine::train::{Keep, Losses, Problem, Purpose, Record, Step, Times, Trainer};
 use crate::error::{Error, Result};
 use crate::quant::Grid;
@@ -24,6 +24,7 @@ pub struct CpuTrainer<'a> {
     masks: Vec<MaskIndex>,
     weights: Vec<Rounding>,
     biases: Vec<LearnedBias>,
+    scaled: Vec<LearnedScaled<'a>>,
     scales: LearnedScales,
     /// Weights of tiled convolutions in their domain; empty where no kernel wants them.
     tiled: Vec<Vec<f32>>,
@@ -66,8 +67,9 @@ impl<'a> CpuTrainer<'a> {
             masks,
             weights: problem.weights.iter().map(Rounding::new).collect::<Result<_>>()?,
             biases: problem.biases.iter().map(LearnedBias::new).collect(),
+            scaled: problem.scaled.iter().map(LearnedScaled::new).collect(),
             scales: LearnedScales::new(problem),
-            tiled: vec![Vec::new(); problem.weights.len()],
+            tiled: vec![Vec::new(); problem.program.weights.len()],
             lanes: Vec::new(),
             frames: Frames::default(),
             record: Record::default(),
@@ -92,7 +94,8 @@ impl<'a> CpuTrainer<'a> {
     /// What the program's weights hold now.
     fn contents(&self) -> Vec<&[f32]> {
         let soft = self.weights.iter().map(|w| w.soft.as_slice());
-        soft.chain(self.biases.iter().map(|b| b.content.as_slice())).collect()
+        let biases = self.biases.iter().map(|b| b.content.as_slice());
+        soft.chain(biases).chain(self.scaled.iter().map(|s| s.content.as_slice())).collect()
     }
 
     /// Loss and gradients of the samples `batch[first..]` of one group, added to `lane`.
@@ -155,13 +158,16 @@ impl<'a> CpuTrainer<'a> {
 
     /// Brings the weights of tiled convolutions into their domain.
     fn transform_weights(&mut self) {
+        let mut all = std::mem::take(&mut self.tiled);
+        let contents = self.contents();
         for kernel in &self.code.kernels {
             if let Kernel::Conv { tiled: Some(tiled), w, .. } = kernel
                 && let Place::Weight(i) = self.code.places[*w]
             {
-                tiled.transform_weights(&self.weights[i].soft, &mut self.tiled[i]);
+                tiled.transform_weights(contents[i], &mut all[i]);
             }
         }
+        self.tiled = all;
     }
 
     /// One iteration.
@@ -198,11 +204,14 @@ impl<'a> CpuTrainer<'a> {
             let parts: Vec<&[f32]> = lanes.iter().map(|l| l.weights[i].as_slice()).collect();
             total += step.lambda * weight.update(&parts, step);
         }
-        for (i, bias) in self.biases.iter_mut().enumerate() {
-            let parts: Vec<&[f32]> = lanes.iter().map(|l| l.weights[self.weights.len() + i].as_slice()).collect();
-            let gradient: Vec<f32> = (0..bias.content.len()).map(|c| parts.iter().map(|p| p[c]).sum()).collect();
-            bias.update(&gradient, step);
-        }
+        let sum = |i: usize| {
+            let mut sum = vec![0f32; lanes[0].weights[i].len()];
+            lanes.iter().for_each(|l| sum.iter_mut().zip(&l.weights[i]).for_each(|(s, g)| *s += g));
+            sum
+        };
+        let (biases, scaled) = (self.weights.len(), self.weights.len() + self.biases.len());
+        self.biases.iter_mut().zip(biases..).for_each(|(bias, i)| bias.update(&sum(i), step));
+        self.scaled.iter_mut().zip(scaled..).for_each(|(constant, i)| constant.update(sum(i), step));
         if step.scale_lr > 0.0 {
             let sum = |i: usize| lanes.iter().map(|l| l.scales[i]).sum();
             let gradients: Vec<f64> = (0..self.scales.grids.len()).map(sum).collect();
@@ -238,6 +247,10 @@ impl Trainer for CpuTrainer<'_> {
 
     fn biases(&self) -> Vec<Vec<f32>> {
         self.biases.iter().map(|b| b.content.clone()).collect()
+    }
+
+    fn scaled(&self) -> Vec<Vec<f32>> {
+        self.scaled.iter().map(|s| s.scale.clone()).collect()
     }
 
     fn grids(&self) -> Vec<Grid> {

@@ -2,7 +2,7 @@
 
 use super::{Settings, forward};
 use crate::engine::ops::Real;
-use crate::engine::optimiser::{LearnedBias, LearnedScales, Moments};
+use crate::engine::optimiser::{LearnedBias, LearnedScaled, LearnedScales, Moments};
 use crate::engine::train::{Choices, Keep, Losses, Problem, Purpose, Record, Step, Trainer};
 use crate::error::Result;
 use crate::quant::{Grid, rounding};
@@ -14,6 +14,7 @@ pub struct NaiveTrainer<'a, R> {
     alpha: Vec<Vec<f32>>,
     scales: LearnedScales,
     biases: Vec<LearnedBias>,
+    scaled: Vec<LearnedScaled<'a>>,
     moments: Vec<Moments>,
     record: Record,
     real: PhantomData<R>,
@@ -27,6 +28,7 @@ impl<'a, R: Real> NaiveTrainer<'a, R> {
         Ok(NaiveTrainer {
             problem,
             biases: problem.biases.iter().map(LearnedBias::new).collect(),
+            scaled: problem.scaled.iter().map(LearnedScaled::new).collect(),
             moments: alpha.iter().map(|a| Moments::new(a.len())).collect(),
             record: Record::default(),
             scales: LearnedScales::new(problem),
@@ -101,6 +103,7 @@ impl<R: Real> NaiveTrainer<'_, R> {
             weights.push(real(rounding::soft(&w.float, alpha, &w.shape, &w.grid)?));
         }
         weights.extend(self.biases.iter().map(|b| real(b.content.clone())));
+        weights.extend(self.scaled.iter().map(|s| real(s.content.clone())));
         let batch = step.choices.batch(step.iteration);
         let mut loss_sum = 0.0;
         let mut by_weight: Vec<Vec<R>> = weights.iter().map(|w| vec![R::zero(); w.len()]).collect();
@@ -157,6 +160,9 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
         for (bias, g) in self.biases.iter_mut().zip(&by_weight[self.alpha.len()..]) {
             bias.update(&g.iter().map(|g| g.f64() as f32).collect::<Vec<_>>(), step);
         }
+        for (scaled, g) in self.scaled.iter_mut().zip(&by_weight[self.alpha.len() + self.biases.len()..]) {
+            scaled.update(g.iter().map(|g| g.f64() as f32).collect(), step);
+        }
         if step.scale_lr > 0.0 {
             self.scales.update(&by_scale, batch.len(), step);
         }
@@ -174,6 +180,10 @@ impl<R: Real> Trainer for NaiveTrainer<'_, R> {
 
     fn biases(&self) -> Vec<Vec<f32>> {
         self.biases.iter().map(|b| b.content.clone()).collect()
+    }
+
+    fn scaled(&self) -> Vec<Vec<f32>> {
+        self.scaled.iter().map(|s| s.scale.clone()).collect()
     }
 
     fn grids(&self) -> Vec<Grid> {

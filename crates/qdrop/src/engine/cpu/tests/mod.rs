@@ -11,7 +11,7 @@ use crate::engine::facts;
 use crate::engine::naive::{self, NaiveTrainer};
 use crate::engine::philox::Stream;
 use crate::engine::program::{Program, Region, compile};
-use crate::engine::train::{Bias, Choices, LossWeights, Problem, RandomDraws, Step, Trainer, Weight};
+use crate::engine::train::{Bias, Choices, LossWeights, Problem, RandomDraws, Scaled, Step, Trainer, Weight};
 use crate::graph::{Attention, Binary, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use crate::quant::{Grid, LayerId, RangeSpec, Search, fit_weight};
 use crate::tensor::{DType, RowStore, Rows, Tensor};
@@ -137,6 +137,7 @@ impl Net {
         Problem {
             weights: (0..).map(LayerId).zip(&self.weights).map(weight).collect(),
             biases: self.biases.iter().map(bias).collect(),
+            scaled: Vec::new(),
             grids: self.sites.iter().map(|_| Grid::per_tensor(3, 0.31, 2).unwrap()).collect(),
             scale_rates: (0..self.sites.len()).map(|i| 1.0 + i as f64 / 2.0).collect(),
             float_inputs: of(1000, &program.inputs),
@@ -162,7 +163,9 @@ const TOLERANCE: f32 = 2e-5;
 fn check_inference(problem: &Problem) {
     let runner = CpuInference::new(&problem.program).unwrap();
     let biases = problem.biases.iter().map(|b| b.float.as_slice());
-    let weights: Vec<&[f32]> = problem.weights.iter().map(|w| w.float.as_slice()).chain(biases).collect();
+    let scaled: Vec<Vec<f32>> = problem.scaled.iter().map(|c| c.content(&c.scale)).collect();
+    let weights = problem.weights.iter().map(|w| w.float.as_slice()).chain(biases);
+    let weights: Vec<&[f32]> = weights.chain(scaled.iter().map(Vec::as_slice)).collect();
     let naive_weights: Vec<Vec<f64>> = weights.iter().map(|w| w.iter().map(|&v| f64::from(v)).collect()).collect();
     for on in [false, true] {
         let grids: Vec<Option<&Grid>> = problem.grids.iter().map(|g| on.then_some(g)).collect();
@@ -192,6 +195,7 @@ fn step(iteration: usize, draws: RandomDraws, lambda: f64) -> Step<'static> {
         rounding_lr: 1e-2,
         bias_lr: 2e-2,
         scale_lr: 1e-3,
+        scaled_lr: 1e-3,
         settled_below: None,
     }
 }
@@ -217,6 +221,9 @@ fn check_learning(problem: &Problem, keep: f64) {
     }
     for (i, (a, b)) in cpu.biases().iter().zip(naive.biases()).enumerate() {
         assert!(distance(a, &b) < 1e-4 && *a != problem.biases[i].float, "bias {i}: {a:?} against {b:?}");
+    }
+    for (i, (a, b)) in cpu.scaled().iter().zip(naive.scaled()).enumerate() {
+        assert!(distance(a, &b) < 1e-5 && *a != problem.scaled[i].scale, "constant {i}: {a:?} against {b:?}");
     }
     for (i, (a, b)) in cpu.grids().iter().zip(naive.grids()).enumerate() {
         assert!((a.scale[0] / b.scale[0] - 1.0).abs() < 1e-4, "site {i}: {a:?} against {b:?}");
@@ -409,6 +416,44 @@ fn biases_and_steps_around_fixed_weights() {
     net.biases = biases.into_iter().map(|b| (LayerId(0), b)).collect();
     let problem = net.problem(&[&[1, 4, 5, 6]], &[y], 6);
     assert_eq!(problem.biases.len(), 4);
+    check(&problem);
+}
+
+/// `problem` whose weights are decided, so that their steps are learned instead; it has no learned biases.
+fn decided(mut problem: Problem) -> Problem {
+    assert!(problem.biases.is_empty());
+    let scaled = |w: Weight| {
+        let base = w.grid.quantize(&w.shape, &w.float).unwrap().into_iter().zip(w.grid.channels(&w.shape).unwrap());
+        let base = base.map(|(q, c)| (q - w.grid.zero_point[c]) as f32).collect();
+        Scaled { base, shape: w.shape, axis: w.grid.axis, scale: w.grid.scale }
+    };
+    problem.scaled = std::mem::take(&mut problem.weights).into_iter().map(scaled).collect();
+    problem
+}
+
+/// Convolutions of every kind of kernel, in tiles too, what divides channels, and dense layers with steps along either axis.
+#[test]
+fn steps_of_decided_weights() {
+    let mut net = Net::new();
+    let x = net.input();
+    let a = net.conv(x, [32, 32, 3, 3], 1, [1, 1, 1, 1], 1, 1);
+    let a = net.relu(a);
+    let by = net.constant(&[1, 32, 1, 1]);
+    net.weights.push((by, Some(1)));
+    let a = net.op(Op::Binary(Binary::Mul), &[a, by]);
+    let a = net.site(a);
+    let b = net.conv(a, [32, 1, 3, 3], 2, [1, 1, 1, 1], 1, 32);
+    let b = net.conv(b, [8, 16, 2, 1], 1, [0, 0, 0, 0], 1, 2);
+    let b = net.site(b);
+    let c = net.op(Op::Flatten { axis: 1 }, &[b]);
+    let w = net.constant(&[72, 10]);
+    net.weights.push((w, Some(1)));
+    let c = net.op(Op::MatMul, &[c, w]);
+    let v = net.constant(&[10, 4]);
+    net.weights.push((v, None));
+    let y = net.op(Op::MatMul, &[c, v]);
+    let problem = decided(net.problem(&[&[1, 32, 7, 6]], &[y], 7));
+    assert_eq!(problem.scaled.iter().map(|c| c.scale.len()).collect::<Vec<_>>(), [32, 32, 32, 8, 10, 1]);
     check(&problem);
 }
 

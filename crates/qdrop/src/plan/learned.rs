@@ -1,6 +1,8 @@
-//! Biases that can be learned.
+//! Constants that can be learned beside roundings.
 
-use super::{LayerId, Plan};
+use super::view::View;
+use super::{LayerId, Plan, SiteId};
+use crate::engine::facts::Facts;
 use crate::error::Result;
 use crate::graph::{Binary, Graph, NodeId, Op, ValueId};
 
@@ -26,6 +28,23 @@ pub(crate) fn learned_biases(
         }
     }
     Ok(biases)
+}
+
+/// Whether the steps of a layer's weight can be learned once its integers are decided: where it is multiplied, rather than
+/// looked up, since what a batch does not look up has no gradient.
+pub(crate) fn learned_steps(graph: &Graph, plan: &Plan, layer: LayerId) -> bool {
+    plan.layer(layer).nodes.iter().all(|&n| !matches!(graph.node(n).op, Op::Gather { .. }))
+}
+
+/// The constants that divide the channels of `sites` in front of their quantizers, where nothing else reads them.
+pub(crate) fn learned_factors(graph: &Graph, facts: &Facts, plan: &Plan, sites: &[SiteId]) -> Vec<ValueId> {
+    let view = View::new(graph, facts).0;
+    let divides = |value: ValueId| {
+        let id = view.producers[value.0 as usize].filter(|&id| view.divides(id).is_some())?;
+        let by = graph.node(id).input(1)?;
+        (view.consumers[by.0 as usize].len() == 1 && !graph.outputs.contains(&by)).then_some(by)
+    };
+    sites.iter().filter_map(|&site| divides(plan.site(site).value)).collect()
 }
 
 /// The constant that alone is added to the result of a MatMul, one element a column.
