@@ -3,8 +3,9 @@
 use qdrop::data::{Arrays, Subset};
 use qdrop::plan::{MethodName, Preset, Recipe, Sensitivity};
 use qdrop::report::{Event, Progress, Silent, Source, Stage};
-use qdrop::tensor::Tensor;
+use qdrop::tensor::{DType, Tensor};
 use qdrop::{CalibrationSet, Dataset, Kind, Model, Quantizer, Samples, WorkDir};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const NETWORK: &[u8] = include_bytes!("../examples/network.onnx");
@@ -108,6 +109,37 @@ fn a_run_goes_on_from_its_work_directory() {
     assert!(first.report().units.iter().all(|u| !u.resumed));
     assert!(second.report().units.iter().all(|u| u.resumed));
     assert_eq!(first.to_bytes().unwrap(), second.to_bytes().unwrap());
+}
+
+#[test]
+fn tuning_moves_the_steps_of_weights_and_leaves_their_integers() {
+    let model = model();
+    let samples = samples(&model);
+    let run = |learn: bool| {
+        let learned = short(&model).weights(2).activations(4).configure(|recipe| {
+            recipe.method.iterations = Some(100);
+            recipe.method.learn_weight_scales = Some(learn);
+        });
+        let found = learned.quantize(&samples).unwrap();
+        let graph = qdrop::onnx::read_bytes(&found.to_bytes().unwrap(), None).unwrap();
+        let constants = graph.values.into_iter().filter_map(|v| Some((v.name, v.constant?)));
+        let (floats, integers): (Vec<_>, Vec<_>) = constants.partition(|(_, c)| c.dtype() == DType::F32);
+        let network = found.report().units.last().unwrap().clone();
+        assert_eq!((network.name.as_str(), network.reverted), ("network", false));
+        // Biases are integers in units of steps.
+        let weights = integers.into_iter().filter(|(_, c)| c.dtype() != DType::I32).collect::<Vec<_>>();
+        (floats, weights, network.loss_before, network.loss_after)
+    };
+    let (with, without) = (run(true), run(false));
+    assert!(with.1 == without.1 && with.1.iter().any(|(_, c)| c.rank() == 4));
+    let moved = |a: &[f32], b: &[f32]| a.iter().zip(b).any(|(a, b)| a != b);
+    let steps = |of: &[(String, Arc<Tensor>)]| {
+        of.iter().filter(|(_, c)| c.rank() == 1 && c.len() > 1).map(|(_, c)| c.to_f32().unwrap()).collect::<Vec<_>>()
+    };
+    let (a, b) = (steps(&with.0), steps(&without.0));
+    assert!(a.len() > 2 && a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| moved(a, b)), "{a:?}, {b:?}");
+    assert_eq!(with.2, without.2, "both begin with what the units leave");
+    assert!(with.3 < 0.97 * without.3, "{} with steps, {} without", with.3, without.3);
 }
 
 #[test]
