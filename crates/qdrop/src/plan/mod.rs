@@ -13,11 +13,13 @@ mod effective;
 mod factors;
 mod heads;
 mod held;
+mod input;
 mod integer;
 mod knapsack;
 mod layers;
 mod mixed;
 mod names;
+mod output;
 mod recipe;
 mod residual;
 pub(crate) mod rules;
@@ -38,11 +40,13 @@ pub use canvas::{Canvas, PadPlace};
 pub use cost::{Cost, cost};
 pub use effective::Effective;
 pub use factors::{Before, Carrier, FactorSite, Floor, Member, Pair, Reader, factor_sites, floors};
+pub use input::{Color, Input, Layout};
 pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
+pub use output::{EncodingsVersion, Format, Output};
 pub use recipe::{
-    Activations, Cache, Color, EncodingsVersion, Format, Granularity, Input, Layout, Method, MethodName, Mixed,
-    Observer, Output, Override, Part, Placement, Preset, Recipe, Scope, Units, Weights,
+    Activations, Cache, Granularity, Method, MethodName, Mixed, Observer, Override, Part, Placement, Preset, Recipe,
+    Scope, Units, Weights,
 };
 pub use rules::{Hit, Rule};
 pub use sensitivity::{BitError, Curve, Sensitivity, Share};
