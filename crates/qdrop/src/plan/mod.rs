@@ -41,6 +41,7 @@ pub use cost::{Cost, cost};
 pub use effective::Effective;
 pub use factors::{Before, Carrier, FactorSite, Floor, Member, Pair, Reader, factor_sites, floors};
 pub use input::{Color, Input, Layout};
+pub(crate) use mixed::leave_float;
 pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
 pub use output::{EncodingsVersion, Format, Output};
