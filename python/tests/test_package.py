@@ -139,7 +139,7 @@ def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     page = any("srcdoc" in output.get("data", {}).get("text/html", "") for output in shown)
     assert page == (path.stem != "classifier")
     if path.stem == "detector":
-        printed = "".join(output.get("text", "") for output in shown)
+        printed = "".join(output["text"] for output in shown if output.get("name") == "stdout")
         found = re.findall(r"^([a-z ]+): AP ([\d.]+), AP50 ([\d.]+)$", printed, re.M)
         assert [name for name, _, _ in found] == ["float", "whole network", "backbone and neck"], printed
         (ap, ap50), *quantized = [(float(a), float(b)) for _, a, b in found]
