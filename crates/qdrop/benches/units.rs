@@ -117,6 +117,7 @@ impl Unit {
         let problem = Problem {
             weights: (0..).map(LayerId).zip(&self.weights).map(weight).collect(),
             biases: Vec::new(),
+            scaled: Vec::new(),
             grids: vec![Grid::per_tensor(4, 0.1, 0).unwrap(); self.sites.len()],
             scale_rates: vec![1.0; self.sites.len()],
             float_inputs: vec![rows(7, program.inputs[0])],
@@ -172,7 +173,7 @@ fn iterate(bencher: Bencher, (_, problem): (Program, Problem)) {
         iteration += 1;
         let (rounding_lr, bias_lr, scale_lr) = (1e-3, 1e-3, 4e-5);
         let (choices, lambda, beta, settled_below) = (Choices::Drawn(draws), 0.01, 10.0, None);
-        let step = Step { iteration, choices, lambda, beta, rounding_lr, bias_lr, scale_lr, settled_below };
+        let step = Step { iteration, choices, lambda, beta, rounding_lr, bias_lr, scale_lr, scaled_lr: 0.0, settled_below };
         trainer.step(&step).unwrap();
         trainer.losses().unwrap()
     });

@@ -6,7 +6,7 @@ use qdrop::data::Arrays;
 use qdrop::graph::{Binary, Dim, Fact, Graph, Node, Op, Padding, Unary, ValueId, Window};
 use qdrop::pipeline::{self, Deployed};
 use qdrop::plan::{MethodName, Override, Preset, Recipe, Target};
-use qdrop::report::{Event, Silent, Sink};
+use qdrop::report::{Event, Silent, Sink, Stage};
 use qdrop::runtime::Library;
 use qdrop::tensor::{DType, Tensor};
 
@@ -135,6 +135,16 @@ fn attention() -> (Graph, Vec<usize>) {
     (net.finish(y), shape)
 }
 
+/// Signal-to-noise ratio of the first output of `graph`, written and run by `library`, with respect to that of `float`, in dB.
+fn decibels(library: &Library, (float, graph): (&Graph, &Graph), samples: &Arrays, recipe: &Recipe) -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.onnx");
+    qdrop::onnx::write(graph, &path).unwrap();
+    let file = Deployed::open(library, &path, 1).unwrap();
+    let found = pipeline::divergence(float, &file, samples, recipe, &mut Silent).unwrap();
+    found.outputs[0].snr_db.unwrap_or(f64::INFINITY)
+}
+
 #[test]
 fn narrow_channels_survive_in_the_runtime() {
     let Some(library) = qdrop_testing::onnxruntime().map(|path| Library::load(&path).unwrap()) else { return };
@@ -144,20 +154,15 @@ fn narrow_channels_survive_in_the_runtime() {
     {
         let samples = samples(&shape);
         let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
-        let decibels = |factor_samples: usize| {
+        let reached = |factor_samples: usize| {
             let mut recipe = Recipe::default();
             (recipe.weights.bits, recipe.activations.bits) = (bits, bits);
             recipe.method.name = MethodName::Rtn;
             (recipe.activations.factor_samples, recipe.activations.noise_limit) = (Some(factor_samples), Some(0.0));
             let done = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("model.onnx");
-            qdrop::onnx::write(&done.graph, &path).unwrap();
-            let file = Deployed::open(&library, &path, 1).unwrap();
-            let found = pipeline::divergence(&float, &file, &samples, &recipe, &mut Silent).unwrap();
-            found.outputs[0].snr_db.unwrap_or(f64::INFINITY)
+            decibels(&library, (&float, &done.graph), &samples, &recipe)
         };
-        let (found, plain) = (decibels(16), decibels(0));
+        let (found, plain) = (reached(16), reached(0));
         assert!(found >= with && found - plain >= more, "{found} dB with factors, {plain} dB without");
     }
 }
@@ -176,11 +181,7 @@ fn activations_that_cost_the_outputs_too_much_stay_float() {
         change(&mut recipe);
         let mut said = Notes(Vec::new());
         let done = pipeline::quantize(&float, &recipe, &samples, None, &mut said).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("model.onnx");
-        qdrop::onnx::write(&done.graph, &path).unwrap();
-        let file = Deployed::open(&library, &path, 1).unwrap();
-        let found = pipeline::divergence(&float, &file, &samples, &recipe, &mut Silent).unwrap();
+        let found = decibels(&library, (&float, &done.graph), &samples, &recipe);
         let used = Recipe::from_toml(&done.report.recipe).unwrap();
         let left: Vec<String> = used.overrides.iter().filter_map(|o| o.activation.clone()).collect();
         assert_eq!(left.is_empty(), said.0.is_empty(), "{:?}", said.0);
@@ -188,7 +189,10 @@ fn activations_that_cost_the_outputs_too_much_stay_float() {
         assert!(left.iter().all(named) && used.overrides.iter().all(|o| o.activation_bits == Some(32)));
         let again = pipeline::quantize(&float, &used, &samples, None, &mut Silent).unwrap();
         assert_eq!(qdrop::onnx::to_bytes(&again.graph).unwrap(), qdrop::onnx::to_bytes(&done.graph).unwrap());
-        (left, found.outputs[0].snr_db.unwrap_or(f64::INFINITY))
+        // One of a few is many.
+        let many = said.0.iter().any(|note| note.contains(&format!("These are {} of ", left.len())));
+        assert_eq!(many, !left.is_empty(), "{:?}", said.0);
+        (left, found)
     };
     let (left, with) = quantized(&|_| {});
     let (none, without) = quantized(&|recipe| recipe.activations.noise_limit = Some(0.0));
@@ -201,11 +205,51 @@ fn activations_that_cost_the_outputs_too_much_stay_float() {
     let mut recipe = Recipe::default();
     (recipe.weights.bits, recipe.activations.bits, recipe.method.name) = (8, 8, MethodName::Rtn);
     recipe.activations.factor_samples = Some(0);
-    let mut wished = Override::default();
-    (wished.activation, wished.activation_bits) = (Some("n2".into()), Some(8));
-    recipe.overrides.push(wished.clone());
-    let done = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
-    assert_eq!(Recipe::from_toml(&done.report.recipe).unwrap().overrides, [wished], "bits that the recipe names");
+    // By its own name, and as what a layer produces.
+    for (activation, layer) in [(Some("n2"), ""), (None, "n0")] {
+        let mut wished = Override::default();
+        (wished.activation, wished.activation_bits) = (activation.map(str::to_string), Some(8));
+        wished.layer = layer.into();
+        recipe.overrides = vec![wished.clone()];
+        let done = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
+        assert_eq!(Recipe::from_toml(&done.report.recipe).unwrap().overrides, [wished], "bits that the recipe names");
+    }
+}
+
+/// The run begins again where activations stay float, but units are not measured again.
+#[test]
+fn how_fast_units_are_is_measured_once() {
+    let (graph, shape) = gated();
+    let samples = samples(&shape);
+    let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
+    let mut recipe = Recipe::default();
+    (recipe.weights.bits, recipe.activations.bits) = (8, 8);
+    (recipe.method.iterations, recipe.activations.factor_samples) = (Some(50), Some(0));
+    let mut seen = Events::default();
+    let done = pipeline::quantize(&float, &recipe, &samples, None, &mut seen).unwrap();
+    let left = Recipe::from_toml(&done.report.recipe).unwrap().overrides.len();
+    assert_eq!((left, seen.begun(Stage::Bench), seen.begun(Stage::Refine)), (1, 1, 2));
+    assert_eq!(seen.0.iter().filter(|e| matches!(e, Event::Estimate { .. })).count(), 1);
+    assert!(done.report.estimate.is_some());
+    let timings = &done.report.timings;
+    assert!(timings.iter().all(|t| timings.iter().filter(|u| u.stage == t.stage).count() == 1), "{timings:?}");
+}
+
+/// Collects events.
+#[derive(Default)]
+struct Events(Vec<Event>);
+
+impl Events {
+    /// How often `stage` began.
+    fn begun(&self, stage: Stage) -> usize {
+        self.0.iter().filter(|e| matches!(e, Event::StageStarted { stage: s, .. } if *s == stage)).count()
+    }
+}
+
+impl Sink for Events {
+    fn event(&mut self, event: &Event) {
+        self.0.push(event.clone());
+    }
 }
 
 /// Collects notes.

@@ -8,6 +8,7 @@ mod record;
 
 use qdrop::data::Arrays;
 use qdrop::eval::Difference;
+use qdrop::graph::{Fact, Graph, Node, Op, ValueId};
 use qdrop::plan::{MethodName, Part, Recipe};
 use qdrop::report::Silent;
 use qdrop::runtime::Library;
@@ -87,6 +88,56 @@ fn parts_that_depend_on_data_compute_what_onnx_runtime_does() {
             }
         }
     }
+}
+
+/// YOLOv8's network with the twenty rows of highest score of its first class as output, as files with a fixed number of rows
+/// have them.
+fn ranked() -> Graph {
+    let mut g = qdrop::onnx::read(&fixture("yolov8.onnx")).unwrap();
+    let node = |g: &mut Graph, name: &str, op: Op, inputs: &[ValueId]| {
+        let y = g.add_value(name, Fact::default());
+        g.nodes.push(Node::new(format!("{name}.node"), op, inputs, &[y]));
+        y
+    };
+    let [zero, two, class, k] = [("zero", 0), ("two", 2), ("class", 4), ("k", 20)]
+        .map(|(name, i)| g.add_constant(&format!("ranked.{name}"), Tensor::i64s(vec![i])));
+    let output = g.outputs[0];
+    let rows = node(&mut g, "rows", Op::Transpose { perm: vec![0, 2, 1] }, &[output]);
+    let scores = node(&mut g, "scores", Op::Gather { axis: 2 }, &[rows, class]);
+    let scores = node(&mut g, "flat", Op::Squeeze, &[scores, two]);
+    let best = node(&mut g, "best", Op::TopK { axis: 1, largest: true, sorted: true }, &[scores, k]);
+    let places = g.add_value("places", Fact::default());
+    g.nodes.last_mut().unwrap().outputs.push(Some(places));
+    let [rows, places, _] = [("every", rows), ("found", places), ("highest", best)]
+        .map(|(name, v)| node(&mut g, name, Op::Squeeze, &[v, zero]));
+    let found = node(&mut g, "chosen", Op::Gather { axis: 0 }, &[rows, places]);
+    g.outputs = vec![node(&mut g, "boxes", Op::Unsqueeze, &[found, zero])];
+    g.check().unwrap();
+    g
+}
+
+/// Noise exchanges rows in the order of scores: they say nothing about a file that is close to the float network.
+#[test]
+fn rows_in_the_order_of_scores_do_not_count_against_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let [float, path] = ["float.onnx", "q.onnx"].map(|name| dir.path().join(name));
+    qdrop::onnx::write(&ranked(), &float).unwrap();
+    let model = Model::open(&float).unwrap();
+    let run = Quantizer::new(&model).weights(8).activations(8).method(MethodName::Rtn).seed(1);
+    let quantized = run.quantize(&images(10..26)).unwrap();
+    let quality = quantized.report().quality.clone().unwrap();
+    assert_eq!((&quality.ordered[..], quality.partial), (&["boxes".to_string()][..], false));
+    let names: Vec<&str> = quality.outputs.iter().map(|o| o.name.as_str()).collect();
+    assert_eq!(names, ["flat", "every"], "by what is chosen, and from what");
+    assert!(quality.snr_db.is_some_and(|snr| snr > 30.0), "{quality:?}");
+    let Some(library) = qdrop_testing::onnxruntime().map(|path| Library::load(&path).unwrap()) else { return };
+    std::fs::write(&path, quantized.to_bytes().unwrap()).unwrap();
+    let written = Model::open(&path).unwrap();
+    let file = written.deploy(&library, 1).unwrap();
+    let found = model.compare_deployed(&file, &images([1, 2]), &Recipe::default(), &mut Silent).unwrap();
+    let snr = |name: &str| found.values.iter().chain(&found.outputs).find(|v| v.name == name).and_then(|v| v.snr_db);
+    assert!(["every", "flat"].iter().all(|name| snr(name).is_some_and(|snr| snr > 30.0)), "{found:?}");
+    assert!(snr("boxes").is_some_and(|snr| snr < 20.0), "rows keep their places: {found:?}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use qdrop::plan::{Recipe, Sweep};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::OnceLock;
 
 /// Iterations of commands that learn, so that all commands together run for less than a minute.
 const ITERATIONS: &str = "3";
@@ -40,11 +41,53 @@ fn shortened(command: &str) -> String {
     words.join(" ")
 }
 
+/// The folder with the files that commands and blocks of Python read, and what `qdrop demo` printed there. It is made once a run
+/// and stays, for the tests of the Python package (`python/tests/test_documents.py`).
+fn filled() -> &'static (PathBuf, String) {
+    static FILLED: OnceLock<(PathBuf, String)> = OnceLock::new();
+    FILLED.get_or_init(|| {
+        let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let making = tempfile::tempdir_in(tmp).unwrap();
+        let dir = making.path();
+        world::fill(dir);
+        let demo = run(dir, "qdrop demo");
+        assert!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stderr));
+        for file in files(&dir.join("qdrop-demo/test")) {
+            let number: usize = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+            if number >= 20 * PICTURES {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+        // Whole or not at all.
+        let place = tmp.join("documents");
+        if place.exists() {
+            std::fs::remove_dir_all(&place).unwrap();
+        }
+        std::fs::rename(making.keep(), &place).unwrap();
+        (place, String::from_utf8(demo.stdout).unwrap())
+    })
+}
+
+/// Copies the folder `from` into the folder `to`.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().unwrap().is_dir() {
+            true => {
+                std::fs::create_dir(&to).unwrap();
+                copy(&from, &to);
+            }
+            false => assert!(std::fs::copy(&from, &to).is_ok(), "{}", from.display()),
+        }
+    }
+}
+
 /// The folder that commands run in.
 struct World {
     dir: tempfile::TempDir,
     /// What `qdrop demo` printed.
-    demo: String,
+    demo: &'static str,
     before: BTreeSet<PathBuf>,
     /// The library of ONNX Runtime.
     runtime: Option<PathBuf>,
@@ -53,15 +96,8 @@ struct World {
 impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
-        world::fill(dir.path());
-        let demo = run(dir.path(), "qdrop demo");
-        assert!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stderr));
-        for file in files(&dir.path().join("qdrop-demo/test")) {
-            let number: usize = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
-            if number >= 20 * PICTURES {
-                std::fs::remove_file(file).unwrap();
-            }
-        }
+        let (filled, demo) = filled();
+        copy(filled, dir.path());
         for (name, bits) in [("resnet20", 2), ("mobilenetv2", 4), ("model", 4)] {
             let input = if name == "resnet20" { "imagenet-norm" } else { "imagenet" };
             let more = format!("--calib calib --input {input} -w {bits} -a 4 --method rtn --samples 4");
@@ -90,7 +126,7 @@ impl World {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
         let before = files(dir.path());
-        World { dir, demo: String::from_utf8(demo.stdout).unwrap(), before, runtime: qdrop_testing::onnxruntime() }
+        World { dir, demo, before, runtime: qdrop_testing::onnxruntime() }
     }
 
     /// Takes away what commands made.
@@ -118,7 +154,7 @@ impl World {
         }
         // The demo has run once.
         let (code, printed, said) = if command == "qdrop demo" {
-            (Some(0), self.demo.clone(), String::new())
+            (Some(0), self.demo.to_string(), String::new())
         } else {
             let output = run(self.dir.path(), &command);
             let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -178,6 +214,11 @@ fn every_command_does_what_is_shown() {
     }
     assert!(wrong.is_empty(), "{} of {count} commands:\n\n{}", wrong.len(), wrong.join("\n\n"));
     assert!(count > 50, "only {count} commands were found");
+}
+
+#[test]
+fn a_folder_is_left_for_the_blocks_of_python() {
+    assert!(filled().0.join("resnet20.onnx").exists());
 }
 
 #[test]

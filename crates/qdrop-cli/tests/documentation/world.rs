@@ -18,7 +18,7 @@ const IMAGENET: usize = 224;
 /// | `mobilenetv2.onnx`, `efficientnet_lite0.onnx`, `model.onnx` | the same for images of 224 pixels |
 /// | `detector.onnx`, `keras.onnx` | the same for 416 pixels, and for channels on the last axis |
 /// | `minilm_sst2.onnx`, `bert.onnx` | a table of words and a classifier of two classes |
-/// | `bert_squad.onnx` | a table of words and two scores a token |
+/// | `minilm_squad.onnx` | a table of words and two scores a token |
 /// | `calib/`, `images/`, `test/`, `imagenet/calib/`, `coco/calib/`, `calib.csv`, `eval.csv` | 40 images of 4 classes |
 /// | `SST-2/`, `MRPC/`, `squad/` | a few sentences |
 /// | `yolox.onnx`, `val.json`, `val/`, `detections.json` | a detector for 32 pixels, 8 images with boxes of two kinds |
@@ -45,7 +45,7 @@ pub fn fill(dir: &Path) {
     for name in ["bert.onnx", "minilm_sst2.onnx"] {
         copy("table.onnx", name);
     }
-    qdrop::onnx::write(&answers(common::WORDS.len(), 4), &at("bert_squad.onnx")).unwrap();
+    qdrop::onnx::write(&answers(common::WORDS.len(), 4), &at("minilm_squad.onnx")).unwrap();
     for folder in ["calib", "test", "imagenet/calib", "coco/calib"] {
         for class in 0..common::CLASSES {
             let inner = format!("{folder}/class{class}");

@@ -71,8 +71,13 @@ impl Stepwise {
         &self.outputs
     }
 
-    /// The outputs of a sample for which the inputs hold `values`.
-    pub fn run(&self, values: &[&[f32]], device: &dyn Device) -> Result<Vec<Array<f64>>> {
+    /// The outputs of a sample for which the inputs hold `values`. Ends with the error of `go_on`, which is asked often.
+    pub fn run(
+        &self,
+        values: &[&[f32]],
+        device: &dyn Device,
+        go_on: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<Array<f64>>> {
         let mut known = Arrays::new();
         for ((v, dtype, shape), values) in self.inputs.iter().zip(values) {
             let data = values.iter().map(|&x| f64::from(x)).collect();
@@ -95,10 +100,11 @@ impl Stepwise {
             if wanted.len() > asked {
                 continue;
             }
+            go_on()?;
             let results = match is_layer(&node.op) {
                 _ if node.op.is_choice() => self.content(&known, read[0]).map(|chosen| vec![chosen.clone()]),
                 true => self.layer(id, &known, device),
-                false => self.node(id, &known),
+                false => self.node(id, &known, go_on),
             };
             let results = results.map_err(|e| e.at(self.graph.describe(id)))?;
             known.extend(node.outputs.iter().zip(results).filter_map(|(v, array)| Some(((*v)?, array))));
@@ -148,14 +154,14 @@ impl Stepwise {
         Error::internal(format!("value `{}` is not computed", self.graph.value(v).name))
     }
 
-    fn node(&self, id: NodeId, known: &Arrays) -> Result<Vec<Array<f64>>> {
+    fn node(&self, id: NodeId, known: &Arrays, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<Array<f64>>> {
         let node = self.graph.node(id);
         let operand = |v: ValueId| {
             let array = self.content(known, v)?;
             Ok(View { dtype: array.dtype, shape: &array.shape, data: &array.data })
         };
         let operands = node.inputs.iter().map(|v| v.map(operand).transpose()).collect::<Result<Vec<_>>>()?;
-        ops::forward_within(&node.op, &operands, self.results(id), MOST_ELEMENTS)
+        ops::forward_while(&node.op, &operands, self.results(id), MOST_ELEMENTS, go_on)
     }
 
     /// A layer, compiled for operands of these shapes.
@@ -236,9 +242,11 @@ mod tests {
     use super::*;
     use crate::engine::device::processors;
     use crate::engine::facts;
+    use crate::error::Kind;
     use crate::graph::testing::Builder;
     use crate::graph::{Binary, Dim};
     use crate::tensor::Data;
+    use std::cell::Cell;
 
     /// Rows of x with a first element above 0, times a matrix; and how many they are.
     fn network(opaque: bool) -> Graph {
@@ -275,7 +283,7 @@ mod tests {
                 _ => mask.clone(),
             };
             let values: Vec<Vec<f32>> = stepwise.inputs().map(of).collect();
-            stepwise.run(&values.iter().map(|v| &v[..]).collect::<Vec<_>>(), &device).unwrap()
+            stepwise.run(&values.iter().map(|v| &v[..]).collect::<Vec<_>>(), &device, &|| Ok(())).unwrap()
         };
         let found = run([-1.0, 5.0, 2.0, 1.0, 0.0, 0.0, 3.0, -1.0]);
         assert_eq!(
@@ -317,7 +325,7 @@ mod tests {
             let mask: Vec<f32> = x.iter().map(|&v| f32::from(u8::from(v > 0.0))).collect();
             let of = |v: ValueId| if v == graph.inputs[0] { x.to_vec() } else { mask.clone() };
             let values: Vec<Vec<f32>> = stepwise.inputs().map(of).collect();
-            let found = stepwise.run(&values.iter().map(|v| &v[..]).collect::<Vec<_>>(), &device).unwrap();
+            let found = stepwise.run(&values.iter().map(|v| &v[..]).collect::<Vec<_>>(), &device, &|| Ok(())).unwrap();
             found.into_iter().map(|array| array.data).collect::<Vec<_>>()
         };
         assert_eq!(run([-1.0, 2.0, 3.0]), [[4.0, 6.0], [2.0, 3.0]]);
@@ -341,10 +349,41 @@ mod tests {
         let facts = facts::infer(&graph, &[vec![2]]).unwrap();
         let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs).unwrap();
         let device = processors(1).unwrap();
-        let run = |mask: [f32; 2]| stepwise.run(&vec![&mask[..]; stepwise.inputs().count()], &device);
+        let run = |mask: [f32; 2]| stepwise.run(&vec![&mask[..]; stepwise.inputs().count()], &device, &|| Ok(()));
         assert_eq!(run([0.0, 0.0]).unwrap()[0].shape, [1, 0]);
         let error = run([1.0, 1.0]).err().unwrap().to_string();
         assert!(error.contains("the results would have 137438953472 elements, more than 134217728 "), "{error}");
+    }
+
+    #[test]
+    fn a_search_among_boxes_can_be_stopped() {
+        // Boxes beside each other, all of which stay: each is compared with those before it.
+        const BOXES: usize = 200;
+        let mut b = Builder::new();
+        let boxes: Vec<f32> = (0..BOXES).flat_map(|i| [0.0, 2.0 * i as f32, 1.0, 2.0 * i as f32 + 1.0]).collect();
+        let boxes = b.graph.add_constant("boxes", Tensor::f32(&[1, BOXES, 4], boxes));
+        let scores = b.input("scores", [1, 1, BOXES].map(Dim::Known).to_vec());
+        let most = b.graph.add_constant("most", Tensor::i64s(vec![BOXES as i64]));
+        let overlap = b.graph.add_constant("overlap", Tensor::f32(&[1], vec![0.5]));
+        let found = b.node(Op::NonMaxSuppression { centres: false }, &[boxes, scores, most, overlap]);
+        let graph = b.finish(&[found]);
+        let facts = facts::infer(&graph, &[vec![1, 1, BOXES]]).unwrap();
+        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs).unwrap();
+        let device = processors(1).unwrap();
+        let asked = Cell::new(0);
+        let run = |last: usize| {
+            asked.set(0);
+            let scores: Vec<f32> = (0..BOXES).map(|i| i as f32).collect();
+            stepwise.run(&[&scores], &device, &|| match asked.replace(asked.get() + 1) < last {
+                true => Ok(()),
+                false => Err(Error::new(Kind::Interrupted, "stopped on request")),
+            })
+        };
+        let rows = run(usize::MAX).unwrap().remove(0);
+        assert_eq!((rows.dtype, &rows.shape[..], rows.data[2]), (DType::I64, &[BOXES, 3][..], BOXES as f64 - 1.0));
+        assert_eq!(asked.get(), 1 + BOXES, "before the node and before each box");
+        assert_eq!(run(50).err().unwrap().kind(), Kind::Interrupted);
+        assert_eq!(asked.get(), 51);
     }
 
     #[test]

@@ -70,9 +70,9 @@ impl<'a> Open<'a> {
     pub fn run(&self, samples: &[Vec<Tensor>], sink: &dyn Sink) -> Result<Vec<Vec<Given>>> {
         let rows = self.network.run(samples, sink)?;
         let one = |sample: usize| {
-            go_on(sink)?;
             let values = rows.iter().map(|rows| rows.row(sample)).collect::<Result<Vec<_>>>()?;
-            let found = self.rest.run(&values.iter().map(|v| &**v).collect::<Vec<_>>(), self.device)?;
+            let values: Vec<&[f32]> = values.iter().map(|v| &**v).collect();
+            let found = self.rest.run(&values, self.device, &|| go_on(sink))?;
             let given = |(&v, array): (&ValueId, Array<f64>)| Given {
                 name: self.rest.graph().value(v).name.clone(),
                 shape: array.shape,

@@ -54,12 +54,14 @@ pub fn quality(
     let shapes = probe::shapes_of(&samples)?;
     let facts = facts::infer(graph, &input_shapes(graph, Some(&shapes))?)?;
     let others = facts::infer(written, &input_shapes(written, Some(&shapes))?)?;
-    let outputs = outputs(graph, written, (&facts, &others));
+    let ordered = probe::ordered(graph, &facts);
+    let outputs = outputs(graph, written, (&facts, &others), &ordered);
+    let ordered: Vec<String> = ordered.into_iter().map(|v| graph.value(v).name.clone()).collect();
     let classes = classes(graph, &facts, recipe.input.task) && outputs.first().is_some_and(|o| o.0 == graph.outputs[0]);
     let partial = graph.outputs.iter().any(|&v| facts.get(v).is_none());
     if outputs.is_empty() {
         let (samples, outputs, losses) = (samples.len(), Vec::new(), Vec::new());
-        return Ok(Quality { samples, source, snr_db: None, same_top1: None, outputs, partial, losses });
+        return Ok(Quality { samples, source, snr_db: None, same_top1: None, outputs, partial, ordered, losses });
     }
     let (wanted, got): (Vec<ValueId>, Vec<ValueId>) = outputs.iter().copied().unzip();
     let networks = (Network::of(graph, &facts, wanted, device)?, Network::of(written, &others, got, device)?);
@@ -98,6 +100,7 @@ pub fn quality(
         same_top1: classes.then(|| 100.0 * same as f64 / samples.len() as f64),
         outputs,
         partial,
+        ordered,
         losses: Vec::new(),
     };
     if quality.is_low() {
@@ -160,17 +163,28 @@ fn readable(samples: &dyn Samples, indices: &[usize], device: &dyn Device, sink:
     Ok(found.into_iter().flatten().collect())
 }
 
-/// Outputs of both networks that can be computed and have one shape, side by side; behind them, by name, the last values
-/// that can be computed before an output that cannot.
-fn outputs(graph: &Graph, written: &Graph, (facts, others): (&Facts, &Facts)) -> Vec<(ValueId, ValueId)> {
+/// Outputs of both networks that can be computed, have one shape and are not `ordered`, side by side; behind them, by name, the
+/// last values that can be computed before an output that cannot, and those before one that is ordered.
+fn outputs(
+    graph: &Graph,
+    written: &Graph,
+    (facts, others): (&Facts, &Facts),
+    ordered: &[ValueId],
+) -> Vec<(ValueId, ValueId)> {
     let same = |&(a, b): &(ValueId, ValueId)| match (facts.get(a), others.get(b)) {
         (Some(x), Some(y)) => x.shape == y.shape,
         _ => false,
     };
     let outputs = graph.outputs.iter().copied().zip(written.outputs.iter().copied());
     let named = |v: ValueId| written.value_ids().find(|&w| written.value(w).name == graph.value(v).name);
-    let borders = probe::borders(graph, facts).into_iter().filter_map(|v| Some((v, named(v)?)));
-    outputs.chain(borders.filter(|(v, _)| !graph.outputs.contains(v))).filter(same).collect()
+    let lost = |v: &&ValueId| facts.get(**v).is_none() || ordered.contains(v);
+    let lost: Vec<ValueId> = graph.outputs.iter().filter(lost).copied().collect();
+    let borders = probe::borders_before(graph, facts, &lost).into_iter().filter_map(|v| Some((v, named(v)?)));
+    outputs
+        .filter(|(v, _)| !ordered.contains(v))
+        .chain(borders.filter(|(v, _)| !graph.outputs.contains(v)))
+        .filter(same)
+        .collect()
 }
 
 /// Whether the first output of `graph` has one score per class, so far as its shape and the task tell.
@@ -381,6 +395,32 @@ mod tests {
         let far = measured(&float, &graph(W, [0.5, 1.0, 1.0, -0.5], 1.0), &sources).unwrap();
         assert!(far.is_low() && far.same_top1.is_some_and(|s| s < 50.0), "{far:?}");
         assert_eq!((far.losses[0].what, far.losses[0].name.as_str()), (LossPlace::Layer, "second"));
+    }
+
+    #[test]
+    fn rows_in_the_order_of_scores_are_not_compared_but_what_is_before_them() {
+        let ranked = |v: [f32; 4]| {
+            let mut g = graph(W, v, 1.0);
+            let k = g.add_constant("k", Tensor::i64s(vec![2]));
+            let found = ["best", "places"].map(|n| g.add_value(n, Fact::default()));
+            let op = Op::TopK { axis: -1, largest: true, sorted: true };
+            g.nodes.push(Node::new("rank", op, &[g.outputs[0], k], &found));
+            g.outputs = vec![found[0]];
+            g
+        };
+        let set = numbers(100);
+        let written = ranked(V.map(|v| v * 1.09));
+        let found = measured(&ranked(V), &written, &[(Source::LeftOut, &set)]).unwrap();
+        assert_eq!((&found.ordered[..], found.partial, found.same_top1), (&["best".to_string()][..], false, None));
+        assert_eq!((found.outputs.len(), found.outputs[0].name.as_str()), (1, "y"));
+        assert!((found.snr_db.unwrap() + 20.0 * 0.09f64.log10()).abs() < 1e-4, "{found:?}");
+        // Beside the scores themselves.
+        let both = |mut g: Graph| {
+            g.outputs.insert(0, g.node(g.node_ids().last().unwrap()).input(0).unwrap());
+            g
+        };
+        let found = measured(&both(ranked(V)), &both(written), &[(Source::LeftOut, &set)]).unwrap();
+        assert_eq!((found.ordered.len(), found.outputs.len(), found.same_top1), (1, 1, Some(100.0)));
     }
 
     /// Two networks that differ on negative values only, and images on canvases whose padding holds such.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::lower::{self, Encodings};
 use crate::onnx;
-use crate::plan::{Chosen, Measure, Override, Plan, Recipe, Stripe, Target};
+use crate::plan::{Chosen, Measure, Plan, Recipe, SiteId, Stripe, Target};
 use crate::probe::{
     self, ActivationGrids, Biases, Calibration, Factored, Loaded, Measured, Observed, Padding, Weights, Widths,
     input_shapes,
@@ -27,6 +27,11 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Activations that a note names one by one.
+const NAMED: usize = 8;
+/// More than one in so many activations that stay float are many.
+const MANY: usize = 8;
 
 /// Quantizes `graph` (simplified by [`super::prepare`]) as `recipe` asks, calibrating on `samples`, with this machine's
 /// processors. Every unit solved is kept in `work`, from where another run takes it that would come to the same problem.
@@ -126,30 +131,30 @@ fn run<'s>(
     let mut run = Run { device, recipe, samples, store: &store, work, share, sink, report };
     run.note(&network);
     let mut loaded = run.load(samples, &kept)?;
-    let mut begun = run.begin(network, &loaded, &shapes)?;
-    if let Some((recipe, message)) = begun.leave_float(run.recipe) {
+    let mut begun = run.begin(network, &loaded, &shapes, None)?;
+    if let Some((recipe, message)) = begun.leave_float(run.recipe)? {
+        let costs = begun.costs.take();
         drop(begun);
         run.sink.event(&Event::Note { message });
         with_float = recipe;
         (run.recipe, run.report.recipe) = (&with_float, with_float.explicit().to_toml()?);
         let network = Network::new(Cow::Borrowed(graph), BTreeSet::new(), run.recipe, &shapes)?;
-        begun = run.begin(network, &loaded, &shapes)?;
+        begun = run.begin(network, &loaded, &shapes, costs)?;
     }
-    let recipe = run.recipe;
-    let Begun { network, wanted, costs, watch, widths, kernel_grids, activations } = begun;
-    let chosen = wanted.map(|wanted| run.choose(&network, &loaded, &watch, &wanted)).transpose()?;
-    let (recipe, network) = match &chosen {
-        Some(chosen) => (&chosen.recipe, network.with(chosen)?),
-        None => (recipe, network),
-    };
-    let weight_grids = run.fit_weights(&network)?;
-    let activations = match (&chosen, activations) {
-        // Grids were refined when bits were measured.
-        (Some(chosen), _) => chosen.measured.activation_grids(&watch, &network.plan)?,
-        (None, Some(activations)) => activations,
-        (None, None) => return Err(Error::internal("activations have no grids")),
+    let Begun { network, bits, costs, watch, widths, kernel_grids } = begun;
+    let (network, activations, chosen) = match bits {
+        Bits::Given(activations) => (network, activations, None),
+        Bits::Chosen(wanted) => {
+            let chosen = run.choose(&network, &loaded, &watch, &wanted)?;
+            let network = network.with(&chosen)?;
+            // Grids were refined when bits were measured.
+            let activations = chosen.measured.activation_grids(&watch, &network.plan)?;
+            (network, activations, Some(chosen))
+        }
     };
     drop(watch);
+    let recipe = chosen.as_ref().map_or(run.recipe, |chosen| &chosen.recipe);
+    let weight_grids = run.fit_weights(&network)?;
     let weights = calibrate::round_to_nearest(&network.graph, &network.plan, &weight_grids)?;
     let (weights, biases) = run.correct(&network, &loaded, weights, [&activations.refined, &kernel_grids])?;
     let nearest = NetworkSolution { weights, constants: biases, grids: activations.refined.clone() };
@@ -311,46 +316,65 @@ impl<'a> Network<'a> {
 /// A network with what calibration found out about it.
 struct Begun<'a> {
     network: Network<'a>,
-    /// What must be measured before bits are chosen, where they are.
-    wanted: Option<Measure>,
+    bits: Bits,
     costs: Option<Costs>,
     watch: Watch,
     /// Per site the widths of its channels.
     widths: Vec<Widths>,
     kernel_grids: Vec<Grid>,
-    /// `None` until bits are chosen.
-    activations: Option<ActivationGrids>,
+}
+
+/// Where the bits of a network come from.
+enum Bits {
+    /// The recipe gives them; with them the activations have grids.
+    Given(ActivationGrids),
+    /// They are chosen by what must be measured for that.
+    Chosen(Measure),
 }
 
 impl Begun<'_> {
     /// `recipe` with those activations left float that cost the outputs more than its limit and whose bits it does not name,
     /// and without a limit, so that it repeats the run; and a note that names them. `None` where there are none.
-    fn leave_float(&self, recipe: &Recipe) -> Option<(Recipe, String)> {
-        let (limit, activations) = (recipe.resolved().noise_limit, self.activations.as_ref()?);
-        let sites = &self.network.plan.sites;
-        if limit == 0.0 || !probe::screened(sites) {
-            return None;
+    fn leave_float(&self, recipe: &Recipe) -> Result<Option<(Recipe, String)>> {
+        let Network { graph, facts, plan, .. } = &self.network;
+        let (limit, Bits::Given(activations)) = (recipe.resolved().noise_limit, &self.bits) else { return Ok(None) };
+        if limit == 0.0 || !probe::screened(&plan.sites) {
+            return Ok(None);
         }
-        let (mut exceptions, mut named) = (Vec::new(), Vec::new());
-        for (site, effect) in sites.iter().zip(&activations.effects) {
-            let exception =
-                Override { activation: Some(site.name.clone()), activation_bits: Some(32), ..Override::default() };
-            let alone = sites.iter().filter(|s| exception.names(&s.name)).count() == 1;
-            let wished = recipe.overrides.iter().any(|o| o.activation_bits.is_some() && o.names(&site.name));
-            if let Some((_, noise)) = effect.filter(|e| e.1 > limit && alone && !wished) {
-                exceptions.push(exception);
-                named.push(format!("`{}` ({:.2} %)", site.name, noise * 100.0));
-            }
+        let noise = |s: &SiteId| activations.effects.get(s.index()).copied().flatten().map_or(0.0, |effect| effect.1);
+        let noisy: Vec<SiteId> = plan.site_ids().filter(|s| noise(s) > limit).collect();
+        if noisy.is_empty() {
+            return Ok(None);
         }
-        let message = format!(
-            "activations that stay float, and the noise that their bits would make of the outputs: {}; --noise-limit 0 \
-             quantizes them",
-            named.join(", ")
-        );
-        let mut recipe = recipe.clone();
-        recipe.overrides.extend(exceptions);
-        recipe.activations.noise_limit = Some(0.0);
-        (!named.is_empty()).then_some((recipe, message))
+        let (recipe, left) = crate::plan::leave_float(graph, facts, recipe, plan, &noisy)?;
+        let named: Vec<(&str, f64)> = left.iter().map(|s| (plan.site(*s).name.as_str(), noise(s))).collect();
+        Ok((!left.is_empty()).then(|| (recipe, note_of_float(&named, plan.sites.len()))))
+    }
+}
+
+/// The note that, of so many activations, those `named` stay float, with the noise of each.
+fn note_of_float(named: &[(&str, f64)], all: usize) -> String {
+    let mut loudest: Vec<usize> = (0..named.len()).collect();
+    loudest.sort_by(|&a, &b| named[b].1.total_cmp(&named[a].1));
+    loudest.truncate(NAMED);
+    loudest.sort_unstable();
+    let mut listed: Vec<String> =
+        loudest.iter().map(|&i| format!("`{}` ({:.2} %)", named[i].0, named[i].1 * 100.0)).collect();
+    if named.len() > NAMED {
+        listed.push(format!("and {} more, which the report's recipe names", named.len() - NAMED));
+    }
+    let message = format!(
+        "activations that stay float, and the noise that their bits would make of the outputs: {}; --noise-limit 0 \
+         quantizes them",
+        listed.join(", ")
+    );
+    match named.len() * MANY > all {
+        false => message,
+        true => format!(
+            "{message}. These are {} of {all}, so that much of the network runs in float: see whether the samples are \
+             prepared as the network expects, give the activations 16 bits (-a 16), or raise --noise-limit",
+            named.len()
+        ),
     }
 }
 
@@ -377,18 +401,8 @@ impl<'a> Run<'a> {
         work: impl FnOnce(&mut dyn Sink) -> Result<T>,
     ) -> Result<T> {
         let (value, timing) = timed(self.sink, stage, total, work)?;
-        self.took(vec![timing]);
+        timing.add_to(&mut self.report.timings);
         Ok(value)
-    }
-
-    /// Adds times to the report, one a stage.
-    fn took(&mut self, timings: Vec<Timing>) {
-        for timing in timings {
-            match self.report.timings.iter_mut().find(|t| t.stage == timing.stage) {
-                Some(known) => known.seconds += timing.seconds,
-                None => self.report.timings.push(timing),
-            }
-        }
     }
 
     fn calibration<'n>(&self, network: &'n Network, samples: &'n dyn Samples) -> Calibration<'n>
@@ -415,10 +429,7 @@ impl<'a> Run<'a> {
     /// `network` with factors of channels, where some lower the error.
     fn factor<'n>(&mut self, network: Network<'n>, loaded: &Loaded, shapes: &[Vec<usize>]) -> Result<Network<'n>> {
         let calibration = self.calibration(&network, loaded);
-        let mut timings = Vec::new();
-        let found = calibration.factored(&mut timings, self.sink)?;
-        self.took(timings);
-        let network = match found {
+        let network = match calibration.factored(&mut self.report.timings, self.sink)? {
             Some(Factored { graph, divided }) => Network::new(Cow::Owned(graph), divided, self.recipe, shapes)?,
             None => network,
         };
@@ -442,21 +453,32 @@ impl<'a> Run<'a> {
         Ok(Some(costs))
     }
 
-    /// `network` with channel factors, and what calibration finds out about it.
-    fn begin<'n>(&mut self, network: Network<'n>, loaded: &Loaded, shapes: &[Vec<usize>]) -> Result<Begun<'n>> {
+    /// `network` with channel factors, and what calibration finds out about it. What iterations cost may be `known` from the
+    /// same units with other sites.
+    fn begin<'n>(
+        &mut self,
+        network: Network<'n>,
+        loaded: &Loaded,
+        shapes: &[Vec<usize>],
+        known: Option<Costs>,
+    ) -> Result<Begun<'n>> {
         let recipe = self.recipe;
         let network = self.factor(network, loaded, shapes)?;
         let wanted = recipe.mixed.wanted().then(|| crate::plan::measure(&network.graph, &network.facts, recipe));
         let wanted = wanted.transpose()?;
-        let costs = self.estimate(&network, wanted.as_ref())?;
+        let learned = network.plan.units.iter().filter(|u| !u.layers.is_empty()).count();
+        let costs = match known.filter(|costs| costs.units.len() == learned) {
+            Some(costs) => Some(costs),
+            None => self.estimate(&network, wanted.as_ref())?,
+        };
         let observed = self.observe(&network, loaded)?;
         let kernel_grids = beside(self.device, || observed.kernel_grids(&network.plan))?;
         let Observed { sites: watch, widths, .. } = observed;
-        let activations = match wanted {
-            Some(_) => None,
-            None => Some(self.first_grids(&network, loaded, &watch)?),
+        let bits = match wanted {
+            Some(wanted) => Bits::Chosen(wanted),
+            None => Bits::Given(self.first_grids(&network, loaded, &watch)?),
         };
-        Ok(Begun { network, wanted, costs, watch, widths, kernel_grids, activations })
+        Ok(Begun { network, bits, costs, watch, widths, kernel_grids })
     }
 
     /// What the quantized activations hold.
@@ -472,7 +494,8 @@ impl<'a> Run<'a> {
         let calibration = Calibration { store: &precise, ..self.calibration(network, loaded) };
         let start = Instant::now();
         let measured = calibration.sensitivity(watch, wanted, None, self.work, self.sink)?;
-        self.report.timings.push(Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() });
+        let timing = Timing { stage: Stage::Sensitivity, seconds: start.elapsed().as_secs_f64() };
+        timing.add_to(&mut self.report.timings);
         let chosen = crate::plan::choose(&network.graph, &network.facts, self.recipe, &measured.sensitivity)?;
         let recipe = self.recipe.with(&chosen);
         self.report.recipe = recipe.explicit().to_toml()?;
@@ -488,10 +511,8 @@ impl<'a> Run<'a> {
 
     /// First grids of activations, refined.
     fn first_grids(&mut self, network: &Network, loaded: &Loaded, watch: &Watch) -> Result<ActivationGrids> {
-        let mut timings = Vec::new();
-        let found = self.calibration(network, loaded).activation_grids(watch, &mut timings, self.sink);
-        self.took(timings);
-        found
+        let calibration = self.calibration(network, loaded);
+        calibration.activation_grids(watch, &mut self.report.timings, self.sink)
     }
 
     /// `weights` with the steps that suit layers' results, and biases that keep the means of these, where nothing is learned.
@@ -545,5 +566,29 @@ impl<'a> Run<'a> {
         let found = self.stage(Stage::Reconstruct, None, |sink| job.reconstruct(nearest, &mut units, sink))?;
         self.report.units = units;
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_say_when_many_activations_stay_float() {
+        let names: Vec<String> = (0..10).map(|i| format!("v{i}")).collect();
+        let named = |n: usize| -> Vec<(&str, f64)> {
+            names.iter().take(n).enumerate().map(|(i, name)| (name.as_str(), (i + 1) as f64 / 100.0)).collect()
+        };
+        let few = note_of_float(&named(2), 16);
+        assert_eq!(
+            few,
+            "activations that stay float, and the noise that their bits would make of the outputs: `v0` (1.00 %), `v1` \
+             (2.00 %); --noise-limit 0 quantizes them"
+        );
+        let many = note_of_float(&named(2), 15);
+        assert!(many.starts_with(&few) && many.contains(". These are 2 of 15, so that "), "{many}");
+        let long = note_of_float(&named(10), 100);
+        assert!(long.contains("outputs: `v2` (3.00 %), `v3` "), "the worst of them: {long}");
+        assert!(long.contains("`v9` (10.00 %), and 2 more, which the report's recipe names; "), "{long}");
     }
 }

@@ -65,6 +65,7 @@ pub fn choose(graph: &Graph, facts: &Facts, recipe: &Recipe, measured: &Sensitiv
     measured.require_whole()?;
     let mut mixing = Mixing::new(graph, facts, recipe)?;
     mixing.check()?;
+    mixing.check_activations()?;
     let names = mixing.addresses()?;
     let limits = mixing.limits();
     let layers = curves(&mixing.plan.layers, &measured.layers, "layer", |l| [&l.name, &graph.value(l.weight).name])?;
@@ -77,13 +78,10 @@ pub fn choose(graph: &Graph, facts: &Facts, recipe: &Recipe, measured: &Sensitiv
         let (layer, weight_bits) = (names[l.index()].clone(), Some(plan.layer(l).grid.bits));
         mixing.is_open(&Member::Layer(l)).then_some(Override { layer, weight_bits, ..Override::default() })
     };
-    let of_site = |s: SiteId| {
-        let site = plan.site(s);
-        let (activation, activation_bits) = (Some(site.name.clone()), Some(site.grid.bits));
-        mixing.is_open(&Member::Site(s)).then_some(Override { activation, activation_bits, ..Override::default() })
-    };
-    let exceptions = plan.layer_ids().filter_map(of_layer);
-    let exceptions = exceptions.chain(plan.site_ids().filter_map(of_site)).collect();
+    let mut exceptions: Vec<Override> = plan.layer_ids().filter_map(of_layer).collect();
+    for s in plan.site_ids().filter(|&s| mixing.is_open(&Member::Site(s))) {
+        exceptions.push(mixing.activation(s, plan.site(s).grid.bits)?);
+    }
     let weights = layers.iter().zip(&plan.layers).map(|(curve, l)| error(curve, l.grid.bits));
     let activations = sites.iter().zip(&plan.sites).map(|(curve, s)| error(curve, s.grid.bits));
     Ok(Chosen {
@@ -119,7 +117,31 @@ fn keep_unmeasured(open: &mut [bool], curves: &[&Curve], recipe: &Recipe) -> Res
 pub(super) fn check(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<()> {
     let mixing = Mixing::new(graph, facts, recipe)?;
     mixing.check()?;
+    mixing.check_activations()?;
     mixing.addresses().map(drop)
+}
+
+/// `recipe` with those of the `noisy` sites of `plan` left float whose bits it does not name itself, and without a limit of
+/// noise, so that it repeats the run; and these sites. `graph` and `facts` are those of the plan.
+pub(crate) fn leave_float(
+    graph: &Graph,
+    facts: &Facts,
+    recipe: &Recipe,
+    plan: &Plan,
+    noisy: &[SiteId],
+) -> Result<(Recipe, Vec<SiteId>)> {
+    let exception = |&s: &SiteId| Some((s, Override::of_activation(plan.site(s), 32, &plan.sites)?));
+    let mut exceptions: Vec<(SiteId, Override)> = noisy.iter().filter_map(exception).collect();
+    let mut with = recipe.clone();
+    with.activations.noise_limit = Some(0.0);
+    // Later exceptions win: in front of the recipe's own, these are for what it does not name.
+    let own = std::mem::take(&mut with.overrides);
+    with.overrides = exceptions.iter().map(|(_, o)| o.clone()).chain(own.iter().cloned()).collect();
+    let left = super::decide(graph, facts, &with)?;
+    exceptions.retain(|(s, _)| left.sites.iter().all(|site| site.value != plan.site(*s).value));
+    let (sites, exceptions): (Vec<SiteId>, Vec<Override>) = exceptions.into_iter().unzip();
+    with.overrides = own.into_iter().chain(exceptions).collect();
+    Ok((with, sites))
 }
 
 impl Recipe {
@@ -262,13 +284,21 @@ impl<'a> Mixing<'a> {
                 None => Err(unnamed("layer", &layer.name)),
             }
         };
-        for (site, _) in self.plan.sites.iter().zip(&self.sites).filter(|(_, open)| **open) {
-            let named = Override { activation: Some(site.name.clone()), ..Override::default() };
-            if self.plan.sites.iter().filter(|s| named.names(&s.name)).count() != 1 {
-                return Err(unnamed("activation", &site.name));
-            }
-        }
         self.plan.layers.iter().zip(&self.layers).map(address).collect()
+    }
+
+    /// That every activation with a choice has a name by which an exception can name it alone.
+    fn check_activations(&self) -> Result<()> {
+        self.plan
+            .site_ids()
+            .filter(|&s| self.is_open(&Member::Site(s)))
+            .try_for_each(|s| self.activation(s, 0).map(drop))
+    }
+
+    /// The exception that gives activation `s` these `bits`.
+    fn activation(&self, s: SiteId, bits: u32) -> Result<Override> {
+        let (site, sites) = (self.plan.site(s), &self.plan.sites);
+        Override::of_activation(site, bits, sites).ok_or_else(|| unnamed("activation", &site.name))
     }
 
     /// What those parts take that have no choice, of bits of all weights and of bit operations.

@@ -12,12 +12,14 @@ mod effective;
 mod factors;
 mod heads;
 mod held;
+mod input;
 mod integer;
 mod knapsack;
 mod layers;
 mod learned;
 mod mixed;
 mod names;
+mod output;
 mod recipe;
 mod residual;
 pub(crate) mod rules;
@@ -37,12 +39,15 @@ pub use canvas::{Canvas, PadPlace};
 pub use cost::{Cost, cost};
 pub use effective::Effective;
 pub use factors::{Before, Carrier, FactorSite, Floor, Member, Pair, Reader, factor_sites, floors};
+pub use input::{Color, Input, Layout};
 pub(crate) use learned::{learned_biases, learned_factors, learned_steps};
+pub(crate) use mixed::leave_float;
 pub use mixed::{Chosen, Measure, choose, measure};
 pub use names::matches;
+pub use output::{EncodingsVersion, Format, Output};
 pub use recipe::{
-    Activations, Cache, Color, EncodingsVersion, Format, Granularity, Input, Layout, Method, MethodName, Mixed,
-    Observer, Output, Override, Part, Placement, Preset, Recipe, Scope, Units, Weights,
+    Activations, Cache, Granularity, Method, MethodName, Mixed, Observer, Override, Part, Placement, Preset, Recipe,
+    Scope, Units, Weights,
 };
 pub use rules::{Hit, Rule};
 pub use sensitivity::{BitError, Curve, Sensitivity, Share};

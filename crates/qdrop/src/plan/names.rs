@@ -1,7 +1,7 @@
 //! Names: patterns with `*`, and the module scopes that exporters leave in them.
 
-use super::Override;
 use super::view::View;
+use super::{Override, Site};
 use crate::graph::{NodeId, ValueId};
 use std::collections::BTreeMap;
 
@@ -32,8 +32,15 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 impl Override {
+    /// An exception that gives the activation of `site` these `bits`; `None` where its name means others of `sites` as well.
+    pub(super) fn of_activation(site: &Site, bits: u32, sites: &[Site]) -> Option<Override> {
+        let activation = Some(site.name.clone());
+        let exception = Override { activation, activation_bits: Some(bits), ..Override::default() };
+        (sites.iter().filter(|s| exception.names(&s.name)).count() == 1).then_some(exception)
+    }
+
     /// Whether it is an exception for the activation `name`.
-    pub(crate) fn names(&self, name: &str) -> bool {
+    pub(super) fn names(&self, name: &str) -> bool {
         self.activation.as_deref().is_some_and(|pattern| matches(pattern, name))
     }
 }

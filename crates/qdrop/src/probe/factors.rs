@@ -107,7 +107,7 @@ impl Calibration<'_> {
         }
         let (factored, timing) =
             timed(sink, Stage::Factors, Some(sites.len()), |sink| self.divided(&plan, &sites, few, sink))?;
-        timings.push(timing);
+        timing.add_to(timings);
         Ok(factored)
     }
 

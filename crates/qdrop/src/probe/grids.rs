@@ -47,7 +47,7 @@ impl Calibration<'_> {
                 refine::refine(network, inputs, self.device, &mut activations.refined, sink)
             })?;
             activations.effects = effects;
-            timings.push(timing);
+            timing.add_to(timings);
         }
         Ok(activations)
     }

@@ -29,8 +29,8 @@ pub(crate) use loaded::Loaded;
 pub(crate) use observe::{Observed, Widths, observed_at_once};
 pub(crate) use padding::Padding;
 pub(crate) use run::{
-    Answering, Cache, Network, SAMPLES, answer, borders, chunk, each, ends, go_on, input_facts, is_real, load, rows,
-    shapes, shapes_of, shown, whole,
+    Answering, Cache, Network, SAMPLES, answer, borders_before, chunk, each, ends, go_on, input_facts, is_real, load,
+    ordered, rows, shapes, shapes_of, shown, whole,
 };
 pub(crate) use screen::screened;
 pub(crate) use sensitivity::Measured;

@@ -299,11 +299,15 @@ pub(crate) fn energies(
 
 /// Computed values of real numbers that an output depends on by way of what cannot be run, in order. A TopK in front of that,
 /// as those that choose boxes, counts as such: behind it elements change their places with the slightest change of a score.
-pub(crate) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
+fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     let unknown = |v: &&ValueId| facts.get(**v).is_none();
-    let lost: Vec<ValueId> = graph.outputs.iter().filter(unknown).copied().collect();
+    borders_before(graph, facts, &graph.outputs.iter().filter(unknown).copied().collect::<Vec<_>>())
+}
+
+/// As [`borders`], of the outputs that are `lost`.
+pub(crate) fn borders_before(graph: &Graph, facts: &Facts, lost: &[ValueId]) -> Vec<ValueId> {
     let (mut read, mut ranked) = (BTreeSet::new(), BTreeSet::new());
-    for id in behind(graph, &lost) {
+    for id in behind(graph, lost) {
         let node = graph.node(id);
         let operands = || node.inputs.iter().flatten().chain(&node.captures).copied();
         let behind = matches!(node.op, Op::TopK { .. }) || operands().any(|v| ranked.contains(&v));
@@ -317,6 +321,38 @@ pub(crate) fn borders(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
     let real = |v: &ValueId| facts.get(*v).is_some_and(|f| is_real(f.dtype) && f.constant.is_none());
     let made = graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied());
     made.filter(|v| read.contains(v) && !ranked.contains(v) && real(v)).collect()
+}
+
+/// Outputs of `graph` with rows in the order in which a TopK puts them, such as the boxes of a detector by their scores: the
+/// slightest change of a score exchanges rows. These are outputs with an axis of as many elements as the TopK finds, two or
+/// more, where all values between them have one too.
+pub(crate) fn ordered(graph: &Graph, facts: &Facts) -> Vec<ValueId> {
+    // Per value, the lengths of such axes.
+    let mut found: BTreeMap<ValueId, BTreeSet<usize>> = BTreeMap::new();
+    for node in &graph.nodes {
+        let mut lengths: BTreeSet<usize> = node
+            .inputs
+            .iter()
+            .flatten()
+            .chain(&node.captures)
+            .filter_map(|v| found.get(v))
+            .flatten()
+            .copied()
+            .collect();
+        let shape = |v: ValueId| facts.get(v).map_or(&[][..], |f| &f.shape);
+        let results = || node.outputs.iter().flatten().copied();
+        if let Op::TopK { axis, .. } = node.op {
+            let of = |shape: &[usize]| usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis }).ok();
+            lengths.extend(results().filter_map(|v| shape(v).get(of(shape(v))?)).copied().filter(|&k| k > 1));
+        }
+        for v in results() {
+            let kept: BTreeSet<usize> = lengths.iter().copied().filter(|k| shape(v).contains(k)).collect();
+            if !kept.is_empty() {
+                found.insert(v, kept);
+            }
+        }
+    }
+    graph.outputs.iter().copied().filter(|v| found.contains_key(v)).collect()
 }
 
 /// Whether values of this type can be compared as numbers.
@@ -353,6 +389,24 @@ mod tests {
     }
 
     #[test]
+    fn outputs_that_sum_over_what_a_topk_finds_have_no_order() {
+        // The two largest of four, as weights of a sum: as in a mixture of experts.
+        let mut b = Builder::new();
+        let x = b.input("x", [1, 4].map(crate::graph::Dim::Known).to_vec());
+        let k = b.graph.add_constant("k", Tensor::i64s(vec![2]));
+        let best = b.node(Op::TopK { axis: -1, largest: true, sorted: true }, &[x, k]);
+        let shares = b.node(Op::Softmax { axis: -1, log: false }, &[best]);
+        let sum = b.graph.add_constant("sum", Tensor::f32(&[2, 1], vec![1.0; 2]));
+        let sum = b.node(Op::MatMul, &[shares, sum]);
+        let two = b.graph.add_constant("two", Tensor::f32(&[1, 2], vec![1.0; 2]));
+        let classes = b.node(Op::MatMul, &[sum, two]);
+        let graph = b.finish(&[classes, shares]);
+        let facts = facts::infer(&graph, &[vec![1, 4]]).unwrap();
+        assert_eq!(facts.get(classes).unwrap().shape, [1, 2]);
+        assert_eq!(ordered(&graph, &facts), [shares]);
+    }
+
+    #[test]
     fn values_that_a_topk_puts_in_order_are_no_ends() {
         let mut b = Builder::new();
         let x = b.input("x", [6, 4].map(crate::graph::Dim::Known).to_vec());
@@ -373,5 +427,9 @@ mod tests {
         assert_eq!(ends(&graph, &facts), [boxes, score]);
         let whole = Graph { outputs: vec![moved], ..graph };
         assert_eq!(ends(&whole, &facts), [moved], "where outputs can be computed");
+        assert_eq!(
+            (ordered(&whole, &facts), borders_before(&whole, &facts, &[moved])),
+            (vec![moved], vec![boxes, score])
+        );
     }
 }

@@ -278,7 +278,7 @@ impl<'a> Quantizer<'a> {
         let evaluation = self.evaluation.map(Remembered::first);
         let shapes = shapes_of(calibration)?;
         let (graph, timing) = simplified(model, &shapes, sink)?;
-        timings.push(timing);
+        timing.add_to(&mut timings);
         let mut mixed = None;
         if let Some(sensitivity) = sensitivity {
             let chosen = pipeline::choose(&graph, &recipe, &sensitivity, Some(&shapes))?;
@@ -315,11 +315,11 @@ impl<'a> Quantizer<'a> {
         }
         report.mixed = report.mixed.or(mixed);
         for timing in std::mem::take(&mut report.timings) {
-            spent(&mut timings, timing);
+            timing.add_to(&mut timings);
         }
         let write = |_: &mut dyn Sink| result::written(&done, output);
         let (written, timing) = timed(sink, Stage::Write, None, write)?;
-        timings.push(timing);
+        timing.add_to(&mut timings);
         report.model = model.name();
         (report.bytes_before, report.bytes_after) = (Some(model.size()), Some(written.bytes));
         (report.output, report.encodings) = (written.output.clone(), written.encodings.clone());
@@ -347,14 +347,6 @@ fn enough(samples: &dyn Samples, recipe: &Recipe) -> Result<()> {
         return Err(at_source(samples, error));
     }
     Ok(())
-}
-
-/// Adds `timing` to that of the same stage, if there is one.
-fn spent(timings: &mut Vec<Timing>, timing: Timing) {
-    match timings.iter_mut().find(|t| t.stage == timing.stage) {
-        Some(before) => before.seconds += timing.seconds,
-        None => timings.push(timing),
-    }
 }
 
 /// What the result of a run is measured with.
@@ -421,7 +413,7 @@ impl<'r> Measuring<'r> {
             self.quality(simplified, recipe, report, (&loaded, evaluation, most), sink)
         })?;
         drop(loaded);
-        timings.push(timing);
+        timing.add_to(timings);
         if let Some(samples) = evaluation {
             let ((accuracy, pictures), timing) = timed(sink, Stage::Evaluate, None, |sink| match self.runtime {
                 Some(library) => {
@@ -432,13 +424,13 @@ impl<'r> Measuring<'r> {
             report.pictures = pictures;
             report.near_chance = self.near_chance(samples, recipe, &accuracy.float)?;
             report.accuracy = Some(accuracy);
-            timings.push(timing);
+            timing.add_to(timings);
         }
         if let Some(library) = self.runtime {
             let latency = |sink: &mut dyn Sink| self.latency(library, written, sink);
             let (latency, timing) = timed(sink, Stage::Bench, None, latency).map_err(after_writing)?;
             report.latency = Some(latency);
-            timings.push(timing);
+            timing.add_to(timings);
         }
         Ok(())
     }

@@ -58,6 +58,10 @@ fn recurrent(graph: &Graph, facts: &Facts) -> u64 {
     graph.nodes.iter().filter(|n| matches!(n.op, Op::Recurrent(_))).map(one).sum()
 }
 
+fn env(name: &str, or: f64) -> f64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or)
+}
+
 /// What is learned of the whole network: of the part that its outputs depend on.
 pub(crate) struct Learned {
     /// That part.
@@ -123,9 +127,9 @@ impl Job<'_> {
         let settings = Settings {
             iterations: pace.iterations(),
             rounding_lr: 0.0,
-            bias_lr: BIAS_LR,
-            scale_lr,
-            scaled_lr: std::env::var("WLR").ok().and_then(|v| v.parse().ok()).unwrap_or(SCALED_LR),
+            bias_lr: BIAS_LR * env("TLR", 1.0),
+            scale_lr: scale_lr * env("TLR", 1.0),
+            scaled_lr: env("WLR", SCALED_LR) * env("TLR", 1.0),
             lambda: 0.0,
             warmup: method.warmup,
             beta_start: method.beta_start,

@@ -309,6 +309,16 @@ pub struct Timing {
     pub seconds: f64,
 }
 
+impl Timing {
+    /// Adds it to that of the same stage in `timings`, if there is one.
+    pub(crate) fn add_to(self, timings: &mut Vec<Timing>) {
+        match timings.iter_mut().find(|t| t.stage == self.stage) {
+            Some(before) => before.seconds += self.seconds,
+            None => timings.push(self),
+        }
+    }
+}
+
 /// The latency of the float network and of the written file in a runtime, which ran them in turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {

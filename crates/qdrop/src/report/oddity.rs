@@ -142,6 +142,7 @@ mod tests {
             same_top1: None,
             outputs: Vec::new(),
             partial: false,
+            ordered: Vec::new(),
             losses: Vec::new(),
         };
         report.quality = Some(quality(30.0));

@@ -34,12 +34,16 @@ pub struct Quality {
     pub snr_db: Option<f64>,
     /// Share of the samples with the same top-1 class, in per cent; `None` for networks that do not classify.
     pub same_top1: Option<f64>,
-    /// The network's outputs that can be computed, in order. If there are others, the last values before the operators
-    /// that cannot be run follow.
+    /// The network's outputs that can be compared, in order. If there are others, the last values before the operators
+    /// that cannot be run follow, or before those that order rows.
     pub outputs: Vec<OutputQuality>,
     /// Whether an output of the network cannot be computed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// Names of outputs with rows in the order of scores, such as the boxes of a detector, which the slightest noise exchanges:
+    /// they are not compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ordered: Vec<String>,
     /// The places where most is lost, largest loss first; empty unless the signal-to-noise ratio is below
     /// [`Quality::LOW`].
     pub losses: Vec<Loss>,
@@ -309,7 +313,11 @@ impl Report {
             let least =
                 |of: &dyn Fn(&OutputQuality) -> Option<f64>| q.outputs.iter().filter_map(of).min_by(f64::total_cmp);
             let real = q.outputs.iter().any(|o| o.equal.is_none());
-            let what = if q.partial { "last values that can be computed" } else { "outputs" };
+            let what = match (q.partial, q.ordered.is_empty()) {
+                (true, _) => "last values that can be computed",
+                (false, false) => "values before the choice of rows",
+                (false, true) => "outputs",
+            };
             let outputs = match (q.snr_db, least(&|o| o.equal)) {
                 (Some(db), _) => {
                     format!(
@@ -350,7 +358,16 @@ impl Report {
              run are compared instead"
                 .to_string()
         });
-        let notes = self.near_chance.iter().map(NearChance::note).chain(unknown).chain(partial).chain(self.odd());
+        let ordered = self.quality.iter().filter(|q| !q.ordered.is_empty() && !q.outputs.is_empty()).map(|q| {
+            let names: Vec<String> = q.ordered.iter().map(|name| format!("`{name}`")).collect();
+            format!(
+                "rows of {} are in the order of scores, which the slightest noise changes, so that they are not compared; the \
+                 last values before the choice of rows are",
+                names.join(", ")
+            )
+        });
+        let notes = self.near_chance.iter().map(NearChance::note).chain(unknown).chain(partial);
+        let notes = notes.chain(ordered).chain(self.odd());
         warnings.chain(notes.map(|text| Remark { warning: false, text })).collect()
     }
 
@@ -396,6 +413,7 @@ mod tests {
             snr_db: Some(snr_db),
             same_top1: Some(98.4375),
             partial: false,
+            ordered: Vec::new(),
             outputs: vec![output],
             losses: Vec::new(),
         }
@@ -511,6 +529,16 @@ mod tests {
         assert_eq!(table.rows.len(), 9);
         assert_eq!((table.rows[0][0].as_str(), table.rows[7][0].as_str()), ("y7", "y0"));
         assert_eq!(table.rows[8], ["4 more", "at least 28.0 dB", ""]);
+    }
+
+    #[test]
+    fn rows_that_noise_exchanges_are_named() {
+        let mut report = Report::new(MethodName::Qdrop);
+        report.quality = Some(Quality { ordered: vec!["boxes".into(), "labels".into()], ..quality(30.0) });
+        let verdict = report.verdict().remove(0);
+        assert!(verdict.contains(", the written file's values before the choice of rows have a signal"), "{verdict}");
+        let [remark] = &report.remarks()[..] else { panic!() };
+        assert!(!remark.warning && remark.text.starts_with("rows of `boxes`, `labels` are in the order of scores"));
     }
 
     #[test]

@@ -255,8 +255,8 @@ pub fn shape_dims(shape: &[usize], start: i64, end: Option<i64>) -> &[usize] {
     generate::dims(shape, start, end)
 }
 
-/// Derives the shapes of a call and checks that every operand's data fills its shape.
-fn prepare<'a, R: Real>(op: &Op, operands: &'a [Option<View<'a, R>>], results: usize) -> Result<Call<'a, R>> {
+/// That every operand's data fills its shape.
+fn filled<R: Real>(operands: &[Option<View<R>>]) -> Result<()> {
     for (i, v) in operands.iter().enumerate() {
         if let Some(v) = v.filter(|v| v.shape.iter().product::<usize>() != v.data.len()) {
             return Err(Error::internal(format!(
@@ -266,6 +266,12 @@ fn prepare<'a, R: Real>(op: &Op, operands: &'a [Option<View<'a, R>>], results: u
             )));
         }
     }
+    Ok(())
+}
+
+/// Derives the shapes of a call and checks that every operand's data fills its shape.
+fn prepare<'a, R: Real>(op: &Op, operands: &'a [Option<View<'a, R>>], results: usize) -> Result<Call<'a, R>> {
+    filled(operands)?;
     let sig = Operands::from_views(op, operands);
     let out = shapes(op, &sig, results)?;
     Ok(Call { operands, sig, out })
@@ -273,23 +279,41 @@ fn prepare<'a, R: Real>(op: &Op, operands: &'a [Option<View<'a, R>>], results: u
 
 /// Computes `op` on one sample.
 pub fn forward<R: Real>(op: &Op, operands: &[Option<View<R>>], results: usize) -> Result<Vec<Array<R>>> {
-    forward_within(op, operands, results, usize::MAX)
+    compute(op, prepare(op, operands, results)?)
 }
 
-/// As [`forward`], but an error if the results would have more than so many elements.
-pub fn forward_within<R: Real>(
+/// As [`forward`], but an error if the results would have more than `most` elements, and the error of `go_on`, which a
+/// NonMaxSuppression asks before each box.
+pub fn forward_while<R: Real>(
     op: &Op,
     operands: &[Option<View<R>>],
     results: usize,
     most: usize,
+    go_on: &dyn Fn() -> Result<()>,
 ) -> Result<Vec<Array<R>>> {
-    let call = prepare(op, operands, results)?;
-    let size = |(_, shape): &(DType, Vec<usize>)| shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
-    let elements = call.out.iter().map(size).fold(0usize, usize::saturating_add);
-    if elements > most {
-        let message = format!("the results would have {elements} elements, more than {most} are not computed here");
-        return Err(Error::unsupported(message));
+    let within = |out: &[Shaped]| {
+        let size = |(_, shape): &Shaped| shape.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+        let elements = out.iter().map(size).fold(0usize, usize::saturating_add);
+        if elements > most {
+            let message = format!("the results would have {elements} elements, more than {most} are not computed here");
+            return Err(Error::unsupported(message));
+        }
+        Ok(())
+    };
+    if let Op::NonMaxSuppression { centres } = op {
+        filled(operands)?;
+        let rows = nms::selected(*centres, &Operands::from_views(op, operands), go_on)?;
+        let (dtype, shape) = (DType::I64, vec![rows.len(), 3]);
+        within(&[(dtype, shape.clone())])?;
+        let data = rows.into_iter().flatten().map(|i| R::of(i as f64)).collect();
+        return Ok(vec![Array { dtype, shape, data }]);
     }
+    let call = prepare(op, operands, results)?;
+    within(&call.out)?;
+    compute(op, call)
+}
+
+fn compute<R: Real>(op: &Op, call: Call<R>) -> Result<Vec<Array<R>>> {
     let data = match family(op)? {
         Family::Conv => conv::forward(op, &call),
         Family::MatMul => matmul::forward(op, &call),

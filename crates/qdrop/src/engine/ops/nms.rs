@@ -3,8 +3,9 @@
 use super::call::Operands;
 use crate::error::{Error, Result};
 
-/// The rows of image, class and box that stay.
-pub(super) fn selected(centres: bool, x: &Operands) -> Result<Vec<[usize; 3]>> {
+/// The rows of image, class and box that stay. Ends with the error of `go_on`, which is asked before each box: it is compared
+/// with all that stay, and nothing but the size of the operands limits how many these are.
+pub(super) fn selected(centres: bool, x: &Operands, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<[usize; 3]>> {
     let (boxes, scores) = (x.need(0)?.shape, x.need(1)?.shape);
     let (&[images, count, 4], &[also, classes, per_class]) = (boxes, scores) else {
         return Err(wrong(boxes, scores));
@@ -26,6 +27,7 @@ pub(super) fn selected(centres: bool, x: &Operands) -> Result<Vec<[usize; 3]>> {
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         let mut kept: Vec<usize> = Vec::new();
         for b in order {
+            go_on()?;
             if kept.len() >= most {
                 break;
             }

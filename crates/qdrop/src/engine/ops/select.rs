@@ -53,7 +53,7 @@ pub(super) fn infer(op: &Op, x: &Operands) -> Result<Vec<Shaped>> {
             return Ok(vec![(DType::I64, vec![shape.len(), count])]);
         }
         Op::NonMaxSuppression { centres } => {
-            return Ok(vec![(DType::I64, vec![nms::selected(*centres, x)?.len(), 3])]);
+            return Ok(vec![(DType::I64, vec![nms::selected(*centres, x, &|| Ok(()))?.len(), 3])]);
         }
         Op::OneHot { axis } => {
             let (depth, values) = (single(x, 1)?, x.need(2)?);
@@ -205,7 +205,7 @@ pub(super) fn forward<R: Real>(op: &Op, call: &Call<R>) -> Result<Vec<Vec<R>>> {
     match op {
         Op::NonZero => Ok(vec![non_zero(&x)]),
         Op::NonMaxSuppression { centres } => {
-            let rows = nms::selected(*centres, &call.sig)?;
+            let rows = nms::selected(*centres, &call.sig, &|| Ok(()))?;
             Ok(vec![rows.into_iter().flatten().map(|i| R::of(i as f64)).collect()])
         }
         Op::OneHot { axis } => Ok(vec![one_hot(*axis, call)?]),
