@@ -10,6 +10,7 @@
 | faster_rcnn.onnx | residual blocks, FPN, RPN, NMS, RoiAlign on three levels, a box head of dense layers, torchvision's tail |
 | yolov8.onnx | SiLU, heads of two branches, distributions decoded: a column for each cell |
 | ultralytics.onnx | the same with Ultralytics' NMS inside: rows of a fixed number, filled with zeros |
+| pasted.onnx | one image without a batch axis; Loops over what is found, as in torchvision's masks and keypoints: over a number of boxes, until a condition, inside one another, without iterations |
 | yolov7.onnx | three anchors for each cell and an NMS inside: as many rows as are found |
 
 `answers.json` holds, for the networks whose last part depends on data, the outputs for `inputs(seed)` of every seed in it.
@@ -117,6 +118,24 @@ class Net:
             graphs.append(helper.make_graph(self.nodes, name, [], [result]))
             self.nodes = outer
         return self.node("If", condition, then_branch=graphs[0], else_branch=graphs[1])
+
+    def loop(self, count, condition, states, make, handed=()):
+        """A Loop. `states` are values with their types and shapes, `handed` the types and shapes of what is handed out. `make`
+        takes the number of the iteration and the states; it returns whether the Loop goes on (None: always), the next states,
+        and what is handed out."""
+        outer, self.nodes = self.nodes, []
+        names = [f"v{self.made}_{k}" for k in range(2 + len(states))]
+        self.made += 1
+        on, after, out = make(names[0], *names[2:])
+        on = self.node("Identity", on or names[1])
+        kinds = [(TensorProto.INT64, []), (TensorProto.BOOL, [])] + [s[1:] for s in states]
+        takes = [helper.make_tensor_value_info(n, *kind) for n, kind in zip(names, kinds)]
+        kinds = [(TensorProto.BOOL, [])] + [s[1:] for s in states] + list(handed)
+        gives = [helper.make_tensor_value_info(n, *kind) for n, kind in zip([on, *after, *out], kinds)]
+        body = helper.make_graph(self.nodes, "body", takes, gives)
+        self.nodes = outer
+        found = self.node("Loop", count, condition, *[s[0] for s in states], results=len(states) + len(handed), body=body)
+        return found if isinstance(found, list) else [found]
 
     def output(self, name, value, dtype, *shape):
         self.nodes.append(helper.make_node("Identity", [value], [name], name=f"Identity_{name}"))
@@ -452,6 +471,61 @@ def ultralytics():
     return yolov8(suppressed=True)
 
 
+def pasted():
+    net, width, side = Net(7, batched=False), 6, SIDE // 4
+    x = net.node("Unsqueeze", normalized(net, "images"), net.ints(0))
+    x = net.conv(net.conv(x, 3, width, 3, 2, act="Relu"), width, width, 3, 2, act="Relu")
+    x = net.conv(x, width, width, act="Relu")
+    scores = net.node("Reshape", net.node("Sigmoid", net.conv(x, width, 1, 1, scale=2.0)), net.ints(-1))
+    index = net.node("TopK", scores, net.ints(12), axis=0, results=2)[1]
+    index = net.node("Gather", index, net.positions(net.node("Greater", net.node("Gather", scores, index, axis=0), net.constant(0.53, F))), axis=0)
+    cells = np.array([(max(x - 2, 0), max(y - 1, 0), min(x + 3, side), min(y + 3, side)) for y in range(side) for x in range(side)], INT)
+    boxes, found = net.node("Gather", net.constant(cells), index, axis=0), net.node("Gather", scores, index, axis=0)
+    count, yes = net.node("Squeeze", net.node("Shape", found), net.ints(0)), net.constant(True)
+    weight, bias = net.weight(1, width, 3, 3), net.bias(1)
+    f = TensorProto.FLOAT
+
+    def paste(i, masks):
+        x0, y0, x1, y1 = net.columns(net.node("Gather", boxes, i, axis=0), 1, 2, 3, 4)
+        low, high = net.node("Concat", y0, x0, axis=0), net.node("Concat", y1, x1, axis=0)
+        window = net.node("Slice", x, low, high, net.ints(2, 3))
+        mask = net.node("Conv", window, weight, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        mean = net.node("ReduceMean", mask, keepdims=0)
+        # Turned where it is dark.
+        mask = net.branch(net.node("Greater", mean, net.constant(0.1, F)), lambda: net.node("Identity", mask), lambda: net.node("Neg", mask))
+        mask = net.node("Resize", mask, "", "", net.ints(1, 1, 8, 8), mode="linear", coordinate_transformation_mode="half_pixel")
+        mask = net.node("Squeeze", mask, net.ints(0))
+        return None, [net.node("Concat", masks, mask, axis=0)], [mean]
+
+    masks, means = net.loop(count, yes, [(net.constant(np.zeros((0, 8, 8)), F), f, [None, 8, 8])], paste, [(f, [])])
+
+    def double(i, total, steps):
+        total = net.node("Mul", total, net.constant(2, F))
+        on = net.node("Less", total, net.constant(1000, F))
+        return on, [total, net.node("Add", steps, net.constant(1, INT))], []
+
+    states = [(net.node("ReduceSum", found, keepdims=0), f, []), (net.constant(0, INT), TensorProto.INT64, [])]
+    total, steps = net.loop("", yes, states, double)
+
+    def triangle(i, sums):
+        score = net.node("Gather", found, i, axis=0)
+        inner = net.loop(i, "", [(score, f, [])], lambda _, s: (None, [net.node("Add", s, score)], []))
+        return None, [net.node("Add", sums, inner[0])], [inner[0]]
+
+    sums, parts = net.loop(count, "", [(net.constant(0, F), f, [])], triangle, [(f, [])])
+    nothing = net.node("Mul", count, net.constant(0, INT))
+    none = net.loop(nothing, yes, [(found, f, [None])], lambda _, s: (None, [s], [net.node("Expand", s, net.ints(1))]), [(f, [None])])
+    net.output("masks", masks, f, "found", 8, 8)
+    net.output("scores", found, f, "found")
+    for name, value in (("means", means), ("parts", parts), ("same", none[0])):
+        net.output(name, value, f, "found")
+    for name, value in (("total", total), ("sums", sums)):
+        net.output(name, value, f)
+    net.output("steps", steps, TensorProto.INT64)
+    net.output("none", none[1], f, "none", "size")
+    return net
+
+
 def yolov7():
     net, width = Net(6), 8
     maps = pan(net, dark(net, "LeakyRelu", False), "LeakyRelu", width, "Concat")
@@ -485,7 +559,7 @@ def yolov7():
 
 def main(folder):
     answers = []
-    for make in (yolox, nanodet, yolov8, retinanet, faster_rcnn, ultralytics, yolov7):
+    for make in (yolox, nanodet, yolov8, retinanet, faster_rcnn, ultralytics, yolov7, pasted):
         path = folder / f"{make.__name__}.onnx"
         net = make()
         net.save(path)

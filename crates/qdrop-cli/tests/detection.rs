@@ -242,6 +242,28 @@ fn plan_names_the_family_of_a_detector() {
     assert!(json(dir, "plan model.onnx").get("detector").is_none());
 }
 
+/// Nodes without a weight that lie behind others are told in one line, however many the others are; layers are named.
+#[test]
+fn plan_lists_what_stays_float_briefly() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../qdrop/tests/fixtures/detectors");
+    let left = |name: &str| {
+        let printed = ok(&fixtures, &format!("plan {name}.onnx"));
+        let table = printed.split("Left float").nth(1).and_then(|t| t.split("\n\n").next()).unwrap().to_string();
+        let words = |l: &str| l.split_whitespace().collect::<Vec<_>>().join(" ");
+        table.lines().skip(2).map(words).collect::<Vec<String>>()
+    };
+    assert_eq!(
+        left("retinanet"),
+        [
+            "NonZero_87 and 4 others the size of its result depends on the data",
+            "Squeeze_88 and 54 others it depends on another node of this list",
+            "If_335 the operator cannot be run here and is carried over unchanged",
+        ]
+    );
+    let layers: Vec<String> = left("faster_rcnn").into_iter().filter(|l| l.starts_with("Gemm_")).collect();
+    assert!(layers.len() == 4 && layers.iter().all(|l| l.contains(" it depends on `NonZero_")), "{layers:?}");
+}
+
 #[test]
 fn mistakes_are_told() {
     let dir = world();

@@ -21,7 +21,9 @@ use std::path::{Path, PathBuf};
 /// Height and width of images.
 const SIDE: usize = 64;
 /// Networks whose last part depends on data.
-const OPEN: [&str; 4] = ["retinanet", "faster_rcnn", "ultralytics", "yolov7"];
+const OPEN: [&str; 5] = ["retinanet", "faster_rcnn", "ultralytics", "yolov7", "pasted"];
+/// Those of them that put out detections.
+const DETECTORS: &[&str] = OPEN.split_at(4).0;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/detectors").join(name)
@@ -214,7 +216,7 @@ fn detections_are_those_of_onnx_runtime() {
     let set = format!(r#"{{"images": [{listed}], "annotations": [{objects}], "categories": [{categories}]}}"#);
     let path = dir.path().join("val.json");
     std::fs::write(&path, set).unwrap();
-    for name in OPEN {
+    for name in DETECTORS {
         let model = open(name);
         let mut recipe = Recipe::default();
         (recipe.input.task, recipe.input.preset) = (Some(qdrop::plan::Task::Coco), Some("yolov5".into()));

@@ -80,6 +80,29 @@ fn every_mode_equals_pillow() {
     }
 }
 
+/// A CMYK photograph whose channels are stored with fewer pixels, which the decoder does not read as Pillow does.
+const SUBSAMPLED: &str = r#"
+import sys, numpy as np
+from PIL import Image
+rgb = Image.fromarray((np.arange(33 * 47 * 3) * 7 % 251).astype(np.uint8).reshape(33, 47, 3))
+rgb.convert("CMYK").save(sys.argv[1], subsampling=2)
+assert [c[1:3] for c in Image.open(sys.argv[1]).layer] == [(2, 2), (1, 1), (1, 1), (1, 1)]
+"#;
+
+#[test]
+fn subsampled_cmyk_is_refused() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cmyk.jpg");
+    run(&python, SUBSAMPLED, &[&file]);
+    let opened = data::open(dir.path(), &Prepare::default(), &data::Limits::default());
+    let error = opened.and_then(|samples| samples.get(0).map(drop)).unwrap_err().to_string();
+    assert!(
+        error.contains("cmyk.jpg: ") && error.contains("it is CMYK with channels of fewer pixels; save it as RGB"),
+        "{error}"
+    );
+}
+
 /// Photographs as Pillow decodes, resizes and cuts them.
 const PHOTOS: &str = r#"
 import sys, pathlib, numpy as np

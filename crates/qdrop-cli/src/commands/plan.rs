@@ -3,7 +3,7 @@
 use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, flags, out};
 use qdrop::graph::ValueId;
-use qdrop::plan::{Carrier, Chosen, Cost, FactorSite, Hit, LayerId, Site, is_layer};
+use qdrop::plan::{Carrier, Chosen, Cost, DEPENDS, FactorSite, Hit, LayerId, Site, is_layer};
 use qdrop::report::{Silent, Stage, Table, bytes, chosen_bits, count};
 use qdrop::{CalibrationSet, Error, Memory, Model, Planned, Quantizer, Recipe, Result};
 use serde::Serialize;
@@ -261,20 +261,24 @@ fn view(model: String, planned: &Planned) -> View {
     }
 }
 
-/// Nodes that stay float; of those without a weight that share a reason only the first is named.
+/// Nodes that stay float; of those without a weight that share a reason, or lie behind such nodes, only the first is named.
 fn left_float(nodes: &[FloatView]) -> Table {
     let mut table = Table::new("Left float", "node|reason");
     let mut seen = BTreeSet::new();
+    let behind = |f: &FloatView| f.reason.starts_with(DEPENDS);
+    let stops: BTreeSet<&str> = nodes.iter().filter(|f| !f.layer && behind(f)).map(|f| &*f.reason).collect();
     for f in nodes {
-        let alike = |other: &&FloatView| !other.layer && other.reason == f.reason;
+        let several = !f.layer && behind(f) && stops.len() > 1;
+        let alike = |other: &&FloatView| !other.layer && (other.reason == f.reason || several && behind(other));
+        let reason = if several { format!("{DEPENDS}another node of this list") } else { f.reason.clone() };
         let name = match nodes.iter().filter(alike).count() {
             _ if f.layer => f.node.clone(),
-            _ if !seen.insert(&f.reason) => continue,
+            _ if !seen.insert(reason.clone()) => continue,
             1 => f.node.clone(),
             2 => format!("{} and another one", f.node),
             n => format!("{} and {} others", f.node, n - 1),
         };
-        table.row([name, f.reason.clone()]);
+        table.row([name, reason]);
     }
     table
 }

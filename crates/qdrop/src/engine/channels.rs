@@ -283,6 +283,7 @@ fn mixes(op: &Op) -> bool {
             | Op::ReverseSequence { .. }
             | Op::GridSample { .. }
             | Op::RoiAlign { .. }
+            | Op::Choice
             | Op::Opaque { .. }
     )
 }

@@ -184,7 +184,7 @@ fn infer_within(
 
 /// Facts of a node's results; `None` where it cannot be run or an operand has no fact.
 fn node_facts(facts: &Facts, node: &Node, budget: &mut Budget) -> Result<Option<Vec<ValueFact>>> {
-    if matches!(node.op, Op::Opaque { .. }) {
+    if matches!(node.op, Op::Choice | Op::Opaque { .. }) {
         return Ok(None);
     }
     let mut operands = Vec::with_capacity(node.inputs.len());

@@ -1,22 +1,44 @@
 //! The part of a network whose shapes depend on data, such as a suppression of boxes and what follows. It cannot be compiled:
 //! it is run for one sample, node by node, by the specification of the operators, with the shapes that arise. Layers run on a
-//! device.
+//! device. A Loop there runs its body as another such part.
 
 use super::device::Device;
 use super::fact::{Facts, ValueFact};
 use super::ops::{self, Array, Known, View};
 use super::program::{Region, compile};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, Op, ValueId};
+use crate::graph::{Dim, Graph, LoopBodies, LoopBody, NodeId, Op, ValueId};
 use crate::tensor::{DType, RowStore, Rows, Tensor};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Most elements of the results of a node: sizes that come from data may be anything.
 const MOST_ELEMENTS: usize = 1 << 27;
 
+/// Most iterations of all Loops for a sample: data may let them go on forever.
+const MOST_ITERATIONS: usize = 1 << 16;
+
 /// Contents of values.
 type Arrays = BTreeMap<ValueId, Array<f64>>;
+
+/// What is known while a part runs.
+struct Values<'a> {
+    /// What it computed, or was given for itself.
+    own: Arrays,
+    /// What holds for all iterations of the Loop whose body it is.
+    given: &'a Arrays,
+}
+
+/// The body of a Loop.
+struct Repeated {
+    body: Stepwise,
+    /// Values of the graph around it, which are the last inputs of the body.
+    captures: Vec<ValueId>,
+    /// Type and shape of what is handed out in each iteration, for a Loop without iterations. Sizes that the file does not
+    /// declare are 0, as in ONNX Runtime.
+    handed: Vec<(Option<DType>, Vec<usize>)>,
+}
 
 /// What some values of a graph need beyond what its facts tell.
 pub struct Stepwise {
@@ -30,13 +52,23 @@ pub struct Stepwise {
     constants: Arrays,
     /// Constants that layers read.
     weights: BTreeMap<ValueId, Arc<Tensor>>,
+    loops: BTreeMap<NodeId, Repeated>,
+}
+
+/// What a run of all nodes shares, bodies of Loops included.
+struct Running<'a> {
+    device: &'a dyn Device,
+    go_on: &'a dyn Fn() -> Result<()>,
+    /// How many iterations of Loops may follow.
+    left: Cell<usize>,
 }
 
 impl Stepwise {
-    /// The nodes on which `outputs` depend and whose results have no `facts`. An error where one of them cannot be run.
-    pub fn new(graph: Graph, facts: &Facts, outputs: &[ValueId]) -> Result<Self> {
-        let nodes = needed(&graph, facts, outputs)?;
-        let operands = |&id: &NodeId| graph.node(id).inputs.iter().flatten().copied();
+    /// The nodes on which `outputs` depend and whose results have no `facts`; `loops` are those of the graph. An error where
+    /// a node cannot be run.
+    pub fn new(graph: Graph, facts: &Facts, outputs: &[ValueId], mut loops: LoopBodies) -> Result<Self> {
+        let nodes = needed(&graph, facts, outputs, &loops)?;
+        let operands = |&id: &NodeId| operands(&graph, id);
         // What is read by other nodes than layers.
         let plain = nodes.iter().filter(|id| !is_layer(&graph.node(**id).op));
         let read: BTreeSet<ValueId> = outputs.iter().copied().chain(plain.flat_map(operands)).collect();
@@ -53,7 +85,9 @@ impl Stepwise {
                 None => {}
             }
         }
-        Ok(Stepwise { graph, nodes, inputs, outputs: outputs.to_vec(), constants, weights })
+        let bodies = nodes.iter().filter_map(|&id| Some((id, loops.remove(&id)?)));
+        let loops = bodies.map(|(id, body)| Ok((id, Repeated::new(body)?))).collect::<Result<_>>()?;
+        Ok(Stepwise { graph, nodes, inputs, outputs: outputs.to_vec(), constants, weights, loops })
     }
 
     /// The graph.
@@ -83,12 +117,18 @@ impl Stepwise {
             let data = values.iter().map(|&x| f64::from(x)).collect();
             known.insert(*v, Array { dtype: *dtype, shape: shape.clone(), data });
         }
+        let known = Values { own: known, given: &Arrays::new() };
+        self.compute(known, &Running { device, go_on, left: Cell::new(MOST_ITERATIONS) })
+    }
+
+    /// The outputs where `known` holds the inputs.
+    fn compute(&self, mut known: Values, running: &Running) -> Result<Vec<Array<f64>>> {
         let made: BTreeMap<ValueId, NodeId> = self.nodes.iter().flat_map(|&id| self.results_of(id)).collect();
-        let mut left = self.readers();
+        let mut readers = self.readers();
         // Values to compute, the next one last: what no chosen branch reads is left out.
         let mut wanted: Vec<ValueId> = self.outputs.iter().rev().copied().collect();
         while let Some(&v) = wanted.last() {
-            if known.contains_key(&v) || self.constants.contains_key(&v) {
+            if self.content(&known, v).is_ok() {
                 wanted.pop();
                 continue;
             }
@@ -96,23 +136,24 @@ impl Stepwise {
             let node = self.graph.node(id);
             let read = self.read(id, &known).map_err(|e| e.at(self.graph.describe(id)))?;
             let asked = wanted.len();
-            wanted.extend(read.iter().rev().filter(|v| made.contains_key(v) && !known.contains_key(v)));
+            wanted.extend(read.iter().rev().filter(|v| made.contains_key(v) && !known.own.contains_key(v)));
             if wanted.len() > asked {
                 continue;
             }
-            go_on()?;
+            (running.go_on)()?;
             let results = match is_layer(&node.op) {
-                _ if node.op.is_choice() => self.content(&known, read[0]).map(|chosen| vec![chosen.clone()]),
-                true => self.layer(id, &known, device),
-                false => self.node(id, &known, go_on),
+                _ if node.op == Op::Choice => self.content(&known, read[0]).map(|chosen| vec![chosen.clone()]),
+                _ if self.loops.contains_key(&id) => self.repeat(id, &known, running),
+                true => self.layer(id, &known, running.device),
+                false => self.node(id, &known, running.go_on),
             };
             let results = results.map_err(|e| e.at(self.graph.describe(id)))?;
-            known.extend(node.outputs.iter().zip(results).filter_map(|(v, array)| Some(((*v)?, array))));
-            for v in node.inputs.iter().flatten() {
-                let left = left.entry(*v).or_default();
+            known.own.extend(node.outputs.iter().zip(results).filter_map(|(v, array)| Some(((*v)?, array))));
+            for v in operands(&self.graph, id) {
+                let left = readers.entry(v).or_default();
                 *left = left.saturating_sub(1);
                 if *left == 0 {
-                    known.remove(v);
+                    known.own.remove(&v);
                 }
             }
         }
@@ -124,37 +165,80 @@ impl Stepwise {
     }
 
     /// What node `id` reads: of a choice its condition and, once that is known, what it decides on alone.
-    fn read(&self, id: NodeId, known: &Arrays) -> Result<Vec<ValueId>> {
+    fn read(&self, id: NodeId, known: &Values) -> Result<Vec<ValueId>> {
         let node = self.graph.node(id);
-        if !node.op.is_choice() {
-            return Ok(node.inputs.iter().flatten().copied().collect());
+        if node.op != Op::Choice {
+            return Ok(operands(&self.graph, id).collect());
         }
         let operand = |i: usize| node.input(i).ok_or_else(|| Error::internal("a choice without operands"));
         let condition = operand(0)?;
         let Ok(array) = self.content(known, condition) else { return Ok(vec![condition]) };
-        let [condition] = array.data[..] else {
-            return Err(Error::data(format!("the condition of an If has {} elements, expected one", array.data.len())));
-        };
+        let condition = single(array, "the condition of an If")?;
         Ok(vec![operand(if condition != 0.0 { 1 } else { 2 })?])
     }
 
     /// How often each value is read; outputs once more.
     fn readers(&self) -> BTreeMap<ValueId, usize> {
         let mut readers = BTreeMap::new();
-        let read = self.nodes.iter().flat_map(|&id| self.graph.node(id).inputs.iter().flatten());
-        read.chain(&self.outputs).for_each(|&v| *readers.entry(v).or_default() += 1);
+        let read = self.nodes.iter().flat_map(|&id| operands(&self.graph, id));
+        read.chain(self.outputs.iter().copied()).for_each(|v| *readers.entry(v).or_default() += 1);
         readers
     }
 
-    fn content<'k>(&'k self, known: &'k Arrays, v: ValueId) -> Result<&'k Array<f64>> {
-        known.get(&v).or_else(|| self.constants.get(&v)).ok_or_else(|| self.missing(v))
+    fn content<'k>(&'k self, known: &'k Values, v: ValueId) -> Result<&'k Array<f64>> {
+        let found = known.own.get(&v).or_else(|| known.given.get(&v)).or_else(|| self.constants.get(&v));
+        found.ok_or_else(|| self.missing(v))
+    }
+
+    /// What the Loop `id` computes.
+    fn repeat(&self, id: NodeId, known: &Values, running: &Running) -> Result<Vec<Array<f64>>> {
+        let (node, repeated) = (self.graph.node(id), &self.loops[&id]);
+        let formal = &repeated.body.graph.inputs;
+        let content = |&v: &ValueId| self.content(known, v).cloned();
+        let one = |i: usize, what| node.input(i).map(|v| single(self.content(known, v)?, what)).transpose();
+        let most = one(0, "the number of iterations of a Loop")?;
+        let mut open = one(1, "the condition of a Loop")?.is_none_or(|c| c != 0.0);
+        let mut states = node.inputs.iter().skip(2).flatten().map(content).collect::<Result<Vec<_>>>()?;
+        let captured = repeated.captures.iter().map(content).collect::<Result<Vec<_>>>()?;
+        let own = formal.len() - captured.len();
+        let given: Arrays = formal[own..].iter().copied().zip(captured).collect();
+        let mut handed: Vec<Option<Array<f64>>> = vec![None; repeated.handed.len()];
+        let mut count = 0.0;
+        while open && most.is_none_or(|most| count < most) {
+            let message =
+                || format!("the Loops take more than {MOST_ITERATIONS} iterations, which are not computed here");
+            let fewer =
+                running.left.get().checked_sub(1).ok_or_else(|| Error::unsupported(message()).hint("try `--runtime ort`"))?;
+            running.left.set(fewer);
+            let number = Array { dtype: DType::I64, shape: Vec::new(), data: vec![count] };
+            let condition = Array { dtype: DType::Bool, shape: Vec::new(), data: vec![1.0] };
+            let inputs = [number, condition].into_iter().chain(std::mem::take(&mut states));
+            let known = Values { own: formal[..own].iter().copied().zip(inputs).collect(), given: &given };
+            let results = repeated.body.compute(known, running);
+            let mut results = results.map_err(|e| e.at(format!("iteration {count}")))?.into_iter();
+            open = results.next().map_or(Ok(0.0), |c| single(&c, "the condition of a Loop"))? != 0.0;
+            states = results.by_ref().take(own - 2).collect();
+            for (all, array) in handed.iter_mut().zip(results) {
+                hand(all, array)?;
+            }
+            count += 1.0;
+        }
+        let name = |k: usize| repeated.body.graph.value(repeated.body.outputs[own - 1 + k]).name.clone();
+        for (k, (all, (dtype, shape))) in
+            handed.iter_mut().zip(&repeated.handed).enumerate().filter(|h| h.1.0.is_none())
+        {
+            let message = || format!("a Loop without iterations hands out `{}`, whose type is not declared", name(k));
+            let dtype = dtype.ok_or_else(|| Error::unsupported(message()).hint("try `--runtime ort`"))?;
+            *all = Some(Array { dtype, shape: [&[0], &shape[..]].concat(), data: Vec::new() });
+        }
+        Ok(states.into_iter().chain(handed.into_iter().flatten()).collect())
     }
 
     fn missing(&self, v: ValueId) -> Error {
         Error::internal(format!("value `{}` is not computed", self.graph.value(v).name))
     }
 
-    fn node(&self, id: NodeId, known: &Arrays, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<Array<f64>>> {
+    fn node(&self, id: NodeId, known: &Values, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<Array<f64>>> {
         let node = self.graph.node(id);
         let operand = |v: ValueId| {
             let array = self.content(known, v)?;
@@ -165,7 +249,7 @@ impl Stepwise {
     }
 
     /// A layer, compiled for operands of these shapes.
-    fn layer(&self, id: NodeId, known: &Arrays, device: &dyn Device) -> Result<Vec<Array<f64>>> {
+    fn layer(&self, id: NodeId, known: &Values, device: &dyn Device) -> Result<Vec<Array<f64>>> {
         let node = self.graph.node(id);
         let mut facts = Facts { values: vec![None; self.graph.values.len()] };
         let mut inputs = Vec::new();
@@ -210,8 +294,63 @@ impl Stepwise {
     }
 }
 
-/// The nodes on which `outputs` depend and whose results have no `facts`, in order. An error where one of them cannot be run.
-pub fn needed(graph: &Graph, facts: &Facts, outputs: &[ValueId]) -> Result<Vec<NodeId>> {
+impl Repeated {
+    fn new(body: LoopBody) -> Result<Self> {
+        let (facts, outputs) = (constants(&body.graph), body.graph.outputs.clone());
+        let size = |d: &Dim| if let Dim::Known(n) = d { *n } else { 0 };
+        let declared = |&v: &ValueId| {
+            let fact = &body.graph.value(v).fact;
+            (fact.dtype, fact.shape.iter().flatten().map(size).collect())
+        };
+        // Behind the condition there are as many states as the body has inputs of its own beyond two.
+        let states = body.graph.inputs.len().saturating_sub(2 + body.captures.len());
+        let handed = outputs.iter().skip(1 + states).map(declared).collect();
+        Ok(Repeated { captures: body.captures, handed, body: Stepwise::new(body.graph, &facts, &outputs, body.inner)? })
+    }
+}
+
+/// The facts of constants alone: what a body is given may have other sizes in each iteration.
+fn constants(graph: &Graph) -> Facts {
+    Facts { values: graph.values.iter().map(|v| v.constant.clone().map(ValueFact::of)).collect() }
+}
+
+/// The single element of `array`.
+fn single(array: &Array<f64>, what: &str) -> Result<f64> {
+    match array.data[..] {
+        [x] => Ok(x),
+        _ => Err(Error::data(format!("{what} has {} elements, expected one", array.data.len()))),
+    }
+}
+
+/// Puts `array` behind those of earlier iterations, along a new first axis.
+fn hand(all: &mut Option<Array<f64>>, array: Array<f64>) -> Result<()> {
+    let all = all.get_or_insert_with(|| {
+        let shape = [&[0], &array.shape[..]].concat();
+        Array { dtype: array.dtype, shape, data: Vec::new() }
+    });
+    if all.shape[1..] != array.shape || all.dtype != array.dtype {
+        let message =
+            format!("a Loop hands out an array of shape {:?} after one of {:?}", array.shape, &all.shape[1..]);
+        return Err(Error::data(message));
+    }
+    if all.data.len() + array.data.len() > MOST_ELEMENTS {
+        let message = format!("a Loop hands out more than {MOST_ELEMENTS} elements, which are not computed here");
+        return Err(Error::unsupported(message).hint("try `--runtime ort`"));
+    }
+    all.shape[0] += 1;
+    all.data.extend(array.data);
+    Ok(())
+}
+
+/// What node `id` reads, its body included.
+fn operands(graph: &Graph, id: NodeId) -> impl Iterator<Item = ValueId> {
+    let node = graph.node(id);
+    node.inputs.iter().flatten().chain(&node.captures).copied()
+}
+
+/// The nodes on which `outputs` depend and whose results have no `facts`, in order; `loops` are those of the graph. An error
+/// where a node cannot be run.
+pub fn needed(graph: &Graph, facts: &Facts, outputs: &[ValueId], loops: &LoopBodies) -> Result<Vec<NodeId>> {
     let mut needed: BTreeSet<ValueId> = outputs.iter().copied().collect();
     let mut nodes = Vec::new();
     for id in graph.node_ids().rev() {
@@ -219,17 +358,22 @@ pub fn needed(graph: &Graph, facts: &Facts, outputs: &[ValueId]) -> Result<Vec<N
         if !node.outputs.iter().flatten().any(|v| needed.contains(v) && facts.get(*v).is_none()) {
             continue;
         }
-        if let Op::Opaque { kind, .. } = &node.op
-            && !node.op.is_choice()
-        {
+        if let Some(LoopBody { graph: body, inner, .. }) = loops.get(&id) {
+            needed_of(body, inner).map_err(|e| e.at(graph.describe(id)))?;
+        } else if let Op::Opaque { kind, .. } = &node.op {
             let error = Error::unsupported(format!("operator {kind} cannot be run here")).at(graph.describe(id));
             return Err(error.hint("try `--runtime ort`; detections made elsewhere are measured with --detections"));
         }
-        needed.extend(node.inputs.iter().flatten());
+        needed.extend(operands(graph, id));
         nodes.push(id);
     }
     nodes.reverse();
     Ok(nodes)
+}
+
+/// An error where a body cannot be run.
+fn needed_of(body: &Graph, inner: &LoopBodies) -> Result<()> {
+    needed(body, &constants(body), &body.outputs, inner).map(drop)
 }
 
 /// Whether `op` takes long enough to be compiled for its operands.
@@ -272,7 +416,7 @@ mod tests {
     fn shapes_are_those_that_arise() {
         let graph = network(false);
         let facts = facts::infer(&graph, &[vec![4, 2]]).unwrap();
-        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs).unwrap();
+        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs, LoopBodies::new()).unwrap();
         let device = processors(1).unwrap();
         let run = |x: [f32; 8]| {
             let first: Vec<f32> = x.iter().step_by(2).copied().collect();
@@ -315,11 +459,11 @@ mod tests {
         let zero = b.graph.add_constant("zero", Tensor::new(vec![], Data::I64(vec![0])).unwrap());
         let first = b.node(Op::Gather { axis: 0 }, &[above, zero]);
         let first = b.node(Op::Binary(Binary::Mul), &[above, first]);
-        let y = b.node(Op::choice(), &[empty, x, first]);
-        let again = b.node(Op::choice(), &[empty, y, above]);
+        let y = b.node(Op::Choice, &[empty, x, first]);
+        let again = b.node(Op::Choice, &[empty, y, above]);
         let graph = b.finish(&[y, again]);
         let facts = facts::infer(&graph, &[vec![3]]).unwrap();
-        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs).unwrap();
+        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs, LoopBodies::new()).unwrap();
         let device = processors(1).unwrap();
         let run = |x: [f32; 3]| {
             let mask: Vec<f32> = x.iter().map(|&v| f32::from(u8::from(v > 0.0))).collect();
@@ -347,12 +491,48 @@ mod tests {
         let y = b.node(Op::ConstantOfShape { value: Arc::new(Tensor::f32(&[1], vec![0.0])) }, &[size]);
         let graph = b.finish(&[y]);
         let facts = facts::infer(&graph, &[vec![2]]).unwrap();
-        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs).unwrap();
+        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs, LoopBodies::new()).unwrap();
         let device = processors(1).unwrap();
         let run = |mask: [f32; 2]| stepwise.run(&vec![&mask[..]; stepwise.inputs().count()], &device, &|| Ok(()));
         assert_eq!(run([0.0, 0.0]).unwrap()[0].shape, [1, 0]);
         let error = run([1.0, 1.0]).err().unwrap().to_string();
         assert!(error.contains("the results would have 137438953472 elements, more than 134217728 "), "{error}");
+    }
+
+    /// x doubled while `condition` holds, in a Loop without a number of iterations.
+    fn endless(condition: bool) -> (Graph, LoopBodies) {
+        let mut b = Builder::new();
+        let [_, on, s] = ["i", "on", "s"].map(|name| b.input(name, Vec::new()));
+        let next = b.node(Op::Binary(Binary::Add), &[s, s]);
+        let on = b.node(Op::Identity, &[on]);
+        let body = b.finish(&[on, next]);
+        let mut b = Builder::new();
+        let x = b.input("x", Vec::new());
+        let zero = b.graph.add_constant("zero", Tensor::scalar(f32::from(u8::from(!condition))));
+        let none = b.graph.add_constant("nothing", Tensor::scalar(0.0));
+        let on = b.node(Op::Binary(Binary::Equal), &[zero, none]);
+        let looped = b.node(Op::Opaque { domain: String::new(), kind: "Loop".into() }, &[on, on, x]);
+        let mut graph = b.finish(&[looped]);
+        graph.nodes[1].inputs[0] = None;
+        let body = LoopBody { graph: body, captures: Vec::new(), inner: LoopBodies::new() };
+        (graph, LoopBodies::from([(NodeId(1), body)]))
+    }
+
+    #[test]
+    fn loops_end() {
+        let device = processors(1).unwrap();
+        let run = |condition| {
+            let (graph, loops) = endless(condition);
+            let facts = facts::infer(&graph, &[Vec::new()]).unwrap();
+            let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs, loops).unwrap();
+            stepwise.run(&[&[3.0]], &device)
+        };
+        assert_eq!(run(false).unwrap()[0].data, [3.0]);
+        let error = run(true).err().unwrap().to_string();
+        assert!(
+            error.contains("the Loops take more than 65536 iterations, which are not computed here; try"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -390,8 +570,8 @@ mod tests {
     fn what_cannot_be_run_is_named() {
         let graph = network(true);
         let facts = facts::infer(&graph, &[vec![4, 2]]).unwrap();
-        let error = Stepwise::new(graph.clone(), &facts, &graph.outputs).err().unwrap().to_string();
+        let error = Stepwise::new(graph.clone(), &facts, &graph.outputs, LoopBodies::new()).err().unwrap().to_string();
         assert!(error.contains("(Strange): operator Strange cannot be run here; try `--runtime ort`; "), "{error}");
-        assert!(Stepwise::new(graph.clone(), &facts, &graph.outputs[2..]).is_ok(), "not needed");
+        assert!(Stepwise::new(graph.clone(), &facts, &graph.outputs[2..], LoopBodies::new()).is_ok(), "not needed");
     }
 }

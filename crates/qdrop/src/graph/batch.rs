@@ -1,6 +1,7 @@
 //! Where the inputs of a graph have their batch axis.
 
-use super::{Dim, Graph};
+use super::{Dim, Graph, Op, ValueId};
+use std::collections::BTreeSet;
 
 /// Names that exporters and people give the batch.
 const BATCH: [&str; 4] = ["n", "b", "bs", "bsz"];
@@ -9,13 +10,14 @@ impl Graph {
     /// For each input the axis along which samples lie side by side; `None` where the file declares none.
     ///
     /// It is the axis of the symbol that inputs share and that stands first in one of them (`[n, 8]` beside
-    /// `[2, n, 8]`). Without a symbol, it is the first axis of inputs that begin with the same size.
+    /// `[2, n, 8]`). Without a symbol, it is the first axis of inputs that begin with the same size, but of none that gets
+    /// its batch axis inside the network (`[3, h, w]` in front of an Unsqueeze).
     pub fn batch_axes(&self) -> Vec<Option<usize>> {
         let shapes: Vec<Option<&[Dim]>> = self.inputs.iter().map(|&v| self.value(v).fact.shape.as_deref()).collect();
         let known: Vec<&[Dim]> = shapes.iter().copied().flatten().collect();
         let symbol = batch_symbol(&known);
         let size = known.iter().find(|d| d.len() > 1).map_or(Some(&Dim::Known(1)), |d| d.first());
-        let axis = |dims: &Option<&[Dim]>| {
+        let axis = |(&v, dims): (&ValueId, &Option<&[Dim]>)| {
             let Some(dims) = dims else { return Some(0) };
             if let Some(axis) = symbol.and_then(|s| position(dims, s)) {
                 return Some(axis);
@@ -24,10 +26,30 @@ impl Graph {
                 Dim::Unknown => Some(0),
                 // Exporters name the batch of each input anew.
                 Dim::Symbol(s) => known.iter().all(|d| position(d, s).is_none_or(|a| a == 0)).then_some(0),
-                first => (symbol.is_none() && size == Some(first)).then_some(0),
+                Dim::Known(1) => (symbol.is_none() && size == Some(&Dim::Known(1))).then_some(0),
+                first => (symbol.is_none() && size == Some(first) && !self.is_one_sample(v)).then_some(0),
             }
         };
-        shapes.iter().map(axis).collect()
+        self.inputs.iter().zip(&shapes).map(axis).collect()
+    }
+
+    /// Whether a batch axis is put in front of the input `v` inside the network, in front of every layer.
+    fn is_one_sample(&self, v: ValueId) -> bool {
+        let mut same = BTreeSet::from([v]);
+        for node in &self.nodes {
+            if !node.input(0).is_some_and(|v| same.contains(&v)) {
+                continue;
+            }
+            let ints = || node.input(1).and_then(|v| self.constant(v)).and_then(|t| t.to_i64().ok());
+            match &node.op {
+                Op::Unsqueeze if ints().is_some_and(|axes| axes.contains(&0)) => return true,
+                Op::Unary(_) | Op::Binary(_) | Op::Clip | Op::Cast { .. } | Op::Identity | Op::Transpose { .. } => {
+                    same.extend(node.outputs.iter().flatten());
+                }
+                _ => {}
+            }
+        }
+        false
     }
 
     /// The shape of input `index` for one sample of `shape`, batch size 1 included. A sample with as many axes as the file
@@ -88,7 +110,8 @@ fn leader_is_time(shapes: &[&[Dim]], shared: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Fact;
+    use crate::graph::{Binary, Fact, Node};
+    use crate::tensor::Tensor;
 
     fn graph(inputs: &[&str]) -> Graph {
         let mut graph = Graph::default();
@@ -125,6 +148,20 @@ mod tests {
             (&["x_axis_0 3", "y_axis_0 4"], &[Some(0), Some(0)]),
         ] {
             assert_eq!(graph(inputs).batch_axes(), want, "{inputs:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_gets_its_batch_axis_inside_has_none() {
+        for (unsqueezed, want) in [(0, None), (1, Some(0))] {
+            let mut graph = graph(&["3 8 8"]);
+            let constants = [Tensor::f32(&[3, 1, 1], vec![0.5; 3]), Tensor::i64s(vec![unsqueezed])];
+            let [mean, axes] = constants.map(|t| graph.add_constant("constant", t));
+            let results = [0; 2].map(|_| graph.add_value("y", Fact::default()));
+            let x = graph.inputs[0];
+            graph.nodes.push(Node::new("", Op::Binary(Binary::Sub), &[x, mean], &results[..1]));
+            graph.nodes.push(Node::new("", Op::Unsqueeze, &[results[0], axes], &results[1..]));
+            assert_eq!(graph.batch_axes(), [want], "{unsqueezed}");
         }
     }
 

@@ -165,6 +165,7 @@ impl Op {
             Op::QuantizeLinear { .. } => "QuantizeLinear",
             Op::DequantizeLinear { .. } => "DequantizeLinear",
             Op::Quant { .. } => "Quant",
+            Op::Choice => "Choice",
             Op::Opaque { kind, .. } => kind,
         }
     }

@@ -7,12 +7,14 @@
 mod batch;
 mod edit;
 mod kind;
+mod loops;
 mod names;
 mod op;
 mod recurrent;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use loops::{LoopBodies, LoopBody};
 pub use names::Names;
 pub use op::*;
 pub use recurrent::*;

@@ -519,24 +519,10 @@ pub enum Op {
         /// What happens to fractions.
         rounding: Rounding,
     },
+    /// The second operand where the first, a single element, is true, else the third; of these only the one that is chosen
+    /// is computed. An If becomes this in a graph that is run, not written; no file has it.
+    Choice,
     /// An operator that is carried unchanged and cannot be run here; its attributes live in the node's origin.
     #[allow(missing_docs)]
     Opaque { domain: String, kind: String },
-}
-
-/// Domain and name of [`Op::choice`], which no file has.
-const CHOICE: [&str; 2] = ["qdrop", "Choice"];
-
-impl Op {
-    /// The second operand where the first, a single element, is true, else the third; of these only the one that is chosen
-    /// is computed. An If becomes this where its branches have results of different sizes.
-    pub fn choice() -> Self {
-        let [domain, kind] = CHOICE.map(str::to_string);
-        Op::Opaque { domain, kind }
-    }
-
-    /// Whether this is a [`Op::choice`].
-    pub fn is_choice(&self) -> bool {
-        matches!(self, Op::Opaque { domain, kind } if [domain, kind] == CHOICE)
-    }
 }

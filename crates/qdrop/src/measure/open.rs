@@ -6,7 +6,7 @@ use crate::engine::facts::{self, Facts};
 use crate::engine::ops::Array;
 use crate::engine::stepwise::{Stepwise, needed};
 use crate::error::{Error, Kind, Result};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, LoopBodies, ValueId};
 use crate::onnx;
 use crate::probe::{Network, each, go_on, input_shapes, shapes_of};
 use crate::report::{Sink, Stage};
@@ -38,20 +38,20 @@ impl<'a> Open<'a> {
         let facts = facts::infer(graph, &input_shapes(graph, Some(shapes))?)?;
         let open = graph.outputs.iter().any(|&v| facts.get(v).is_none());
         Ok(open.then(|| {
-            let (graph, facts) = branched(graph, shapes)?;
-            let (outputs, missing) = computed(&graph, &facts)?;
-            Ok(Open { missing, ..Self::of(graph, &facts, &outputs, device)? })
+            let (graph, facts, loops) = branched(graph, shapes)?;
+            let (outputs, missing) = computed(&graph, &facts, &loops)?;
+            Ok(Open { missing, ..Self::of(graph, &facts, &outputs, loops, device)? })
         }))
     }
 
     /// All outputs of `graph`, whatever they depend on.
     pub fn any(graph: &Graph, shapes: &[Vec<usize>], device: &'a dyn Device) -> Result<Self> {
-        let (branched, facts) = branched(graph, shapes)?;
-        Self::of(branched, &facts, &graph.outputs, device)
+        let (branched, facts, loops) = branched(graph, shapes)?;
+        Self::of(branched, &facts, &graph.outputs, loops, device)
     }
 
-    fn of(graph: Graph, facts: &Facts, outputs: &[ValueId], device: &'a dyn Device) -> Result<Self> {
-        let rest = Stepwise::new(graph, facts, outputs)?;
+    fn of(graph: Graph, facts: &Facts, outputs: &[ValueId], loops: LoopBodies, device: &'a dyn Device) -> Result<Self> {
+        let rest = Stepwise::new(graph, facts, outputs, loops)?;
         let network = Network::of(rest.graph(), facts, rest.inputs().collect(), device)?;
         Ok(Open { network, rest, missing: None, device })
     }
@@ -87,15 +87,15 @@ impl<'a> Open<'a> {
 
 /// Whether outputs of `graph` (simplified) can be computed, those whose sizes depend on data among them.
 pub(super) fn computes(graph: &Graph, shapes: &[Vec<usize>]) -> Result<bool> {
-    let (branched, facts) = branched(graph, shapes)?;
-    Ok(computed(&branched, &facts).is_ok())
+    let (branched, facts, loops) = branched(graph, shapes)?;
+    Ok(computed(&branched, &facts, &loops).is_ok())
 }
 
 /// The outputs of `graph` that can be computed, and why another one cannot; an error where there is none.
-fn computed(graph: &Graph, facts: &Facts) -> Result<(Vec<ValueId>, Option<Error>)> {
+fn computed(graph: &Graph, facts: &Facts, loops: &LoopBodies) -> Result<(Vec<ValueId>, Option<Error>)> {
     let (mut found, mut missing) = (Vec::new(), None);
     for &v in &graph.outputs {
-        match needed(graph, facts, &[v]) {
+        match needed(graph, facts, &[v], loops) {
             Ok(_) => found.push(v),
             Err(error) => missing = missing.or(Some(error)),
         }
@@ -106,12 +106,13 @@ fn computed(graph: &Graph, facts: &Facts) -> Result<(Vec<ValueId>, Option<Error>
     }
 }
 
-/// `graph` with the branches of every If in place of it, and its facts.
-fn branched(graph: &Graph, shapes: &[Vec<usize>]) -> Result<(Graph, Facts)> {
+/// `graph` with the branches of every If in place of it, its facts, and the bodies of its Loops.
+fn branched(graph: &Graph, shapes: &[Vec<usize>]) -> Result<(Graph, Facts, LoopBodies)> {
     let mut graph = graph.clone();
     onnx::branch(&mut graph)?;
     let facts = facts::infer(&graph, &input_shapes(&graph, Some(shapes))?)?;
-    Ok((graph, facts))
+    let loops = onnx::loop_bodies(&graph)?;
+    Ok((graph, facts, loops))
 }
 
 /// An output of a network for one sample.

@@ -2,6 +2,8 @@
 
 use super::attrs::subgraphs_mut;
 use super::proto::{NodeProto, TensorProto};
+#[cfg(doc)]
+use crate::graph::Op;
 use crate::graph::ValueId;
 use crate::tensor::DType;
 use std::collections::HashMap;
@@ -15,6 +17,8 @@ pub(super) struct Body {
     pub operands: Vec<(String, String)>,
     /// Names of its results.
     pub results: Vec<String>,
+    /// How many of the last nodes are [`Op::Choice`] where they are a Where by their text.
+    pub choices: usize,
 }
 
 /// What is known of values beyond what the file declares: element type, and the sizes that are the same for every batch

@@ -219,6 +219,7 @@ fn attributes(op: &Op) -> Vec<AttributeProto> {
         | Op::Det
         | Op::CastLike
         | Op::Compress { axis: None }
+        | Op::Choice
         | Op::Opaque { .. } => &mut list,
     };
     list.0

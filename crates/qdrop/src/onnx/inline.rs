@@ -38,7 +38,7 @@ pub fn inline_with(graph: &mut Graph, known: Known) -> Result<bool> {
     replace(graph, &model, &|graph, node| body(graph, &functions, node, known))
 }
 
-/// Puts both branches of every If in place of it, with an [`Op::choice`] between their results, and says whether there was
+/// Puts both branches of every If in place of it, with an [`Op::Choice`] between their results, and says whether there was
 /// one. Such a graph is run, not written.
 pub fn branch(graph: &mut Graph) -> Result<bool> {
     if !graph.nodes.iter().any(carried) {
@@ -47,7 +47,8 @@ pub fn branch(graph: &mut Graph) -> Result<bool> {
     let model: ModelProto = kept(&graph.origin)?;
     replace(graph, &model, &|graph, node| match &node.op {
         Op::Opaque { domain, kind } if is_default(domain) && kind == "If" => {
-            steps::branches(graph, node, &kept(&node.origin)?, &Op::choice())
+            let body = steps::branches(graph, node, &kept(&node.origin)?)?;
+            Ok(body.map(|body| Body { choices: body.results.len(), ..body }))
         }
         _ => Ok(None),
     })
@@ -165,7 +166,7 @@ fn body(
         return Ok(None);
     }
     let results = branch.output.iter().map(|o| o.name().to_string()).collect();
-    Ok(Some(Body { nodes: branch.node, initializers: branch.initializer, operands: Vec::new(), results }))
+    Ok(Some(Body { nodes: branch.node, initializers: branch.initializer, results, ..Body::default() }))
 }
 
 /// The body of `function` for the call `node`, whose attributes are in `proto`.
@@ -191,7 +192,7 @@ fn call(graph: &Graph, function: &FunctionProto, node: &Node, proto: &NodeProto)
     }
     let name = |i: usize| node.input(i).map_or(String::new(), |v| graph.value(v).name.clone());
     let operands = function.input.iter().enumerate().map(|(i, formal)| (formal.clone(), name(i))).collect();
-    Ok(Some(Body { nodes, initializers: Vec::new(), operands, results: function.output.clone() }))
+    Ok(Some(Body { nodes, operands, results: function.output.clone(), ..Body::default() }))
 }
 
 /// Gives attributes that refer to a function's attributes their content; those that have none are dropped.
@@ -240,6 +241,8 @@ fn splice(builder: &mut Builder, node: &Node, mut body: Body) -> Result<()> {
         }
         builder.node(inner).map_err(|e| e.at(place))?;
     }
+    let choices = builder.graph.nodes.len() - body.choices;
+    builder.graph.nodes[choices..].iter_mut().for_each(|n| n.op = Op::Choice);
     // Results take the place of the node's own; one that the body does not compute is handed on.
     let mut swapped: HashMap<ValueId, ValueId> = HashMap::new();
     let mut handed = Vec::new();

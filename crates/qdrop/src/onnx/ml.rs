@@ -151,5 +151,7 @@ pub fn body(node: &NodeProto, given: &[(String, Option<DType>)]) -> Result<Optio
         return Ok(None);
     }
     let operands = given.iter().enumerate().map(|(i, (name, _))| (operand(i), name.clone())).collect();
-    Ok(Some(Body { nodes: code.nodes, initializers: code.initializers, operands, results: vec!["y".to_string()] }))
+    let results = vec!["y".to_string()];
+    let Arithmetic { nodes, initializers, .. } = code;
+    Ok(Some(Body { nodes, initializers, operands, results, ..Body::default() }))
 }

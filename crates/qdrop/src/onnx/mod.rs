@@ -18,6 +18,7 @@ mod emit;
 mod external;
 mod facts;
 mod inline;
+mod loops;
 mod ml;
 mod order;
 mod parse;
@@ -38,6 +39,7 @@ mod writer;
 
 pub use body::Known;
 pub use inline::{branch, inline, inline_with, unfold};
+pub use loops::loop_bodies;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op};

@@ -125,7 +125,8 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    fn build(mut self, mut model: ModelProto, opset: u64) -> Result<Graph> {
+    /// The graph of `model`, whose operators are those of `opset`.
+    pub fn build(mut self, mut model: ModelProto, opset: u64) -> Result<Graph> {
         let mut proto = model.graph.take().unwrap_or_default();
         self.graph.name = proto.name.take().unwrap_or_default();
         self.graph.opset = opset;

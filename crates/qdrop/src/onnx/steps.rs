@@ -2,11 +2,10 @@
 
 use super::attrs::{self, Attrs};
 use super::body::{Body, Known, rename};
-use super::emit;
 use super::proto::*;
 use super::tensor;
 use crate::error::{Error, Result};
-use crate::graph::{Dim, Graph, Node, Op, ValueId};
+use crate::graph::{Dim, Graph, Node, ValueId};
 use crate::tensor::{Data, Tensor};
 use std::collections::HashMap;
 
@@ -16,7 +15,7 @@ const LIMIT: usize = 1000;
 /// What takes the place of `node` of operator `kind`, whose attributes are in `proto`.
 pub fn body(graph: &Graph, node: &Node, kind: &str, proto: &NodeProto, known: Known) -> Result<Option<Body>> {
     match kind {
-        "If" => branches(graph, node, proto, &Op::Where),
+        "If" => branches(graph, node, proto),
         "Loop" => loops(graph, node, proto),
         "Scan" => scan(graph, node, proto, known),
         _ => Ok(None),
@@ -24,7 +23,7 @@ pub fn body(graph: &Graph, node: &Node, kind: &str, proto: &NodeProto, known: Kn
 }
 
 /// The subgraph that attribute `name` holds, where it is of a plain kind.
-fn subgraph<'a>(proto: &'a NodeProto, name: &str) -> Result<Option<&'a GraphProto>> {
+pub fn subgraph<'a>(proto: &'a NodeProto, name: &str) -> Result<Option<&'a GraphProto>> {
     let found = proto.attribute.iter().find(|a| a.name() == name).and_then(|a| a.g.as_ref());
     let graph = found.ok_or_else(|| Error::model(format!("a {} without `{name}`", proto.op_type())))?;
     Ok(Some(graph).filter(|g| g.sparse_initializer.is_empty()))
@@ -65,8 +64,8 @@ fn elements(tensors: &[TensorProto]) -> u64 {
     tensors.iter().map(size).fold(0, u64::saturating_add)
 }
 
-/// Both branches and a `choice` between their results, where they are not most of the network.
-pub fn branches(graph: &Graph, node: &Node, proto: &NodeProto, choice: &Op) -> Result<Option<Body>> {
+/// Both branches and a Where between their results, where they are not most of the network.
+pub fn branches(graph: &Graph, node: &Node, proto: &NodeProto) -> Result<Option<Body>> {
     let (Some(yes), Some(no)) = (subgraph(proto, "then_branch")?, subgraph(proto, "else_branch")?) else {
         return Ok(None);
     };
@@ -83,8 +82,7 @@ pub fn branches(graph: &Graph, node: &Node, proto: &NodeProto, choice: &Op) -> R
     let yes = copy(&mut body, yes, &[], "then", false);
     let no = copy(&mut body, no, &[], "else", false);
     for (k, (yes, no)) in yes.iter().zip(&no).enumerate() {
-        let chosen = operator(choice.kind(), &["condition", yes, no], format!("chosen_{k}"));
-        body.nodes.push(NodeProto { domain: emit::node(choice).domain, ..chosen });
+        body.nodes.push(operator("Where", &["condition", yes, no], format!("chosen_{k}")));
         body.results.push(format!("chosen_{k}"));
     }
     Ok(Some(body))

@@ -182,11 +182,43 @@ fn branches_of_different_sizes_become_a_choice() {
     ];
     let mut graph = graph(nodes, vec![numbers("two", &[], &[2.0])], &[1, 2], &["y"]);
     assert!(branch(&mut graph).unwrap() && !branch(&mut graph).unwrap());
-    let choices: Vec<&Node> = graph.nodes.iter().filter(|n| n.op.is_choice()).collect();
+    let choices: Vec<&Node> = graph.nodes.iter().filter(|n| n.op == Op::Choice).collect();
     let kinds: Vec<&str> = graph.nodes.iter().map(|n| n.op.kind()).collect();
     assert_eq!(choices.len(), 2, "{kinds:?}");
     assert_eq!(choices[1].outputs, [Some(graph.outputs[0])]);
     assert_eq!(kinds.iter().filter(|k| **k == "Neg").count(), 2);
+}
+
+/// A file may call an operator of its own as it likes.
+#[test]
+fn no_operator_of_a_file_is_a_choice() {
+    let own = |domain: &str| node("Choice", domain, &["c", "x", "x"], &["y"], Vec::new());
+    for domain in ["qdrop", "com.example"] {
+        let nodes = vec![plain("ReduceMax", &["x"], "c"), own(domain)];
+        let mut found = graph(nodes, Vec::new(), &[1, 2], &["y"]);
+        branch(&mut found).unwrap();
+        let last = &found.nodes.last().unwrap().op;
+        assert!(matches!(last, Op::Opaque { domain: d, .. } if d == domain), "{last:?}");
+    }
+}
+
+#[test]
+fn bodies_of_loops_are_graphs() {
+    let strange = node("Strange", "com.example", &["s", "two", "x"], &["t"], Vec::new());
+    let on = || plain("Identity", &["open"], "on");
+    let step = body("body", vec![strange, on()], &["i", "open", "s"], &["on", "t"], Vec::new());
+    let inner = node("Loop", "", &["i", "", "s"], &["t"], vec![step]);
+    let outer = body("body", vec![inner, on()], &["i", "open", "s"], &["on", "t", "t"], Vec::new());
+    let nodes = vec![plain("Size", &["x"], "n"), node("Loop", "", &["n", "", "x"], &["y", "z"], vec![outer])];
+    let graph = graph(nodes, vec![numbers("two", &[], &[2.0])], &[1, 2], &["y"]);
+    let found = super::loop_bodies(&graph).unwrap();
+    let (id, body) = found.first_key_value().unwrap();
+    assert_eq!((found.len(), graph.node(*id).op.kind()), (1, "Loop"));
+    assert_eq!((body.captures.as_slice(), body.graph.inputs.len()), (&graph.inputs[..], 4));
+    let inner = &body.inner.first_key_value().unwrap().1;
+    assert_eq!((inner.captures.len(), inner.graph.inputs.len(), inner.graph.outputs.len()), (1, 4, 2));
+    let constant = inner.graph.values.iter().find(|v| v.name == "two").unwrap();
+    assert_eq!(constant.constant.as_ref().unwrap().to_f64().unwrap(), [2.0]);
 }
 
 #[test]

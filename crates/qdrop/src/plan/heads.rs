@@ -6,6 +6,9 @@
 //! kernels and output channels. The sizes meet where maps are reshaped, transposed or joined along another axis than the
 //! channels. A layer is part of the head if it has twins at another size and everything between it and that place is part
 //! of the head. Layers behind a head belong to it.
+//!
+//! A detector whose decoder is a transformer has nothing of that kind. Its outputs, or what is joined to one, are boxes and
+//! scores of the same rows, and its heads are the layers on which only the boxes or only the scores depend.
 
 use super::names::{matches, names_of};
 use super::recipe::{Part, Scope};
@@ -24,6 +27,8 @@ pub(crate) enum Head {
     Shared,
     /// It has twins at other sizes.
     Twin,
+    /// Of the outputs, only boxes or only scores depend on it.
+    End,
     /// It lies behind others.
     Behind,
 }
@@ -41,7 +46,8 @@ pub(super) fn heads(view: &View, scope: &Scope) -> Result<BTreeMap<NodeId, Head>
     let mut found = if scope.heads.is_empty() { by_structure(view, &layers) } else { by_name(view, &layers, scope)? };
     if found.is_empty() {
         let ends: Vec<&str> = layers.iter().rev().take(LISTED).map(|&id| view.graph.node_name(id)).collect();
-        let message = "no head was found: no layers are repeated at several sizes of feature maps";
+        let message = "no head was found: no layers are repeated at several sizes of feature maps, \
+             and no outputs are boxes and scores of the same rows";
         return Err(Error::recipe(message).at("scope.part").hint(format!(
             "name the first layers of the heads in `scope.heads` (--heads PATTERN); the last layers are {}",
             ends.join(", ")
@@ -101,7 +107,36 @@ fn by_structure(view: &View, layers: &[NodeId]) -> BTreeMap<NodeId, Head> {
     // Heads end a network: where more follows than they hold, what was found is no head.
     let rest = view.behind(found.keys().copied());
     let rest = layers.iter().filter(|id| rest.contains(id) && !found.contains_key(id)).count();
-    if rest > found.len() { BTreeMap::new() } else { found }
+    if found.is_empty() || rest > found.len() { by_outputs(view, layers) } else { found }
+}
+
+/// The layers on which only the boxes or only the scores depend, where outputs are boxes and scores of the same rows and most
+/// layers serve both.
+fn by_outputs(view: &View, layers: &[NodeId]) -> BTreeMap<NodeId, Head> {
+    let shape = |v: ValueId| view.facts.get(v).map(|f| &f.shape[..]).filter(|s| s.len() > 1 && view.is_float(v));
+    let is_boxes = |v: ValueId| shape(v).and_then(|s| s.last()) == Some(&4);
+    let joined = |&v: &ValueId| match view.producers[v.0 as usize].map(|id| view.graph.node(id)) {
+        Some(node @ Node { op: Op::Concat { axis }, .. })
+            if !is_boxes(v) && shape(v).is_some_and(|s| *axis == -1 || usize::try_from(*axis) == Ok(s.len() - 1)) =>
+        {
+            node.inputs.iter().flatten().copied().collect()
+        }
+        _ => vec![v],
+    };
+    let ends: BTreeSet<ValueId> = view.graph.outputs.iter().flat_map(joined).collect();
+    let rows = |v: ValueId| shape(v).map(|s| &s[..s.len() - 1]);
+    let Some(boxes) = ends.iter().copied().find(|&v| is_boxes(v)) else { return BTreeMap::new() };
+    let (boxes, others): (Vec<ValueId>, Vec<ValueId>) =
+        ends.into_iter().filter(|&v| rows(v) == rows(boxes)).partition(|&v| is_boxes(v));
+    let [boxes, others] = [boxes, others].map(|ends| view.before(&ends));
+    let serves = |set: &BTreeSet<NodeId>| layers.iter().filter(|id| set.contains(id)).count();
+    let both = layers.iter().filter(|id| boxes.contains(id) && others.contains(id)).count();
+    let (boxes_only, others_only) = (serves(&boxes) - both, serves(&others) - both);
+    if boxes_only == 0 || others_only == 0 || both < boxes_only + others_only {
+        return BTreeMap::new();
+    }
+    let one = |id: &&NodeId| boxes.contains(id) != others.contains(id);
+    layers.iter().filter(one).map(|&id| (id, Head::End)).collect()
 }
 
 /// Whether feature maps that `nodes` make have more than one size.

@@ -3,7 +3,7 @@ use super::view::View;
 use super::{Part, Recipe, Scope, Target, plan};
 use crate::engine::facts::{self, Facts};
 use crate::graph::testing::{Builder, window};
-use crate::graph::{Binary, Graph, NodeId, Op, Unary, ValueId, Window};
+use crate::graph::{Binary, Dim, Graph, NodeId, Op, Unary, ValueId, Window};
 use crate::tensor::Tensor;
 
 /// Channels of backbone and neck.
@@ -53,7 +53,9 @@ fn twins(b: &mut Builder) -> ValueId {
 }
 
 fn facts_of(graph: &Graph) -> Facts {
-    facts::infer(graph, &[vec![1, 3, 16, 16]]).unwrap()
+    let size = |d: &Dim| if let Dim::Known(n) = d { *n } else { 1 };
+    let input = graph.value(graph.inputs[0]).fact.shape.iter().flatten().map(size).collect();
+    facts::infer(graph, &[input]).unwrap()
 }
 
 fn backbone_and_neck(heads: &[&str]) -> Recipe {
@@ -142,6 +144,35 @@ fn layers_behind_heads_are_heads() {
     let found = found(&graph, &[]).unwrap();
     assert_eq!(found.len(), 10);
     assert_eq!(found.iter().filter(|(_, why)| *why == Head::Behind).count(), 1);
+}
+
+/// Boxes and scores of 5 queries behind a decoder of two layers, as two outputs or joined to one.
+fn queries(joined: bool, boxes: usize) -> Graph {
+    let mut b = Builder::new();
+    let mut y = b.input("x", [1, 5, WIDTH].map(Dim::Known).to_vec());
+    for i in 0..4 {
+        y = b.linear(&format!("decoder{i}"), y, WIDTH, WIDTH);
+    }
+    let scores = b.linear("scores", y, WIDTH, 3);
+    let inner = b.linear("boxes0", y, WIDTH, WIDTH);
+    let boxes = b.linear("boxes1", inner, WIDTH, boxes);
+    let ends = match joined {
+        true => vec![b.node(Op::Concat { axis: -1 }, &[boxes, scores])],
+        false => vec![scores, boxes],
+    };
+    b.finish(&ends)
+}
+
+#[test]
+fn layers_that_only_boxes_or_only_scores_need_are_heads() {
+    for joined in [false, true] {
+        let found = found(&queries(joined, 4), &[]).unwrap();
+        let names: Vec<&str> = found.iter().map(|f| &*f.0).collect();
+        assert_eq!(names, ["scores", "boxes0", "boxes1"], "{joined}");
+        assert!(found.iter().all(|f| f.1 == Head::End), "{joined}: {found:?}");
+    }
+    let error = found(&queries(false, 5), &[]).unwrap_err();
+    assert!(error.contains("no outputs are boxes and scores of the same rows; name the first layers"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::names::{matches, names_of};
 use super::view::{Role, View};
 use super::{GridSpec, Layer, LayerId, Override, Placement, Reason, Recipe, Target, rules};
 use crate::error::{Error, Result};
-use crate::graph::{NodeId, Op, ValueId};
+use crate::graph::{Graph, NodeId, Op, ValueId};
 use crate::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +52,7 @@ impl Layers {
             match view.role(id) {
                 Role::Product => layers.float.push((id, Reason::Product)),
                 Role::Layer => {}
+                _ if constant_first(graph, id) => layers.float.push((id, Reason::ConstantFirst)),
                 _ if graph.node(id).op.weight_index().is_some() => layers.float.push((id, Reason::NoConstantWeight)),
                 _ => {}
             }
@@ -195,4 +196,10 @@ fn channel_axis(op: &Op, shape: &[usize]) -> Option<usize> {
         _ => None,
     }
     .filter(|&a| a < rank)
+}
+/// Whether node `id` is a product whose first operand alone is constant.
+fn constant_first(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let constant = |i: usize| node.input(i).is_some_and(|v| graph.constant(v).is_some());
+    matches!(node.op, Op::MatMul) && constant(0) && !constant(1)
 }

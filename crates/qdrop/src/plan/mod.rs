@@ -161,6 +161,9 @@ pub struct Unit {
     pub cache_bytes: u64,
 }
 
+/// How the words begin that say why a node stays float which lies behind another one.
+pub const DEPENDS: &str = "it depends on ";
+
 /// Why a node stays float.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
@@ -170,6 +173,7 @@ pub(super) enum Reason {
     Behind(NodeId),
     Product,
     NoConstantWeight,
+    ConstantFirst,
     FloatWeight,
     Head(heads::Head),
 }
@@ -242,15 +246,17 @@ pub fn is_layer(graph: &Graph, id: NodeId) -> bool {
 impl Reason {
     fn words(self, graph: &Graph) -> String {
         let words = match self {
-            Reason::Behind(stop) => return format!("it depends on `{}`", graph.node_name(stop)),
+            Reason::Behind(stop) => return format!("{DEPENDS}`{}`", graph.node_name(stop)),
             Reason::Opaque => "the operator cannot be run here and is carried over unchanged",
             Reason::OpenSize => "the size of its result depends on the data",
             Reason::Product => "a product of two activations, without a weight",
             Reason::NoConstantWeight => "its weight is not a constant float tensor",
+            Reason::ConstantFirst => "a constant times an activation: a weight is the second operand",
             Reason::FloatWeight => "the recipe sets 32 bits",
             Reason::Head(heads::Head::Named) => "head: the recipe names it",
             Reason::Head(heads::Head::Shared) => "head: feature maps of several sizes share its weight",
             Reason::Head(heads::Head::Twin) => "head: the same layers follow at other sizes of feature maps",
+            Reason::Head(heads::Head::End) => "head: only the boxes or only the scores depend on it",
             Reason::Head(heads::Head::Behind) => "head: it lies behind other layers of a head",
         };
         words.to_string()

@@ -184,6 +184,18 @@ impl<'a> View<'a> {
         self.reached(starts, |_| true)
     }
 
+    /// The nodes on which `ends` depend.
+    pub fn before(&self, ends: &[ValueId]) -> BTreeSet<NodeId> {
+        let mut found = BTreeSet::new();
+        let mut open = ends.to_vec();
+        while let Some(v) = open.pop() {
+            if let Some(id) = self.producers[v.0 as usize].filter(|&id| found.insert(id)) {
+                open.extend(self.operands(id));
+            }
+        }
+        found
+    }
+
     /// The nodes behind `starts` for which `wanted` holds, and for all between.
     pub fn reached(&self, starts: impl Iterator<Item = NodeId>, wanted: fn(&Node) -> bool) -> BTreeSet<NodeId> {
         let mut found = BTreeSet::new();

@@ -167,7 +167,9 @@ fn family(op: &Op) -> Result<Family> {
         Op::Shape { .. } | Op::Size | Op::ConstantOfShape { .. } | Op::Range => Family::Generate,
         Op::Resize(_) => Family::Resize,
         Op::QuantizeLinear { .. } | Op::DequantizeLinear { .. } | Op::Quant { .. } => Family::Quantize,
-        Op::Opaque { .. } => return Err(Error::unsupported(format!("operator {} cannot be run", op.kind()))),
+        Op::Choice | Op::Opaque { .. } => {
+            return Err(Error::unsupported(format!("operator {} cannot be run", op.kind())));
+        }
     })
 }
 
