@@ -173,7 +173,8 @@ fn iterate(bencher: Bencher, (_, problem): (Program, Problem)) {
         iteration += 1;
         let (rounding_lr, bias_lr, scale_lr) = (1e-3, 1e-3, 4e-5);
         let (choices, lambda, beta, settled_below) = (Choices::Drawn(draws), 0.01, 10.0, None);
-        let step = Step { iteration, choices, lambda, beta, rounding_lr, bias_lr, scale_lr, scaled_lr: 0.0, settled_below };
+        let step =
+            Step { iteration, choices, lambda, beta, rounding_lr, bias_lr, scale_lr, scaled_lr: 0.0, settled_below };
         trainer.step(&step).unwrap();
         trainer.losses().unwrap()
     });

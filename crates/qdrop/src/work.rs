@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Changes with the layout of the files, and with every change of the engine that changes a bit of a solution.
-pub(crate) const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 8").as_bytes();
+pub(crate) const REVISION: &[u8] = concat!("qdrop ", env!("CARGO_PKG_VERSION"), " 9").as_bytes();
 /// Extension of files with solutions.
 pub(crate) const UNIT: &str = "unit";
 /// Extension of files with the measurements from which bits are chosen.

@@ -207,8 +207,11 @@ impl Stepwise {
         while open && most.is_none_or(|most| count < most) {
             let message =
                 || format!("the Loops take more than {MOST_ITERATIONS} iterations, which are not computed here");
-            let fewer =
-                running.left.get().checked_sub(1).ok_or_else(|| Error::unsupported(message()).hint("try `--runtime ort`"))?;
+            let fewer = running
+                .left
+                .get()
+                .checked_sub(1)
+                .ok_or_else(|| Error::unsupported(message()).hint("try `--runtime ort`"))?;
             running.left.set(fewer);
             let number = Array { dtype: DType::I64, shape: Vec::new(), data: vec![count] };
             let condition = Array { dtype: DType::Bool, shape: Vec::new(), data: vec![1.0] };
@@ -525,7 +528,7 @@ mod tests {
             let (graph, loops) = endless(condition);
             let facts = facts::infer(&graph, &[Vec::new()]).unwrap();
             let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs, loops).unwrap();
-            stepwise.run(&[&[3.0]], &device)
+            stepwise.run(&[&[3.0]], &device, &|| Ok(()))
         };
         assert_eq!(run(false).unwrap()[0].data, [3.0]);
         let error = run(true).err().unwrap().to_string();
@@ -548,7 +551,7 @@ mod tests {
         let found = b.node(Op::NonMaxSuppression { centres: false }, &[boxes, scores, most, overlap]);
         let graph = b.finish(&[found]);
         let facts = facts::infer(&graph, &[vec![1, 1, BOXES]]).unwrap();
-        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs).unwrap();
+        let stepwise = Stepwise::new(graph.clone(), &facts, &graph.outputs, LoopBodies::new()).unwrap();
         let device = processors(1).unwrap();
         let asked = Cell::new(0);
         let run = |last: usize| {

@@ -30,7 +30,11 @@ const BIAS_LR: f64 = 1e-1;
 /// First learning rate of activation steps, as a share of each.
 const SCALE_LR: f64 = 1e-2;
 /// First learning rate of the steps of weights and of channel factors, as a share of each.
-const SCALED_LR: f64 = 3e-3;
+const SCALED_LR: f64 = 1e-2;
+/// Part of the iterations in which the learning rates rise to these.
+const RISE: f64 = 0.3;
+/// Share of these learning rates that is tried where they bring the outputs no closer.
+const CAUTIOUS: f64 = 0.125;
 
 /// Multiply-adds of recurrent operators for one sample beyond which nothing is learned through them.
 const RECURRENT: u64 = 1 << 20;
@@ -56,10 +60,6 @@ fn recurrent(graph: &Graph, facts: &Facts) -> u64 {
         steps * (size(shape(node.input(1))) + size(shape(node.input(2))))
     };
     graph.nodes.iter().filter(|n| matches!(n.op, Op::Recurrent(_))).map(one).sum()
-}
-
-fn env(name: &str, or: f64) -> f64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or)
 }
 
 /// What is learned of the whole network: of the part that its outputs depend on.
@@ -124,12 +124,14 @@ impl Job<'_> {
         let layers: Vec<String> = self.plan.layers.iter().map(|l| l.name.clone()).collect();
         sink.event(&pace.started("network", layers.len()));
         let method = &self.recipe.method;
-        let settings = Settings {
-            iterations: pace.iterations(),
+        let iterations = pace.iterations();
+        let settings = |share: f64| Settings {
+            iterations,
             rounding_lr: 0.0,
-            bias_lr: BIAS_LR * env("TLR", 1.0),
-            scale_lr: scale_lr * env("TLR", 1.0),
-            scaled_lr: env("WLR", SCALED_LR) * env("TLR", 1.0),
+            bias_lr: BIAS_LR * share,
+            scale_lr: scale_lr * share,
+            scaled_lr: SCALED_LR * share,
+            rise: RISE,
             lambda: 0.0,
             warmup: method.warmup,
             beta_start: method.beta_start,
@@ -158,12 +160,24 @@ impl Job<'_> {
         let biases: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
         let scales: Vec<&[f32]> = problem.scaled.iter().map(|c| c.scale.as_slice()).collect();
         let first = measure(&biases, &scales, &problem.grids, sink)?;
-        let solved = self.solve(problem, &settings, &draws, pace, sink);
-        let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
-        let biases: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
-        let scales: Vec<&[f32]> = solution.scaled.iter().map(Vec::as_slice).collect();
-        let mut last = measure(&biases, &scales, &solution.grids, sink)?;
+        let attempt = |share: f64, sink: &mut dyn Sink| {
+            let settings = settings(share);
+            let solved = self.solve(problem, &settings, &draws, pace, sink);
+            let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
+            let biases: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
+            let scales: Vec<&[f32]> = solution.scaled.iter().map(Vec::as_slice).collect();
+            let last = measure(&biases, &scales, &solution.grids, sink)?;
+            Ok::<_, Error>((settings, solution, resumed, last))
+        };
+        let mut tried = attempt(1.0, sink)?;
+        if tried.3.loss >= first.loss || tried.3.loss.is_nan() {
+            tried = attempt(CAUTIOUS, sink)?;
+        }
+        let (settings, solution, resumed, last) = tried;
         let closer = last.loss < first.loss;
+        let last = if closer { last } else { first };
+        let report = report("network", None, layers, [first, last], &solution.losses, &settings, start);
+        let report = UnitReport { reverted: !closer, resumed, ..report };
         if closer {
             found.constants.extend(learned.biases.iter().map(|b| b.1).zip(solution.biases.into_iter().map(|b| b.1)));
             let mut scaled = solution.scaled.into_iter();
@@ -174,11 +188,7 @@ impl Job<'_> {
             for (&site, grid) in learned.sites.iter().zip(solution.grids) {
                 found.grids[site.index()] = grid;
             }
-        } else {
-            last = first;
         }
-        let report = report("network", None, layers, [first, last], &solution.losses, &settings, start);
-        let report = UnitReport { reverted: !closer, resumed, ..report };
         sink.event(&pace.finished(&report));
         Ok(Some(report))
     }
