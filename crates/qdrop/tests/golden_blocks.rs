@@ -174,7 +174,6 @@ fn replay(name: &str, bits: (u32, u32), block: &Block) {
         bias_lr: 0.0,
         scale_lr: number("scale_lr"),
         scaled_lr: 0.0,
-        rise: 0.0,
         lambda: number("reg_weight"),
         warmup: number("warm_up"),
         beta_start: 20.0,

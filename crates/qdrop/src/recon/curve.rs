@@ -66,7 +66,6 @@ mod tests {
             bias_lr: 0.0,
             scale_lr: 0.0,
             scaled_lr: 0.0,
-            rise: 0.0,
             lambda: 0.1,
             warmup: 0.2,
             beta_start: 20.0,

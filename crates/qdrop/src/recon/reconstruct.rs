@@ -165,7 +165,6 @@ impl Job<'_> {
             bias_lr: effective.rounding_lr,
             scale_lr: if pass == Pass::Weights { 0.0 } else { effective.scale_lr },
             scaled_lr: 0.0,
-            rise: 0.0,
             lambda: if pass == Pass::Steps { 0.0 } else { method.lambda },
             warmup: method.warmup,
             beta_start: method.beta_start,

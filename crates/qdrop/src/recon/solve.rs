@@ -25,8 +25,6 @@ pub struct Settings {
     pub scale_lr: f64,
     /// Learning rate of the scales of constants at the start, as a share of each, from where it falls to 0 by a cosine.
     pub scaled_lr: f64,
-    /// Part of the iterations, 0 to 1, in which the learning rates of biases, steps and scales rise evenly from 0.
-    pub rise: f64,
     /// Weight of the rounding regulariser.
     pub lambda: f64,
     /// Part of the iterations before the regulariser begins, 0 to 1.
@@ -56,16 +54,15 @@ impl Settings {
         let (count, all) = (iteration as f64, self.iterations as f64);
         let start = self.warmup * all;
         let fall = 0.5 * (1.0 + (std::f64::consts::PI * (count - 1.0) / all).cos());
-        let share = fall * (count / (self.rise * all).max(1.0)).min(1.0);
         Step {
             iteration,
             choices,
             lambda: if count >= start { self.lambda } else { 0.0 },
             beta: self.beta(iteration),
             rounding_lr: self.rounding_lr,
-            bias_lr: self.bias_lr * share,
-            scale_lr: self.scale_lr * share,
-            scaled_lr: self.scaled_lr * share,
+            bias_lr: self.bias_lr * fall,
+            scale_lr: self.scale_lr * fall,
+            scaled_lr: self.scaled_lr * fall,
             settled_below: self.stop_settled.then_some(SETTLED * weights as f64),
         }
     }
@@ -198,7 +195,6 @@ mod tests {
             bias_lr: 0.0,
             scale_lr: 0.0,
             scaled_lr: 0.0,
-            rise: 0.0,
             lambda: 0.1,
             warmup: 0.2,
             beta_start: 20.0,
@@ -244,23 +240,16 @@ mod tests {
     }
 
     #[test]
-    fn learning_rates_rise_evenly_and_fall_by_a_cosine() {
-        let rates = |rise: f64| {
-            let settings =
-                Settings { bias_lr: 4.0, scale_lr: 2.0, scaled_lr: 1.0, rounding_lr: 8.0, rise, ..settings(true) };
-            let draws = RandomDraws { seed: 0, unit: 0, batch: 1, samples: 1, input_keep: 1.0, activation_keep: 1.0 };
-            [1, 10, 20, 51, 100].map(|iteration| {
-                let step = settings.step(iteration, Choices::Drawn(draws), 1);
-                assert_eq!((step.bias_lr, step.scale_lr), (4.0 * step.scaled_lr, 2.0 * step.scaled_lr));
-                assert_eq!(step.rounding_lr, 8.0);
-                step.scaled_lr
-            })
-        };
-        let (rising, falling) = (rates(0.2), rates(0.0));
-        assert_eq!((falling[0], falling[3]), (1.0, 0.5));
-        assert!(falling[4] < 1e-3);
-        for (i, share) in [0.05, 0.5, 1.0, 1.0, 1.0].into_iter().enumerate() {
-            assert!((rising[i] - share * falling[i]).abs() < 1e-12, "{i}: {} of {}", rising[i], falling[i]);
+    fn learning_rates_fall_by_a_cosine_but_that_of_roundings() {
+        let settings = Settings { bias_lr: 4.0, scale_lr: 2.0, scaled_lr: 1.0, rounding_lr: 8.0, ..settings(true) };
+        let draws = RandomDraws { seed: 0, unit: 0, batch: 1, samples: 1, input_keep: 1.0, activation_keep: 1.0 };
+        for (iteration, share) in [(1, 1.0), (51, 0.5), (101, 0.0)] {
+            let step = settings.step(iteration, Choices::Drawn(draws), 1);
+            let want = [4.0, 2.0, 1.0].map(|rate| rate * share);
+            for (got, want) in [step.bias_lr, step.scale_lr, step.scaled_lr].into_iter().zip(want) {
+                assert!((got - want).abs() < 1e-12, "{iteration}: {got} instead of {want}");
+            }
+            assert_eq!(step.rounding_lr, 8.0);
         }
     }
 

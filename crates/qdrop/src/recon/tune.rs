@@ -31,10 +31,6 @@ const BIAS_LR: f64 = 1e-1;
 const SCALE_LR: f64 = 1e-2;
 /// First learning rate of the steps of weights and of channel factors, as a share of each.
 const SCALED_LR: f64 = 1e-2;
-/// Part of the iterations in which the learning rates rise to these.
-const RISE: f64 = 0.3;
-/// Share of these learning rates that is tried where they bring the outputs no closer.
-const CAUTIOUS: f64 = 0.125;
 
 /// Multiply-adds of recurrent operators for one sample beyond which nothing is learned through them.
 const RECURRENT: u64 = 1 << 20;
@@ -124,14 +120,12 @@ impl Job<'_> {
         let layers: Vec<String> = self.plan.layers.iter().map(|l| l.name.clone()).collect();
         sink.event(&pace.started("network", layers.len()));
         let method = &self.recipe.method;
-        let iterations = pace.iterations();
-        let settings = |share: f64| Settings {
-            iterations,
+        let settings = Settings {
+            iterations: pace.iterations(),
             rounding_lr: 0.0,
-            bias_lr: BIAS_LR * share,
-            scale_lr: scale_lr * share,
-            scaled_lr: SCALED_LR * share,
-            rise: RISE,
+            bias_lr: BIAS_LR,
+            scale_lr,
+            scaled_lr: SCALED_LR,
             lambda: 0.0,
             warmup: method.warmup,
             beta_start: method.beta_start,
@@ -160,20 +154,11 @@ impl Job<'_> {
         let biases: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
         let scales: Vec<&[f32]> = problem.scaled.iter().map(|c| c.scale.as_slice()).collect();
         let first = measure(&biases, &scales, &problem.grids, sink)?;
-        let attempt = |share: f64, sink: &mut dyn Sink| {
-            let settings = settings(share);
-            let solved = self.solve(problem, &settings, &draws, pace, sink);
-            let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
-            let biases: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
-            let scales: Vec<&[f32]> = solution.scaled.iter().map(Vec::as_slice).collect();
-            let last = measure(&biases, &scales, &solution.grids, sink)?;
-            Ok::<_, Error>((settings, solution, resumed, last))
-        };
-        let mut tried = attempt(1.0, sink)?;
-        if tried.3.loss >= first.loss || tried.3.loss.is_nan() {
-            tried = attempt(CAUTIOUS, sink)?;
-        }
-        let (settings, solution, resumed, last) = tried;
+        let solved = self.solve(problem, &settings, &draws, pace, sink);
+        let (solution, resumed) = solved.map_err(|e| e.at("the whole network"))?;
+        let biases: Vec<&[f32]> = solution.biases.iter().map(|b| b.1.as_slice()).collect();
+        let scales: Vec<&[f32]> = solution.scaled.iter().map(Vec::as_slice).collect();
+        let last = measure(&biases, &scales, &solution.grids, sink)?;
         let closer = last.loss < first.loss;
         let last = if closer { last } else { first };
         let report = report("network", None, layers, [first, last], &solution.losses, &settings, start);
