@@ -252,6 +252,33 @@ impl Sink for Events {
     }
 }
 
+/// A recipe names an activation as the network does, although its channels are divided.
+#[test]
+fn divided_activations_have_their_own_names_in_recipes() {
+    let (graph, shape) = gated();
+    let samples = samples(&shape);
+    let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
+    let quantized = |change: &dyn Fn(&mut Recipe)| {
+        let mut recipe = Recipe::default();
+        (recipe.weights.bits, recipe.activations.bits, recipe.method.name) = (8, 8, MethodName::Rtn);
+        recipe.activations.factor_samples = Some(16);
+        change(&mut recipe);
+        let done = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
+        (done.plan.sites, Recipe::from_toml(&done.report.recipe).unwrap().overrides)
+    };
+    let (sites, _) = quantized(&|recipe| recipe.activations.noise_limit = Some(0.0));
+    let divided = sites.iter().find(|s| s.name == "n2").unwrap();
+    let (left, overrides) = quantized(&|recipe| recipe.activations.noise_limit = Some(1e-9));
+    assert!(left.len() < sites.len() && overrides.iter().any(|o| o.activation.as_deref() == Some("n2")));
+    let (sites, _) = quantized(&|recipe| {
+        recipe.activations.noise_limit = Some(0.0);
+        let mut own = Override::default();
+        (own.activation, own.activation_bits) = (Some(divided.name.clone()), Some(6));
+        recipe.overrides.push(own);
+    });
+    assert!(sites.iter().any(|s| s.name == "n2" && s.grid.bits == 6));
+}
+
 /// Collects notes.
 struct Notes(Vec<String>);
 

@@ -36,7 +36,12 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<(Ve
         Placement::Producer | Placement::Integer => by_producer(view, layers),
         Placement::Consumer => by_consumer(view, layers),
     };
-    let names: Vec<&str> = drafts.keys().map(|&v| view.graph.value(v).name.as_str()).collect();
+    // Recipes name values as the network does, before channels are divided.
+    let name = |v: ValueId| {
+        let undivided = view.producers[v.0 as usize].and_then(|id| view.divides(id));
+        view.graph.value(undivided.unwrap_or(v)).name.as_str()
+    };
+    let names: Vec<&str> = drafts.keys().map(|&v| name(v)).collect();
     check::activations(&names, recipe)?;
     let position = |v: ValueId| (view.producers[v.0 as usize].map_or(0, |id| id.0 + 1), v);
     let mut drafts: Vec<(ValueId, Draft)> = drafts.into_iter().collect();
@@ -51,8 +56,7 @@ pub(super) fn sites(view: &View, layers: &Layers, recipe: &Recipe) -> Result<(Ve
             () => a.bits,
         };
         let mut symmetric = a.symmetric;
-        let undivided = view.producers[value.0 as usize].and_then(|id| view.divides(id));
-        let name = view.graph.value(undivided.unwrap_or(value)).name.clone();
+        let name = name(value).to_string();
         let exceptions = recipe.overrides.iter().filter(|o| names_any(view, o, &draft.owners) || o.names(&name));
         for o in exceptions {
             bits = o.activation_bits.unwrap_or(bits);
