@@ -43,6 +43,13 @@ struct Lane {
     seconds: [f64; 2],
 }
 
+/// The gradient of weight `i` of the program, of all `lanes` in order.
+fn summed(lanes: &[Lane], i: usize) -> Vec<f32> {
+    let mut sum = vec![0f32; lanes.first().map_or(0, |l| l.weights[i].len())];
+    lanes.iter().for_each(|l| sum.iter_mut().zip(&l.weights[i]).for_each(|(s, g)| *s += g));
+    sum
+}
+
 impl<'a> CpuTrainer<'a> {
     /// Ready for the first iteration of `problem`, each in the pool of threads in which it is asked for.
     pub fn new(problem: &'a Problem) -> Result<Self> {
@@ -81,12 +88,7 @@ impl<'a> CpuTrainer<'a> {
     /// Gradients of the last step: of the program's weights, and of the steps without their factor.
     #[cfg(test)]
     pub(super) fn gradients(&self) -> (Vec<Vec<f32>>, Vec<f64>) {
-        let sum = |i: usize| {
-            let parts = self.lanes.iter().map(|l| &l.weights[i]);
-            let mut sum = vec![0.0; self.lanes[0].weights[i].len()];
-            parts.for_each(|part| sum.iter_mut().zip(part).for_each(|(s, g)| *s += g));
-            sum
-        };
+        let sum = |i: usize| summed(&self.lanes, i);
         let scale = |i: usize| self.lanes.iter().map(|l| l.scales[i]).sum();
         ((0..self.contents().len()).map(sum).collect(), (0..self.scales.grids.len()).map(scale).collect())
     }
@@ -204,11 +206,7 @@ impl<'a> CpuTrainer<'a> {
             let parts: Vec<&[f32]> = lanes.iter().map(|l| l.weights[i].as_slice()).collect();
             total += step.lambda * weight.update(&parts, step);
         }
-        let sum = |i: usize| {
-            let mut sum = vec![0f32; lanes[0].weights[i].len()];
-            lanes.iter().for_each(|l| sum.iter_mut().zip(&l.weights[i]).for_each(|(s, g)| *s += g));
-            sum
-        };
+        let sum = |i: usize| summed(&lanes, i);
         let (biases, scaled) = (self.weights.len(), self.weights.len() + self.biases.len());
         self.biases.iter_mut().zip(biases..).for_each(|(bias, i)| bias.update(&sum(i), step));
         self.scaled.iter_mut().zip(scaled..).for_each(|(constant, i)| constant.update(sum(i), step));
