@@ -6,7 +6,7 @@
 
 use super::curve::report;
 use super::job::{Job, Pace};
-use super::loss::Loss;
+use super::loss::{Distance, Loss};
 use super::network_solution::NetworkSolution;
 use super::solve::Settings;
 use super::unit::{bias, rounded};
@@ -31,6 +31,14 @@ const BIAS_LR: f64 = 1e-1;
 const SCALE_LR: f64 = 1e-2;
 /// First learning rate of the steps of weights and of channel factors, as a share of each.
 const SCALED_LR: f64 = 1e-2;
+
+/// What the steps of activations are multiplied by, one after the other, where the outcome is judged.
+///
+/// Units learn roundings that fit the very errors of their samples' activations. Other samples have other errors, and so
+/// have the same samples with steps that differ by a hundredth. On ResNet-20 at W4A4 with 256 samples held out the loss is
+/// 11.5 on the samples that units learned from, 13.6 on these with such steps, and 15.5 on the others; once the whole
+/// network was tuned it is 12.1, 12.5 and 14.3. Judged with the steps as they are, the units' fit would hide that gain.
+const DISTURBED: [f32; 2] = [0.99, 1.01];
 
 /// Multiply-adds of recurrent operators for one sample beyond which nothing is learned through them.
 const RECURRENT: u64 = 1 << 20;
@@ -143,13 +151,17 @@ impl Job<'_> {
         let measure = |biases: &[&[f32]], scaled: &[&[f32]], grids: &[Grid], sink: &dyn Sink| {
             // What it works in is free while the network learns.
             let ready = self.device.inference(&problem.program)?;
-            let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
             let scaled: Vec<Vec<f32>> = problem.scaled.iter().zip(scaled).map(|(c, scale)| c.content(scale)).collect();
             let weights: Vec<&[f32]> = biases.iter().copied().chain(scaled.iter().map(Vec::as_slice)).collect();
             let mut loss = Loss::new(&problem.program, &problem.targets, &problem.loss_weights);
-            let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs).and_then(|()| probe::go_on(sink));
-            ready.run_each(&weights, &grids, &problem.quantized_inputs, &mut add)?;
-            Ok::<_, Error>(loss.distance())
+            for factor in DISTURBED {
+                let grids: Vec<Grid> = grids.iter().map(|g| stretched(g, factor)).collect();
+                let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
+                let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs).and_then(|()| probe::go_on(sink));
+                ready.run_each(&weights, &grids, &problem.quantized_inputs, &mut add)?;
+            }
+            let sum = loss.distance();
+            Ok::<_, Error>(Distance { loss: sum.loss / DISTURBED.len() as f64, ..sum })
         };
         let biases: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
         let scales: Vec<&[f32]> = problem.scaled.iter().map(|c| c.scale.as_slice()).collect();
@@ -205,6 +217,11 @@ impl Job<'_> {
             targets,
         })
     }
+}
+
+/// `grid` with a step that is `factor` times as large.
+fn stretched(grid: &Grid, factor: f32) -> Grid {
+    Grid { scale: grid.scale.iter().map(|s| s * factor).collect(), ..grid.clone() }
 }
 
 /// `weight`, of `shape`, as a constant of which the steps are learned.
