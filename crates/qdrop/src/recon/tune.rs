@@ -26,9 +26,9 @@ use std::time::Instant;
 /// Number of the random streams, which separates them from those of units.
 const STREAM: u32 = u32::MAX;
 /// First learning rate of biases, in steps of their weights.
-const BIAS_LR: f64 = 1e-1;
+const BIAS_LR: f64 = 3e-2;
 /// First learning rate of activation steps, as a share of each.
-const SCALE_LR: f64 = 1e-2;
+const SCALE_LR: f64 = 3e-3;
 /// First learning rate of the steps of weights and of channel factors, as a share of each.
 const SCALED_LR: f64 = 1e-2;
 
