@@ -183,9 +183,9 @@ fn quantized_files_keep_their_last_part_and_answer_as_in_onnx_runtime() {
 #[test]
 fn layers_behind_stay_float_and_are_told() {
     let planned = open("faster_rcnn").plan(&Recipe::default(), None, None, 64).unwrap();
-    let dense: Vec<&(String, String)> = planned.plan.float.iter().filter(|f| f.0.starts_with("Gemm")).collect();
+    let dense: Vec<_> = planned.plan.float.iter().filter(|f| f.node.starts_with("Gemm")).collect();
     assert_eq!(dense.len(), 4);
-    assert!(dense.iter().all(|f| f.1.starts_with("it depends on `NonZero_")), "{dense:?}");
+    assert!(dense.iter().all(|f| f.reason.starts_with("it depends on `NonZero_")), "{dense:?}");
     let note = planned.plan.note(&planned.graph).unwrap();
     assert!(
         note.starts_with(

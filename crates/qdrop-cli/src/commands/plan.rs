@@ -3,7 +3,7 @@
 use crate::args::{self, Print};
 use crate::{Outcome, bits, checks, flags, out};
 use qdrop::graph::ValueId;
-use qdrop::plan::{Carrier, Chosen, Cost, DEPENDS, FactorSite, Hit, LayerId, Site, is_layer};
+use qdrop::plan::{Carrier, Chosen, Cost, FactorSite, Hit, LayerId, Site, is_layer};
 use qdrop::report::{Silent, Stage, Table, bytes, chosen_bits, count};
 use qdrop::{CalibrationSet, Error, Memory, Model, Planned, Quantizer, Recipe, Result};
 use serde::Serialize;
@@ -119,6 +119,9 @@ struct FloatView {
     /// Whether it has a weight that could be quantized elsewhere.
     layer: bool,
     reason: String,
+    /// Whether the reason is another node of the list.
+    #[serde(skip)]
+    behind: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -246,9 +249,11 @@ fn view(model: String, planned: &Planned) -> View {
         float: plan
             .float
             .iter()
-            .map(|(node, reason)| {
-                let layer = weighted.contains(node.as_str());
-                FloatView { node: node.clone(), layer, reason: reason.clone() }
+            .map(|f| FloatView {
+                node: f.node.clone(),
+                layer: weighted.contains(f.node.as_str()),
+                reason: f.reason.clone(),
+                behind: f.behind,
             })
             .collect(),
         rules: plan.hits(graph, recipe.output).into_iter().map(rule).collect(),
@@ -265,12 +270,11 @@ fn view(model: String, planned: &Planned) -> View {
 fn left_float(nodes: &[FloatView]) -> Table {
     let mut table = Table::new("Left float", "node|reason");
     let mut seen = BTreeSet::new();
-    let behind = |f: &FloatView| f.reason.starts_with(DEPENDS);
-    let stops: BTreeSet<&str> = nodes.iter().filter(|f| !f.layer && behind(f)).map(|f| &*f.reason).collect();
+    let stops: BTreeSet<&str> = nodes.iter().filter(|f| !f.layer && f.behind).map(|f| &*f.reason).collect();
     for f in nodes {
-        let several = !f.layer && behind(f) && stops.len() > 1;
-        let alike = |other: &&FloatView| !other.layer && (other.reason == f.reason || several && behind(other));
-        let reason = if several { format!("{DEPENDS}another node of this list") } else { f.reason.clone() };
+        let several = !f.layer && f.behind && stops.len() > 1;
+        let alike = |other: &&FloatView| !other.layer && (other.reason == f.reason || several && other.behind);
+        let reason = if several { "it depends on another node of this list".to_string() } else { f.reason.clone() };
         let name = match nodes.iter().filter(alike).count() {
             _ if f.layer => f.node.clone(),
             _ if !seen.insert(reason.clone()) => continue,

@@ -3,7 +3,7 @@
 use crate::calibrate;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Layer, LayerId, Plan, SiteId};
+use crate::plan::{Layer, LayerId, LeftFloat, Plan, SiteId};
 use crate::probe::{ActivationGrids, Widths};
 use crate::quant::{Distribution, Grid, QuantizedWeight, quantize_one};
 use crate::report::{
@@ -32,7 +32,7 @@ pub(super) fn plan(graph: &Graph, plan: &Plan) -> (Vec<PlannedUnit>, Vec<FloatNo
         parameters: u.parameters,
         multiply_adds: u.multiply_adds,
     };
-    let float = |(node, reason): &(String, String)| FloatNode { node: node.clone(), reason: reason.clone() };
+    let float = |f: &LeftFloat| FloatNode { node: f.node.clone(), reason: f.reason.clone() };
     (plan.units.iter().map(unit).collect(), plan.float.iter().map(float).collect())
 }
 

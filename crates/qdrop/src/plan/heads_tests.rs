@@ -96,7 +96,7 @@ fn what_only_heads_read_has_no_quantizer_and_what_others_read_has_one_for_them()
         assert_eq!(layers, ["stem.weight", "second.weight", "third.weight"]);
         assert_eq!(plan.layers[2].grid.bits, 4, "no last layer of the network");
         assert_eq!(plan.float.len(), 9);
-        assert!(plan.float[0].1.starts_with("head: "), "{:?}", plan.float[0]);
+        assert!(plan.float[0].reason.starts_with("head: "), "{:?}", plan.float[0]);
         let sites: Vec<ValueId> = plan.sites.iter().map(|s| s.value).collect();
         let relu = |weight: &str| {
             let reads = |id: &NodeId| graph.node(*id).input(1).is_some_and(|w| graph.value(w).name == weight);

@@ -78,9 +78,19 @@ pub struct Plan {
     pub kernel_sites: Vec<Site>,
     /// Units in network order; every node that depends on an input and can be run is in exactly one unit.
     pub units: Vec<Unit>,
-    /// Nodes that stay float although they have a weight or are a product, and all nodes that cannot be run, with the
-    /// reason.
-    pub float: Vec<(String, String)>,
+    /// Nodes that stay float although they have a weight or are a product, and all nodes that cannot be run.
+    pub float: Vec<LeftFloat>,
+}
+
+/// A node that stays float.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftFloat {
+    /// Its name, or that of its first result.
+    pub node: String,
+    /// Why.
+    pub reason: String,
+    /// Whether that is another node of the list, which it depends on.
+    pub behind: bool,
 }
 
 /// Index into [`Plan::sites`].
@@ -161,9 +171,6 @@ pub struct Unit {
     pub cache_bytes: u64,
 }
 
-/// How the words begin that say why a node stays float which lies behind another one.
-pub const DEPENDS: &str = "it depends on ";
-
 /// Why a node stays float.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
@@ -224,11 +231,11 @@ impl Plan {
         let planned = |id: NodeId| self.units.iter().any(|u| u.nodes.contains(&id));
         let behind = graph.node_ids().filter(|&id| is_layer(graph, id) && !planned(id)).count();
         let stops = [Reason::Opaque, Reason::OpenSize].map(|r| r.words(graph));
-        let (name, reason) = self.float.iter().find(|f| stops.contains(&f.1) && behind > 0)?;
-        let node = graph.node_ids().find(|&id| graph.node_name(id) == name)?;
+        let first = self.float.iter().find(|f| stops.contains(&f.reason) && behind > 0)?;
+        let node = graph.node_ids().find(|&id| graph.node_name(id) == first.node)?;
         let stay =
             if behind == 1 { "layer stays float because it depends" } else { "layers stay float because they depend" };
-        let what = match *reason == stops[0] {
+        let what = match first.reason == stops[0] {
             true => "on operators that cannot be run here, the first is",
             false => "on operators whose results have sizes that depend on the data, the first is",
         };
@@ -246,7 +253,7 @@ pub fn is_layer(graph: &Graph, id: NodeId) -> bool {
 impl Reason {
     fn words(self, graph: &Graph) -> String {
         let words = match self {
-            Reason::Behind(stop) => return format!("{DEPENDS}`{}`", graph.node_name(stop)),
+            Reason::Behind(stop) => return format!("it depends on `{}`", graph.node_name(stop)),
             Reason::Opaque => "the operator cannot be run here and is carried over unchanged",
             Reason::OpenSize => "the size of its result depends on the data",
             Reason::Product => "a product of two activations, without a weight",
@@ -312,7 +319,12 @@ fn decide(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Plan> {
     let mut float: Vec<(NodeId, Reason)> = layers.float.clone();
     float.extend(carried);
     float.sort_by_key(|&(id, _)| id);
-    let float = float.into_iter().map(|(id, r)| (graph.node_name(id).to_string(), r.words(graph))).collect();
+    let left = |(id, why): (NodeId, Reason)| LeftFloat {
+        node: graph.node_name(id).to_string(),
+        reason: why.words(graph),
+        behind: matches!(why, Reason::Behind(_)),
+    };
+    let float = float.into_iter().map(left).collect();
     let units = assemble(&view, &layers, &sites, pieces);
     if recipe.mixed.wanted() {
         mixed::check(graph, facts, recipe)?;

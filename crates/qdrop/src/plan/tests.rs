@@ -122,7 +122,7 @@ fn the_first_output_at_eight_bits_and_float_networks() {
     let plan = planned(&graph, &recipe);
     assert_eq!(plan.layers, []);
     assert_eq!(plan.float.len(), 7);
-    assert_eq!(plan.float[0], ("n0".to_string(), "the recipe sets 32 bits".to_string()));
+    assert_eq!((&*plan.float[0].node, &*plan.float[0].reason), ("n0", "the recipe sets 32 bits"));
 }
 
 #[test]
@@ -155,7 +155,8 @@ fn exceptions_by_name_and_forced_boundaries() {
     let bits: Vec<u32> = plan.layers.iter().map(|l| l.grid.bits).collect();
     assert_eq!(bits, [8, 4, 4, 4, 6, 8]);
     assert_eq!(sites(&plan)[3..], [("v10", 5), ("v13", 5)]);
-    assert_eq!(plan.float, [("n11".to_string(), "the recipe sets 32 bits".to_string())]);
+    let float: Vec<_> = plan.float.iter().map(|f| (&*f.node, &*f.reason)).collect();
+    assert_eq!(float, [("n11", "the recipe sets 32 bits")]);
 
     let refused = |text: &str| {
         let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
@@ -402,7 +403,7 @@ fn what_cannot_be_run_is_carried_and_refused_where_nothing_stands_before_it() {
     let facts = infer(&graph, &[vec![1, 3, 4, 4]]).unwrap();
     let plan = super::plan(&graph, &facts, &Recipe::default()).unwrap();
     assert_eq!(plan.units.iter().map(|u| u.nodes.len()).sum::<usize>(), graph.nodes.len() - 2);
-    let float: Vec<_> = plan.float.iter().map(|(n, _)| n.as_str()).collect();
+    let float: Vec<_> = plan.float.iter().map(|f| f.node.as_str()).collect();
     assert_eq!(float, ["n5", "n6"]);
 
     let mut b = Builder::new();

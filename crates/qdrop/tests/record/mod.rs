@@ -40,9 +40,8 @@ pub fn record(graph: &Graph, plan: &Plan) -> String {
     }
     let layers: Vec<&str> = graph.node_ids().filter(|&id| is_layer(graph, id)).map(|id| graph.node_name(id)).collect();
     // Of what lies behind a node that stays float only layers.
-    let told = |float: &&(String, String)| !float.1.starts_with("it depends on") || layers.contains(&&*float.0);
-    for (name, reason) in plan.float.iter().filter(told) {
-        writeln!(text, "float: {name}: {reason}").unwrap();
+    for float in plan.float.iter().filter(|f| !f.behind || layers.contains(&&*f.node)) {
+        writeln!(text, "float: {}: {}", float.node, float.reason).unwrap();
     }
     text
 }
