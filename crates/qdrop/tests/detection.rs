@@ -103,13 +103,14 @@ fn annotated() -> Recipe {
     recipe
 }
 
-/// YOLOX-nano at W8A8 with nearest rounding and all defaults, on 64 images: with 128 it is 33.5, without channel factors 25.2.
+/// YOLOX-nano at W8A8 with nearest rounding and all defaults, on 32 images: 33.6, with 128 images 33.5, without channel
+/// factors 25.2.
 #[test]
 fn a_real_detector_keeps_its_figures_at_8_bits() {
     let (Some(path), Some(val)) = (shared("data/coco/yolox_nano.onnx"), shared("data/coco/val.json")) else { return };
     let calib = shared("data/coco/calib.json").unwrap();
     let (model, recipe) = (Model::open(path).unwrap(), annotated());
-    let samples = Dataset::open(&calib, &model, &recipe, Some(64), &Silent).unwrap();
+    let samples = Dataset::open(&calib, &model, &recipe, Some(32), &Silent).unwrap();
     let quantizer = Quantizer::new(&model).recipe(recipe.clone()).weights(8).activations(8).method(MethodName::Rtn);
     let written = Model::from_bytes(&quantizer.quantize(&samples).unwrap().to_bytes().unwrap()).unwrap();
     let measured = Dataset::open(&val, &written, &recipe, None, &Silent).unwrap();
