@@ -103,8 +103,7 @@ fn annotated() -> Recipe {
     recipe
 }
 
-/// YOLOX-nano at W8A8 with nearest rounding and all defaults, on 32 images: 33.6, with 128 images 33.5, without channel
-/// factors 25.2.
+/// YOLOX-nano at W8A8 with nearest rounding and all defaults, on 32 images: 33.6, with 128 images 33.5.
 #[test]
 fn a_real_detector_keeps_its_figures_at_8_bits() {
     let (Some(path), Some(val)) = (shared("data/coco/yolox_nano.onnx"), shared("data/coco/val.json")) else { return };
