@@ -279,6 +279,35 @@ fn divided_activations_have_their_own_names_in_recipes() {
     assert!(sites.iter().any(|s| s.name == "n2" && s.grid.bits == 6));
 }
 
+/// Units learn what divides their activations, and come closer by it.
+#[test]
+fn factors_are_learned_with_the_units() {
+    let (graph, shape) = normalized();
+    let samples = samples(&shape);
+    let float = pipeline::prepare(&graph, Some(&[shape])).unwrap();
+    let run = |learn: bool| {
+        let mut recipe = Recipe::default();
+        (recipe.weights.bits, recipe.activations.bits) = (3, 4);
+        (recipe.activations.factor_samples, recipe.activations.noise_limit) = (Some(16), Some(0.0));
+        (recipe.method.iterations, recipe.method.tune_iterations) = (Some(500), Some(0));
+        recipe.method.learn_weight_scales = Some(learn);
+        let done = pipeline::quantize(&float, &recipe, &samples, None, &mut Silent).unwrap();
+        let divisors = done.graph.nodes.iter().filter(|n| {
+            let result = n.output(0).map(|v| &done.graph.value(v).name);
+            n.op == Op::Binary(Binary::Mul) && result.is_some_and(|name| name.ends_with("_divided"))
+        });
+        let content = |n: &Node| done.graph.constant(n.input(1).unwrap()).unwrap().to_f32().unwrap();
+        let loss = done.report.units.iter().map(|u| u.loss_after).sum::<f64>();
+        (divisors.map(content).collect::<Vec<_>>(), loss)
+    };
+    let (with, without) = (run(true), run(false));
+    assert!(!without.0.is_empty() && with.0.len() == without.0.len(), "{:?}, {:?}", with.0, without.0);
+    // What is divided at the border of two units is quantized in the second and divided in the first.
+    let moved = with.0.iter().zip(&without.0).filter(|(learned, first)| learned != first).count();
+    assert!(moved > 0, "{:?} instead of {:?}", with.0, without.0);
+    assert!(with.1 < without.1, "{} with learned factors, {} without", with.1, without.1);
+}
+
 /// Collects notes.
 struct Notes(Vec<String>);
 

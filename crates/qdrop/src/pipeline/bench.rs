@@ -101,8 +101,9 @@ pub fn bench(
     let total = plan.units.len();
     for (number, unit) in plan.units.iter().enumerate() {
         probe::go_on(sink)?;
-        let learn_biases = recipe.resolved().learn_biases;
-        let context = Units { graph, facts: &facts, plan: &plan, learn_biases, device };
+        let effective = recipe.resolved();
+        let (learn_biases, learn_factors) = (effective.learn_biases, effective.learn_weight_scales);
+        let context = Units { graph, facts: &facts, plan: &plan, learn_biases, learn_factors, device };
         let compiled = context.compile(unit, &Weights::new(), Some(&found))?;
         let start = Instant::now();
         let targets = compiled.float_outputs(&float, &store, sink)?;

@@ -222,7 +222,8 @@ fn predict(
         if weighs {
             stages.add(inputs, whole.learning + positions);
         }
-        let units = Units { graph, facts, plan, learn_biases: effective.learn_biases, device };
+        let (learn_biases, learn_factors) = (effective.learn_biases, effective.learn_weight_scales);
+        let units = Units { graph, facts, plan, learn_biases, learn_factors, device };
         for (number, unit) in plan.units.iter().enumerate() {
             let compiled = units.compile(unit, &Weights::new(), None)?;
             let Footprint { inference, learning } = compiled.footprint(samples, method.batch, device)?;

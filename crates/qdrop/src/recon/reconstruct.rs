@@ -3,7 +3,7 @@
 use super::curve::report;
 use super::job::{Job, Pace};
 use super::network_solution::NetworkSolution;
-use super::solve::Settings;
+use super::solve::{SCALED_LR, Settings};
 use super::unit::Units;
 use crate::engine::train::RandomDraws;
 use crate::error::Result;
@@ -77,7 +77,9 @@ impl Job<'_> {
             Pass::Steps => self.share.is_none(),
         };
         let &Job { graph, facts, plan, device, .. } = self;
-        let context = Units { graph, facts, plan, learn_biases: effective.learn_biases, device };
+        // Where activations stay float, nothing can be learned of what divides them.
+        let learn_factors = effective.learn_weight_scales && pass == Pass::Together;
+        let context = Units { graph, facts, plan, learn_biases: effective.learn_biases, learn_factors, device };
         for (number, unit) in units.iter().enumerate() {
             let compiled = context.compile(unit, &self.loss_weights, Some(found))?;
             let targets = compiled.float_outputs(&float, self.store, sink)?;
@@ -117,7 +119,7 @@ impl Job<'_> {
                     float.retain(|v, _| read_later(v));
                 }
                 let before = found.clone();
-                compiled.keep_biases(&mut solution, &mut found.constants);
+                compiled.keep_constants(&mut solution, &mut found.constants);
                 for weight in solution.weights {
                     let at = weight.layer.index();
                     found.weights[at] = weight;
@@ -164,7 +166,7 @@ impl Job<'_> {
             rounding_lr: effective.rounding_lr,
             bias_lr: effective.rounding_lr,
             scale_lr: if pass == Pass::Weights { 0.0 } else { effective.scale_lr },
-            scaled_lr: 0.0,
+            scaled_lr: SCALED_LR,
             lambda: if pass == Pass::Steps { 0.0 } else { method.lambda },
             warmup: method.warmup,
             beta_start: method.beta_start,

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Undecided share of the roundings below which they are settled.
 const SETTLED: f64 = 1e-4;
+/// First learning rate of the steps of weights whose integers are decided and of channel factors, as a share of each.
+pub(super) const SCALED_LR: f64 = 1e-2;
 /// Iterations from one reading of the losses to the next.
 const READ_EVERY: usize = 10;
 

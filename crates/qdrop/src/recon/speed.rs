@@ -165,7 +165,9 @@ fn noise(
     device: &dyn Device,
     sink: &dyn Sink,
 ) -> Result<f64> {
-    let units = Units { graph, facts, plan, learn_biases: recipe.resolved().learn_biases, device };
+    let effective = recipe.resolved();
+    let (learn_biases, learn_factors) = (effective.learn_biases, effective.learn_weight_scales);
+    let units = Units { graph, facts, plan, learn_biases, learn_factors, device };
     let compiled = units.compile(unit, &Weights::new(), None)?;
     let batch = recipe.method.batch;
     let rows = |(i, v): (usize, &ValueId)| {

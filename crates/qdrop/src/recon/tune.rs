@@ -8,8 +8,8 @@ use super::curve::report;
 use super::job::{Job, Pace};
 use super::loss::{Distance, Loss};
 use super::network_solution::NetworkSolution;
-use super::solve::Settings;
-use super::unit::{bias, rounded};
+use super::solve::{SCALED_LR, Settings};
+use super::unit::{bias, divisor, rounded};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Region, compile};
 use crate::engine::train::{Problem, RandomDraws, Scaled};
@@ -29,8 +29,6 @@ const STREAM: u32 = u32::MAX;
 const BIAS_LR: f64 = 3e-2;
 /// First learning rate of activation steps, as a share of each.
 const SCALE_LR: f64 = 3e-3;
-/// First learning rate of the steps of weights and of channel factors, as a share of each.
-const SCALED_LR: f64 = 1e-2;
 
 /// What the steps of activations are multiplied by, one after the other, where the outcome is judged.
 ///
@@ -203,13 +201,17 @@ impl Job<'_> {
         let start = |(layer, id, float): &(LayerId, ValueId, Vec<f32>)| {
             bias(*layer, found.constants.get(id).unwrap_or(float).clone(), self.weight_grids)
         };
+        let start_divisor = |v: ValueId| {
+            let float = divisor(graph, v)?;
+            Ok(Scaled { scale: found.constants.get(&v).cloned().unwrap_or(float.scale), ..float })
+        };
         let steps = stepped.iter().map(|&l| steps(&found.weights[l.index()], &plan.layer(l).shape));
         let grids: Vec<Grid> = sites.iter().map(|s| found.grids[s.index()].clone()).collect();
         Ok(Problem {
             program: compile(&rounded, &facts, region)?,
             weights: Vec::new(),
             biases: biases.iter().map(start).collect(),
-            scaled: steps.chain(factors.iter().map(|&v| divisor(graph, v))).collect::<Result<_>>()?,
+            scaled: steps.chain(factors.iter().map(|&v| start_divisor(v))).collect::<Result<_>>()?,
             scale_rates: grids.iter().map(|g| f64::from(g.scale[0])).collect(),
             grids,
             float_inputs: rows.clone(),
@@ -231,11 +233,4 @@ fn steps(weight: &QuantizedWeight, shape: &[usize]) -> Result<Scaled> {
     let integers = Grid { scale: vec![1.0; grid.scale.len()], ..grid.clone() };
     let base = integers.dequantize_u8(shape, &weight.integers)?;
     Ok(Scaled { base, shape: shape.to_vec(), axis: grid.axis, scale: grid.scale.clone() })
-}
-
-/// What divides the channels of an activation, the constant `id`, as one that is learned.
-fn divisor(graph: &Graph, id: ValueId) -> Result<Scaled> {
-    let tensor = graph.constant(id).ok_or_else(|| Error::internal("what divides an activation is not constant"))?;
-    let (shape, scale) = (tensor.shape().to_vec(), tensor.to_f32()?);
-    Ok(Scaled { base: vec![1.0; scale.len()], axis: shape.iter().position(|&d| d > 1), shape, scale })
 }

@@ -6,11 +6,10 @@ use super::solve::Solution;
 use crate::engine::device::{Device, Footprint, Inference};
 use crate::engine::facts::{self, Facts};
 use crate::engine::program::{Program, Region, compile};
-use crate::engine::train::LossWeights;
-use crate::engine::train::{Bias, Problem, Weight};
+use crate::engine::train::{Bias, LossWeights, Problem, Scaled, Weight};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::plan::{Layer, LayerId, Plan, SiteId, Unit, learned_biases};
+use crate::plan::{Layer, LayerId, Plan, SiteId, Unit, learned_biases, learned_factors};
 use crate::probe::{self, Biases, Cache, Weights};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::Sink;
@@ -32,6 +31,8 @@ pub(crate) struct Compiled<'a> {
     float: Vec<Vec<f32>>,
     /// Biases that are learned: layer, value, float content.
     biases: Vec<(LayerId, ValueId, Vec<f32>)>,
+    /// Channel factors that are learned: constants that divide activations in it, with their float content.
+    factors: Vec<(ValueId, Scaled)>,
     /// Sites on values that it computes or reads for itself, in the order of the program's.
     pub sites: Vec<SiteId>,
     /// Per output: what its elements weigh in the loss.
@@ -45,6 +46,7 @@ pub(crate) struct Units<'a> {
     pub facts: &'a Facts,
     pub plan: &'a Plan,
     pub learn_biases: bool,
+    pub learn_factors: bool,
     pub device: &'a dyn Device,
 }
 
@@ -56,7 +58,7 @@ impl<'a> Units<'a> {
         loss_weights: &Weights,
         found: Option<&NetworkSolution>,
     ) -> Result<Compiled<'a>> {
-        let Units { graph, facts, plan, learn_biases, device } = *self;
+        let Units { graph, facts, plan, learn_biases, learn_factors, device } = *self;
         let mut sites = unit.sites.clone();
         for (id, site) in plan.site_ids().zip(&plan.sites) {
             let read_here = |r: &Vec<_>| r.iter().any(|(n, _)| unit.nodes.contains(n));
@@ -68,11 +70,16 @@ impl<'a> Units<'a> {
         let site = |&s: &SiteId| plan.site(s);
         let layers = || unit.layers.iter().map(|&l| plan.layer(l));
         let biases = if learn_biases { learned_biases(graph, plan, unit.layers.iter().copied())? } else { Vec::new() };
+        let read_here = |v: &ValueId| unit.nodes.iter().any(|&n| graph.node(n).inputs.contains(&Some(*v)));
+        let mut divisors = if learn_factors { learned_factors(graph, facts, plan, &sites) } else { Vec::new() };
+        divisors.retain(read_here);
+        let factors = divisors.into_iter().map(|v| Ok((v, divisor(graph, v)?))).collect::<Result<Vec<_>>>()?;
+        let constants = biases.iter().map(|b| b.1).chain(factors.iter().map(|f| f.0));
         let region = Region {
             nodes: unit.nodes.clone(),
             inputs: unit.inputs.clone(),
             outputs: unit.outputs.clone(),
-            weights: layers().map(|l| l.weight).chain(biases.iter().map(|b| b.1)).collect(),
+            weights: layers().map(|l| l.weight).chain(constants).collect(),
             sites: sites.iter().map(|s| (site(s).value, site(s).readers.clone())).collect(),
         };
         let float_program = compile(graph, facts, &region)?;
@@ -99,7 +106,7 @@ impl<'a> Units<'a> {
         let float = layers().map(content).collect::<Result<_>>()?;
         let ready = device.inference(&program)?;
         let loss_weights = unit.outputs.iter().map(|v| loss_weights.get(v).cloned()).collect();
-        Ok(Compiled { unit, plan, float_ready, ready, program, float, biases, sites, loss_weights })
+        Ok(Compiled { unit, plan, float_ready, ready, program, float, biases, factors, sites, loss_weights })
     }
 }
 
@@ -109,6 +116,13 @@ impl Compiled<'_> {
         device.footprint(&self.program, samples, batch)
     }
 
+    /// What the program's biases and factors hold: what was `learned`, else what they hold in the float network.
+    fn constants<'b>(&'b self, learned: &'b Biases) -> impl Iterator<Item = &'b [f32]> {
+        let biases = self.biases.iter().map(|(_, v, float)| (v, float));
+        let factors = self.factors.iter().map(|(v, float)| (v, &float.scale));
+        biases.chain(factors).map(|(v, float)| learned.get(v).unwrap_or(float).as_slice())
+    }
+
     fn inputs(&self, cache: &Cache) -> Result<Vec<Rows>> {
         let one = |v: &ValueId| cache.get(v).cloned().ok_or_else(|| Error::internal("a unit's input is not cached"));
         self.unit.inputs.iter().map(one).collect()
@@ -116,8 +130,8 @@ impl Compiled<'_> {
 
     /// Outputs of the float unit for the inputs in `cache`, in `store`.
     pub fn float_outputs(&self, cache: &Cache, store: &RowStore, sink: &dyn Sink) -> Result<Vec<Rows>> {
-        let biases = self.biases.iter().map(|b| b.2.as_slice());
-        let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(biases).collect();
+        let none = Biases::new();
+        let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(self.constants(&none)).collect();
         self.float_ready.as_ref().unwrap_or(&self.ready).run_while(
             &weights,
             &vec![None; self.sites.len()],
@@ -143,8 +157,8 @@ impl Compiled<'_> {
             w.grid.dequantize_u8(&self.plan.layer(l).shape, &w.integers)
         };
         let weights = self.unit.layers.iter().map(one).collect::<Result<Vec<_>>>()?;
-        let biases = self.biases.iter().map(|b| found.constants.get(&b.1).unwrap_or(&b.2).as_slice());
-        let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).chain(biases).collect();
+        let constants = self.constants(&found.constants);
+        let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).chain(constants).collect();
         let grids: Vec<Option<&Grid>> =
             self.sites.iter().map(|s| activations.then(|| &found.grids[s.index()])).collect();
         let rows =
@@ -177,7 +191,7 @@ impl Compiled<'_> {
             program: self.program.clone(),
             weights: self.unit.layers.iter().zip(&self.float).map(weight).collect(),
             biases: self.biases.iter().map(bias).collect(),
-            scaled: Vec::new(),
+            scaled: self.factors.iter().map(|f| f.1.clone()).collect(),
             scale_rates: self.sites.iter().map(|s| scale_rate(&grids[s.index()])).collect(),
             grids: self.sites.iter().map(|s| grids[s.index()].clone()).collect(),
             float_inputs: self.inputs(float)?,
@@ -187,9 +201,10 @@ impl Compiled<'_> {
         })
     }
 
-    /// Adds the biases of `solution` to `learned`.
-    pub fn keep_biases(&self, solution: &mut Solution, learned: &mut Biases) {
+    /// Adds the biases and factors of `solution` to `learned`.
+    pub fn keep_constants(&self, solution: &mut Solution, learned: &mut Biases) {
         learned.extend(self.biases.iter().map(|b| b.1).zip(solution.biases.drain(..).map(|(_, content)| content)));
+        learned.extend(self.factors.iter().map(|f| f.0).zip(solution.scaled.drain(..)));
     }
 
     /// Adds `outputs` to `cache`.
@@ -224,4 +239,11 @@ pub(crate) fn bias(layer: LayerId, float: Vec<f32>, grids: &[Grid]) -> Bias {
 /// 8 bits for the same range, and must not move them further in proportion.
 fn scale_rate(grid: &Grid) -> f64 {
     (PUBLISHED_QMAX / f64::from(grid.qmax)).min(1.0)
+}
+
+/// What divides the channels of an activation, the constant `id`, as one that is learned.
+pub(crate) fn divisor(graph: &Graph, id: ValueId) -> Result<Scaled> {
+    let tensor = graph.constant(id).ok_or_else(|| Error::internal("what divides an activation is not constant"))?;
+    let (shape, scale) = (tensor.shape().to_vec(), tensor.to_f32()?);
+    Ok(Scaled { base: vec![1.0; scale.len()], axis: shape.iter().position(|&d| d > 1), shape, scale })
 }
