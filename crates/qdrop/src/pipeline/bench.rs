@@ -9,7 +9,7 @@ use crate::engine::philox::Stream;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::plan::Recipe;
-use crate::probe::{self, Biases, Cache, Calibration, Weights, input_shapes};
+use crate::probe::{self, Cache, Calibration, Contents, Weights, input_shapes};
 use crate::recon::{NetworkSolution, Units, measure};
 use crate::report::{Event, Sink, Stage};
 use crate::tensor::{DType, RowStore, Tensor};
@@ -93,7 +93,7 @@ pub fn bench(
     let calibrate = samples.len as f64 / start.elapsed().as_secs_f64();
     let weight_grids = beside(device, || calibrate::fit_weights(graph, &plan))?;
     let weights = calibrate::round_to_nearest(graph, &plan, &weight_grids)?;
-    let found = NetworkSolution { weights, constants: Biases::new(), grids };
+    let found = NetworkSolution { weights, constants: Contents::new(), grids };
 
     let mut float = probe::load(graph, &samples, device, &store, sink)?;
     let mut quantized: Cache = float.clone();

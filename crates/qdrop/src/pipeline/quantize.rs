@@ -15,7 +15,7 @@ use crate::lower::{self, Encodings};
 use crate::onnx;
 use crate::plan::{Chosen, Measure, Plan, Recipe, SiteId, Stripe, Target};
 use crate::probe::{
-    self, ActivationGrids, Biases, Calibration, Factored, Loaded, Measured, Observed, Padding, Weights, Widths,
+    self, ActivationGrids, Calibration, Contents, Factored, Loaded, Measured, Observed, Padding, Weights, Widths,
     input_shapes,
 };
 use crate::quant::{Grid, QuantizedWeight};
@@ -522,9 +522,9 @@ impl<'a> Run<'a> {
         loaded: &Loaded,
         weights: Vec<QuantizedWeight>,
         [grids, kernel_grids]: [&[Grid]; 2],
-    ) -> Result<(Vec<QuantizedWeight>, Biases)> {
+    ) -> Result<(Vec<QuantizedWeight>, Contents)> {
         if self.recipe.resolved().correct_samples == 0 {
-            return Ok((weights, Biases::new()));
+            return Ok((weights, Contents::new()));
         }
         let calibration = self.calibration(network, loaded);
         let layers = network.plan.layers.len();

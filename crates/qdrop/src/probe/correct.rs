@@ -24,8 +24,8 @@ use crate::report::{Event, Sink, Stage};
 use crate::tensor::Rows;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Contents of biases that differ from those in the float network, by the value that each is.
-pub(crate) type Biases = BTreeMap<ValueId, Vec<f32>>;
+/// Contents of constants that are not those of the float network: biases, and what divides channels of activations.
+pub(crate) type Contents = BTreeMap<ValueId, Vec<f32>>;
 
 /// A layer, its bias and that one's float content.
 pub(super) type Biased = (LayerId, (ValueId, Vec<f32>));
@@ -53,7 +53,7 @@ impl Calibration<'_> {
         grids: &[Grid],
         kernel_grids: &[Grid],
         sink: &mut dyn Sink,
-    ) -> Result<Option<(Biases, f64)>> {
+    ) -> Result<Option<(Contents, f64)>> {
         let few = Subset::spread(self.samples, Some(self.recipe.resolved().correct_samples))?;
         let inputs = run::load(self.graph, &few, self.device, self.store, sink)?;
         let [told, mut others] = [0, 1].map(|half| (half..few.len()).step_by(2).collect::<Vec<_>>());
@@ -94,11 +94,11 @@ impl Calibration<'_> {
         grids: &[Grid],
         padding: Option<&Padding>,
         sink: &mut dyn Sink,
-    ) -> Result<Vec<Biases>> {
+    ) -> Result<Vec<Contents>> {
         let Calibration { graph, facts, plan, device, .. } = *self;
         let mut forward = ForwardPass::new(graph, facts, inputs, device, self.store);
         let layers = in_order(&forward, plan, biases);
-        let mut corrections = vec![Biases::new(); SHARES.len()];
+        let mut corrections = vec![Contents::new(); SHARES.len()];
         for (done, &(position, (id, bias))) in layers.iter().enumerate() {
             run::go_on(sink)?;
             forward.advance(position, sink)?;
@@ -120,12 +120,12 @@ impl Calibration<'_> {
     /// samples of `inputs`, some of them `padding`, and the error of the outputs with them.
     fn best(
         &self,
-        corrections: &mut Vec<Biases>,
+        corrections: &mut Vec<Contents>,
         (inputs, padding): (Cache, Option<&Padding>),
         rounded: &[Vec<f32>],
         [grids, kernel_grids]: [&[Grid]; 2],
         sink: &mut dyn Sink,
-    ) -> Result<(Biases, f64)> {
+    ) -> Result<(Contents, f64)> {
         let Calibration { graph, facts, plan, device, .. } = *self;
         let region = run::whole(graph, facts);
         let rows: Vec<Rows> = region.inputs.iter().map(|v| inputs[v].clone()).collect();
@@ -143,7 +143,7 @@ impl Calibration<'_> {
         let known: BTreeSet<ValueId> = made.chain(region.inputs.iter().copied()).collect();
         let layers: Vec<LayerId> = plan.layer_ids().filter(|&id| read.contains(&plan.layer(id).weight)).collect();
         let biases: Vec<ValueId> =
-            corrections.first().into_iter().flat_map(Biases::keys).copied().filter(|v| read.contains(v)).collect();
+            corrections.first().into_iter().flat_map(Contents::keys).copied().filter(|v| read.contains(v)).collect();
         // A program has one quantizer a value.
         let mut met = BTreeSet::new();
         let sites = plan.sites.iter().zip(grids).chain(plan.kernel_sites.iter().zip(kernel_grids));

@@ -21,7 +21,7 @@ mod weigh;
 mod weight_steps;
 
 pub(crate) use calibration::Calibration;
-pub(crate) use correct::Biases;
+pub(crate) use correct::Contents;
 pub(crate) use deviation::{Deviation, largest};
 pub(crate) use factors::Factored;
 pub(crate) use grids::ActivationGrids;

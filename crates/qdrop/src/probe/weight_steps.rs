@@ -9,7 +9,7 @@
 //! as a sentence has tokens; MiniLM came closer on the samples (9.7 to 11.0 dB at W4A4) and lost on others (7.9 to 7.3).
 
 use super::calibration::Calibration;
-use super::correct::{Biases, in_order};
+use super::correct::{Contents, in_order};
 use super::forward::ForwardPass;
 use super::padding::Padding;
 use super::run;
@@ -36,9 +36,9 @@ impl Calibration<'_> {
         grids: &[Grid],
         kernel_grids: &[Grid],
         sink: &mut dyn Sink,
-    ) -> Result<(Vec<QuantizedWeight>, Biases)> {
+    ) -> Result<(Vec<QuantizedWeight>, Contents)> {
         let Some((biases, error)) = self.corrected_biases(&weights, grids, kernel_grids, sink)? else {
-            return Ok((weights, Biases::new()));
+            return Ok((weights, Contents::new()));
         };
         let stepped = self.with_better_steps(weights.clone(), sink)?;
         if stepped != weights

@@ -153,14 +153,15 @@ impl Job<'_> {
             let scaled: Vec<Vec<f32>> = problem.scaled.iter().zip(scaled).map(|(c, scale)| c.content(scale)).collect();
             let weights: Vec<&[f32]> = biases.iter().copied().chain(scaled.iter().map(Vec::as_slice)).collect();
             let mut loss = Loss::new(&problem.program, &problem.targets, &problem.loss_weights);
-            for factor in DISTURBED {
+            let factors = if grids.is_empty() { &[1.0][..] } else { &DISTURBED };
+            for &factor in factors {
                 let grids: Vec<Grid> = grids.iter().map(|g| stretched(g, factor)).collect();
                 let grids: Vec<Option<&Grid>> = grids.iter().map(Some).collect();
                 let mut add = |first, outputs: &[Vec<f32>]| loss.add(first, outputs).and_then(|()| probe::go_on(sink));
                 ready.run_each(&weights, &grids, &problem.quantized_inputs, &mut add)?;
             }
             let sum = loss.distance();
-            Ok::<_, Error>(Distance { loss: sum.loss / DISTURBED.len() as f64, ..sum })
+            Ok::<_, Error>(Distance { loss: sum.loss / factors.len() as f64, ..sum })
         };
         let biases: Vec<&[f32]> = problem.biases.iter().map(|b| b.float.as_slice()).collect();
         let scales: Vec<&[f32]> = problem.scaled.iter().map(|c| c.scale.as_slice()).collect();

@@ -10,7 +10,7 @@ use crate::engine::train::{Bias, LossWeights, Problem, Scaled, Weight};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::plan::{Layer, LayerId, Plan, SiteId, Unit, learned_biases, learned_factors};
-use crate::probe::{self, Biases, Cache, Weights};
+use crate::probe::{self, Cache, Contents, Weights};
 use crate::quant::{Grid, QuantizedWeight};
 use crate::report::Sink;
 use crate::tensor::{RowStore, Rows, RowsWriter, Tensor};
@@ -117,7 +117,7 @@ impl Compiled<'_> {
     }
 
     /// What the program's biases and factors hold: what was `learned`, else what they hold in the float network.
-    fn constants<'b>(&'b self, learned: &'b Biases) -> impl Iterator<Item = &'b [f32]> {
+    fn constants<'b>(&'b self, learned: &'b Contents) -> impl Iterator<Item = &'b [f32]> {
         let biases = self.biases.iter().map(|(_, v, float)| (v, float));
         let factors = self.factors.iter().map(|(v, float)| (v, &float.scale));
         biases.chain(factors).map(|(v, float)| learned.get(v).unwrap_or(float).as_slice())
@@ -130,7 +130,7 @@ impl Compiled<'_> {
 
     /// Outputs of the float unit for the inputs in `cache`, in `store`.
     pub fn float_outputs(&self, cache: &Cache, store: &RowStore, sink: &dyn Sink) -> Result<Vec<Rows>> {
-        let none = Biases::new();
+        let none = Contents::new();
         let weights: Vec<&[f32]> = self.float.iter().map(Vec::as_slice).chain(self.constants(&none)).collect();
         self.float_ready.as_ref().unwrap_or(&self.ready).run_while(
             &weights,
@@ -202,7 +202,7 @@ impl Compiled<'_> {
     }
 
     /// Adds the biases and factors of `solution` to `learned`.
-    pub fn keep_constants(&self, solution: &mut Solution, learned: &mut Biases) {
+    pub fn keep_constants(&self, solution: &mut Solution, learned: &mut Contents) {
         learned.extend(self.biases.iter().map(|b| b.1).zip(solution.biases.drain(..).map(|(_, content)| content)));
         learned.extend(self.factors.iter().map(|f| f.0).zip(solution.scaled.drain(..)));
     }
