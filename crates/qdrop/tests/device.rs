@@ -100,12 +100,12 @@ impl Device for Recording {
         &self,
         program: &Program,
         inputs: &[Rows],
-        sizes: &[f32],
+        outputs: &[OutputError],
         seed: u64,
         progress: Progress,
     ) -> Result<Vec<Option<LossWeights>>> {
         self.note("sensitivity");
-        self.cpu.sensitivity(program, inputs, sizes, seed, progress)
+        self.cpu.sensitivity(program, inputs, outputs, seed, progress)
     }
 
     fn influence(

@@ -20,7 +20,7 @@ pub trait Device: Send + Sync {
     fn trainer<'a>(&self, problem: &'a Problem) -> Result<Box<dyn Trainer + 'a>>;
 
     /// What the elements at every site of `program` should weigh in a squared error, so that it stands for the squared
-    /// error of the outputs, each output divided by its value in `sizes`. A site that no output depends on has none.
+    /// error of the outputs, summed as `outputs` says. A site that no output depends on has none.
     ///
     /// To first order an error e changes the outputs by J·e, and E[(J·e)²] is Σ (Jᵀ·J)ᵢᵢ·eᵢ² for errors that are
     /// independent. With random signs v at the outputs, the expectation of (Jᵀ·v)² is this diagonal. Of one draw per sample,
@@ -32,7 +32,7 @@ pub trait Device: Send + Sync {
         &self,
         program: &Program,
         inputs: &[Rows],
-        sizes: &[f32],
+        outputs: &[OutputError],
         seed: u64,
         progress: Progress,
     ) -> Result<Vec<Option<LossWeights>>>;

@@ -1,6 +1,7 @@
 //! The pipeline: it calls the other modules in order, and handles the seed and the progress events.
 
 mod bench;
+mod detector;
 mod keys;
 mod memory;
 mod model;

@@ -1,5 +1,6 @@
 //! The main job: from a simplified graph, a recipe and samples to a quantized graph.
 
+use super::detector;
 use super::memory;
 use super::memory::read_again;
 use super::quantized::Quantized;
@@ -554,7 +555,8 @@ impl<'a> Run<'a> {
         let mut loss_weights = Weights::new();
         if effective.weigh_outputs {
             loss_weights = self.stage(Stage::Weigh, Some(self.samples.len()), |sink| {
-                probe::weigh(graph, facts, plan, inputs, recipe.method.seed, device, sink)
+                let outputs = detector::output_weights(graph, facts, recipe, inputs, (device, store), sink)?;
+                probe::weigh(graph, facts, plan, (inputs, &outputs), recipe.method.seed, device, sink)
             })?;
         }
         if let Some(padding) = &padding {

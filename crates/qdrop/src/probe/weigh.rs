@@ -4,7 +4,7 @@
 //! dominate it. Here elements count as much as the float network's outputs depend on them.
 
 use super::run::{self, Cache};
-use crate::engine::device::Device;
+use crate::engine::device::{Device, OutputError};
 use crate::engine::facts::Facts;
 use crate::engine::program::{Region, compile};
 use crate::engine::train::LossWeights;
@@ -22,11 +22,12 @@ const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
 pub(crate) type Weights = BTreeMap<ValueId, LossWeights>;
 
 /// Weights of the elements of all units' outputs that outputs of real numbers depend on, for the network's `inputs`.
+/// `outputs` are what the elements of the values of [`run::ends`] weigh themselves.
 pub(crate) fn weigh(
     graph: &Graph,
     facts: &Facts,
     plan: &Plan,
-    inputs: &Cache,
+    (inputs, outputs): (&Cache, &[Option<LossWeights>]),
     seed: u64,
     device: &dyn Device,
     sink: &mut dyn Sink,
@@ -40,9 +41,11 @@ pub(crate) fn weigh(
     values.sort_unstable();
     values.dedup();
     let float = device.inference(&compile(graph, facts, &region)?)?;
-    let energies = run::energies(float, &rows, (f64::MIN_POSITIVE, &[]), sink)?;
+    let energies = run::energies(float, &rows, (f64::MIN_POSITIVE, outputs), sink)?;
     let size = |&(energy, count): &(f64, usize)| (energy / count.max(1) as f64).sqrt().max(SMALLEST) as f32;
-    let sizes: Vec<f32> = energies.iter().map(size).collect();
+    let output =
+        |(energy, weights): (_, &Option<LossWeights>)| OutputError { size: size(energy), weights: weights.clone() };
+    let outputs: Vec<OutputError> = energies.iter().zip(outputs).map(output).collect();
     let region = Region { sites: values.iter().map(|&v| (v, None)).collect(), ..region };
     let program = compile(graph, facts, &region)?;
     let total = rows.first().map_or(0, Rows::len);
@@ -50,7 +53,7 @@ pub(crate) fn weigh(
         sink.event(&Event::StageProgress { stage: Stage::Weigh, done, total });
         run::go_on(sink)
     };
-    let weights = device.sensitivity(&program, &rows, &sizes, seed, &mut progress)?;
+    let weights = device.sensitivity(&program, &rows, &outputs, seed, &mut progress)?;
     Ok(values.into_iter().zip(weights).filter_map(|(v, w)| Some((v, w?))).collect())
 }
 
@@ -88,7 +91,7 @@ mod tests {
         let facts = facts::infer(&g, &[vec![1, 3]]).unwrap();
         let rows = (0..2000).flat_map(|i| [60.0, (i % 8) as f32, (i % 5) as f32 + 1.0]);
         let inputs = Cache::from([(x, Rows::new(2000, rows.collect()))]);
-        let weights = weigh(&g, &facts, &plan, &inputs, 7, &processors(1).unwrap(), &mut Silent).unwrap();
+        let weights = weigh(&g, &facts, &plan, (&inputs, &[None]), 7, &processors(1).unwrap(), &mut Silent).unwrap();
         assert_eq!(weights.keys().copied().collect::<Vec<_>>(), [r, y]);
         // Squares of the rows of w are 0, 2 and 8.
         let found = &weights[&r].channels;

@@ -217,7 +217,7 @@ impl Job<'_> {
             grids,
             float_inputs: rows.clone(),
             quantized_inputs: rows,
-            loss_weights: vec![None; targets.len()],
+            loss_weights: region.outputs.iter().map(|v| self.loss_weights.get(v).cloned()).collect(),
             targets,
         })
     }

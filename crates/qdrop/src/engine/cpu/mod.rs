@@ -96,11 +96,11 @@ impl Device for Cpu {
         &self,
         program: &Program,
         inputs: &[Rows],
-        sizes: &[f32],
+        outputs: &[OutputError],
         seed: u64,
         progress: Progress,
     ) -> Result<Vec<Option<LossWeights>>> {
-        sensitivity::sensitivity(&self.threads, program, inputs, sizes, seed, progress)
+        sensitivity::sensitivity(&self.threads, program, inputs, outputs, seed, progress)
     }
 
     fn influence(

@@ -19,13 +19,12 @@ pub(super) fn sensitivity(
     threads: &Threads,
     program: &Program,
     inputs: &[Rows],
-    sizes: &[f32],
+    outputs: &[OutputError],
     seed: u64,
     progress: Progress,
 ) -> Result<Vec<Option<LossWeights>>> {
-    let outputs: Vec<OutputError> = sizes.iter().map(|&size| OutputError { size, weights: None }).collect();
     let groups = probe(
-        (program, inputs, &outputs, seed),
+        (program, inputs, outputs, seed),
         threads,
         progress,
         || vec![None; program.sites.len()],

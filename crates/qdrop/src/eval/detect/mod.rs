@@ -26,6 +26,7 @@ mod family;
 mod nms;
 mod queries;
 mod recognise;
+mod scores;
 #[cfg(test)]
 mod tests;
 
@@ -130,6 +131,13 @@ impl Detector {
             Form::Ends(form) => ends::decode(form, values),
         };
         Ok(nms::finish(candidates, rules))
+    }
+
+    /// For every element of the outputs with these `values` the best score of the cell, anchor or query that it belongs to:
+    /// how much a detection depends on it. Empty for files that put out final boxes.
+    pub(crate) fn scores(&self, values: &[&[f32]]) -> Result<Vec<Vec<f32>>> {
+        self.check(values)?;
+        Ok(scores::scores(&self.form, values, self.canvas))
     }
 
     fn place(&self) -> String {

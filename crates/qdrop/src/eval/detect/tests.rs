@@ -1,5 +1,6 @@
 use super::*;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// Largest difference of a coordinate, in pixels: sums and exponentials are single precision.
 const PIXELS: f32 = 2e-3;
@@ -77,6 +78,43 @@ fn every_family_is_recognised_and_decoded_as_recorded() {
         seen.push(family);
     }
     assert!(Family::ALL.iter().all(|f| seen.contains(f)), "{seen:?}");
+}
+
+#[test]
+fn every_element_has_the_best_score_of_its_cell() {
+    for recorded in recorded() {
+        let mut detector = recorded.recognise(Some(recorded.classes), None).unwrap();
+        let values = recorded.values(&detector);
+        detector.settle(&values).unwrap();
+        let scores = detector.scores(&values).unwrap();
+        if detector.family() == Family::EndToEnd {
+            assert!(scores.is_empty(), "{}", recorded.name);
+            continue;
+        }
+        let lengths = |of: &mut dyn Iterator<Item = usize>| of.collect::<Vec<_>>();
+        assert_eq!(lengths(&mut scores.iter().map(Vec::len)), lengths(&mut values.iter().map(|v| v.len())));
+        let best = scores.iter().flatten().copied().fold(0.0, f32::max);
+        let first = detector.decode(&values).unwrap()[0];
+        // FCOS multiplies scores by how central a cell is.
+        let central = detector.family() == Family::Fcos && best >= first.score * first.score;
+        assert!(central || (best - first.score).abs() < SCORE, "{}: {best}, found {}", recorded.name, first.score);
+        // All cells have equally many elements.
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        scores.iter().flatten().for_each(|s| *counts.entry(s.to_bits()).or_default() += 1);
+        let each = *counts.values().min().unwrap();
+        assert!(each > 4 && counts.values().all(|n| n % each == 0), "{}: {counts:?}", recorded.name);
+        if detector.family() == Family::Fcos {
+            continue;
+        }
+        // The best box is made of the elements with the best score.
+        let moved: Vec<Vec<f32>> = values
+            .iter()
+            .zip(&scores)
+            .map(|(v, s)| v.iter().zip(s).map(|(&v, &s)| if s == best { v * 0.9 } else { v }).collect())
+            .collect();
+        let moved = detector.decode(&moved.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+        assert!(!moved.contains(&first), "{}: {first:?}", recorded.name);
+    }
 }
 
 #[test]

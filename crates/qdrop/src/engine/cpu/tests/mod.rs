@@ -266,7 +266,8 @@ fn sensitivity_is_the_diagonal_of_the_squared_jacobian() {
         done = n;
         Ok(())
     };
-    let found = sensitivity(&threads, &problem.program, &problem.float_inputs, &[1.0], 3, &mut progress).unwrap();
+    let whole = OutputError { size: 1.0, weights: None };
+    let found = sensitivity(&threads, &problem.program, &problem.float_inputs, &[whole], 3, &mut progress).unwrap();
     assert_eq!(done, 4000);
     let found = found[0].as_ref().unwrap();
     let near = |got: &[f32], want: &[f32]| {
