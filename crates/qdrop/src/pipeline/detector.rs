@@ -79,3 +79,55 @@ fn detector(graph: &Graph, facts: &Facts, recipe: &Recipe) -> Result<Option<Dete
 fn around(facts: &Facts, value: ValueId) -> [usize; 3] {
     facts.get(value).map_or([1, 1, 0], |f| program::around(&f.shape, f.channel_axis))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::device::processors;
+    use crate::engine::facts;
+    use crate::report::Silent;
+
+    /// Weights of the outputs of the fixture `name` for `recipe`, and the shapes of these.
+    fn weights(name: &str, recipe: &Recipe) -> (Vec<Option<LossWeights>>, Vec<Vec<usize>>) {
+        const SAMPLES: usize = 3;
+        let path = format!("{}/tests/fixtures/detectors/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
+        let graph = crate::prepare::prepare(&crate::onnx::read(std::path::Path::new(&path)).unwrap(), None).unwrap();
+        let facts = facts::infer(&graph, &crate::probe::input_shapes(&graph, None).unwrap()).unwrap();
+        let width = facts.get(graph.inputs[0]).unwrap().numel();
+        let rows = Rows::new(SAMPLES, qdrop_testing::numbers(SAMPLES, width));
+        let inputs = Cache::from([(graph.inputs[0], rows)]);
+        let (device, store) = (processors(2).unwrap(), RowStore::memory());
+        let found = output_weights(&graph, &facts, recipe, &inputs, (&device, &store), &Silent).unwrap();
+        let region = probe::whole(&graph, &facts);
+        (found, region.outputs.iter().map(|&v| facts.get(v).unwrap().shape.clone()).collect())
+    }
+
+    #[test]
+    fn cells_count_by_their_scores_where_the_task_is_detection() {
+        let mut recipe = Recipe::default();
+        assert!(weights("yolox", &recipe).0.iter().all(Option::is_none), "no task is named");
+        recipe.input.task = Some(Task::Coco);
+        for name in ["yolox", "yolov8", "nanodet"] {
+            let (found, shapes) = weights(name, &recipe);
+            for (weights, shape) in found.iter().zip(&shapes) {
+                let weights = weights.as_ref().unwrap_or_else(|| panic!("{name}: {shape:?}"));
+                let rows: Vec<Vec<f32>> = weights.positions.iter().map(|r| r.unwrap().to_vec()).collect();
+                let elements = weights.channels.len() * rows[0].len();
+                assert_eq!(elements, shape.iter().product::<usize>(), "{name}");
+                let all: Vec<f32> = rows.concat();
+                let mean = all.iter().sum::<f32>() / all.len() as f32;
+                let least = all.iter().copied().fold(f32::INFINITY, f32::min);
+                assert!((mean - 1.0).abs() < 1e-3 && least > 0.0, "{name}: {mean}, {least}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_puts_out_final_boxes_counts_as_ever() {
+        let mut recipe = Recipe::default();
+        recipe.input.task = Some(Task::Coco);
+        for name in ["ultralytics", "retinanet"] {
+            assert!(weights(name, &recipe).0.iter().all(Option::is_none), "{name}");
+        }
+    }
+}

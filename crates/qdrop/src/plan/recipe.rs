@@ -304,8 +304,8 @@ pub struct Method {
     /// its outputs; 0 leaves this stage out, as published. Default: for QDrop half of `iterations`, at most 1000; 0 for
     /// the others and with the preset `paper`.
     pub tune_iterations: Option<usize>,
-    /// Whether the steps of weights and the factors of activations' channels are learned in these iterations too; integers
-    /// stay. Default: true for QDrop, false for the others and with the preset `paper`.
+    /// Whether the steps of weights are learned in these iterations too, where integers stay, and the factors of activations'
+    /// channels in these and with each unit. Default: true for QDrop, false for the others and with the preset `paper`.
     pub learn_weight_scales: Option<bool>,
     /// Seed for all random choices. Default: 1005.
     pub seed: u64,

@@ -185,8 +185,9 @@ const KEYS: &[Key] = &[
         "method",
         "learn_weight_scales",
         "true",
-        "whether the steps of weights and the factors of activations' channels are learned in these iterations\n\
-         too (not in the paper); default true for qdrop, false for the others and with preset paper",
+        "whether the steps of weights are learned in these iterations too, and the factors of activations' channels\n\
+         in these and with each unit (not in the paper); default true for qdrop, false for the others and with\n\
+         preset paper",
     ),
     (
         "method",
