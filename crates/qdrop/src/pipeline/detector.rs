@@ -43,7 +43,8 @@ pub(super) fn output_weights(
     for sample in 0..rows.first().map_or(0, Rows::len) {
         let values = places.iter().map(|&p| outputs[p].row(sample)).collect::<Result<Vec<_>>>()?;
         let values: Vec<&[f32]> = values.iter().map(|v| &**v).collect();
-        for ((scores, &place), positions) in detector.scores(&values)?.iter().zip(&places).zip(&mut positions) {
+        let scores = detector.scores(&values).map_err(|e| e.at(format!("calibration sample {}", sample + 1)))?;
+        for ((scores, &place), positions) in scores.iter().zip(&places).zip(&mut positions) {
             let [outer, channels, inner] = around(facts, region.outputs[place]);
             for o in 0..outer {
                 for i in 0..inner {
