@@ -91,8 +91,7 @@ fn every_element_has_the_best_score_of_its_cell() {
             assert!(scores.is_empty(), "{}", recorded.name);
             continue;
         }
-        let lengths = |of: &mut dyn Iterator<Item = usize>| of.collect::<Vec<_>>();
-        assert_eq!(lengths(&mut scores.iter().map(Vec::len)), lengths(&mut values.iter().map(|v| v.len())));
+        assert!(scores.iter().map(Vec::len).eq(values.iter().map(|v| v.len())), "{}", recorded.name);
         let best = scores.iter().flatten().copied().fold(0.0, f32::max);
         let first = detector.decode(&values).unwrap()[0];
         // FCOS multiplies scores by how central a cell is.
